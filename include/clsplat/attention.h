@@ -1,0 +1,87 @@
+/* Attention: exact softmax attention, and attention through Gaussian splats in linear cost.
+ *
+ * Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,Dv], key_bias [B,Hk,M,1], out [B,H,N,Dv],
+ * lse [B,H,N,1]. H is a multiple of Hk; query head h uses key head h / (H / Hk). D and Dv from 1 to
+ * 1024; N and M at least 1. Inputs have any storage type each; out and lse too.
+ *
+ * softmax (splats == NULL)
+ *     out_i = Σ_j exp(l_ij) v_j / Σ_j exp(l_ij)      l_ij = scale q_i·k_j + b_j
+ *     lse_i = ln Σ_j exp(l_ij)
+ *
+ * gaussian
+ *     φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s
+ *     A_ij   = Σ_s w_level(s) a_s exp(φ_s(q_i) + φ_s(k_j) + b_j)
+ *     out_i  = Σ_j A_ij v_j / Σ_j A_ij               lse_i = ln Σ_j A_ij
+ *   computed without any N×M matrix, since each splat's term is a factor of i times a factor of j.
+ *   Per-level mixing normalises every level on its own and mixes the outputs by the level weights.
+ *
+ * Everything stays in the log domain. A row with no visible key, or only keys of bias −inf, has
+ * out 0 and lse −inf. What k and v hold at a key of bias −inf does not matter, as long as it is
+ * finite. A NaN in q stays in its own row. With `causal`, query i sees the keys j ≤ i + (M − N), and
+ * changing a later key leaves an earlier row's out and lse bitwise as they were. The same inputs on the same
+ * device give the same bits every time.
+ *
+ * Source: Vaswani et al. 2017 (arXiv 1706.03762) for softmax attention; Milakov and Gimelshein 2018
+ * (arXiv 1805.02867) for the running maximum; the separable form of the Gaussian is in src/op/op.h. */
+#ifndef CLSPLAT_ATTENTION_H
+#define CLSPLAT_ATTENTION_H
+
+#include <clsplat/splats.h>
+#include <clsplat/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum clsplat_mixing {
+    CLSPLAT_JOINT,    /* all levels under one normaliser */
+    CLSPLAT_PER_LEVEL /* each level normalised alone; level weights are shares */
+} clsplat_mixing;
+
+/* Called now and then with the finished share, 0 to 1. Returning false stops the call with CANCELLED. */
+typedef bool clsplat_progress(void *user, double done);
+
+typedef struct clsplat_attention {
+    clsplat_splats *splats; /* NULL: softmax attention */
+    clsplat_mixing mixing;  /* gaussian only */
+    bool causal;
+    float scale;                /* softmax only; NaN: 1/sqrt(D) */
+    clsplat_progress *progress; /* clsplat_attend only; NULL: none */
+    void *progress_user;
+} clsplat_attention;
+
+/* Softmax attention, joint mixing, not causal, scale 1/sqrt(D). */
+CLSPLAT_API clsplat_attention clsplat_attention_defaults(void);
+
+typedef struct clsplat_attention_tensors {
+    clsplat_tensor q, k, v;
+    clsplat_tensor key_bias; /* may be absent: 0 for every key */
+    clsplat_tensor out;
+    clsplat_tensor lse; /* may be absent */
+} clsplat_attention_tensors;
+
+/* All tensors in host memory. Inputs and outputs go through device blocks of bounded size, so a
+ * problem larger than one allocation of the device, or than its memory, is cut, not refused.
+ *
+ * Writes: out, lse. Blocks: until they are complete. Returns: SHAPE, INVALID, MEMORY, BUILD, OPENCL,
+ * CANCELLED (out and lse then hold anything). */
+CLSPLAT_API clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
+                                          clsplat_attention_tensors tensors);
+
+/* All tensors in buffers of the device's context. Enqueues and returns; does not block, except that the
+ * first call for new shapes and types builds programs.
+ *
+ * Starts after the events of wait_list (count may be 0); *event, if event is not NULL, is the
+ * caller's to release and completes when out and lse are written. Calls through one device handle
+ * run in the order they were made, also on an out-of-order queue, since they share workspaces.
+ *
+ * Returns: SHAPE, INVALID, MEMORY, BUILD, OPENCL. After a failure earlier commands of the same call
+ * may still run and write out and lse. */
+CLSPLAT_API clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
+                                                  clsplat_attention_tensors tensors, cl_uint wait_count,
+                                                  const cl_event *wait_list, cl_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

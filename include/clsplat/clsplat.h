@@ -1,0 +1,37 @@
+/* CLSplat: attention over long contexts on any OpenCL device.
+ *
+ * The story, in the order a program meets it:
+ *
+ *   status.h     a library handle; every call answers with a status, and with words on request
+ *   device.h     the devices there are, and one opened: yours (your context and queue) or ours
+ *   tensor.h     your numbers, in host memory or in a buffer, described and never copied or owned
+ *   splats.h     the Gaussians between queries and keys: made from data, loaded, saved
+ *   attention.h  the attention itself: exact, or through the splats in linear cost
+ *
+ * Parameters are structs passed by value that start from clsplat_x_defaults(). A destroy call takes
+ * the address of the handle, accepts NULL and sets it to NULL. Nothing blocks unless its comment says
+ * `Blocks`; nothing prints, exits or keeps globals. */
+#ifndef CLSPLAT_H
+#define CLSPLAT_H
+
+#include <clsplat/attention.h>
+#include <clsplat/device.h>
+#include <clsplat/splats.h>
+#include <clsplat/status.h>
+#include <clsplat/tensor.h>
+
+#define CLSPLAT_VERSION_MAJOR 0
+#define CLSPLAT_VERSION_MINOR 1
+#define CLSPLAT_VERSION_PATCH 0
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version that runs, as "0.1.0"; the macros above are the version that was compiled against. */
+CLSPLAT_API const char *clsplat_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

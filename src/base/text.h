@@ -1,0 +1,25 @@
+/* A growing string. Running out of memory is remembered, not reported at every step: check
+ * text_ok once at the end. */
+#ifndef CLSPLAT_BASE_TEXT_H
+#define CLSPLAT_BASE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct text {
+    char *data; /* NUL-terminated once anything was added; NULL before */
+    size_t length, capacity;
+    bool failed;
+} text;
+
+void text_add(text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_add_bytes(text *t, const void *bytes, size_t count);
+bool text_ok(const text *t);
+void text_free(text *t);
+
+/* A copy that the caller frees; NULL without memory. */
+char *text_copy(const char *s);
+/* Whether `part` occurs in `whole`, letters of either case alike (ASCII). */
+bool text_contains(const char *whole, const char *part);
+
+#endif

@@ -1,0 +1,18 @@
+/* Device memory: buffers that somebody owns, and workspaces that calls share. */
+#ifndef CLSPLAT_RUNTIME_BUFFER_H
+#define CLSPLAT_RUNTIME_BUFFER_H
+
+#include "runtime/device.h"
+
+/* A buffer of at least 1 byte, counted in the device's memory figures.
+ * Returns: MEMORY, naming the size and the device's limit, if it is larger than max_allocation. */
+clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem);
+/* Accepts a NULL buffer; sets *mem to NULL. `bytes` as at creation. device may be NULL if it is already
+ * closed. */
+void buffer_release(clsplat_device *device, size_t bytes, cl_mem *mem);
+
+/* The slot's buffer, of at least `bytes` bytes. What it holds is not kept when it grows. */
+clsplat_status workspace_take(clsplat_device *device, workspace_slot slot, size_t bytes, cl_mem *mem);
+void workspace_release_all(clsplat_device *device);
+
+#endif

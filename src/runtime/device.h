@@ -1,0 +1,66 @@
+/* An opened device: the one struct that everything above OpenCL hangs from. */
+#ifndef CLSPLAT_RUNTIME_DEVICE_H
+#define CLSPLAT_RUNTIME_DEVICE_H
+
+#include <clsplat/device.h>
+
+#include "base/log.h"
+
+/* Where a workspace of an operation lives between calls. A slot grows to the largest request and is
+ * reused; the order of calls on one device (see queue.h) keeps two users of a slot apart. */
+typedef enum workspace_slot {
+    WORKSPACE_STATE_LSE,
+    WORKSPACE_STATE_VALUE,
+    WORKSPACE_PART_LSE,
+    WORKSPACE_PART_VALUE,
+    WORKSPACE_QUERY_RESPONSE,
+    WORKSPACE_KEY_RESPONSE,
+    WORKSPACE_Q,
+    WORKSPACE_K,
+    WORKSPACE_V,
+    WORKSPACE_BIAS,
+    WORKSPACE_OUT,
+    WORKSPACE_LSE,
+    WORKSPACE_SLOTS
+} workspace_slot;
+
+typedef struct workspace {
+    cl_mem mem;
+    size_t bytes;
+} workspace;
+
+struct program_table;
+struct profile;
+
+struct clsplat_device {
+    clsplat *lib;
+    uint64_t serial; /* never two alike in one process's library handle: what was uploaded where */
+    clsplat_device_info info;
+    unsigned quirks; /* bits of quirk_flag, from runtime/quirks.h */
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue queue;
+    bool in_order;       /* what the queue promises */
+    bool queue_profiles; /* CL_QUEUE_PROFILING_ENABLE */
+    cl_event tail;       /* the last command enqueued through this handle; NULL before the first */
+    struct program_table *programs;
+    struct profile *profile;
+    workspace workspaces[WORKSPACE_SLOTS];
+    clsplat_memory memory;
+};
+
+/* The sentence for an OpenCL error code: "clEnqueueNDRangeKernel: CL_INVALID_WORK_GROUP_SIZE (-54)". Memory
+ * exhaustion becomes MEMORY, everything else OPENCL. */
+clsplat_status cl_failed(clsplat *lib, const char *call, cl_int code);
+const char *cl_error_name(cl_int code);
+
+#define TRY_CL(lib, call)                                                                                    \
+    do {                                                                                                     \
+        cl_int code_ = (call);                                                                               \
+        if (code_ != CL_SUCCESS) {                                                                           \
+            status = cl_failed((lib), #call, code_);                                                         \
+            goto fail;                                                                                       \
+        }                                                                                                    \
+    } while (0)
+
+#endif

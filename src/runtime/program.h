@@ -1,0 +1,26 @@
+/* Kernels built on first use, one program per source and set of options, kept in memory and in the
+ * binary cache. */
+#ifndef CLSPLAT_RUNTIME_PROGRAM_H
+#define CLSPLAT_RUNTIME_PROGRAM_H
+
+#include "runtime/device.h"
+
+/* `source` is the name of an embedded file, e.g. "softmax.cl"; `options` are -D definitions. The
+ * library adds what the device decides (CLSPLAT_FMA for hardware fma).
+ *
+ * Ownership: *kernel is the device's; its arguments are set anew before every launch.
+ * Returns: BUILD with the build log (file and line) as the last error, OPENCL.
+ * Blocks: while it builds, the first time. */
+clsplat_status program_kernel(clsplat_device *device, const char *source, const char *kernel,
+                              const char *options, cl_kernel *out);
+void program_release_all(clsplat_device *device);
+
+/* The embedded sources, includes expanded, with #line marks; made at build time by cl/embed.py. */
+typedef struct embedded_source {
+    const char *name;
+    const char *text;
+} embedded_source;
+extern const embedded_source embedded_sources[];
+extern const size_t embedded_source_count;
+
+#endif

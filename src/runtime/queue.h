@@ -1,0 +1,51 @@
+/* One call's commands in their order, in-order queue or not.
+ *
+ *     queue q;
+ *     queue_begin(device, wait_count, wait_list, &q);
+ *     TRY(launch_run(…, &q));  …
+ *     TRY(queue_end(&q, event));
+ *
+ * The first command waits for the caller's list and for the last command of the call before, every
+ * later one for the one before it. On an in-order queue those waits are left out. */
+#ifndef CLSPLAT_RUNTIME_QUEUE_H
+#define CLSPLAT_RUNTIME_QUEUE_H
+
+#include "runtime/device.h"
+
+typedef struct queue {
+    clsplat_device *device;
+    cl_uint wait_count;
+    const cl_event *wait_list;
+    bool begun; /* the caller's list has been waited for */
+} queue;
+
+void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q);
+
+/* For whoever enqueues a command: the events it must wait for, and afterwards its own event, which
+ * the queue takes over (it becomes the device's tail). */
+typedef struct queue_waits {
+    cl_uint count;
+    const cl_event *list; /* NULL if count is 0, as OpenCL wants it; valid until queue_pushed */
+    cl_event *storage;
+} queue_waits;
+clsplat_status queue_waits_take(queue *q, queue_waits *waits);
+void queue_pushed(queue *q, queue_waits *waits, cl_event event);
+
+/* The caller's event, if it wants one: completes when all commands so far are done. */
+clsplat_status queue_end(queue *q, cl_event *event);
+
+/* Copies between host memory and a buffer, `pitch` bytes apart and `row` bytes long, `rows` of them; both
+ * sides in one piece when the pitches equal `row`. Blocks: yes, both. */
+typedef struct queue_copy {
+    cl_mem mem;
+    size_t mem_offset, mem_pitch; /* bytes */
+    void *host;
+    size_t host_pitch;
+    size_t row, rows;
+} queue_copy;
+clsplat_status queue_upload(queue *q, queue_copy copy);
+clsplat_status queue_download(queue *q, queue_copy copy);
+/* Does not block; `bytes` must divide by 4. */
+clsplat_status queue_fill(queue *q, cl_mem mem, size_t offset, size_t bytes, float value);
+
+#endif

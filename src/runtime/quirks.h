@@ -1,0 +1,27 @@
+/* What devices do that their specification does not say: one table, one row a quirk. */
+#ifndef CLSPLAT_RUNTIME_QUIRKS_H
+#define CLSPLAT_RUNTIME_QUIRKS_H
+
+#include <clsplat/device.h>
+
+typedef enum quirk_flag {
+    QUIRK_WALL_CLOCK = 1 << 0, /* event times are useless */
+    QUIRK_SOFTWARE = 1 << 1,   /* a rasteriser in software: ranks below a CPU driver */
+    QUIRK_NO_BINARIES = 1 << 2 /* program binaries cannot be trusted: the cache is not used */
+} quirk_flag;
+
+typedef struct quirk {
+    const char *name;     /* as `clsplat devices` shows it */
+    const char *platform; /* part of the platform's name; NULL: any */
+    const char *device;   /* part of the device's name; NULL: any */
+    unsigned flags;
+    const char *why; /* measured or reported where */
+} quirk;
+
+extern const quirk quirks[];
+extern const size_t quirk_count;
+
+/* The flags of all rows that match; their names, comma-separated, go to info->quirks. */
+unsigned quirks_apply(clsplat_device_info *info);
+
+#endif
