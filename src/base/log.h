@@ -2,11 +2,14 @@
 #ifndef CLSPLAT_BASE_LOG_H
 #define CLSPLAT_BASE_LOG_H
 
+#include <stdint.h>
+
 #include <clsplat/status.h>
 
 struct clsplat {
     clsplat_options options;
     char last_error[8192];
+    uint64_t device_serials; /* handed out so far */
 };
 
 /* Remembers the sentence as the last error, logs it, and returns `status`:

@@ -27,18 +27,17 @@
 
 #include "runtime/launch.h"
 
-/* Where a tensor's numbers are: elements from the buffer's start to [0,0,0,0], and from one batch
- * entry, head and row to the next. */
+/* A tensor [batch, head, row, column] in a buffer: elements from the buffer's start to [0,0,0,0], and
+ * from one batch entry, head and row to the next. */
 typedef struct op_tensor {
     cl_mem mem; /* NULL: absent */
     clsplat_dtype dtype;
-    size_t offset, batch, head, row;
+    size_t shape[4];
+    size_t offset, stride[3];
 } op_tensor;
 
-/* B, H, Hk, N, M, D, Dv. */
-typedef struct op_shape {
-    size_t batch, heads, kv_heads, queries, keys, dim, value_dim;
-} op_shape;
+/* The part [begin, begin + count) of a dimension (0 batch, 1 head, 2 row). An absent tensor stays absent. */
+op_tensor op_slice(op_tensor tensor, int dimension, size_t begin, size_t count);
 
 /* Query i sees key j if j ≤ i + diagonal. */
 enum { OP_SEES_ALL = INT32_MAX };
@@ -47,57 +46,63 @@ enum { OP_SEES_ALL = INT32_MAX };
 typedef struct op_splats {
     clsplat_covariance covariance;
     size_t heads, count, dim, levels;
-    cl_mem mean;        /* [Hs,S,D] */
-    cl_mem inverse;     /* e^(−½(log_var+log_temperature)) [Hs,S,1 or D], or (L/√τ)ᵀ [Hs,S,D,D] */
+    cl_mem mean;    /* [Hs,S,D] */
+    cl_mem inverse; /* e^(−½(log_var+log_temperature)) [Hs,S,1 or D], or (L/√τ)ᵀ [Hs,S,D,D] */
+    cl_mem centre;  /* [Hs,D]: the mean of a head's means */
+    double spread; /* the largest |μ − centre| / (σ √τ) of a dimension: what distances from the centre can
+                      lose */
     cl_mem log_weight;  /* ln a [Hs,S] */
     cl_mem level_begin; /* [L+1] uint: the splats of level l are level_begin[l] … level_begin[l+1]−1 */
     cl_mem level_log_weight; /* ln w [L] */
+    size_t first_head;       /* of the set, for head 0 of the tensors of a call; 0 for a whole tensor */
 } op_splats;
 
-/* A softmax state for every row of out: [B,H,N]. */
+/* (out, lse) for every query. Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,Dv], key_bias [B,Hk,M,1],
+ * out [B,H,N,Dv], lse [B,H,N,1]. */
 typedef struct op_softmax_args {
-    op_shape shape;
+    op_tensor q, k, v, key_bias, out, lse;
     float scale;
     int32_t diagonal;
     bool accumulate; /* out and lse already hold the state of other keys: merge with it */
-    op_tensor q, k, v, key_bias, out, lse;
 } op_softmax_args;
 clsplat_status op_softmax(queue *q, const op_softmax_args *args);
 
-/* The states of the splats: [B,Hw,segments,S], with Hw = kv_heads for a shared set (its states do
- * not depend on the query head) and Hw = heads otherwise. Segment g holds the keys from g·segment. */
+/* The normalised states of splats, for segments of consecutive keys. They do not depend on the query
+ * head if the set is shared: heads Hw = Hk for a shared set, H otherwise. */
 typedef struct op_state {
     cl_mem lse;   /* [B,Hw,segments,S] */
     cl_mem value; /* [B,Hw,segments,S,Dv] */
-    size_t heads, segments;
+    size_t segments;
 } op_state;
-size_t op_state_heads(const op_shape *shape, const op_splats *splats);
 
+/* Fills `state`: segment g from the keys g·segment to (g+1)·segment − 1. */
 typedef struct op_write_args {
-    op_shape shape;
     const op_splats *splats;
-    size_t segment; /* keys per segment */
+    size_t heads;   /* Hw */
+    size_t segment; /* keys in each */
     op_tensor k, v, key_bias;
-    op_state state; /* written: segments = ⌈keys / segment⌉ */
+    op_state state;
 } op_write_args;
 clsplat_status op_write(queue *q, const op_write_args *args);
 
-/* Merges `part`'s segments one after the other into `carry` (one segment). With `exclusive`, segment g of
- * part becomes the carry from before it, so that the queries of segment g can read their past. */
+/* Merges the segments of `part`, in their order, into the carry [B·Hw,S,Dv+2] (unnormalised: top, mass, sum).
+ * Exclusive: segment g of part becomes the state of everything before it. Otherwise the merged
+ * state goes to `result`, of one segment. */
 typedef struct op_scan_args {
-    op_shape shape;
     const op_splats *splats;
+    size_t rows; /* B·Hw */
+    size_t value_dim;
+    bool begin; /* the carry starts empty, whatever the buffer holds */
     bool exclusive;
-    bool begin; /* carry starts as (−inf, 0) */
-    op_state part, carry;
+    op_state part, result;
+    cl_mem carry;
 } op_scan_args;
 clsplat_status op_scan(queue *q, const op_scan_args *args);
 
-/* φ_s(x) for every row x and splat s: [B,Hx,rows,S]. For the pairs within a causal chunk. */
+/* φ_s(x) for every row x and splat s: response [B,heads,rows,S]; head h reads x of head h / (heads / Hx). */
 typedef struct op_respond_args {
-    size_t batch, heads, rows, dim;
-    size_t splat_group; /* head h uses splats of head h / splat_group if the set is per head… */
     const op_splats *splats;
+    size_t heads;
     op_tensor x;
     cl_mem response;
 } op_respond_args;
@@ -105,18 +110,18 @@ clsplat_status op_respond(queue *q, const op_respond_args *args);
 
 /* (out, lse) of every query from the states of the splats.
  *
- * Causal: key j of the panel lies in chunk j / chunk; query i sees the states of segment (i+diagonal) / chunk
- * of `state`, plus, through query_response and key_response, the keys of that chunk up to i + diagonal. */
+ * Causal: `state` holds, for each chunk of `chunk` keys, what came before it; query i reads the
+ * segment of the last key it sees, i + diagonal, and then that chunk's keys up to it, one by one. */
 typedef struct op_read_args {
-    op_shape shape;
     const op_splats *splats;
+    size_t kv_heads;
     clsplat_mixing mixing;
     op_tensor q, out, lse;
     op_state state;
-    bool causal;
+    bool causal; /* what follows is for this */
     int32_t diagonal;
     size_t chunk;
-    cl_mem query_response, key_response;
+    cl_mem query_response, key_response; /* [B,H,N,S], [B,Hw,M,S] */
     op_tensor v, key_bias;
 } op_read_args;
 clsplat_status op_read(queue *q, const op_read_args *args);

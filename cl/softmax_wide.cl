@@ -1,0 +1,103 @@
+/* Exact softmax attention in register tiles (wide.clh), for CPUs. Mathematics and shapes as in softmax.cl.
+ *
+ * Work: one work-item for TILE queries; grid (⌈N / TILE⌉, H, B), work-groups of one. */
+#include "tensor.clh"
+#include "wide.clh"
+
+#ifndef Q_TYPE
+#define Q_TYPE F32
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#define OUT_TYPE F32
+#define LSE_TYPE F32
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+
+/* Adds the keys' offsets to the scores of RT queries from `query`; a key of offset −inf or later than the query's
+ * last gets −inf, whatever its score. */
+inline void scores_mask(private scores *s, private float *offset, uint query, int diagonal, uint begin, uint keys)
+{
+    UNROLL for (uint a = 0; a < RT; ++a) {
+        int seen = (int)visible_keys(query + a, diagonal, keys) - (int)begin;
+        UNROLL for (uint c = 0; c < LANES; ++c) {
+            float16 lanes = VECTOR(offset + 16 * c);
+            int16 key = (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) + (int)(16 * c);
+            s->s[a][c] = select(s->s[a][c] + lanes, (float16)(-INFINITY),
+                                key >= seen || lanes == (float16)(-INFINITY));
+        }
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
+             global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
+             global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+             global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
+{
+    uint first = get_global_id(0) * TILE, h = get_global_id(1), b = get_global_id(2);
+    uint rows = min((uint)TILE, queries - first);
+    q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + first * q_at.s3;
+    k += k_at.s0 + b * k_at.s1 + (h / group) * k_at.s2;
+    v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2;
+#if BIAS
+    bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2;
+#endif
+    out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + first * out_at.s3;
+    lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + first * lse_at.s3;
+
+    tile t;
+    float scaled[TILE * D] ALIGNED, packed[D * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED;
+    float shrink[RT];
+    scores s;
+    tile_clear(&t);
+    for (uint r = 0; r < TILE; ++r)
+        for (uint d = 0; d < D; d += 16)
+            VECTOR(scaled + r * D + d) = LOAD16(Q_TYPE, q + min(r, rows - 1) * q_at.s3, d) * scale;
+    if (accumulate)
+        for (uint r = 0; r < rows; ++r) {
+            t.top[r] = LOAD(LSE_TYPE, lse, r * lse_at.s3);
+            t.mass[r] = t.top[r] == -INFINITY ? 0.0f : 1.0f;
+            for (uint d = 0; d < DV; d += 16)
+                VECTOR(t.sum + r * DV + d) = LOAD16(OUT_TYPE, out + r * out_at.s3, d);
+        }
+
+    uint last = visible_keys(first + rows - 1, diagonal, keys);
+    for (uint begin = 0; begin < last; begin += BLOCK) {
+        /* Padding keys may hold anything finite: their offset of −inf must not meet an infinite score. */
+        PACK(K_TYPE, k, k_at.s3, begin, keys, packed)
+        for (uint j = 0; j < BLOCK; ++j) {
+            offset[j] = begin + j < keys ? 0.0f : -INFINITY;
+#if BIAS
+            offset[j] += LOAD(BIAS_TYPE, bias, min(begin + j, keys - 1) * bias_at.s3);
+#endif
+        }
+        for (uint r = 0; r < TILE && r < rows; r += RT) {
+            scores_clear(&s);
+            for (uint d = 0; d < D; ++d) {
+                float16 key[LANES];
+                UNROLL for (uint c = 0; c < LANES; ++c)
+                    key[c] = VECTOR(packed + d * BLOCK + 16 * c);
+                UNROLL for (uint a = 0; a < RT; ++a)
+                    UNROLL for (uint c = 0; c < LANES; ++c)
+                        s.s[a][c] = MAD((float16)(scaled[(r + a) * D + d]), key[c], s.s[a][c]);
+            }
+            if (BIAS || begin + BLOCK > visible_keys(first + r, diagonal, keys))
+                scores_mask(&s, offset, first + r, diagonal, begin, keys);
+            tile_weigh(&t, r, &s, weights, shrink);
+            TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, keys - begin))
+        }
+    }
+
+    for (uint r = 0; r < rows; ++r) {
+        float inverse = tile_scale(&t, r);
+        for (uint d = 0; d < DV; ++d)
+            STORE(OUT_TYPE, out, r * out_at.s3 + d, t.sum[r * DV + d] * inverse);
+        STORE(LSE_TYPE, lse, r * lse_at.s3, tile_lse(&t, r));
+    }
+}

@@ -1,0 +1,84 @@
+#include "attention/attend.h"
+
+#include <math.h>
+
+#include "attention/gaussian.h"
+#include "runtime/buffer.h"
+
+clsplat_attention clsplat_attention_defaults(void) {
+    return (clsplat_attention){.scale = NAN};
+}
+
+clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
+                              clsplat_attention_tensors tensors) {
+    clsplat_status status = CLSPLAT_OK;
+    attend_call call;
+    TRY(attend_check(device, attention, tensors, true, &call));
+    TRY(attend_blocks(device, &call));
+fail:
+    return status;
+}
+
+static op_tensor tensor_on_device(const clsplat_tensor *t) {
+    return (op_tensor){.mem = t->buffer,
+                       .dtype = t->dtype,
+                       .shape = {t->shape[0], t->shape[1], t->shape[2], t->shape[3]},
+                       .offset = t->offset,
+                       .stride = {t->stride[0], t->stride[1], t->stride[2]}};
+}
+
+/* Kernels always write lse; where the caller has no use for it, a workspace takes it. */
+static clsplat_status lse_on_device(clsplat_device *device, const clsplat_attention_tensors *t,
+                                    op_tensor *lse) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t batch = t->q.shape[0], heads = t->q.shape[1], queries = t->q.shape[2];
+    *lse = tensor_on_device(&t->lse);
+    if (lse->mem)
+        return CLSPLAT_OK;
+    *lse = (op_tensor){
+        .dtype = CLSPLAT_F32, .shape = {batch, heads, queries, 1}, .stride = {heads * queries, queries, 1}};
+    TRY(workspace_take(device, WORKSPACE_LSE, 4 * batch * heads * queries, &lse->mem));
+fail:
+    return status;
+}
+
+static clsplat_status enqueue(queue *q, const attend_call *call, op_tensor lse) {
+    const clsplat_attention_tensors *t = &call->tensors;
+    if (call->splats) {
+        gaussian_call g = {.splats = call->splats,
+                           .mixing = call->attention.mixing,
+                           .diagonal = call->diagonal,
+                           .q = tensor_on_device(&t->q),
+                           .k = tensor_on_device(&t->k),
+                           .v = tensor_on_device(&t->v),
+                           .key_bias = tensor_on_device(&t->key_bias),
+                           .out = tensor_on_device(&t->out),
+                           .lse = lse};
+        return gaussian_enqueue(q, &g);
+    }
+    op_softmax_args s = {.q = tensor_on_device(&t->q),
+                         .k = tensor_on_device(&t->k),
+                         .v = tensor_on_device(&t->v),
+                         .key_bias = tensor_on_device(&t->key_bias),
+                         .out = tensor_on_device(&t->out),
+                         .lse = lse,
+                         .scale = call->attention.scale,
+                         .diagonal = call->diagonal};
+    return op_softmax(q, &s);
+}
+
+clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
+                                      clsplat_attention_tensors tensors, cl_uint wait_count,
+                                      const cl_event *wait_list, cl_event *event) {
+    clsplat_status status = CLSPLAT_OK;
+    attend_call call;
+    op_tensor lse;
+    queue q;
+    TRY(attend_check(device, attention, tensors, false, &call));
+    TRY(lse_on_device(device, &call.tensors, &lse));
+    queue_begin(device, wait_count, wait_list, &q);
+    TRY(enqueue(&q, &call, lse));
+    TRY(queue_end(&q, event));
+fail:
+    return status;
+}

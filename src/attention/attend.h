@@ -1,0 +1,23 @@
+/* One attention call after its arguments have been checked. */
+#ifndef CLSPLAT_ATTENTION_ATTEND_H
+#define CLSPLAT_ATTENTION_ATTEND_H
+
+#include <clsplat/attention.h>
+
+#include "op/op.h"
+
+typedef struct attend_call {
+    clsplat_attention attention;       /* scale is a number */
+    clsplat_attention_tensors tensors; /* strides filled in; lse may be absent */
+    const op_splats *splats;           /* NULL: softmax */
+    int32_t diagonal;                  /* M − N, or OP_SEES_ALL */
+} attend_call;
+
+/* Checks everything that does not need the device. `on_host`: where all tensors must lie. */
+clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
+                            clsplat_attention_tensors tensors, bool on_host, attend_call *call);
+
+/* The attention of tensors in host memory, through blocks on the device. Blocks. */
+clsplat_status attend_blocks(clsplat_device *device, const attend_call *call);
+
+#endif

@@ -1,0 +1,38 @@
+/* Gaussian attention of tensors on the device, out of the operations write, scan, respond and read. */
+#ifndef CLSPLAT_ATTENTION_GAUSSIAN_H
+#define CLSPLAT_ATTENTION_GAUSSIAN_H
+
+#include "op/op.h"
+
+typedef struct gaussian_call {
+    const op_splats *splats;
+    clsplat_mixing mixing;
+    int32_t diagonal; /* OP_SEES_ALL: not causal */
+    op_tensor q, k, v, key_bias, out, lse;
+} gaussian_call;
+
+/* Everything at once; the heads are cut into blocks whose workspaces fit the device. */
+clsplat_status gaussian_enqueue(queue *q, const gaussian_call *call);
+
+/* The pieces, for callers that bring the tokens block by block. All blocks of a sequence must have the
+ * same batch and heads, few enough for gaussian_heads_fit. `begin` starts a sequence anew. */
+bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call, size_t batch,
+                        size_t kv_heads);
+/* Adds the keys of a block to what the splats know. */
+clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin);
+/* The outputs of a block of queries from what the splats know after the last gaussian_absorb. */
+clsplat_status gaussian_emit(queue *q, const gaussian_call *call);
+/* Both, in causal order. All blocks but the last have a multiple of GAUSSIAN_CHUNK keys; call->diagonal
+ * counts within the block, and the queries see their last key in it. */
+clsplat_status gaussian_causal(queue *q, const gaussian_call *call, bool begin);
+
+/* Keys whose pairs with queries are formed one by one. A chunk costs a splat state to write and to read per
+ * splat, and half a chunk of exponentials per query and splat: 32 balances them at Dv = 64. */
+enum { GAUSSIAN_CHUNK = 32 };
+
+/* The part of a call for some batch entries and key heads, with their query heads and splats. */
+typedef struct head_block {
+    size_t batch_begin, batch, kv_begin, kv_heads;
+} head_block;
+
+#endif

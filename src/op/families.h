@@ -1,0 +1,9 @@
+/* The families, one a file. */
+#ifndef CLSPLAT_OP_FAMILIES_H
+#define CLSPLAT_OP_FAMILIES_H
+
+#include "op/variant.h"
+
+extern const op_family op_softmax_family, op_write_family, op_scan_family, op_respond_family, op_read_family;
+
+#endif

@@ -1,0 +1,55 @@
+/* From an operation's arguments to a kernel and its launch: what all variants share. */
+#ifndef CLSPLAT_OP_KERNEL_H
+#define CLSPLAT_OP_KERNEL_H
+
+#include "base/text.h"
+#include "op/op.h"
+#include "runtime/program.h"
+
+/* The build options of one kernel: " -DNAME=value" each. */
+typedef struct kernel_options {
+    text text;
+    uint32_t group; /* WG */
+    bool wide;      /* INDEX is ulong */
+} kernel_options;
+
+/* WG (64, or what the device allows), W (the device's vector width), and INDEX once all tensors are known. */
+void options_begin(kernel_options *o, const clsplat_device *device);
+/* The same for a variant in register tiles (cl/wide.clh), whose work-groups are single work-items. Returns
+ * the rows per work-item, TILE: fewer where there are few rows in all. */
+size_t options_wide(kernel_options *o, size_t rows);
+void options_number(kernel_options *o, const char *name, size_t value);
+/* NAME_TYPE, and widens INDEX if the tensor reaches beyond 32 bits. */
+void options_tensor(kernel_options *o, const char *name, const op_tensor *tensor);
+/* Widens INDEX if an array of this many elements is too large for 32 bits. */
+void options_elements(kernel_options *o, double elements);
+
+/* A splat set's COVARIANCE and D. */
+void options_splats(kernel_options *o, const op_splats *splats);
+
+/* Builds or finds the kernel, frees the options' text, and begins a launch with it. */
+clsplat_status options_launch(kernel_options *o, clsplat_device *device, const char *source,
+                              const char *kernel, launch *l);
+
+/* Bytes of all elements, for the profile; 0 for an absent tensor. */
+double tensor_bytes(const op_tensor *tensor);
+
+/* CPUs with wide vectors, for which cl/wide.clh is written. */
+bool limits_are_wide(const clsplat_limits *limits);
+
+/* Whether distances from a common centre are exact enough for these splats: cancellation costs about spread²
+ * ulp of 1. */
+#define SPREAD_LIMIT 16.0
+bool splats_are_centred(const op_splats *splats);
+
+/* Multiply-adds of one φ, counted as two flops each. */
+double splat_flops(const op_splats *splats);
+
+/* The two arguments of a tensor: its buffer and its layout as an INDEX4. */
+void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor);
+
+/* A splat set's five arguments, in the order all kernels have them: count, per_head, first_head, mean,
+ * inverse. */
+void launch_splats(launch *l, const op_splats *splats);
+
+#endif

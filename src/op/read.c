@@ -1,0 +1,102 @@
+#include "op/families.h"
+#include "op/kernel.h"
+
+static work read_work(const op_read_args *a) {
+    double splats = (double)a->splats->count, value_dim = (double)a->out.shape[3];
+    double queries = (double)(a->q.shape[0] * a->q.shape[1]) * (double)a->q.shape[2];
+    double flops = queries * splats * 2 * value_dim, bytes = tensor_bytes(&a->out) + tensor_bytes(&a->lse);
+    if (a->causal) {
+        double pairs = queries * (double)(a->chunk + 1) / 2; /* on average */
+        flops += pairs * (2 * splats + 2 * value_dim);
+        bytes += 4 * queries * splats + tensor_bytes(&a->v) + tensor_bytes(&a->key_bias);
+    } else {
+        flops += queries * splats * splat_flops(a->splats);
+        bytes += tensor_bytes(&a->q);
+    }
+    return (work){.flops = flops, .bytes = bytes};
+}
+
+static void options_read(kernel_options *o, const op_read_args *a) {
+    options_splats(o, a->splats);
+    options_number(o, "DV", a->out.shape[3]);
+    options_number(o, "CAUSAL", a->causal);
+    options_tensor(o, "Q", &a->q);
+    options_tensor(o, "OUT", &a->out);
+    options_tensor(o, "LSE", &a->lse);
+    if (a->causal) {
+        double responses = (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]) * (double)a->splats->count;
+        options_number(o, "CHUNK", a->chunk);
+        options_number(o, "BIAS", a->key_bias.mem != NULL);
+        options_tensor(o, "V", &a->v);
+        options_elements(o, responses);
+        if (a->key_bias.mem)
+            options_tensor(o, "BIAS", &a->key_bias);
+    }
+}
+
+static clsplat_status run(queue *q, const op_read_args *a, kernel_options *o, const char *source,
+                          const char *kernel, size_t queries_per_item) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splats *splats = a->splats;
+    size_t batch = a->q.shape[0], heads = a->q.shape[1], queries = a->q.shape[2];
+    launch l;
+
+    options_read(o, a);
+    TRY(options_launch(o, q->device, source, kernel, &l));
+    launch_uint(&l, (uint32_t)queries);
+    launch_uint(&l, (uint32_t)a->state.segments);
+    launch_uint(&l, (uint32_t)(heads / a->kv_heads));
+    launch_uint(&l, (uint32_t)splats->levels);
+    launch_uint(&l, a->mixing == CLSPLAT_PER_LEVEL);
+    launch_splats(&l, splats);
+    launch_mem(&l, splats->log_weight);
+    launch_mem(&l, splats->level_begin);
+    launch_mem(&l, splats->level_log_weight);
+    launch_mem(&l, a->state.lse);
+    launch_mem(&l, a->state.value);
+    launch_tensor(&l, o, &a->q);
+    launch_tensor(&l, o, &a->out);
+    launch_tensor(&l, o, &a->lse);
+    if (a->causal) {
+        launch_int(&l, a->diagonal);
+        launch_uint(&l, (uint32_t)a->v.shape[2]);
+        launch_mem(&l, a->query_response);
+        launch_mem(&l, a->key_response);
+        launch_tensor(&l, o, &a->v);
+        if (a->key_bias.mem)
+            launch_tensor(&l, o, &a->key_bias);
+    }
+    size_t items = (queries + queries_per_item - 1) / queries_per_item;
+    TRY(launch_run(&l, q, grid_of(items, heads, batch, o->group), read_work(a)));
+fail:
+    return status;
+}
+
+static clsplat_status plain_run(queue *q, const void *args) {
+    kernel_options o;
+    options_begin(&o, q->device);
+    return run(q, args, &o, "read.cl", "gaussian_read", 1);
+}
+
+static bool wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_read_args *a = args;
+    return limits_are_wide(limits) && splats_are_centred(a->splats) && !a->causal &&
+           a->mixing == CLSPLAT_JOINT && a->out.shape[3] % 16 == 0;
+}
+
+static clsplat_status wide_run(queue *q, const void *args) {
+    const op_read_args *a = args;
+    kernel_options o;
+    size_t tile = options_wide(&o, a->q.shape[2]);
+    return run(q, a, &o, "read_wide.cl", "read_wide", tile);
+}
+
+static const op_variant variants[] = {
+    {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
+};
+const op_family op_read_family = {"read", variants, sizeof variants / sizeof *variants};
+
+clsplat_status op_read(queue *q, const op_read_args *args) {
+    return op_dispatch(q, &op_read_family, args);
+}

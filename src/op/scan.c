@@ -1,0 +1,41 @@
+#include "op/families.h"
+#include "op/kernel.h"
+
+static clsplat_status plain_run(queue *q, const void *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_scan_args *a = p;
+    size_t splats = a->splats->count;
+    double states = (double)(a->rows * a->part.segments * splats);
+    kernel_options o;
+    launch l;
+
+    options_begin(&o, q->device);
+    options_number(&o, "DV", a->value_dim);
+    options_number(&o, "EXCLUSIVE", a->exclusive);
+    options_elements(&o, states * (double)a->value_dim);
+    TRY(options_launch(&o, q->device, "scan.cl", "scan_segments", &l));
+
+    launch_uint(&l, (uint32_t)a->part.segments);
+    launch_uint(&l, (uint32_t)splats);
+    launch_uint(&l, a->begin);
+    launch_mem(&l, a->part.lse);
+    launch_mem(&l, a->part.value);
+    launch_mem(&l, a->carry);
+    launch_mem(&l, a->result.lse);
+    launch_mem(&l, a->result.value);
+    double moved = 4 * states * (double)(a->value_dim + 1);
+    TRY(launch_run(
+        &l, q, grid_of(splats, 1, a->rows, o.group),
+        (work){.flops = 2 * states * (double)a->value_dim, .bytes = a->exclusive ? 2 * moved : moved}));
+fail:
+    return status;
+}
+
+static const op_variant variants[] = {
+    {"plain", "segments merged one after the other, in their order", op_fits_all, plain_run},
+};
+const op_family op_scan_family = {"scan", variants, sizeof variants / sizeof *variants};
+
+clsplat_status op_scan(queue *q, const op_scan_args *args) {
+    return op_dispatch(q, &op_scan_family, args);
+}

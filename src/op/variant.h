@@ -1,0 +1,35 @@
+/* The table of variants behind every operation.
+ *
+ * An operation is a family: a const array of rows. Row 0 is plain OpenCL C 1.2, fits every device and
+ * every shape, and is what the others are compared with. A later row says through `fits` which limits,
+ * shapes and types it needs, and through `guarantee` what it promises about its result. Among the rows that
+ * fit, the last is taken. */
+#ifndef CLSPLAT_OP_VARIANT_H
+#define CLSPLAT_OP_VARIANT_H
+
+#include "runtime/queue.h"
+
+typedef struct op_variant {
+    const char *name;      /* "plain" */
+    const char *guarantee; /* of the result, against a float64 reference */
+    bool (*fits)(const clsplat_limits *limits, const void *args);
+    clsplat_status (*run)(queue *q, const void *args);
+} op_variant;
+
+typedef struct op_family {
+    const char *name; /* "softmax" */
+    const op_variant *variants;
+    size_t count;
+} op_family;
+
+/* Runs the last row that fits. */
+clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);
+
+/* Row 0's `fits`. */
+bool op_fits_all(const clsplat_limits *limits, const void *args);
+
+/* Every family, for tests and tools that visit all rows. */
+extern const op_family *const op_families[];
+extern const size_t op_family_count;
+
+#endif

@@ -1,0 +1,74 @@
+#include "op/families.h"
+#include "op/kernel.h"
+
+static work write_work(const op_write_args *a) {
+    double splats = (double)a->splats->count, rows = (double)(a->k.shape[0] * a->heads);
+    double value_dim = (double)a->v.shape[3];
+    return (work){
+        .flops = rows * splats * (double)a->k.shape[2] * (splat_flops(a->splats) + 2 * value_dim),
+        .bytes = tensor_bytes(&a->k) + tensor_bytes(&a->v) + tensor_bytes(&a->key_bias) +
+                 4 * rows * (double)a->state.segments * splats * (value_dim + 1),
+    };
+}
+
+static clsplat_status run(queue *q, const op_write_args *a, kernel_options *o, const char *source,
+                          const char *kernel, size_t splats_per_item) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splats *splats = a->splats;
+    size_t rows = a->k.shape[0] * a->heads;
+    launch l;
+
+    options_splats(o, splats);
+    options_number(o, "DV", a->v.shape[3]);
+    options_number(o, "BIAS", a->key_bias.mem != NULL);
+    options_tensor(o, "K", &a->k);
+    options_tensor(o, "V", &a->v);
+    if (a->key_bias.mem)
+        options_tensor(o, "BIAS", &a->key_bias);
+    options_elements(o, (double)(rows * a->state.segments * splats->count) * (double)a->v.shape[3]);
+    TRY(options_launch(o, q->device, source, kernel, &l));
+
+    launch_uint(&l, (uint32_t)a->k.shape[2]);
+    launch_uint(&l, (uint32_t)a->segment);
+    launch_uint(&l, (uint32_t)a->heads);
+    launch_uint(&l, (uint32_t)(a->heads / a->k.shape[1]));
+    launch_splats(&l, splats);
+    launch_tensor(&l, o, &a->k);
+    launch_tensor(&l, o, &a->v);
+    if (a->key_bias.mem)
+        launch_tensor(&l, o, &a->key_bias);
+    launch_mem(&l, a->state.lse);
+    launch_mem(&l, a->state.value);
+    size_t items = (splats->count + splats_per_item - 1) / splats_per_item;
+    TRY(launch_run(&l, q, grid_of(items, a->state.segments, rows, o->group), write_work(a)));
+fail:
+    return status;
+}
+
+static clsplat_status plain_run(queue *q, const void *args) {
+    kernel_options o;
+    options_begin(&o, q->device);
+    return run(q, args, &o, "write.cl", "gaussian_write", 1);
+}
+
+static bool wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_write_args *a = args;
+    return limits_are_wide(limits) && splats_are_centred(a->splats) && a->v.shape[3] % 16 == 0;
+}
+
+static clsplat_status wide_run(queue *q, const void *args) {
+    const op_write_args *a = args;
+    kernel_options o;
+    size_t tile = options_wide(&o, a->splats->count);
+    return run(q, a, &o, "write_wide.cl", "write_wide", tile);
+}
+
+static const op_variant variants[] = {
+    {"plain", "relative error of a value below 1e-5 in float32", op_fits_all, plain_run},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
+};
+const op_family op_write_family = {"write", variants, sizeof variants / sizeof *variants};
+
+clsplat_status op_write(queue *q, const op_write_args *args) {
+    return op_dispatch(q, &op_write_family, args);
+}
