@@ -38,9 +38,6 @@ typedef enum clsplat_mixing {
     CLSPLAT_PER_LEVEL /* each level normalised alone; level weights are shares */
 } clsplat_mixing;
 
-/* Called now and then with the finished share, 0 to 1. Returning false stops the call with CANCELLED. */
-typedef bool clsplat_progress(void *user, double done);
-
 typedef struct clsplat_attention {
     clsplat_splats *splats; /* NULL: softmax attention */
     clsplat_mixing mixing;  /* gaussian only */

@@ -6,6 +6,8 @@
 #ifndef CLSPLAT_STATUS_H
 #define CLSPLAT_STATUS_H
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -47,6 +49,9 @@ typedef enum clsplat_log_level {
 
 /* Called on the thread that makes the library call; must not call the library. */
 typedef void clsplat_log_callback(void *user, clsplat_log_level level, const char *message);
+
+/* Called now and then with the finished share, 0 to 1. Returning false stops the call with CANCELLED. */
+typedef bool clsplat_progress(void *user, double done);
 
 /* The library: carries the log and the words of the last error. Devices, splats and files are made
  * from it and must be destroyed before it. Threads: one at a time per library handle. */

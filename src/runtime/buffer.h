@@ -11,6 +11,9 @@ clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem);
  * closed. */
 void buffer_release(clsplat_device *device, size_t bytes, cl_mem *mem);
 
+/* The size of any buffer of the context, 0 for one that is not a buffer. */
+size_t buffer_bytes(cl_mem mem);
+
 /* The slot's buffer, of at least `bytes` bytes. What it holds is not kept when it grows. */
 clsplat_status workspace_take(clsplat_device *device, workspace_slot slot, size_t bytes, cl_mem *mem);
 void workspace_release_all(clsplat_device *device);

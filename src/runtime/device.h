@@ -11,6 +11,7 @@
 typedef enum workspace_slot {
     WORKSPACE_STATE_LSE,
     WORKSPACE_STATE_VALUE,
+    WORKSPACE_CARRY,
     WORKSPACE_PART_LSE,
     WORKSPACE_PART_VALUE,
     WORKSPACE_QUERY_RESPONSE,
@@ -29,7 +30,7 @@ typedef struct workspace {
     size_t bytes;
 } workspace;
 
-struct program_table;
+struct program;
 struct profile;
 
 struct clsplat_device {
@@ -40,10 +41,10 @@ struct clsplat_device {
     cl_device_id id;
     cl_context context;
     cl_command_queue queue;
-    bool in_order;       /* what the queue promises */
-    bool queue_profiles; /* CL_QUEUE_PROFILING_ENABLE */
-    cl_event tail;       /* the last command enqueued through this handle; NULL before the first */
-    struct program_table *programs;
+    bool in_order;            /* what the queue promises */
+    bool queue_profiles;      /* CL_QUEUE_PROFILING_ENABLE */
+    cl_event tail;            /* the last command enqueued through this handle; NULL before the first */
+    struct program *programs; /* built so far: a list */
     struct profile *profile;
     workspace workspaces[WORKSPACE_SLOTS];
     clsplat_memory memory;

@@ -3,7 +3,7 @@
  *     launch l = launch_of(kernel, "softmax");
  *     launch_mem(&l, q.mem);
  *     launch_uint(&l, n);
- *     TRY(launch_run(&l, &queue, grid_2d(tiles * 64, heads, 64), (work){.flops = …, .bytes = …})); */
+ *     TRY(launch_run(&l, &queue, grid_of(rows, heads, batch, 64), (work){.flops = …, .bytes = …})); */
 #ifndef CLSPLAT_RUNTIME_LAUNCH_H
 #define CLSPLAT_RUNTIME_LAUNCH_H
 
@@ -25,6 +25,7 @@ typedef struct work {
 typedef struct grid {
     size_t size[3], group[3];
 } grid;
+/* At least x, y and z work-items, x rounded up to whole groups of group_x by 1 by 1. */
 grid grid_of(size_t x, size_t y, size_t z, size_t group_x);
 
 launch launch_of(cl_kernel kernel, const char *name);
@@ -33,6 +34,8 @@ void launch_int(launch *l, int32_t value);
 void launch_uint(launch *l, uint32_t value);
 void launch_float(launch *l, float value);
 void launch_bytes(launch *l, const void *bytes, size_t count);
+/* Enqueues the kernel; nothing if the grid is empty. Returns: UNSUPPORTED if a group is larger than the
+ * device's limits allow, OPENCL. Blocks: only while profiling by the wall clock. */
 clsplat_status launch_run(launch *l, queue *q, grid g, work w);
 
 #endif

@@ -13,14 +13,20 @@
  * Blocks: while it builds, the first time. */
 clsplat_status program_kernel(clsplat_device *device, const char *source, const char *kernel,
                               const char *options, cl_kernel *out);
-void program_release_all(clsplat_device *device);
 
-/* The embedded sources, includes expanded, with #line marks; made at build time by cl/embed.py. */
+/* A name and its text; the embedded ones are made at build time by cl/embed.py, includes expanded, with #line
+ * marks. */
 typedef struct embedded_source {
     const char *name;
     const char *text;
 } embedded_source;
 extern const embedded_source embedded_sources[];
 extern const size_t embedded_source_count;
+
+/* The same from any text. On one device a name always stands for the same text. */
+clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
+                                   const char *options, cl_kernel *out);
+
+void program_release_all(clsplat_device *device);
 
 #endif

@@ -21,21 +21,21 @@ typedef struct queue {
 
 void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q);
 
-/* For whoever enqueues a command: the events it must wait for, and afterwards its own event, which
- * the queue takes over (it becomes the device's tail). */
+/* For whoever enqueues a command: the events it must wait for, and afterwards what `call` answered and
+ * the command's event, which the queue takes over (it becomes the device's tail). */
 typedef struct queue_waits {
     cl_uint count;
     const cl_event *list; /* NULL if count is 0, as OpenCL wants it; valid until queue_pushed */
     cl_event *storage;
 } queue_waits;
 clsplat_status queue_waits_take(queue *q, queue_waits *waits);
-void queue_pushed(queue *q, queue_waits *waits, cl_event event);
+clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *call, cl_int code, cl_event event);
 
 /* The caller's event, if it wants one: completes when all commands so far are done. */
 clsplat_status queue_end(queue *q, cl_event *event);
 
-/* Copies between host memory and a buffer, `pitch` bytes apart and `row` bytes long, `rows` of them; both
- * sides in one piece when the pitches equal `row`. Blocks: yes, both. */
+/* Copies between host memory and a buffer: `rows` rows, each `row` bytes long and `pitch` bytes after the one
+ * before. Blocks: yes, both. */
 typedef struct queue_copy {
     cl_mem mem;
     size_t mem_offset, mem_pitch; /* bytes */

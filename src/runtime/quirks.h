@@ -6,14 +6,14 @@
 
 typedef enum quirk_flag {
     QUIRK_WALL_CLOCK = 1 << 0, /* event times are useless */
-    QUIRK_SOFTWARE = 1 << 1,   /* a rasteriser in software: ranks below a CPU driver */
-    QUIRK_NO_BINARIES = 1 << 2 /* program binaries cannot be trusted: the cache is not used */
+    QUIRK_SOFTWARE = 1 << 1    /* a rasteriser in software: ranks below a CPU driver */
 } quirk_flag;
 
 typedef struct quirk {
     const char *name;     /* as `clsplat devices` shows it */
     const char *platform; /* part of the platform's name; NULL: any */
     const char *device;   /* part of the device's name; NULL: any */
+    const char *driver;   /* how the driver's version begins; NULL: any */
     unsigned flags;
     const char *why; /* measured or reported where */
 } quirk;

@@ -1,0 +1,36 @@
+/* A splat set as the inside sees it. */
+#ifndef CLSPLAT_ATTENTION_SPLATS_H
+#define CLSPLAT_ATTENTION_SPLATS_H
+
+#include <clsplat/splats.h>
+
+#include "op/op.h"
+
+/* What a set looks like on the device it was last used on. */
+typedef struct splats_upload_state {
+    uint64_t device;  /* clsplat_device.serial; 0: nowhere yet */
+    uint64_t version; /* of the parameters */
+    op_splats ready;
+} splats_upload_state;
+
+struct clsplat_splats {
+    clsplat *lib;
+    clsplat_splats_parameters parameters;
+    char **level_names;
+    uint64_t version; /* grows with clsplat_splats_changed */
+    splats_upload_state upload;
+};
+
+/* Numbers per splat: of log_var, or of precision_chol for a full covariance. */
+size_t splats_covariance_size(const clsplat_splats_shape *shape);
+
+/* Returns: INVALID, naming the first tensor and element that is not finite or out of range. */
+clsplat_status splats_check(const clsplat_splats *splats);
+
+/* The set on the device: uploaded on first use there and after a change, otherwise as it is. Ownership: the
+ * set's. Blocks: while it uploads. */
+clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, const op_splats **ready);
+/* `device` is the one it was uploaded to, for its memory figures; NULL if that may be closed. */
+void splats_upload_release(clsplat_splats *splats, clsplat_device *device);
+
+#endif

@@ -1,0 +1,203 @@
+/* Splat sets in safetensors files. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/splats.h"
+#include "base/text.h"
+#include "format/safetensors.h"
+
+enum { FORMAT_VERSION = 1 };
+
+/* A tensor that must be there, of the given type and rank, with every dimension at least 1. */
+static clsplat_status need(clsplat *lib, const safetensors *f, const char *name, const char *dtype,
+                           size_t rank, const safetensors_entry **entry) {
+    const char *path = safetensors_path(f);
+    const safetensors_entry *e = *entry = safetensors_find(f, name);
+    if (!e)
+        return log_error(lib, CLSPLAT_FORMAT, "%s: has no tensor '%s'", path, name);
+    if (strcmp(e->dtype, dtype) != 0)
+        return log_error(lib, CLSPLAT_FORMAT, "%s: tensor '%s' is %s; it must be %s", path, name, e->dtype,
+                         dtype);
+    if (e->rank != rank)
+        return log_error(lib, CLSPLAT_FORMAT, "%s: tensor '%s' has %zu dimensions; it must have %zu", path,
+                         name, e->rank, rank);
+    for (size_t d = 0; d < rank; ++d)
+        if (e->shape[d] == 0)
+            return log_error(lib, CLSPLAT_FORMAT,
+                             "%s: tensor '%s': dimension %zu is 0; it must be at least 1", path, name, d);
+    return CLSPLAT_OK;
+}
+
+/* Dimension d of a tensor against another tensor's. */
+static clsplat_status expect(clsplat *lib, const safetensors *f, const safetensors_entry *e, size_t d,
+                             uint64_t size) {
+    if (e->shape[d] == size)
+        return CLSPLAT_OK;
+    return log_error(lib, CLSPLAT_FORMAT,
+                     "%s: tensor '%s': dimension %zu is %" PRIu64 "; it must be %" PRIu64
+                     " to fit the other tensors",
+                     safetensors_path(f), e->name, d, e->shape[d], size);
+}
+
+/* The tensors of a file, in the order of clsplat_splats_parameters. */
+typedef struct contents {
+    const safetensors_entry *mean, *log_var, *precision_chol, *log_amplitude, *log_temperature, *level,
+        *level_weight;
+} contents;
+
+static clsplat_status find_covariance(clsplat *lib, const safetensors *f, contents *c,
+                                      clsplat_splats_shape *shape) {
+    clsplat_status status = CLSPLAT_OK;
+    bool has_var = safetensors_find(f, "log_var"), has_chol = safetensors_find(f, "precision_chol");
+    if (has_var == has_chol)
+        return log_error(lib, CLSPLAT_FORMAT,
+                         "%s: has %s of 'log_var' and 'precision_chol'; it must have one",
+                         safetensors_path(f), has_var ? "both" : "neither");
+    const safetensors_entry **e = has_var ? &c->log_var : &c->precision_chol;
+    TRY(need(lib, f, has_var ? "log_var" : "precision_chol", "F32", has_var ? 3 : 4, e));
+    TRY(expect(lib, f, *e, 0, shape->heads));
+    TRY(expect(lib, f, *e, 1, shape->count));
+    shape->covariance = has_chol                                              ? CLSPLAT_FULL
+                        : (*e)->shape[2] == 1 && (*e)->shape[2] != shape->dim ? CLSPLAT_ISOTROPIC
+                                                                              : CLSPLAT_DIAGONAL;
+    for (size_t d = 2; d < (*e)->rank && shape->covariance != CLSPLAT_ISOTROPIC; ++d)
+        TRY(expect(lib, f, *e, d, shape->dim));
+fail:
+    return status;
+}
+
+static clsplat_status find_contents(clsplat *lib, const safetensors *f, contents *c,
+                                    clsplat_splats_shape *shape) {
+    clsplat_status status = CLSPLAT_OK;
+    *c = (contents){0};
+    TRY(need(lib, f, "mean", "F32", 3, &c->mean));
+    shape->heads = (size_t)c->mean->shape[0];
+    shape->count = (size_t)c->mean->shape[1];
+    shape->dim = (size_t)c->mean->shape[2];
+    TRY(find_covariance(lib, f, c, shape));
+    TRY(need(lib, f, "log_amplitude", "F32", 2, &c->log_amplitude));
+    TRY(need(lib, f, "log_temperature", "F32", 2, &c->log_temperature));
+    const safetensors_entry *const per_splat[] = {c->log_amplitude, c->log_temperature};
+    for (size_t i = 0; i < 2; ++i) {
+        TRY(expect(lib, f, per_splat[i], 0, shape->heads));
+        TRY(expect(lib, f, per_splat[i], 1, shape->count));
+    }
+    TRY(need(lib, f, "level", "I32", 1, &c->level));
+    TRY(expect(lib, f, c->level, 0, shape->count));
+    TRY(need(lib, f, "level_log_weight", "F32", 1, &c->level_weight));
+    shape->levels = (size_t)c->level_weight->shape[0];
+fail:
+    return status;
+}
+
+static clsplat_status check_version(clsplat *lib, const safetensors *f) {
+    const char *version = safetensors_metadata(f, "format_version");
+    if (version && strtol(version, NULL, 10) > FORMAT_VERSION)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "%s: has format version %.20s; this library reads up to %d", safetensors_path(f),
+                         version, FORMAT_VERSION);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status read_names(const safetensors *f, clsplat_splats *set) {
+    clsplat_status status = CLSPLAT_OK;
+    for (size_t l = 0; l < set->parameters.shape.levels; ++l) {
+        text key = {0};
+        text_add(&key, "level_name.%zu", l);
+        const char *name = text_ok(&key) ? safetensors_metadata(f, key.data) : NULL;
+        text_free(&key);
+        if (name && *name)
+            TRY(clsplat_splats_set_level_name(set, l, name));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_contents(clsplat *lib, const safetensors *f, const contents *c,
+                                    clsplat_splats *set) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats_parameters *p = &set->parameters;
+    TRY(safetensors_read(lib, f, c->mean, p->mean));
+    if (c->log_var)
+        TRY(safetensors_read(lib, f, c->log_var, p->log_var));
+    else
+        TRY(safetensors_read(lib, f, c->precision_chol, p->precision_chol));
+    TRY(safetensors_read(lib, f, c->log_amplitude, p->log_amplitude));
+    TRY(safetensors_read(lib, f, c->log_temperature, p->log_temperature));
+    TRY(safetensors_read(lib, f, c->level, p->level));
+    TRY(safetensors_read(lib, f, c->level_weight, p->level_log_weight));
+    TRY(read_names(f, set));
+    status = splats_check(set);
+    if (status != CLSPLAT_OK) {
+        char *problem = text_copy(clsplat_last_error(lib));
+        log_error(lib, status, "%s: tensor %s", safetensors_path(f), problem ? problem : "holds a bad value");
+        free(problem);
+    }
+fail:
+    return status;
+}
+
+clsplat_status clsplat_splats_load(clsplat *lib, const char *path, clsplat_splats **splats) {
+    clsplat_status status = CLSPLAT_OK;
+    safetensors *f = NULL;
+    clsplat_splats *set = NULL;
+    clsplat_splats_shape shape = {0};
+    contents c;
+    *splats = NULL;
+    TRY(safetensors_open(lib, path, &f));
+    TRY(check_version(lib, f));
+    TRY(find_contents(lib, f, &c, &shape));
+    TRY(clsplat_splats_create(lib, shape, &set));
+    TRY(read_contents(lib, f, &c, set));
+    *splats = set;
+    set = NULL;
+fail:
+    clsplat_splats_destroy(&set);
+    safetensors_close(&f);
+    return status;
+}
+
+clsplat_status clsplat_splats_save(clsplat_splats *splats, const char *path) {
+    const clsplat_splats_parameters *p = &splats->parameters;
+    uint64_t heads = p->shape.heads, count = p->shape.count, dim = p->shape.dim, levels = p->shape.levels;
+    const safetensors_output tensors[] = {
+        {"mean", "F32", 3, {heads, count, dim}, p->mean},
+        p->log_var
+            ? (safetensors_output){"log_var",
+                                   "F32",
+                                   3,
+                                   {heads, count, splats_covariance_size(&p->shape)},
+                                   p->log_var}
+            : (safetensors_output){"precision_chol", "F32", 4, {heads, count, dim, dim}, p->precision_chol},
+        {"log_amplitude", "F32", 2, {heads, count}, p->log_amplitude},
+        {"log_temperature", "F32", 2, {heads, count}, p->log_temperature},
+        {"level", "I32", 1, {count}, p->level},
+        {"level_log_weight", "F32", 1, {levels}, p->level_log_weight},
+    };
+    clsplat_status status = splats_check(splats);
+    size_t pairs = 2 + (size_t)levels;
+    const char *(*metadata)[2] = calloc(pairs, sizeof *metadata);
+    text *keys = calloc((size_t)levels, sizeof *keys);
+    bool memory = metadata && keys;
+    if (memory) {
+        metadata[0][0] = "format", metadata[0][1] = "clsplat";
+        metadata[1][0] = "format_version", metadata[1][1] = "1";
+    }
+    for (size_t l = 0; memory && l < levels; ++l) {
+        text_add(&keys[l], "level_name.%zu", l);
+        memory = text_ok(&keys[l]);
+        metadata[2 + l][0] = keys[l].data;
+        metadata[2 + l][1] = splats->level_names[l];
+    }
+    if (!memory)
+        status = log_error(splats->lib, CLSPLAT_MEMORY, "no memory to save %s", path);
+    if (status == CLSPLAT_OK)
+        status = safetensors_save(splats->lib, path, tensors, sizeof tensors / sizeof *tensors,
+                                  (const char *const(*)[2])metadata, pairs);
+    for (size_t l = 0; keys && l < levels; ++l)
+        text_free(&keys[l]);
+    free(keys);
+    free(metadata);
+    return status;
+}

@@ -1,0 +1,39 @@
+/* `clsplat attend` in parts: what was asked for, what goes in, what comes out. */
+#ifndef CLSPLAT_CLI_ATTEND_H
+#define CLSPLAT_CLI_ATTEND_H
+
+#include <clsplat/attention.h>
+
+#include "cli/cli.h"
+#include "cli/input.h"
+
+typedef struct attend_request {
+    const char *input;
+    char *output, *splats, *method, *mixing, *scale; /* as given; NULL: not given */
+    int causal, grad;
+} attend_request;
+
+typedef struct attend_problem {
+    safetensors *file;
+    input q, k, v, key_bias;
+    clsplat_splats *splats; /* NULL: softmax */
+    float *out, *lse;       /* [B,H,N,Dv], [B,H,N] */
+} attend_problem;
+
+/* Everything that can be wrong with the files is found here, before a device is opened. */
+clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem);
+clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem);
+void attend_free(attend_problem *problem);
+
+/* What the attention cost. */
+typedef struct attend_cost {
+    double seconds; /* of the call, on the wall */
+    clsplat_memory memory;
+    clsplat_profile_row *kernels;
+    size_t kernel_count;
+} attend_cost;
+/* On stdout, as JSON or for a person. */
+clsplat_status attend_report(cli *c, const clsplat_device *device, const clsplat_attention *attention,
+                             const attend_problem *problem, const attend_cost *cost);
+
+#endif

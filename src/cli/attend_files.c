@@ -1,0 +1,91 @@
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "cli/attend.h"
+
+/* Finds all four and makes sure that they fit each other, from their headers alone. */
+static clsplat_status find_inputs(clsplat *lib, attend_problem *p) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(input_find(lib, p->file, "q", 4, &p->q));
+    TRY(input_find(lib, p->file, "k", 4, &p->k));
+    TRY(input_find(lib, p->file, "v", 4, &p->v));
+    TRY(input_find_optional(lib, p->file, "key_bias", 3, &p->key_bias));
+    TRY(input_match(lib, &p->k, &p->q, INPUT_BATCH));
+    TRY(input_match(lib, &p->k, &p->q, INPUT_COLUMNS));
+    TRY(input_match_heads(lib, &p->q, &p->k));
+    for (int d = INPUT_BATCH; d <= INPUT_ROWS; ++d) {
+        TRY(input_match(lib, &p->v, &p->k, d));
+        if (p->key_bias.entry)
+            TRY(input_match(lib, &p->key_bias, &p->k, d));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status load_splats(clsplat *lib, const attend_request *r, attend_problem *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const size_t *q = p->q.tensor.shape;
+    if (!r->splats)
+        return CLSPLAT_OK;
+    TRY(clsplat_splats_load(lib, r->splats, &p->splats));
+    clsplat_splats_shape s = clsplat_splats_get(p->splats).shape;
+    if (s.dim != q[INPUT_COLUMNS])
+        return log_error(lib, CLSPLAT_SHAPE,
+                         "%s: tensor 'mean' has %zu columns, but q of %s has %zu; they must be equal",
+                         r->splats, s.dim, r->input, q[INPUT_COLUMNS]);
+    if (s.heads != 1 && s.heads != q[INPUT_HEADS])
+        return log_error(lib, CLSPLAT_SHAPE,
+                         "%s: tensor 'mean' has %zu heads; it must have 1 or, as q of %s, %zu", r->splats,
+                         s.heads, r->input, q[INPUT_HEADS]);
+fail:
+    return status;
+}
+
+static clsplat_status make_results(clsplat *lib, const attend_request *r, attend_problem *p) {
+    const size_t *q = p->q.tensor.shape;
+    uint64_t rows = q[0] * q[1] * q[2], numbers;
+    if (!__builtin_mul_overflow(rows, p->v.tensor.shape[3], &numbers) &&
+        numbers <= SIZE_MAX / sizeof(float)) {
+        p->out = calloc(numbers, sizeof(float));
+        p->lse = calloc(rows, sizeof(float));
+    }
+    if (!p->out || !p->lse)
+        return log_error(lib, CLSPLAT_MEMORY,
+                         "%s: there is no memory for tensor 'out', [%zu, %zu, %zu, %zu] in F32", r->input,
+                         q[0], q[1], q[2], p->v.tensor.shape[3]);
+    return CLSPLAT_OK;
+}
+
+clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(safetensors_open(lib, request->input, &problem->file));
+    TRY(find_inputs(lib, problem));
+    TRY(load_splats(lib, request, problem));
+    TRY(make_results(lib, request, problem));
+    TRY(input_read_finite(lib, &problem->q, false));
+    TRY(input_read_finite(lib, &problem->k, false));
+    TRY(input_read_finite(lib, &problem->v, false));
+    TRY(input_read_finite(lib, &problem->key_bias, true));
+fail:
+    return status;
+}
+
+clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem) {
+    const size_t *q = problem->q.tensor.shape;
+    const safetensors_output tensors[] = {
+        {"out", "F32", 4, {q[0], q[1], q[2], problem->v.tensor.shape[3]}, problem->out},
+        {"lse", "F32", 3, {q[0], q[1], q[2]}, problem->lse},
+    };
+    return safetensors_save(lib, request->output, tensors, sizeof tensors / sizeof *tensors, NULL, 0);
+}
+
+void attend_free(attend_problem *problem) {
+    clsplat_splats_destroy(&problem->splats);
+    free(problem->out);
+    free(problem->lse);
+    input_free(&problem->q);
+    input_free(&problem->k);
+    input_free(&problem->v);
+    input_free(&problem->key_bias);
+    safetensors_close(&problem->file);
+}

@@ -1,0 +1,93 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "cli/attend.h"
+#include "cli/report.h"
+
+static const char *mixing_name(const clsplat_attention *a) {
+    return a->mixing == CLSPLAT_JOINT ? "joint" : "per-level";
+}
+
+static double kernel_seconds(const attend_cost *cost) {
+    double seconds = 0;
+    for (size_t i = 0; i < cost->kernel_count; ++i)
+        seconds += cost->kernels[i].seconds;
+    return seconds;
+}
+
+static json_t *kernels_json(const attend_cost *cost) {
+    json_t *rows = json_array();
+    for (size_t i = 0; i < cost->kernel_count; ++i) {
+        const clsplat_profile_row *k = &cost->kernels[i];
+        json_array_append_new(rows, json_pack("{s:s, s:I, s:f, s:f, s:f, s:b}", "name", k->kernel, "launches",
+                                              (json_int_t)k->launches, "seconds", k->seconds, "flops",
+                                              k->flops, "bytes", k->bytes, "wall_clock", k->wall_clock));
+    }
+    return rows;
+}
+
+static json_t *shape_json(const attend_problem *p) {
+    const size_t *q = p->q.tensor.shape, *k = p->k.tensor.shape;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)q[0], "heads",
+                     (json_int_t)q[1], "kv_heads", (json_int_t)k[1], "queries", (json_int_t)q[2], "keys",
+                     (json_int_t)k[2], "dim", (json_int_t)q[3], "value_dim",
+                     (json_int_t)p->v.tensor.shape[3]);
+}
+
+static json_t *splats_json(clsplat_splats *splats) {
+    clsplat_splats_shape s = clsplat_splats_get(splats).shape;
+    return json_pack("{s:s, s:I, s:I, s:I}", "covariance", report_covariance(s.covariance), "heads",
+                     (json_int_t)s.heads, "count", (json_int_t)s.count, "levels", (json_int_t)s.levels);
+}
+
+static clsplat_status print_json(cli *c, const clsplat_device *device, const clsplat_attention *a,
+                                 const attend_problem *p, const attend_cost *cost) {
+    json_t *report =
+        json_pack("{s:s, s:b, s:s, s:f, s:f, s:I, s:o, s:o}", "method", p->splats ? "gaussian" : "softmax",
+                  "causal", a->causal, "device", clsplat_device_describe(device)->name, "seconds",
+                  cost->seconds, "kernel_seconds", kernel_seconds(cost), "device_memory_peak",
+                  (json_int_t)cost->memory.peak, "shape", shape_json(p), "kernels", kernels_json(cost));
+    if (p->splats) {
+        json_object_set_new(report, "mixing", json_string(mixing_name(a)));
+        json_object_set_new(report, "splats", splats_json(p->splats));
+    }
+    return report_json(c, report);
+}
+
+static void print_kernels(const attend_cost *cost) {
+    printf("  %-22s %8s %10s %9s %8s\n", "kernel", "launches", "ms", "GFLOP/s", "GB/s");
+    for (size_t i = 0; i < cost->kernel_count; ++i) {
+        const clsplat_profile_row *k = &cost->kernels[i];
+        double seconds = fmax(k->seconds, 1e-9);
+        printf("  %-22s %8llu %10.3f %9.1f %8.1f%s\n", k->kernel, (unsigned long long)k->launches,
+               1e3 * k->seconds, 1e-9 * k->flops / seconds, 1e-9 * k->bytes / seconds,
+               k->wall_clock ? "  by the wall clock" : "");
+    }
+}
+
+static clsplat_status print_lines(cli *c, const clsplat_device *device, const clsplat_attention *a,
+                                  const attend_problem *p, const attend_cost *cost) {
+    const size_t *q = p->q.tensor.shape, *k = p->k.tensor.shape;
+    char memory[REPORT_BYTES];
+    printf("%s attention%s on %s\n", p->splats ? "gaussian" : "softmax", a->causal ? ", causal," : "",
+           clsplat_device_describe(device)->name);
+    printf("  %zu × %zu heads (%zu for keys), %zu queries, %zu keys, D %zu, Dv %zu\n", q[0], q[1], k[1], q[2],
+           k[2], q[3], p->v.tensor.shape[3]);
+    if (p->splats) {
+        clsplat_splats_shape s = clsplat_splats_get(p->splats).shape;
+        printf("  %zu splats of %s covariance in %zu levels, %s; %s mixing\n", s.count,
+               report_covariance(s.covariance), s.levels,
+               s.heads == 1 ? "shared by the heads" : "for each head", mixing_name(a));
+    }
+    printf("  %.3f s, of which %.3f s in kernels; %s of device memory at most\n", cost->seconds,
+           kernel_seconds(cost), report_bytes(cost->memory.peak, memory));
+    print_kernels(cost);
+    return cli_flush(c);
+}
+
+clsplat_status attend_report(cli *c, const clsplat_device *device, const clsplat_attention *attention,
+                             const attend_problem *problem, const attend_cost *cost) {
+    if (c->json)
+        return print_json(c, device, attention, problem, cost);
+    return c->verbose ? print_lines(c, device, attention, problem, cost) : CLSPLAT_OK;
+}

@@ -1,0 +1,175 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+
+enum { ERROR_LINES = 5, WARNINGS = 2 };
+
+clsplat_status cli_misuse(cli *c, const char *format, ...) {
+    char sentence[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    c->misused = true;
+    return log_error(c->lib, CLSPLAT_INVALID, "%s\n(`clsplat %s --help` lists the options)", sentence,
+                     c->command);
+}
+
+static clsplat_status take_arguments(cli *c, poptContext options, const cli_syntax *syntax) {
+    const char **given = poptGetArgs(options);
+    size_t count = 0;
+    while (given && given[count])
+        ++count;
+    if (count < syntax->arguments)
+        return cli_misuse(c, "an argument is missing: clsplat %s %s", c->command, syntax->usage);
+    if (count > syntax->arguments)
+        return cli_misuse(c, "%s: one argument too many: clsplat %s %s", given[syntax->arguments], c->command,
+                          syntax->usage);
+    for (size_t i = 0; i < count; ++i) {
+        if (given[i][0] == '\0')
+            return cli_misuse(c, "argument %zu is empty; it must be a file", i + 1);
+        c->arguments[i] = text_copy(given[i]);
+        if (!c->arguments[i])
+            return log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for the arguments");
+    }
+    return CLSPLAT_OK;
+}
+
+static void print_help(poptContext options, const cli_syntax *syntax) {
+    poptSetOtherOptionHelp(options, syntax->usage);
+    poptPrintHelp(options, stdout, 0);
+    printf("\n%s\n", syntax->summary);
+}
+
+bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status) {
+    int help = 0;
+    struct poptOption common[] = {
+        {"device", 'd', POPT_ARG_STRING, &c->device, 0,
+         "an index of `clsplat devices`, cpu, gpu, accelerator, or part of a name", "DEVICE"},
+        {"json", 0, POPT_ARG_NONE, &c->json, 0, "print one JSON value on stdout", NULL},
+        {"verbose", 'v', POPT_ARG_NONE, &c->verbose, 0, "say what was done, on what, and how long it took",
+         NULL},
+        {"help", 'h', POPT_ARG_NONE, &help, 0, "show this and stop", NULL},
+        POPT_TABLEEND,
+    };
+    struct poptOption all[] = {
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, syntax->options, 0, "Options:", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, common + syntax->without_device, 0, "Common options:", NULL},
+        POPT_TABLEEND,
+    };
+    char title[64]; /* the program's name in --help */
+    snprintf(title, sizeof title, "clsplat %s", c->command);
+    argv[0] = title;
+    poptContext options = poptGetContext("clsplat", argc, argv, all, 0);
+    int code = poptGetNextOpt(options);
+    *status = CLSPLAT_OK;
+    if (code < -1)
+        *status = cli_misuse(c, "%s: %s", poptBadOption(options, POPT_BADOPTION_NOALIAS), poptStrerror(code));
+    else if (help)
+        print_help(options, syntax);
+    else
+        *status = take_arguments(c, options, syntax);
+    poptFreeContext(options);
+    return *status == CLSPLAT_OK && !help;
+}
+
+void cli_free(struct poptOption *options) {
+    for (struct poptOption *o = options; o->longName || o->shortName || o->arg; ++o)
+        if ((o->argInfo & POPT_ARG_MASK) == POPT_ARG_STRING)
+            free(*(char **)o->arg);
+}
+
+clsplat_status cli_choice(cli *c, const char *option, const char *value, const char *const *names,
+                          int *choice) {
+    if (!value)
+        return CLSPLAT_OK;
+    char list[256];
+    size_t used = 0;
+    for (int i = 0; names[i]; ++i) {
+        if (strcmp(value, names[i]) == 0) {
+            *choice = i;
+            return CLSPLAT_OK;
+        }
+        if (used < sizeof list)
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    return cli_misuse(c, "%s: `%s` is not one of %s", option, value, list);
+}
+
+clsplat_status cli_number(cli *c, const char *option, const char *value, double *number) {
+    if (!value)
+        return CLSPLAT_OK;
+    char *end = NULL;
+    double parsed = strtod(value, &end);
+    if (end == value || *end != '\0' || !isfinite(parsed) || !isfinite((float)parsed))
+        return cli_misuse(c, "%s: `%s` is not a finite number", option, value);
+    *number = parsed;
+    return CLSPLAT_OK;
+}
+
+clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t least, uint64_t *number) {
+    if (!value)
+        return CLSPLAT_OK;
+    char *end = NULL;
+    errno = 0;
+    uint64_t parsed = strtoull(value, &end, 10);
+    if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 || parsed < least)
+        return cli_misuse(c, "%s: `%s` is not a whole number from %" PRIu64 " up", option, value, least);
+    *number = parsed;
+    return CLSPLAT_OK;
+}
+
+clsplat_status cli_flush(cli *c) {
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return CLSPLAT_OK;
+    return log_error(c->lib, CLSPLAT_IO, "standard output: %s", strerror(errno));
+}
+
+/* Names in files may hold anything: what would move the cursor is not printed. */
+static void print_line(const char *begin, size_t length) {
+    for (size_t i = 0; i < length; ++i) {
+        unsigned char byte = (unsigned char)begin[i];
+        fputc(byte < ' ' || byte == 127 ? '?' : byte, stderr);
+    }
+    fputc('\n', stderr);
+}
+
+void cli_log(void *user, clsplat_log_level level, const char *message) {
+    cli *c = user;
+    if (level == CLSPLAT_LOG_ERROR || (level == CLSPLAT_LOG_INFO && !c->verbose))
+        return;
+    if (level == CLSPLAT_LOG_WARNING && ++c->warnings > WARNINGS && !c->verbose)
+        return;
+    progress_clear(&c->progress);
+    fprintf(stderr, "clsplat %s: %s", c->command, level == CLSPLAT_LOG_WARNING ? "warning: " : "");
+    print_line(message, strcspn(message, c->verbose ? "" : "\n"));
+}
+
+void cli_print_error(cli *c, clsplat_status status) {
+    progress_clear(&c->progress);
+    unsigned limit =
+        c->verbose ? UINT32_MAX : ERROR_LINES - (c->warnings < WARNINGS ? c->warnings : WARNINGS);
+    const char *line =
+        status == CLSPLAT_CANCELLED ? "interrupted; nothing was written" : clsplat_last_error(c->lib);
+    if (!*line)
+        line = clsplat_status_text(status);
+    fprintf(stderr, "clsplat %s: ", c->command);
+    for (unsigned printed = 1; *line; ++printed) {
+        size_t length = strcspn(line, "\n");
+        bool last = line[length] == '\0' || line[length + 1] == '\0';
+        if (printed == limit && !last) {
+            fputs("… (--verbose shows the rest)\n", stderr);
+            return;
+        }
+        print_line(line, length);
+        line += length + (line[length] == '\n');
+    }
+}

@@ -1,0 +1,61 @@
+/* What every subcommand shares: its library handle, its options, and how it speaks to a person.
+ *
+ * A subcommand is a function that returns a status. It prints nothing about failures: it leaves the words
+ * with log_error (or cli_misuse for a wrong command line), and main prints them. Exit status 0 is
+ * success, 1 a failure, 2 a wrong command line. */
+#ifndef CLSPLAT_CLI_CLI_H
+#define CLSPLAT_CLI_CLI_H
+
+#include <popt.h>
+
+#include "base/log.h"
+#include "cli/progress.h"
+
+enum { CLI_ARGUMENTS = 2 };
+
+typedef struct cli {
+    const char *command; /* "attend" */
+    clsplat *lib;
+    char *arguments[CLI_ARGUMENTS]; /* what is not an option */
+    char *device;                   /* --device; NULL: the library's choice */
+    int json, verbose;              /* int because popt writes them */
+    bool misused;                   /* the failure is one of the command line */
+    unsigned warnings;              /* printed so far */
+    progress progress;
+} cli;
+
+typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
+cli_command cmd_attend, cmd_compare, cmd_devices, cmd_init;
+
+typedef struct cli_syntax {
+    const char *summary;        /* above the options in --help */
+    const char *usage;          /* "INPUT -o OUT [OPTION…]" */
+    struct poptOption *options; /* ends with POPT_TABLEEND; strings are freed by cli_free */
+    size_t arguments;           /* exactly so many besides the options, at most CLI_ARGUMENTS */
+    bool without_device;        /* there is no --device */
+} cli_syntax;
+
+/* Fills in the options and the arguments. False: the command is over, either successfully (--help) or not;
+ * *status says which. */
+bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status);
+void cli_free(struct poptOption *options);
+
+/* Like log_error, for a wrong command line. */
+clsplat_status cli_misuse(cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The value of an option in words; `names` ends with NULL. NULL values leave *choice as it is. */
+clsplat_status cli_choice(cli *c, const char *option, const char *value, const char *const *names,
+                          int *choice);
+/* A finite number, and a whole number from `least` up. NULL values leave *number as it is. */
+clsplat_status cli_number(cli *c, const char *option, const char *value, double *number);
+clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t least, uint64_t *number);
+
+/* Returns: IO if what was printed did not reach stdout. */
+clsplat_status cli_flush(cli *c);
+
+/* The library's log: warnings always (a few), the rest with --verbose; errors are left to main. */
+clsplat_log_callback cli_log;
+/* The last error in at most five lines; with --verbose whole. */
+void cli_print_error(cli *c, clsplat_status status);
+
+#endif

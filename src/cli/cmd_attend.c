@@ -1,0 +1,118 @@
+/* clsplat attend: one attention, from a tensor file to a tensor file. */
+#include <clsplat/clsplat.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cli/attend.h"
+#include "cli/output.h"
+
+enum { METHOD_SOFTMAX, METHOD_GAUSSIAN };
+static const char *const methods[] = {[METHOD_SOFTMAX] = "softmax", [METHOD_GAUSSIAN] = "gaussian", NULL};
+static const char *const mixings[] = {[CLSPLAT_JOINT] = "joint", [CLSPLAT_PER_LEVEL] = "per-level", NULL};
+
+static const char summary[] =
+    "Reads queries q [B,H,N,D], keys k [B,Hk,M,D], values v [B,Hk,M,Dv] and, if it is there, key_bias\n"
+    "[B,Hk,M] (F32, F16 or BF16 each), and writes out [B,H,N,Dv] and lse [B,H,N], both F32: exact\n"
+    "softmax attention, or attention through Gaussian splats such as `clsplat init` makes.";
+
+/* Which options go together. */
+static clsplat_status read_request(cli *c, const attend_request *r, clsplat_attention *attention) {
+    clsplat_status status = CLSPLAT_OK;
+    int method = r->splats ? METHOD_GAUSSIAN : METHOD_SOFTMAX, mixing = CLSPLAT_JOINT;
+    double scale = NAN;
+    TRY(cli_choice(c, "--method", r->method, methods, &method));
+    TRY(cli_choice(c, "--mixing", r->mixing, mixings, &mixing));
+    TRY(cli_number(c, "--scale", r->scale, &scale));
+    if (!r->output || r->output[0] == '\0')
+        return cli_misuse(c, "-o is missing; it says where the result goes: -o OUT.safetensors");
+    if (method == METHOD_GAUSSIAN && !r->splats)
+        return cli_misuse(c,
+                          "--method gaussian needs --splats SPLATS.safetensors; `clsplat init` makes them");
+    if (method == METHOD_SOFTMAX && r->splats)
+        return cli_misuse(c, "--splats is for --method gaussian; leave one of the two away");
+    if (method == METHOD_SOFTMAX && r->mixing)
+        return cli_misuse(c, "--mixing is for --method gaussian, which needs --splats");
+    if (method == METHOD_GAUSSIAN && r->scale)
+        return cli_misuse(c, "--scale is for --method softmax; splats have their own width and temperature");
+    if (r->grad)
+        return log_error(c->lib, CLSPLAT_UNSUPPORTED, "--grad: gradients are not part of this version");
+    attention->mixing = (clsplat_mixing)mixing;
+    attention->causal = r->causal;
+    attention->scale = (float)scale;
+fail:
+    return status;
+}
+
+static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_attention *attention,
+                              const attend_problem *p, attend_cost *cost) {
+    clsplat_status status = CLSPLAT_OK;
+    const size_t *q = p->q.tensor.shape;
+    clsplat_attention_tensors tensors = {
+        .q = p->q.tensor,
+        .k = p->k.tensor,
+        .v = p->v.tensor,
+        .key_bias = p->key_bias.tensor,
+        .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
+        .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
+    clsplat_profile_set(device, c->json || c->verbose);
+    double begin = clock_seconds();
+    TRY(clsplat_attend(device, *attention, tensors));
+    cost->seconds = clock_seconds() - begin;
+    cost->memory = clsplat_device_memory(device);
+    TRY(clsplat_profile_read(device, &cost->kernels, &cost->kernel_count));
+fail:
+    return status;
+}
+
+static clsplat_status attend(cli *c, const attend_request *request) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    attend_problem problem = {0};
+    attend_cost cost = {0};
+    clsplat_attention attention = clsplat_attention_defaults();
+    TRY(read_request(c, request, &attention));
+    TRY(output_check(c->lib, request->output));
+    TRY(attend_load(c->lib, request, &problem));
+    progress_begin(&c->progress);
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    attention.splats = problem.splats;
+    attention.progress = progress_step;
+    attention.progress_user = &c->progress;
+    TRY(compute(c, device, &attention, &problem, &cost));
+    progress_clear(&c->progress);
+    /* Before the file, so that a report nobody could read leaves no file either. */
+    TRY(attend_report(c, device, &attention, &problem, &cost));
+    TRY(attend_save(c->lib, request, &problem));
+fail:
+    clsplat_profile_free(&cost.kernels);
+    attend_free(&problem);
+    clsplat_device_close(&device);
+    return status;
+}
+
+clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
+    attend_request r = {0};
+    struct poptOption options[] = {
+        {"output", 'o', POPT_ARG_STRING, &r.output, 0,
+         "where the result goes; it appears only when it is complete", "OUT"},
+        {"splats", 0, POPT_ARG_STRING, &r.splats, 0, "the splats for --method gaussian", "SPLATS"},
+        {"method", 0, POPT_ARG_STRING, &r.method, 0, "gaussian if --splats is given, otherwise softmax",
+         "softmax|gaussian"},
+        {"mixing", 0, POPT_ARG_STRING, &r.mixing, 0, "all levels under one normaliser, or each with its own",
+         "joint|per-level"},
+        {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
+        {"scale", 0, POPT_ARG_STRING, &r.scale, 0, "factor on q.k for softmax; 1/sqrt(D) if it is not given",
+         "X"},
+        {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "gradients; not part of this version", NULL},
+        POPT_TABLEEND,
+    };
+    cli_syntax syntax = {summary, "INPUT.safetensors -o OUT.safetensors [OPTION...]", options, 1, false};
+    clsplat_status status;
+    if (cli_parse(c, argc, argv, &syntax, &status)) {
+        r.input = c->arguments[0];
+        status = attend(c, &r);
+    }
+    cli_free(options);
+    return status;
+}

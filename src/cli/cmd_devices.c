@@ -1,0 +1,108 @@
+/* clsplat devices: what the OpenCL loader shows. */
+#include <clsplat/device.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/report.h"
+#include "runtime/describe.h"
+
+static const char summary[] =
+    "Lists the OpenCL devices of this machine. The one with the star is what the other commands take:\n"
+    "--device, else the environment variable CLSPLAT_DEVICE, else the highest score.";
+
+static json_t *limits_json(const clsplat_limits *l) {
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b}",
+        "global_memory", (json_int_t)l->global_memory, "max_allocation", (json_int_t)l->max_allocation,
+        "local_memory", (json_int_t)l->local_memory, "constant_memory", (json_int_t)l->constant_memory,
+        "compute_units", (json_int_t)l->compute_units, "clock_mhz", (json_int_t)l->clock_mhz,
+        "max_work_group", (json_int_t)l->max_work_group, "max_work_item_sizes",
+        (json_int_t)l->max_work_item_sizes[0], (json_int_t)l->max_work_item_sizes[1],
+        (json_int_t)l->max_work_item_sizes[2], "vector_width_float", (json_int_t)l->vector_width_float,
+        "cache_line", (json_int_t)l->cache_line, "base_address_align", (json_int_t)l->base_address_align,
+        "timer_resolution_ns", (json_int_t)l->timer_resolution_ns, "fast_fma", l->fast_fma, "half_arithmetic",
+        l->half_arithmetic, "subgroups", l->subgroups, "int64", l->int64, "unified_memory",
+        l->unified_memory);
+}
+
+static json_t *device_json(const clsplat_device_info *d, size_t index, bool taken) {
+    return json_pack("{s:I, s:b, s:s%, s:s%, s:s%, s:s%, s:s%, s:s, s:b, s:s%, s:I, s:s%, s:o}", "index",
+                     (json_int_t)index, "default", taken, "name", d->name, strlen(d->name), "platform",
+                     d->platform, strlen(d->platform), "vendor", d->vendor, strlen(d->vendor), "version",
+                     d->version, strlen(d->version), "driver", d->driver, strlen(d->driver), "type", d->type,
+                     "available", d->available, "problem", d->problem, strlen(d->problem), "score",
+                     (json_int_t)d->score, "quirks", d->quirks, strlen(d->quirks), "limits",
+                     limits_json(&d->limits));
+}
+
+static clsplat_status print_json(cli *c, const clsplat_device_info *list, size_t count, size_t taken) {
+    json_t *devices = json_array();
+    for (size_t i = 0; i < count; ++i)
+        json_array_append_new(devices, device_json(&list[i], i, i == taken));
+    return report_json(c, devices);
+}
+
+static void print_device(const clsplat_device_info *d, size_t index, bool taken) {
+    const clsplat_limits *l = &d->limits;
+    char memory[REPORT_BYTES], buffer[REPORT_BYTES], local[REPORT_BYTES];
+    printf("%c %-2zu %s\n", taken ? '*' : ' ', index, d->name);
+    printf("     %s, %s, driver %s\n", d->platform, d->version, d->driver);
+    printf("     %s, %" PRIu32 " compute units at %" PRIu32 " MHz, work-groups of up to %" PRIu32 "\n",
+           d->type, l->compute_units, l->clock_mhz, l->max_work_group);
+    printf("     memory %s, in one buffer %s, local %s\n", report_bytes(l->global_memory, memory),
+           report_bytes(l->max_allocation, buffer),
+           l->local_memory ? report_bytes(l->local_memory, local) : "none of its own");
+    if (d->quirks[0])
+        printf("     quirks: %s\n", d->quirks);
+    if (!d->available)
+        printf("     cannot be used: %s\n", d->problem);
+}
+
+static void print_details(const clsplat_device_info *d) {
+    const clsplat_limits *l = &d->limits;
+    printf("     vendor %s, score %" PRIu64 ", floats per vector %" PRIu32 ", timer steps of %" PRIu32
+           " ns\n",
+           d->vendor, d->score, l->vector_width_float, l->timer_resolution_ns);
+    printf("     hardware fma %s, half arithmetic %s, subgroups %s, 64-bit integers %s, memory %s the host\n",
+           l->fast_fma ? "yes" : "no", l->half_arithmetic ? "yes" : "no", l->subgroups ? "yes" : "no",
+           l->int64 ? "yes" : "no", l->unified_memory ? "shared with" : "apart from");
+}
+
+/* The device that the other commands would take. */
+static clsplat_status choose(cli *c, const clsplat_device_info *list, size_t count, size_t *taken) {
+    const char *which = c->device, *origin = "--device";
+    if (!which || !which[0]) {
+        which = getenv("CLSPLAT_DEVICE");
+        origin = "CLSPLAT_DEVICE";
+    }
+    return device_choose(c->lib, list, count, which ? which : "", origin, taken);
+}
+
+static clsplat_status devices(cli *c) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device_info *list = NULL;
+    size_t count = 0, taken = 0;
+    TRY(clsplat_device_list(c->lib, &list, &count));
+    TRY(choose(c, list, count, &taken));
+    if (c->json)
+        TRY(print_json(c, list, count, taken));
+    for (size_t i = 0; i < count && !c->json; ++i) {
+        print_device(&list[i], i, i == taken);
+        if (c->verbose)
+            print_details(&list[i]);
+    }
+fail:
+    clsplat_device_list_free(&list);
+    return status;
+}
+
+clsplat_status cmd_devices(cli *c, int argc, const char **argv) {
+    struct poptOption options[] = {POPT_TABLEEND};
+    cli_syntax syntax = {summary, "[OPTION...]", options, 0, false};
+    clsplat_status status;
+    if (cli_parse(c, argc, argv, &syntax, &status))
+        status = devices(c);
+    return status;
+}

@@ -1,0 +1,164 @@
+/* clsplat init: splats from the queries and keys they will stand between. */
+#include <clsplat/clsplat.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "cli/input.h"
+#include "cli/output.h"
+#include "cli/report.h"
+
+static const char *const methods[] = {[CLSPLAT_INIT_RANDOM] = "random",
+                                      [CLSPLAT_INIT_KMEANS] = "kmeans",
+                                      [CLSPLAT_INIT_PCA] = "pca",
+                                      [CLSPLAT_INIT_SPECTRAL] = "spectral",
+                                      [CLSPLAT_INIT_TOKEN_AWARE] = "token-aware",
+                                      NULL};
+static const char *const covariances[] = {
+    [CLSPLAT_ISOTROPIC] = "isotropic", [CLSPLAT_DIAGONAL] = "diagonal", [CLSPLAT_FULL] = "full", NULL};
+
+static const char summary[] =
+    "Reads keys k [B,Hk,M,D] and, if they are there, queries q [B,H,N,D], and writes splats for\n"
+    "`clsplat attend --splats`: means, variances and amplitudes of clusters of the tokens, in levels.";
+
+typedef struct init_request {
+    const char *input;
+    char *output, *config, *method, *covariance, *seed, *steps, *sample, *variance_scale;
+    int shared;
+} init_request;
+
+static clsplat_status read_request(cli *c, const init_request *r, clsplat_init *init) {
+    clsplat_status status = CLSPLAT_OK;
+    int method = (int)init->method, covariance = (int)init->covariance;
+    uint64_t steps = init->lloyd_steps, sample = init->sample;
+    double variance_scale = (double)init->variance_scale;
+    TRY(cli_choice(c, "--init", r->method, methods, &method));
+    TRY(cli_choice(c, "--covariance", r->covariance, covariances, &covariance));
+    TRY(cli_count(c, "--seed", r->seed, 0, &init->seed));
+    TRY(cli_count(c, "--steps", r->steps, 0, &steps));
+    TRY(cli_count(c, "--sample", r->sample, 1, &sample));
+    TRY(cli_number(c, "--variance-scale", r->variance_scale, &variance_scale));
+    if (!r->output || r->output[0] == '\0')
+        return cli_misuse(c, "-o is missing; it says where the splats go: -o SPLATS.safetensors");
+    if (!((float)variance_scale > 0))
+        return cli_misuse(c, "--variance-scale: `%s` is not a positive number", r->variance_scale);
+    if (steps > UINT32_MAX)
+        return cli_misuse(c, "--steps: `%s` is too many", r->steps);
+    init->method = (clsplat_init_method)method;
+    init->covariance = (clsplat_covariance)covariance;
+    init->shared = r->shared;
+    init->lloyd_steps = (unsigned)steps;
+    init->sample = sample;
+    init->variance_scale = (float)variance_scale;
+fail:
+    return status;
+}
+
+static clsplat_status read_tokens(clsplat *lib, const safetensors *file, input *q, input *k) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(input_find(lib, file, "k", 4, k));
+    TRY(input_find_optional(lib, file, "q", 4, q));
+    if (q->entry) {
+        TRY(input_match(lib, k, q, INPUT_BATCH));
+        TRY(input_match(lib, k, q, INPUT_COLUMNS));
+        TRY(input_match_heads(lib, q, k));
+    }
+    TRY(input_read_finite(lib, q, false));
+    TRY(input_read_finite(lib, k, false));
+fail:
+    return status;
+}
+
+static clsplat_status report(cli *c, const clsplat_device *device, const clsplat_hierarchy *h,
+                             clsplat_splats_shape shape, double seconds) {
+    const char *name = clsplat_device_describe(device)->name;
+    if (c->json) {
+        json_t *levels = json_array();
+        for (size_t l = 0; l < h->levels; ++l)
+            json_array_append_new(levels, json_pack("{s:s, s:I, s:f}", "name", h->names[l], "splats",
+                                                    (json_int_t)h->counts[l], "weight", h->weights[l]));
+        return report_json(c, json_pack("{s:s, s:f, s:s, s:I, s:I, s:I, s:o}", "device", name, "seconds",
+                                        seconds, "covariance", report_covariance(shape.covariance), "heads",
+                                        (json_int_t)shape.heads, "dim", (json_int_t)shape.dim, "splats",
+                                        (json_int_t)shape.count, "levels", levels));
+    }
+    if (!c->verbose)
+        return CLSPLAT_OK;
+    printf("%zu splats of %s covariance, %s, in %.3f s on %s\n", shape.count,
+           report_covariance(shape.covariance), shape.heads == 1 ? "shared by the heads" : "for each head",
+           seconds, name);
+    for (size_t l = 0; l < h->levels; ++l)
+        printf("  %-12s %6zu splats, weight %.3f\n", h->names[l], h->counts[l], h->weights[l]);
+    return cli_flush(c);
+}
+
+static clsplat_status make(cli *c, const char *output, const clsplat_init *init, const input *q,
+                           const input *k) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    clsplat_splats *splats = NULL;
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    double begin = clock_seconds();
+    TRY(clsplat_splats_init(device, *init, q->tensor, k->tensor, &splats));
+    double seconds = clock_seconds() - begin;
+    progress_clear(&c->progress);
+    TRY(report(c, device, init->hierarchy, clsplat_splats_get(splats).shape, seconds));
+    TRY(clsplat_splats_save(splats, output));
+fail:
+    clsplat_splats_destroy(&splats);
+    clsplat_device_close(&device);
+    return status;
+}
+
+static clsplat_status init(cli *c, const init_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    safetensors *file = NULL;
+    input q = {0}, k = {0};
+    clsplat_hierarchy hierarchy = {0};
+    clsplat_init parameters = clsplat_init_defaults();
+    TRY(read_request(c, r, &parameters));
+    TRY(output_check(c->lib, r->output));
+    TRY(r->config ? clsplat_hierarchy_load(c->lib, r->config, &hierarchy)
+                  : clsplat_hierarchy_default(c->lib, &hierarchy));
+    TRY(safetensors_open(c->lib, r->input, &file));
+    TRY(read_tokens(c->lib, file, &q, &k));
+    progress_begin(&c->progress);
+    parameters.hierarchy = &hierarchy;
+    parameters.progress = progress_step;
+    parameters.progress_user = &c->progress;
+    TRY(make(c, r->output, &parameters, &q, &k));
+fail:
+    input_free(&q);
+    input_free(&k);
+    safetensors_close(&file);
+    clsplat_hierarchy_free(&hierarchy);
+    return status;
+}
+
+clsplat_status cmd_init(cli *c, int argc, const char **argv) {
+    init_request r = {0};
+    struct poptOption options[] = {
+        {"output", 'o', POPT_ARG_STRING, &r.output, 0, "where the splats go", "SPLATS"},
+        {"init", 0, POPT_ARG_STRING, &r.method, 0, "how the means are found; kmeans if it is not given",
+         "random|kmeans|pca|spectral|token-aware"},
+        {"covariance", 0, POPT_ARG_STRING, &r.covariance, 0, "diagonal if it is not given",
+         "isotropic|diagonal|full"},
+        {"config", 0, POPT_ARG_STRING, &r.config, 0, "levels, their splats and their weights", "FILE.json"},
+        {"shared", 0, POPT_ARG_NONE, &r.shared, 0, "one set for all heads", NULL},
+        {"seed", 0, POPT_ARG_STRING, &r.seed, 0, "of every draw; 0 if it is not given", "N"},
+        {"steps", 0, POPT_ARG_STRING, &r.steps, 0, "of Lloyd's algorithm; 10 if it is not given", "N"},
+        {"sample", 0, POPT_ARG_STRING, &r.sample, 0, "tokens looked at per head; 65536 if it is not given",
+         "N"},
+        {"variance-scale", 0, POPT_ARG_STRING, &r.variance_scale, 0,
+         "factor on every variance; 1 if it is not given", "X"},
+        POPT_TABLEEND,
+    };
+    cli_syntax syntax = {summary, "INPUT.safetensors -o SPLATS.safetensors [OPTION...]", options, 1, false};
+    clsplat_status status;
+    if (cli_parse(c, argc, argv, &syntax, &status)) {
+        r.input = c->arguments[0];
+        status = init(c, &r);
+    }
+    cli_free(options);
+    return status;
+}

@@ -1,0 +1,98 @@
+/* clsplat: attention over long contexts on any OpenCL device, from the command line. */
+#include <clsplat/clsplat.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+typedef struct subcommand {
+    const char *name;
+    cli_command *run;
+    const char *summary;
+} subcommand;
+
+static const subcommand subcommands[] = {
+    {"attend", cmd_attend, "attention of the queries, keys and values in a tensor file"},
+    {"compare", cmd_compare, "how far the tensors of two files are from each other"},
+    {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
+    {"init", cmd_init, "splats from the queries and keys in a tensor file"},
+};
+enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };
+
+enum { FAILED = 1, MISUSED = 2 };
+
+static void print_usage(FILE *to) {
+    fprintf(to, "usage: clsplat SUBCOMMAND [OPTION...]\n\n");
+    for (size_t i = 0; i < SUBCOMMANDS; ++i)
+        fprintf(to, "  %-9s %s\n", subcommands[i].name, subcommands[i].summary);
+    fprintf(to, "\n`clsplat SUBCOMMAND --help` tells more, `man clsplat` everything, `clsplat --version` the "
+                "version.\n");
+}
+
+/* How many letters differ, counting from the front and from the back what is alike. */
+static size_t difference(const char *a, const char *b) {
+    size_t la = strlen(a), lb = strlen(b), front = 0, back = 0;
+    size_t shorter = la < lb ? la : lb;
+    while (front < shorter && a[front] == b[front])
+        ++front;
+    while (front + back < shorter && a[la - 1 - back] == b[lb - 1 - back])
+        ++back;
+    return (la > lb ? la : lb) - front - back;
+}
+
+static int unknown(const char *name) {
+    const subcommand *nearest = &subcommands[0];
+    for (size_t i = 1; i < SUBCOMMANDS; ++i)
+        if (difference(name, subcommands[i].name) < difference(name, nearest->name))
+            nearest = &subcommands[i];
+    fprintf(stderr, "clsplat: `%.200s` is not a subcommand", name);
+    if (difference(name, nearest->name) <= 2)
+        fprintf(stderr, "; did you mean `%s`?\n", nearest->name);
+    else
+        fprintf(stderr, "; there are attend, compare, devices and init\n");
+    return MISUSED;
+}
+
+static int run(const subcommand *s, int argc, const char **argv) {
+    cli c = {.command = s->name};
+    clsplat_options options = clsplat_options_defaults();
+    options.log = cli_log;
+    options.user = &c;
+    clsplat_status status = clsplat_create(options, &c.lib);
+    if (status != CLSPLAT_OK) {
+        fprintf(stderr, "clsplat %s: %s\n", s->name, clsplat_status_text(status));
+        return FAILED;
+    }
+    status = s->run(&c, argc, argv);
+    if (status == CLSPLAT_OK)
+        status = cli_flush(&c);
+    if (status != CLSPLAT_OK)
+        cli_print_error(&c, status);
+    clsplat_destroy(&c.lib);
+    free(c.device);
+    for (int i = 0; i < CLI_ARGUMENTS; ++i)
+        free(c.arguments[i]);
+    return status == CLSPLAT_OK ? EXIT_SUCCESS : c.misused ? MISUSED : FAILED;
+}
+
+int main(int argc, const char **argv) {
+    /* A closed pipe and a file-size limit are failed writes with words, not the end of the process. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    if (argc < 2) {
+        print_usage(stderr);
+        return MISUSED;
+    }
+    const char *name = argv[1];
+    for (size_t i = 0; i < SUBCOMMANDS; ++i)
+        if (strcmp(name, subcommands[i].name) == 0)
+            return run(&subcommands[i], argc - 1, argv + 1);
+    if (strcmp(name, "--version") == 0)
+        printf("clsplat %s\n", clsplat_version());
+    else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+        print_usage(stdout);
+    else
+        return unknown(name);
+    return fflush(stdout) == 0 ? EXIT_SUCCESS : FAILED;
+}

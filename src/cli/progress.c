@@ -1,0 +1,58 @@
+#include "cli/progress.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum { BAR = 40 };
+static const double patience = 1.0, redraw = 0.1; /* seconds */
+
+/* A signal that is ignored stays so: `nohup`, or a job in the background of a script. */
+static void add_unless_ignored(sigset_t *set, int number) {
+    struct sigaction action;
+    if (sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+        sigaddset(set, number);
+}
+
+void progress_begin(progress *p) {
+    *p = (progress){.started = clock_seconds(), .terminal = isatty(STDERR_FILENO) != 0};
+    sigemptyset(&p->stop);
+    add_unless_ignored(&p->stop, SIGINT);
+    add_unless_ignored(&p->stop, SIGTERM);
+    sigprocmask(SIG_BLOCK, &p->stop, NULL);
+}
+
+static bool stop_asked_for(const progress *p) {
+    sigset_t pending;
+    if (sigpending(&pending) != 0)
+        return false;
+    return (sigismember(&p->stop, SIGINT) == 1 && sigismember(&pending, SIGINT) == 1) ||
+           (sigismember(&p->stop, SIGTERM) == 1 && sigismember(&pending, SIGTERM) == 1);
+}
+
+static void draw(double done, double elapsed) {
+    char bar[BAR + 1];
+    int full = (int)(done * BAR);
+    for (int i = 0; i < BAR; ++i)
+        bar[i] = i < full ? '#' : '.';
+    bar[BAR] = '\0';
+    fprintf(stderr, "\r[%s] %3.0f %%  %.0f s", bar, 100 * done, elapsed);
+    fflush(stderr);
+}
+
+bool progress_step(void *user, double done) {
+    progress *p = user;
+    double now = clock_seconds();
+    if (p->terminal && now - p->started > patience && now - p->drawn > redraw) {
+        draw(done < 0 ? 0 : done > 1 ? 1 : done, now - p->started);
+        p->drawn = now;
+    }
+    return !stop_asked_for(p);
+}
+
+void progress_clear(progress *p) {
+    if (p->drawn > 0)
+        fputs("\r\033[K", stderr);
+    p->drawn = 0;
+}

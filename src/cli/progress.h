@@ -1,0 +1,23 @@
+/* A progress bar for whoever watches, and Ctrl-C for whoever has seen enough. */
+#ifndef CLSPLAT_CLI_PROGRESS_H
+#define CLSPLAT_CLI_PROGRESS_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+typedef struct progress {
+    double started, drawn; /* seconds; drawn is 0 while no bar is shown */
+    bool terminal;
+    sigset_t stop; /* the signals that end the work in good order */
+} progress;
+
+/* From here on SIGINT and SIGTERM wait until progress_step asks for them, in this thread and those that
+ * it starts: to be called before a device is opened. */
+void progress_begin(progress *p);
+/* A clsplat_progress: draws the bar if the work takes more than a second and stderr is a terminal; false
+ * after a signal. */
+bool progress_step(void *user, double done);
+/* Takes the bar off the terminal. */
+void progress_clear(progress *p);
+
+#endif

@@ -1,0 +1,142 @@
+/* The levels of a splat set, as the original system's configuration writes them. */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include <clsplat/splats.h>
+
+#include "base/file.h"
+#include "base/text.h"
+
+enum { CONFIG_LIMIT = 16 << 20, LEVEL_LIMIT = 4096, COUNT_LIMIT = 1 << 24 };
+
+static clsplat_status allocate(clsplat *lib, size_t levels, clsplat_hierarchy *h) {
+    *h = (clsplat_hierarchy){.levels = levels,
+                             .names = calloc(levels, sizeof *h->names),
+                             .counts = calloc(levels, sizeof *h->counts),
+                             .weights = calloc(levels, sizeof *h->weights)};
+    if (h->names && h->counts && h->weights)
+        return CLSPLAT_OK;
+    clsplat_hierarchy_free(h);
+    return log_error(lib, CLSPLAT_MEMORY, "no memory for %zu levels", levels);
+}
+
+void clsplat_hierarchy_free(clsplat_hierarchy *hierarchy) {
+    for (size_t l = 0; hierarchy->names && l < hierarchy->levels; ++l)
+        free(hierarchy->names[l]);
+    free(hierarchy->names);
+    free(hierarchy->counts);
+    free(hierarchy->weights);
+    *hierarchy = (clsplat_hierarchy){0};
+}
+
+static clsplat_status set_level(clsplat *lib, clsplat_hierarchy *h, size_t level, const char *name,
+                                size_t count, double weight) {
+    h->names[level] = text_copy(name);
+    h->counts[level] = count;
+    h->weights[level] = weight;
+    return h->names[level] ? CLSPLAT_OK : log_error(lib, CLSPLAT_MEMORY, "no memory for the name of a level");
+}
+
+static void normalise(clsplat_hierarchy *h) {
+    double sum = 0;
+    for (size_t l = 0; l < h->levels; ++l)
+        sum += h->weights[l];
+    for (size_t l = 0; l < h->levels; ++l)
+        h->weights[l] /= sum;
+}
+
+clsplat_status clsplat_hierarchy_default(clsplat *lib, clsplat_hierarchy *hierarchy) {
+    static const struct {
+        const char *name;
+        size_t count;
+        double weight;
+    } levels[] = {{"Token", 100, 0.4}, {"Phrase", 50, 0.3}, {"Section", 20, 0.2}, {"Document", 5, 0.1}};
+    clsplat_status status = CLSPLAT_OK;
+    TRY(allocate(lib, sizeof levels / sizeof *levels, hierarchy));
+    for (size_t l = 0; l < hierarchy->levels; ++l)
+        TRY(set_level(lib, hierarchy, l, levels[l].name, levels[l].count, levels[l].weight));
+    return CLSPLAT_OK;
+fail:
+    clsplat_hierarchy_free(hierarchy);
+    return status;
+}
+
+/* The three lists of a configuration, under "hierarchy" or at the top. */
+typedef struct lists {
+    const json_t *names, *counts, *weights;
+} lists;
+
+static clsplat_status find_list(clsplat *lib, const char *path, const json_t *root, const char *key,
+                                const json_t **list) {
+    const json_t *hierarchy = json_object_get(root, "hierarchy");
+    *list = json_object_get(hierarchy ? hierarchy : root, key);
+    if (json_is_array(*list) && json_array_size(*list) > 0 && json_array_size(*list) <= LEVEL_LIMIT)
+        return CLSPLAT_OK;
+    return log_error(lib, CLSPLAT_FORMAT,
+                     "%s: hierarchy.%s must be a list with one entry per level, 1 to %d of them", path, key,
+                     LEVEL_LIMIT);
+}
+
+static clsplat_status find_lists(clsplat *lib, const char *path, const json_t *root, lists *found) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!json_is_object(root))
+        return log_error(lib, CLSPLAT_FORMAT, "%s: must be a JSON object", path);
+    TRY(find_list(lib, path, root, "levels", &found->names));
+    TRY(find_list(lib, path, root, "init_splats_per_level", &found->counts));
+    TRY(find_list(lib, path, root, "level_weights", &found->weights));
+    size_t names = json_array_size(found->names), counts = json_array_size(found->counts);
+    size_t weights = json_array_size(found->weights);
+    if (names != counts || names != weights)
+        return log_error(
+            lib, CLSPLAT_FORMAT,
+            "%s: hierarchy.levels has %zu entries, init_splats_per_level %zu and level_weights %zu; they "
+            "must be as many",
+            path, names, counts, weights);
+fail:
+    return status;
+}
+
+static clsplat_status read_level(clsplat *lib, const char *path, const lists *from, size_t l,
+                                 clsplat_hierarchy *h) {
+    const char *name = json_string_value(json_array_get(from->names, l));
+    const json_t *count = json_array_get(from->counts, l), *weight = json_array_get(from->weights, l);
+    if (!name || !*name)
+        return log_error(lib, CLSPLAT_FORMAT, "%s: hierarchy.levels[%zu] must be a name", path, l);
+    if (!json_is_integer(count) || json_integer_value(count) < 1 || json_integer_value(count) > COUNT_LIMIT)
+        return log_error(lib, CLSPLAT_FORMAT,
+                         "%s: hierarchy.init_splats_per_level[%zu] must be a whole number from 1 to %d", path,
+                         l, COUNT_LIMIT);
+    if (!json_is_number(weight) || !(json_number_value(weight) > 0) || !isfinite(json_number_value(weight)))
+        return log_error(lib, CLSPLAT_FORMAT, "%s: hierarchy.level_weights[%zu] must be a number above 0",
+                         path, l);
+    return set_level(lib, h, l, name, (size_t)json_integer_value(count), json_number_value(weight));
+}
+
+clsplat_status clsplat_hierarchy_load(clsplat *lib, const char *path, clsplat_hierarchy *hierarchy) {
+    clsplat_status status = CLSPLAT_OK;
+    char *bytes = NULL;
+    size_t count = 0;
+    json_t *root = NULL;
+    json_error_t error;
+    lists from;
+    *hierarchy = (clsplat_hierarchy){0};
+    TRY(file_load(lib, path, CONFIG_LIMIT, &bytes, &count));
+    root = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
+    if (!root) {
+        status = log_error(lib, CLSPLAT_FORMAT, "%s:%d:%d: is not JSON: %s", path, error.line, error.column,
+                           error.text);
+        goto fail;
+    }
+    TRY(find_lists(lib, path, root, &from));
+    TRY(allocate(lib, json_array_size(from.names), hierarchy));
+    for (size_t l = 0; l < hierarchy->levels; ++l)
+        TRY(read_level(lib, path, &from, l, hierarchy));
+    normalise(hierarchy);
+fail:
+    if (status != CLSPLAT_OK)
+        clsplat_hierarchy_free(hierarchy);
+    json_decref(root);
+    free(bytes);
+    return status;
+}

@@ -1,0 +1,146 @@
+#include "runtime/device.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "runtime/buffer.h"
+#include "runtime/describe.h"
+#include "runtime/profile.h"
+#include "runtime/program.h"
+
+/* A handle around objects it has a reference to each; it takes them over whatever happens. */
+static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl_command_queue commands,
+                           clsplat_device **device) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_command_queue_properties properties = 0;
+    clsplat_device *d = calloc(1, sizeof *d);
+    if (!d) {
+        clReleaseCommandQueue(commands);
+        clReleaseContext(context);
+        return log_error(lib, CLSPLAT_MEMORY, "no memory for a device handle");
+    }
+    d->lib = lib;
+    d->id = id;
+    d->context = context;
+    d->queue = commands;
+    TRY_CL(lib, clGetCommandQueueInfo(commands, CL_QUEUE_PROPERTIES, sizeof properties, &properties, NULL));
+    d->in_order = !(properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE);
+    d->queue_profiles = properties & CL_QUEUE_PROFILING_ENABLE;
+    d->serial = ++lib->device_serials;
+    d->quirks = device_describe(id, &d->info);
+    TRY(profile_create(d));
+    log_info(lib, "device %s (%s, driver %s)", d->info.name, d->info.platform, d->info.driver);
+    *device = d;
+    return CLSPLAT_OK;
+fail:
+    clsplat_device_close(&d);
+    return status;
+}
+
+static clsplat_status open_own(clsplat *lib, cl_device_id id, clsplat_device **device) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_platform_id platform = NULL;
+    cl_context context = NULL;
+    cl_int code = CL_SUCCESS;
+    TRY_CL(lib, clGetDeviceInfo(id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL));
+    cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)platform, 0};
+    context = clCreateContext(properties, 1, &id, NULL, NULL, &code);
+    if (code != CL_SUCCESS)
+        TRY(cl_failed(lib, "clCreateContext", code));
+    cl_command_queue commands = clCreateCommandQueue(context, id, CL_QUEUE_PROFILING_ENABLE, &code);
+    if (code != CL_SUCCESS)
+        TRY(cl_failed(lib, "clCreateCommandQueue", code));
+    return wrap(lib, id, context, commands, device);
+fail:
+    if (context)
+        clReleaseContext(context);
+    return status;
+}
+
+clsplat_status clsplat_device_open(clsplat *lib, const char *which, clsplat_device **device) {
+    clsplat_status status = CLSPLAT_OK;
+    device_set set = {0};
+    size_t index = 0;
+    assert(lib && device);
+    *device = NULL;
+    bool asked = which && which[0];
+    const char *environment = getenv("CLSPLAT_DEVICE");
+    const char *word = asked ? which : environment ? environment : "";
+    TRY(device_set_read(lib, &set));
+    TRY(device_choose(lib, set.infos, set.count, word, asked ? "device" : "CLSPLAT_DEVICE", &index));
+    TRY(open_own(lib, set.ids[index], device));
+fail:
+    device_set_free(&set);
+    return status;
+}
+
+clsplat_status clsplat_device_adopt(clsplat *lib, cl_context context, cl_command_queue commands,
+                                    clsplat_device **device) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_context owner = NULL;
+    cl_device_id id = NULL;
+    assert(lib && device);
+    *device = NULL;
+    if (!context || !commands)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "clsplat_device_adopt needs a context and a queue; the %s is NULL",
+                         context ? "queue" : "context");
+    TRY_CL(lib, clGetCommandQueueInfo(commands, CL_QUEUE_CONTEXT, sizeof owner, &owner, NULL));
+    TRY_CL(lib, clGetCommandQueueInfo(commands, CL_QUEUE_DEVICE, sizeof id, &id, NULL));
+    if (owner != context)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "clsplat_device_adopt: the queue was made in another context than the one given");
+    clRetainContext(context);
+    clRetainCommandQueue(commands);
+    return wrap(lib, id, context, commands, device);
+fail:
+    return status;
+}
+
+void clsplat_device_close(clsplat_device **device) {
+    if (!device || !*device)
+        return;
+    clsplat_device *d = *device;
+    clsplat_device_finish(d);
+    profile_release(d);
+    program_release_all(d);
+    workspace_release_all(d);
+    clReleaseCommandQueue(d->queue);
+    clReleaseContext(d->context);
+    free(d);
+    *device = NULL;
+}
+
+/* Waits for the last command only: on a guest's queue there may be commands behind it that never end
+ * before the caller does something. */
+clsplat_status clsplat_device_finish(clsplat_device *device) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!device->tail)
+        return CLSPLAT_OK;
+    TRY_CL(device->lib, clFlush(device->queue));
+    TRY_CL(device->lib, clWaitForEvents(1, &device->tail));
+fail:
+    clReleaseEvent(device->tail);
+    device->tail = NULL;
+    return status;
+}
+
+const clsplat_device_info *clsplat_device_describe(const clsplat_device *device) {
+    return &device->info;
+}
+
+void clsplat_device_set_limits(clsplat_device *device, clsplat_limits limits) {
+    device->info.limits = limits;
+}
+
+cl_context clsplat_device_context(const clsplat_device *device) {
+    return device->context;
+}
+
+cl_command_queue clsplat_device_queue(const clsplat_device *device) {
+    return device->queue;
+}
+
+clsplat_memory clsplat_device_memory(const clsplat_device *device) {
+    return device->memory;
+}

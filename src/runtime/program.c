@@ -1,0 +1,317 @@
+#include "runtime/program.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include <clsplat/clsplat.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "runtime/cache.h"
+#include "runtime/describe.h"
+
+typedef struct built_kernel {
+    struct built_kernel *next;
+    cl_kernel kernel;
+    char *name;
+} built_kernel;
+
+typedef struct program {
+    struct program *next;
+    char *identity; /* the source's name, a newline, the options as the driver gets them */
+    uint64_t hash;  /* of the identity */
+    cl_program program;
+    bool cached; /* it came from the cache, or is in it by now */
+    built_kernel *kernels;
+} program;
+
+/* Settings of drivers that change what comes out of their compilers. */
+static const char *const compiler_environment[] = {"POCL_BINARY_SPECIALIZE_WG", "POCL_EXTRA_BUILD_FLAGS",
+                                                   "POCL_MAX_WORK_GROUP_SIZE", "POCL_WORK_GROUP_METHOD"};
+
+static const char *options_of(const program *p) {
+    return strchr(p->identity, '\n') + 1;
+}
+
+static void add_part(text *key, const char *part) {
+    text_add_bytes(key, part ? part : "", part ? strlen(part) + 1 : 1);
+}
+
+static void add_device_part(text *key, cl_device_id id, cl_device_info what) {
+    char *s = device_string(id, what);
+    add_part(key, s);
+    free(s);
+}
+
+static void add_platform_version(text *key, cl_device_id id) {
+    cl_platform_id platform = NULL;
+    char version[1024] = "";
+    if (clGetDeviceInfo(id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL) == CL_SUCCESS)
+        clGetPlatformInfo(platform, CL_PLATFORM_VERSION, sizeof version - 1, version, NULL);
+    add_part(key, version);
+}
+
+/* Everything that changes the binary. */
+static text cache_key(const clsplat_device *device, const char *source, const char *options) {
+    text key = {0};
+    add_part(&key, "program");
+    add_part(&key, clsplat_version());
+    add_part(&key, source);
+    add_part(&key, options);
+    add_part(&key, device->info.platform);
+    add_platform_version(&key, device->id);
+    add_device_part(&key, device->id, CL_DEVICE_NAME);
+    add_device_part(&key, device->id, CL_DEVICE_VENDOR);
+    add_device_part(&key, device->id, CL_DEVICE_VERSION);
+    add_device_part(&key, device->id, CL_DRIVER_VERSION);
+    for (size_t i = 0; i < sizeof compiler_environment / sizeof *compiler_environment; ++i)
+        add_part(&key, getenv(compiler_environment[i]));
+    return key;
+}
+
+/* The caller frees it; NULL if there is none. */
+static char *build_log(const clsplat_device *device, cl_program built) {
+    size_t bytes = 0;
+    if (clGetProgramBuildInfo(built, device->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &bytes) != CL_SUCCESS)
+        return NULL;
+    char *log = calloc(bytes + 1, 1);
+    if (log)
+        clGetProgramBuildInfo(built, device->id, CL_PROGRAM_BUILD_LOG, bytes, log, NULL);
+    return log;
+}
+
+/* The first lines tell the cause; the rest of a long log is its echo. */
+static void keep_first_lines(char *log) {
+    static const char left_out[] = "(the rest of the build log is left out)";
+    enum { KEPT = 7000 };
+    if (strlen(log) <= KEPT)
+        return;
+    log[KEPT - sizeof left_out] = '\0';
+    char *end = strrchr(log, '\n');
+    strcpy(end ? end + 1 : log, left_out);
+}
+
+static clsplat_status build_failed(clsplat_device *device, const char *source, const char *options,
+                                   cl_program built, cl_int code) {
+    char *log = build_log(device, built);
+    if (log)
+        keep_first_lines(log);
+    clsplat_status status = log_error(
+        device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d), options %.500s\n%s", source,
+        device->info.name, cl_error_name(code), (int)code, options, log ? log : "without a build log");
+    free(log);
+    return status;
+}
+
+static clsplat_status build_source(clsplat_device *device, embedded_source source, const char *options,
+                                   cl_program *built) {
+    cl_int code = CL_SUCCESS;
+    double start = clock_seconds();
+    cl_program p = clCreateProgramWithSource(device->context, 1, (const char **)&source.text, NULL, &code);
+    if (code != CL_SUCCESS)
+        return cl_failed(device->lib, "clCreateProgramWithSource", code);
+    code = clBuildProgram(p, 1, &device->id, options, NULL, NULL);
+    if (code != CL_SUCCESS) {
+        clsplat_status status = build_failed(device, source.name, options, p, code);
+        clReleaseProgram(p);
+        return status;
+    }
+    log_info(device->lib, "%s built in %.2f s, options %s", source.name, clock_seconds() - start, options);
+    *built = p;
+    return CLSPLAT_OK;
+}
+
+/* NULL if there is no binary, or the driver does not want it. */
+static cl_program build_cached(clsplat_device *device, const char *source, const char *options) {
+    text key = cache_key(device, source, options);
+    void *bytes = NULL;
+    size_t count = 0;
+    cl_program p = NULL;
+    cl_int code = CL_INVALID_BINARY, loaded = CL_SUCCESS;
+    if (text_ok(&key) && cache_get(device->lib, key.data, key.length, &bytes, &count))
+        p = clCreateProgramWithBinary(device->context, 1, &device->id, &count, (const unsigned char **)&bytes,
+                                      &loaded, &code);
+    if (p && (code != CL_SUCCESS || loaded != CL_SUCCESS ||
+              clBuildProgram(p, 1, &device->id, options, NULL, NULL) != CL_SUCCESS)) {
+        clReleaseProgram(p);
+        p = NULL;
+    }
+    free(bytes);
+    text_free(&key);
+    return p;
+}
+
+/* The position of the device among those of the program; `count` if it is not there. */
+static cl_uint device_position(cl_program built, cl_device_id id, cl_uint count) {
+    cl_device_id *ids = calloc(count, sizeof *ids);
+    cl_uint i = count;
+    if (ids && clGetProgramInfo(built, CL_PROGRAM_DEVICES, count * sizeof *ids, ids, NULL) == CL_SUCCESS)
+        for (i = 0; i < count && ids[i] != id;)
+            ++i;
+    free(ids);
+    return i;
+}
+
+/* The binary for one device, even if the caller's context has several; NULL if the driver gives none. */
+static unsigned char *program_binary(cl_program built, cl_device_id id, size_t *bytes) {
+    cl_uint count = 0;
+    unsigned char *binary = NULL;
+    if (clGetProgramInfo(built, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL) != CL_SUCCESS ||
+        count == 0)
+        return NULL;
+    cl_uint at = device_position(built, id, count);
+    size_t *sizes = calloc(count, sizeof *sizes);
+    unsigned char **binaries = calloc(count, sizeof *binaries);
+    if (at < count && sizes && binaries &&
+        clGetProgramInfo(built, CL_PROGRAM_BINARY_SIZES, count * sizeof *sizes, sizes, NULL) == CL_SUCCESS &&
+        sizes[at] > 0 && (binaries[at] = binary = malloc(sizes[at]))) {
+        *bytes = sizes[at];
+        if (clGetProgramInfo(built, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL) !=
+            CL_SUCCESS) {
+            free(binary);
+            binary = NULL;
+        }
+    }
+    free(binaries);
+    free(sizes);
+    return binary;
+}
+
+/* To be called once a kernel was made: some drivers compile only then. */
+static void save(clsplat_device *device, const char *source, program *p) {
+    size_t bytes = 0;
+    unsigned char *binary = program_binary(p->program, device->id, &bytes);
+    text key = cache_key(device, source, options_of(p));
+    if (binary && text_ok(&key))
+        cache_put(device->lib, key.data, key.length, binary, bytes);
+    p->cached = true;
+    text_free(&key);
+    free(binary);
+}
+
+static clsplat_status create_kernel(clsplat_device *device, embedded_source source, program *p,
+                                    const char *name, cl_kernel *kernel) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_int code = CL_SUCCESS;
+    *kernel = clCreateKernel(p->program, name, &code);
+    if (code != CL_SUCCESS && p->cached) { /* the binary holds less than its source: not to be trusted */
+        cl_program fresh = NULL;
+        TRY(build_source(device, source, options_of(p), &fresh));
+        clReleaseProgram(p->program);
+        p->program = fresh;
+        p->cached = false;
+        *kernel = clCreateKernel(fresh, name, &code);
+    }
+    if (code != CL_SUCCESS)
+        return log_error(device->lib, CLSPLAT_OPENCL, "clCreateKernel of %s in %s: %s (%d)", name,
+                         source.name, cl_error_name(code), (int)code);
+    if (!p->cached)
+        save(device, source.text, p);
+fail:
+    return status;
+}
+
+static clsplat_status add_kernel(clsplat_device *device, embedded_source source, program *p, const char *name,
+                                 cl_kernel *kernel) {
+    clsplat_status status = CLSPLAT_OK;
+    built_kernel *k = calloc(1, sizeof *k);
+    if (!k || !(k->name = text_copy(name)))
+        TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for kernel %s", name));
+    TRY(create_kernel(device, source, p, name, &k->kernel));
+    k->next = p->kernels;
+    p->kernels = k;
+    *kernel = k->kernel;
+    return CLSPLAT_OK;
+fail:
+    if (k)
+        free(k->name);
+    free(k);
+    return status;
+}
+
+static clsplat_status add_program(clsplat_device *device, embedded_source source, const char *identity,
+                                  uint64_t hash, program **added) {
+    clsplat_status status = CLSPLAT_OK;
+    program *p = calloc(1, sizeof *p);
+    if (!p || !(p->identity = text_copy(identity)))
+        TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for program %s", source.name));
+    p->hash = hash;
+    p->program = build_cached(device, source.text, options_of(p));
+    p->cached = p->program != NULL;
+    if (!p->program)
+        TRY(build_source(device, source, options_of(p), &p->program));
+    p->next = device->programs;
+    device->programs = p;
+    *added = p;
+    return CLSPLAT_OK;
+fail:
+    if (p)
+        free(p->identity);
+    free(p);
+    return status;
+}
+
+static program *find_program(const clsplat_device *device, const char *identity, uint64_t hash) {
+    program *p = device->programs;
+    while (p && (p->hash != hash || strcmp(p->identity, identity) != 0))
+        p = p->next;
+    return p;
+}
+
+static cl_kernel find_kernel(const program *p, const char *name) {
+    const built_kernel *k = p->kernels;
+    while (k && strcmp(k->name, name) != 0)
+        k = k->next;
+    return k ? k->kernel : NULL;
+}
+
+clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
+                                   const char *options, cl_kernel *out) {
+    clsplat_status status = CLSPLAT_OK;
+    text identity = {0};
+    text_add(&identity, "%s\n-cl-std=CL1.2%s %s", source.name,
+             device->info.limits.fast_fma ? " -DCLSPLAT_FMA=1" : "", options);
+    if (!text_ok(&identity))
+        TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for the build options of %s", source.name));
+    uint64_t hash = XXH3_64bits(identity.data, identity.length);
+    program *p = find_program(device, identity.data, hash);
+    if (!p)
+        TRY(add_program(device, source, identity.data, hash, &p));
+    *out = find_kernel(p, kernel);
+    if (!*out)
+        TRY(add_kernel(device, source, p, kernel, out));
+fail:
+    text_free(&identity);
+    return status;
+}
+
+clsplat_status program_kernel(clsplat_device *device, const char *source, const char *kernel,
+                              const char *options, cl_kernel *out) {
+    size_t i = 0;
+    while (i < embedded_source_count && strcmp(embedded_sources[i].name, source) != 0)
+        ++i;
+    assert(i < embedded_source_count);
+    return program_kernel_text(device, embedded_sources[i], kernel, options, out);
+}
+
+static void release_kernels(program *p) {
+    for (built_kernel *k = p->kernels, *next; k; k = next) {
+        next = k->next;
+        clReleaseKernel(k->kernel);
+        free(k->name);
+        free(k);
+    }
+}
+
+void program_release_all(clsplat_device *device) {
+    for (program *p = device->programs, *next; p; p = next) {
+        next = p->next;
+        release_kernels(p);
+        clReleaseProgram(p->program);
+        free(p->identity);
+        free(p);
+    }
+    device->programs = NULL;
+}

@@ -1,0 +1,48 @@
+#include "runtime/quirks.h"
+
+#include <string.h>
+
+#include "base/text.h"
+
+const quirk quirks[] = {
+    {.name = "zero-event-times",
+     .platform = "rusticl",
+     .driver = "22.",
+     .flags = QUIRK_WALL_CLOCK,
+     .why = "Mesa 22.3.6 on llvmpipe: CL_PROFILING_COMMAND_END equals CL_PROFILING_COMMAND_START"},
+    {.name = "software-rasteriser",
+     .device = "llvmpipe",
+     .flags = QUIRK_SOFTWARE,
+     .why = "Mesa 22.3.6: calls itself a CPU, but a launch costs 300 µs and there is no hardware fma, where "
+            "PoCL "
+            "on the same cores needs 55 µs and has it"},
+};
+const size_t quirk_count = sizeof quirks / sizeof *quirks;
+
+static bool matches(const quirk *row, const clsplat_device_info *info) {
+    return (!row->platform || text_contains(info->platform, row->platform)) &&
+           (!row->device || text_contains(info->name, row->device)) &&
+           (!row->driver || strncmp(info->driver, row->driver, strlen(row->driver)) == 0);
+}
+
+/* Adds a name to the list if there is room for all of it. */
+static void add_name(char *list, size_t size, const char *name) {
+    size_t used = strlen(list);
+    if (used + strlen(name) + 2 > size)
+        return;
+    if (used)
+        list[used++] = ',';
+    strcpy(list + used, name);
+}
+
+unsigned quirks_apply(clsplat_device_info *info) {
+    unsigned flags = 0;
+    info->quirks[0] = '\0';
+    for (size_t i = 0; i < quirk_count; ++i) {
+        if (!matches(&quirks[i], info))
+            continue;
+        flags |= quirks[i].flags;
+        add_name(info->quirks, sizeof info->quirks, quirks[i].name);
+    }
+    return flags;
+}

@@ -1,0 +1,72 @@
+/* Every kernel once, on shapes small enough for a simulator that finds races and reads of uninitialised
+ * memory. */
+#include <math.h>
+
+#include "attention/problem.h"
+
+// clang-format off
+static const problem_spec specs[] = {
+    {.heads = 2, .kv_heads = 1, .queries = 5, .keys = 7, .dim = 3, .value_dim = 2, .causal = true, .bias = BIAS_HOLES},
+    {.queries = 7, .keys = 5, .dim = 3, .value_dim = 2, .causal = true, .layout = LAYOUT_TOKENS},
+    {.queries = 3, .keys = 4, .dim = 3, .value_dim = 2, .q = CLSPLAT_F16, .k = CLSPLAT_BF16, .v = CLSPLAT_F16,
+     .out = CLSPLAT_BF16, .lse = CLSPLAT_F16},
+    {.heads = 2, .kv_heads = 1, .queries = 5, .keys = 7, .dim = 3, .value_dim = 2, .splats = 4, .levels = 3,
+     .bias = BIAS_HOLES},
+    {.heads = 2, .kv_heads = 1, .queries = 5, .keys = 7, .dim = 3, .value_dim = 2, .splats = 4, .levels = 3,
+     .causal = true, .shared = true},
+    {.queries = 5, .keys = 40, .dim = 3, .value_dim = 2, .splats = 3, .levels = 2, .causal = true,
+     .mixing = CLSPLAT_PER_LEVEL, .bias = BIAS_FRONT},
+    {.queries = 40, .keys = 36, .dim = 3, .value_dim = 2, .splats = 2, .causal = true, .mixing = CLSPLAT_PER_LEVEL,
+     .q = CLSPLAT_BF16, .k = CLSPLAT_F16, .v = CLSPLAT_BF16, .out = CLSPLAT_F16},
+};
+// clang-format on
+enum { SPECS = sizeof specs / sizeof *specs, FORMS = 3 };
+
+START_TEST(attention) {
+    problem_stage s = problem_on_stage();
+    problem_spec spec = specs[_i % SPECS];
+    spec.covariance = (clsplat_covariance)(_i / SPECS);
+    problem p = problem_create(s.lib, &spec, (uint64_t)_i);
+    problem_solve(&p, s.device);
+    problem_free(&p);
+}
+END_TEST
+
+START_TEST(initialisation) {
+    static const clsplat_init_method methods[] = {CLSPLAT_INIT_RANDOM, CLSPLAT_INIT_KMEANS,
+                                                  CLSPLAT_INIT_TOKEN_AWARE};
+    problem_stage s = problem_on_stage();
+    problem_spec spec = {.heads = 2, .kv_heads = 1, .queries = 6, .keys = 7, .dim = 3, .value_dim = 2};
+    problem p = problem_create(s.lib, &spec, 9);
+    size_t counts[] = {3, 1};
+    char fine[] = "Token", coarse[] = "Phrase", *names[] = {fine, coarse};
+    double weights[] = {0.7, 0.3};
+    clsplat_hierarchy hierarchy = {.levels = 2, .names = names, .counts = counts, .weights = weights};
+    clsplat_init init = clsplat_init_defaults();
+    init.method = methods[_i / FORMS];
+    init.covariance = (clsplat_covariance)(_i % FORMS);
+    init.hierarchy = &hierarchy;
+    init.lloyd_steps = 2;
+    clsplat_attention_tensors t = problem_views(&p);
+    suite_ok(s.lib, clsplat_splats_init(s.device, init, t.q, t.k, &p.splats));
+    clsplat_splats_parameters splats = clsplat_splats_get(p.splats);
+    ck_assert_uint_eq(splats.shape.heads, 2);
+    ck_assert_uint_eq(splats.shape.count, 4);
+    for (size_t i = 0; i < 2 * 4 * 3; i++)
+        ck_assert(isfinite(splats.mean[i]));
+    p.attention.splats = p.splats;
+    problem_solve(&p, s.device);
+    problem_free(&p);
+}
+END_TEST
+
+static void add_all(TCase *part) {
+    problem_add_stage(part);
+    tcase_add_loop_test(part, attention, 0, FORMS * SPECS);
+    tcase_add_loop_test(part, initialisation, 0, 3 * FORMS);
+}
+
+int main(void) {
+    static const suite_part parts[] = {{"tiny", add_all}};
+    return suite_run("tiny", parts, sizeof parts / sizeof *parts);
+}

@@ -1,0 +1,59 @@
+/* The float64 reference of every operation, straight from its definition: simple, slow, obviously right.
+ *
+ * Arrays are dense, row-major and double; exponentials are taken only after the largest logarithm was
+ * subtracted. */
+#ifndef CLSPLAT_TESTS_NAIVE_H
+#define CLSPLAT_TESTS_NAIVE_H
+
+#include <clsplat/attention.h>
+
+typedef struct naive_shape {
+    size_t batch, heads, kv_heads, queries, keys, dim, value_dim; /* B, H, Hk, N, M, D, Dv */
+} naive_shape;
+
+typedef struct naive_tensors {
+    naive_shape shape;
+    bool causal;             /* query i sees key j if j ≤ i + (M − N) */
+    const double *q, *k, *v; /* [B,H,N,D] [B,Hk,M,D] [B,Hk,M,Dv] */
+    const double *key_bias;  /* [B,Hk,M]; NULL: 0 */
+    double *out, *lse;       /* [B,H,N,Dv] [B,H,N] */
+} naive_tensors;
+
+/* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = scale q_i·k_j + b_j, lse_i = ln Σ_j e^(l_ij). */
+void naive_softmax(const naive_tensors *t, double scale);
+
+/* A_ij = Σ_s w a_s e^(φ_s(q_i) + φ_s(k_j) + b_j), term by term: O(N M S). Per level: each level on its own.
+ */
+void naive_gaussian(const naive_tensors *t, const clsplat_splats_parameters *splats, clsplat_mixing mixing);
+
+/* φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s for splat s of the splats' head `head`. */
+double naive_response(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x);
+
+/* What splat s of head `head` knows of keys 0 … count−1: lse = ln Σ_j e^(φ_s(k_j) + b_j) and value [Dv], the
+ * mean of v with those weights. No visible key: −inf and 0. */
+typedef struct naive_keys {
+    size_t count, dim, value_dim;
+    const double *k, *v, *key_bias;
+} naive_keys;
+double naive_write(const clsplat_splats_parameters *splats, size_t head, size_t s, const naive_keys *keys,
+                   double *value);
+
+/* One query's output [Dv] from the states of all splats, lse [S] and value [S,Dv]. Returns: its lse. */
+double naive_read(const clsplat_splats_parameters *splats, size_t head, clsplat_mixing mixing,
+                  const double *q, const double *lse, const double *value, size_t value_dim, double *out);
+
+/* A state: the logarithm of a sum of weights, and the weighted mean of values of `width` numbers. Starts as
+ * (−inf, 0) with naive_state_clear. */
+typedef struct naive_state {
+    double lse;
+    double *value;
+    size_t width;
+} naive_state;
+void naive_state_clear(naive_state *state);
+/* Σ over `count` sources with log-weights l [count] and values v [count,width]. */
+void naive_state_of(naive_state *state, size_t count, const double *l, const double *v);
+/* Levels of states mixed by `log_weight` [levels]; those whose lse is −inf take no share. */
+void naive_mix(naive_state *mixed, size_t levels, const double *log_weight, const double *lse,
+               const double *value);
+
+#endif

@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and tests everything there is to test on this machine.
+#
+#   tests/run.sh [--long] [--no-install]
+#
+# One line per stage; the last line is `N passed, N failed, N skipped`, and the status is 1 if anything failed. What a
+# stage printed is in builddir-test/log. A skipped check says why. --long takes larger shapes and more of them.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+tier=normal install=yes
+for argument in "$@"; do
+  case $argument in
+    --long) tier=long ;;
+    --no-install) install=no ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  esac
+done
+
+build=$PWD/builddir-test sanitised=$PWD/builddir-asan
+logs=$build/log
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0
+
+packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
+  libxxhash-dev libpopt-dev liblapacke-dev clang clang-format python3 python3-numpy"
+
+install_missing() {
+  local missing=() root=() package
+  for package in $packages; do
+    dpkg-query -W -f='${Status}' "$package" 2> /dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" -eq 0 ] || root=(sudo)
+  echo "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  { "${root[@]}" apt-get update -q && "${root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"; } \
+    > "$logs/apt.log" 2>&1 || { tail -n 5 "$logs/apt.log"; echo "could not install all of it; going on with what there is"; }
+}
+
+# The counts in a log: the summary lines of the suites and of check.py, else 1 for the stage itself.
+count() { # status log
+  awk -v status="$1" '
+    / [0-9]+ passed, [0-9]+ failed$/ { passed += $(NF - 3); failed += $(NF - 1); counted = 1 }
+    /^[0-9]+\/[0-9]+ cases pass/ { split($1, n, "/"); passed += n[1]; failed += n[2] - n[1]; counted = 1 }
+    /^skipped: / { skipped++ }
+    END {
+      if (!counted && status == 0 && !skipped) passed = 1
+      if (status != 0 && !failed) failed = 1
+      print passed + 0, failed + 0, skipped + 0
+    }' "$2"
+}
+
+stage() { # name command…
+  local name=$1 log=$logs/$1.log started=$SECONDS status=0 p f s
+  shift
+  "$@" > "$log" 2>&1 < /dev/null || status=$?
+  read -r p f s <<< "$(count $status "$log")"
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  printf '%-16s %4d passed %3d failed %3d skipped %5d s\n' "$name" "$p" "$f" "$s" $((SECONDS - started))
+  grep '^skipped: ' "$log"
+  if [ "$f" -gt 0 ]; then
+    grep -E ':[FE]:|FAIL|ERROR|rror:|WARNING: |[0-9]+ lines' "$log" | head -n 12 | sed 's/^/  /'
+    echo "  more in $log"
+  fi
+  return $status
+}
+
+skip() { # name why
+  echo "skipped: $1: $2"
+  skipped=$((skipped + 1))
+}
+
+# Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment.
+on() ( # cache NAME=VALUE… command…
+  export XDG_CACHE_HOME=$build/cache/$1 POCL_CACHE_DIR=$build/cache/$1/pocl
+  export CLSPLAT_DEVICE="Portable Computing" CLSPLAT_TEST_TIER=$tier
+  unset CLSPLAT_CACHE RUSTICL_ENABLE
+  mkdir -p "$POCL_CACHE_DIR"
+  shift
+  while [[ $1 == *=* ]]; do
+    export "${1?}"
+    shift
+  done
+  "$@"
+)
+
+# Test programs side by side; their output follows, since Meson keeps it in a file.
+suites() { # builddir name programs…
+  local dir=$1 name=$2 status=0
+  shift 2
+  meson test -C "$dir" --no-rebuild --logbase "$name" "$@" || status=$?
+  cat "$dir/meson-logs/$name.txt"
+  return $status
+}
+
+configured() { # builddir options…
+  local dir=$1
+  shift
+  [ -f "$dir/build.ninja" ] || meson setup "$dir" -Dbuildtype=debugoptimized "$@" || return
+  meson compile -C "$dir"
+}
+
+on_simulator() {
+  rm -f "$logs/findings"
+  CLSPLAT_CACHE=off oclgrind --data-races --uninitialized --check-api --log "$logs/findings" "$build/tests/test_tiny" || return
+  if [ -s "$logs/findings" ]; then
+    head -n 100 "$logs/findings"
+    return 1
+  fi
+}
+
+has_icd() { ls /etc/OpenCL/vendors/"$1"*.icd > /dev/null 2>&1; }
+
+on_pocl() {
+  stage suite on pocl suites "$build" suite
+  stage golden on pocl "${golden[@]}"
+  stage cli on pocl python3 tests/cli/test_cli.py "$binary"
+  stage install on pocl tests/install.sh "$build"
+  stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
+  stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
+  if [ $tier = long ]; then
+    for method in loops loopvec repl; do
+      stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"
+    done
+  fi
+  if stage build-sanitised configured "$sanitised" -Db_sanitize=address,undefined -Db_lundef=false -Ddemos=false \
+      -Dc_args=-fno-sanitize-recover=undefined; then
+    # PoCL and LLVM keep what they allocate until the process ends: tests/leaks.supp.
+    stage sanitised on pocl ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+      LSAN_OPTIONS=suppressions="$PWD/tests/leaks.supp":print_suppressions=0 suites "$sanitised" sanitised
+  fi
+}
+
+on_rusticl() {
+  stage rusticl on rusticl "${llvmpipe[@]}" suites "$build" rusticl "${attention[@]}"
+  stage golden-rusticl on rusticl "${llvmpipe[@]}" "${golden[@]}"
+}
+
+attention=(test_softmax test_gaussian test_limits test_guest test_op)
+llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
+binary=$build/src/cli/clsplat
+golden=(python3 tests/golden/check.py "$binary" --forward)
+export PYTHONPATH=$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
+
+[ $install = yes ] && command -v apt-get > /dev/null && install_missing
+
+stage floors python3 tests/floors.py
+if command -v clang-format > /dev/null; then stage style tests/style.sh; else skip style "clang-format is not installed"; fi
+stage kernels tests/kernels.sh
+if stage build configured "$build"; then
+  if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
+  if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
+  if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
