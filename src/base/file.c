@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,22 +20,23 @@ static const char *kind_of(mode_t mode) {
 }
 
 clsplat_status file_open(clsplat *lib, const char *path, file_reader *file) {
-    struct stat about;
-    *file = (file_reader){.descriptor =
-                              open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)}; /* a FIFO must not block */
-    if (file->descriptor < 0)
-        return failed(lib, "opened", path);
     clsplat_status status = CLSPLAT_OK;
-    if (fstat(file->descriptor, &about) != 0)
+    struct stat about;
+    *file = (file_reader){.descriptor = -1};
+    file->path = text_copy(path);
+    if (!file->path)
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", path);
+    file->descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file->descriptor < 0)
+        status = failed(lib, "opened", path);
+    else if (fstat(file->descriptor, &about) != 0)
         status = failed(lib, "examined", path);
     else if (!S_ISREG(about.st_mode))
         status = log_error(lib, CLSPLAT_IO, "%s: %s", path, kind_of(about.st_mode));
-    else if (!(file->path = text_copy(path)))
-        status = log_error(lib, CLSPLAT_MEMORY, "no memory to open %s", path);
-    if (status != CLSPLAT_OK)
-        file_close(file);
     else
         file->size = (uint64_t)about.st_size;
+    if (status != CLSPLAT_OK)
+        file_close(file);
     return status;
 }
 
@@ -61,76 +63,98 @@ void file_close(file_reader *file) {
 
 clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **bytes, size_t *count) {
     clsplat_status status = CLSPLAT_OK;
-    file_reader file;
+    file_reader file = {.descriptor = -1};
     char *data = NULL;
     *bytes = NULL;
+    *count = 0;
     TRY(file_open(lib, path, &file));
-    if (file.size > limit)
-        status = log_error(lib, CLSPLAT_FORMAT, "%s: has %llu bytes; such a file has at most %zu", path,
-                           (unsigned long long)file.size, limit);
-    else if (!(data = malloc((size_t)file.size + 1)))
-        status = log_error(lib, CLSPLAT_MEMORY, "no memory to read %s", path);
-    else
-        status = file_read(lib, &file, 0, data, (size_t)file.size);
-    if (status == CLSPLAT_OK) {
-        data[file.size] = '\0';
-        *bytes = data;
-        *count = (size_t)file.size;
-    } else {
-        free(data);
+    if (file.size > limit) {
+        status = log_error(lib, CLSPLAT_FORMAT, "%s: has %" PRIu64 " bytes; such a file has at most %zu",
+                           path, file.size, limit);
+        goto fail;
     }
-    file_close(&file);
+    data = malloc((size_t)file.size + 1);
+    if (!data) {
+        status = log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its %" PRIu64 " bytes", path, file.size);
+        goto fail;
+    }
+    TRY(file_read(lib, &file, 0, data, (size_t)file.size));
+    data[file.size] = '\0';
+    *bytes = data;
+    *count = (size_t)file.size;
+    data = NULL;
 fail:
+    free(data);
+    file_close(&file);
     return status;
+}
+
+/* A path's last part. */
+static const char *name_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
 }
 
 /* What is at the path may be replaced: nothing, or a regular file. */
 static clsplat_status check_target(clsplat *lib, const char *path) {
     struct stat about;
-    if (stat(path, &about) != 0)
-        return errno == ENOENT ? CLSPLAT_OK : failed(lib, "written", path);
-    if (!S_ISREG(about.st_mode))
-        return log_error(lib, CLSPLAT_IO, "%s: %s; it will not be replaced", path, kind_of(about.st_mode));
-    if (access(path, W_OK) != 0)
+    if (stat(path, &about) == 0) {
+        if (!S_ISREG(about.st_mode))
+            return log_error(lib, CLSPLAT_IO, "%s: %s; it will not be replaced", path,
+                             kind_of(about.st_mode));
+        return access(path, W_OK) == 0 ? CLSPLAT_OK : failed(lib, "written", path);
+    }
+    if (errno != ENOENT || !*name_of(path))
         return failed(lib, "written", path);
+    if (lstat(path, &about) == 0)
+        return log_error(lib, CLSPLAT_IO, "%s: is a symbolic link to a file that does not exist", path);
     return CLSPLAT_OK;
 }
 
-/* A new file beside `path` under a name that nobody has. */
+/* A new file beside the target under a name that nobody has. The name begins like the target's, and is never
+ * too long where the target's is not. */
 static clsplat_status create_beside(clsplat *lib, file_writer *file) {
-    for (unsigned attempt = 0; attempt < 1000; ++attempt) {
+    enum { KEPT = 100, ATTEMPTS = 1000 };
+    int folder = (int)(name_of(file->target) - file->target);
+    for (unsigned attempt = 0; attempt < ATTEMPTS; ++attempt) {
         text name = {0};
-        text_add(&name, "%s.%ld-%u.tmp", file->path, (long)getpid(), attempt);
+        text_add(&name, "%.*s%.*s.%ld-%u.tmp", folder, file->target, KEPT, file->target + folder,
+                 (long)getpid(), attempt);
         if (!text_ok(&name)) {
             text_free(&name);
-            break;
+            return log_error(lib, CLSPLAT_MEMORY, "%s: no memory to write it", file->path);
         }
         file->descriptor = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (file->descriptor >= 0) {
             file->temporary = name.data;
             return CLSPLAT_OK;
         }
+        int reason = errno;
         text_free(&name);
+        errno = reason;
         if (errno != EEXIST)
             return failed(lib, "written", file->path);
     }
-    return log_error(lib, CLSPLAT_IO, "%s: no temporary file can be made beside it", file->path);
+    return log_error(lib, CLSPLAT_IO, "%s: %d temporary files lie beside it already; remove them", file->path,
+                     ATTEMPTS);
 }
 
 clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
     clsplat_status status = CLSPLAT_OK;
     *file = (file_writer){.descriptor = -1};
     TRY(check_target(lib, path));
-    file->path = realpath(path, NULL); /* a link's target is replaced, not the link */
-    if (!file->path)
-        file->path = text_copy(path);
-    if (!file->path)
-        status = log_error(lib, CLSPLAT_MEMORY, "no memory to write %s", path);
-    else
-        status = create_beside(lib, file);
-    if (status != CLSPLAT_OK)
-        file_discard(file);
+    file->path = text_copy(path);
+    file->target = realpath(path, NULL);
+    if (!file->target) /* nothing there yet */
+        file->target = text_copy(path);
+    if (!file->path || !file->target) {
+        status = log_error(lib, CLSPLAT_MEMORY, "%s: no memory to write it", path);
+        goto fail;
+    }
+    TRY(create_beside(lib, file));
+    return CLSPLAT_OK;
 fail:
+    file_discard(file);
     return status;
 }
 
@@ -149,7 +173,7 @@ clsplat_status file_write(clsplat *lib, file_writer *file, const void *bytes, si
 clsplat_status file_commit(clsplat *lib, file_writer *file) {
     int closed = close(file->descriptor);
     file->descriptor = -1;
-    if (closed != 0 || rename(file->temporary, file->path) != 0)
+    if (closed != 0 || rename(file->temporary, file->target) != 0)
         return failed(lib, "written", file->path);
     free(file->temporary);
     file->temporary = NULL;
@@ -162,6 +186,7 @@ void file_discard(file_writer *file) {
     if (file->temporary)
         unlink(file->temporary);
     free(file->temporary);
+    free(file->target);
     free(file->path);
     *file = (file_writer){.descriptor = -1};
 }

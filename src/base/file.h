@@ -14,7 +14,8 @@ typedef struct file_reader {
     char *path;
 } file_reader;
 
-/* Returns: IO with path and reason, also for folders and devices, which are not opened for reading. */
+/* Returns: IO with path and reason, also for whatever is not a regular file; never waits for a FIFO's writer.
+ */
 clsplat_status file_open(clsplat *lib, const char *path, file_reader *file);
 /* Exactly `count` bytes from `offset`; IO if the file has become shorter. */
 clsplat_status file_read(clsplat *lib, const file_reader *file, uint64_t offset, void *bytes, size_t count);
@@ -23,17 +24,22 @@ void file_close(file_reader *file);
 /* A whole file of up to `limit` bytes, with a NUL behind it; the caller frees *bytes. */
 clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **bytes, size_t *count);
 
-/* A file in the making: it lies under a temporary name in the same folder until file_commit. */
+/* A file in the making: it lies under a temporary name in the same folder until file_commit. A crash of the
+ * program leaves what was there before and that temporary file; a crash of the machine is not guarded
+ * against. */
 typedef struct file_writer {
     int descriptor;
-    char *path, *temporary;
+    char *path; /* as the caller names it, for messages */
+    char *target, *temporary;
 } file_writer;
 
+/* What is there may be replaced if it is a regular file, behind a symbolic link too; the link stays.
+ * Returns: IO with path and reason, before anything is written. */
 clsplat_status file_create(clsplat *lib, const char *path, file_writer *file);
 clsplat_status file_write(clsplat *lib, file_writer *file, const void *bytes, size_t count);
 /* Puts the file in place in one step; after a failure only what was there before is left. */
 clsplat_status file_commit(clsplat *lib, file_writer *file);
-/* Throws the file away unless it was committed; always to be called. */
+/* Throws the file away unless it was committed; always to be called after file_create. */
 void file_discard(file_writer *file);
 
 #endif

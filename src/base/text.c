@@ -34,7 +34,9 @@ void text_add(text *t, const char *format, ...) {
     va_start(arguments, format);
     va_copy(again, arguments);
     int count = vsnprintf(NULL, 0, format, arguments);
-    if (count >= 0 && make_room(t, (size_t)count)) {
+    if (count < 0) {
+        t->failed = true;
+    } else if (make_room(t, (size_t)count)) {
         vsnprintf(t->data + t->length, (size_t)count + 1, format, again);
         t->length += (size_t)count;
     }
@@ -55,6 +57,39 @@ char *text_copy(const char *s) {
     return strdup(s);
 }
 
+static char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
+static bool begins_with(const char *whole, const char *part) {
+    while (*part && lower(*whole) == lower(*part))
+        ++whole, ++part;
+    return !*part;
+}
+
 bool text_contains(const char *whole, const char *part) {
-    return strcasestr(whole, part) != NULL;
+    do
+        if (begins_with(whole, part))
+            return true;
+    while (*whole++);
+    return false;
+}
+
+text_shown text_show(const char *words) {
+    static const char digits[] = "0123456789abcdef", rest[] = "...";
+    text_shown shown = {{0}};
+    size_t length = 0, limit = sizeof shown.bytes - sizeof "\\xNN" - sizeof rest;
+    for (; *words && length <= limit; ++words) {
+        unsigned char c = (unsigned char)*words;
+        if (c >= ' ' && c < 127) {
+            shown.bytes[length++] = *words;
+            continue;
+        }
+        const char escape[] = {'\\', 'x', digits[c >> 4], digits[c & 15]};
+        memcpy(shown.bytes + length, escape, sizeof escape);
+        length += sizeof escape;
+    }
+    if (*words)
+        memcpy(shown.bytes + length, rest, sizeof rest);
+    return shown;
 }

@@ -22,4 +22,11 @@ char *text_copy(const char *s);
 /* Whether `part` occurs in `whole`, letters of either case alike (ASCII). */
 bool text_contains(const char *whole, const char *part);
 
+/* Words out of a file, fit for one line of a message: control characters and what is not ASCII become \xNN,
+ * and what is too long ends in "...". Used as text_show(name).bytes within one expression. */
+typedef struct text_shown {
+    char bytes[128];
+} text_shown;
+text_shown text_show(const char *words);
+
 #endif

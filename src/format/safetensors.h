@@ -15,18 +15,23 @@
 
 enum { SAFETENSORS_MAX_RANK = 8 };
 
+/* Per element; 0 for a type that this library does not know. */
+unsigned safetensors_dtype_bytes(const char *dtype);
+
 typedef struct safetensors_entry {
     const char *name;
-    char dtype[12]; /* "F32", "BF16", "I32", … as in the file */
-    size_t rank;
-    uint64_t shape[SAFETENSORS_MAX_RANK];
-    uint64_t count;        /* elements */
-    uint64_t begin, bytes; /* begin counts from the start of the file */
+    char dtype[16]; /* "F32", "BF16", "I32", …; of an unknown one what is fit to print */
+    size_t rank;    /* as in the file, perhaps more than SAFETENSORS_MAX_RANK */
+    uint64_t shape[SAFETENSORS_MAX_RANK]; /* the first of them; a dimension may be 0 */
+    uint64_t count;                       /* elements */
+    uint64_t begin, bytes;                /* begin counts from the start of the file */
 } safetensors_entry;
 
 typedef struct safetensors safetensors;
 
+/* Returns: IO, FORMAT (naming the file and the tensor), MEMORY. */
 clsplat_status safetensors_open(clsplat *lib, const char *path, safetensors **file);
+/* Accepts NULL and a NULL handle; sets *file to NULL. */
 void safetensors_close(safetensors **file);
 const char *safetensors_path(const safetensors *file);
 
@@ -44,13 +49,15 @@ clsplat_status safetensors_read(clsplat *lib, const safetensors *file, const saf
 /* What a file will hold, in this order. */
 typedef struct safetensors_output {
     const char *name;
-    const char *dtype; /* "F32" or "I32" */
+    const char *dtype; /* one that this library knows */
     size_t rank;
     uint64_t shape[SAFETENSORS_MAX_RANK];
     const void *data;
 } safetensors_output;
 
-/* Writes the file in one step. `metadata` is `pairs` × {key, value}; may be NULL with 0 pairs. */
+/* Writes the file in one step, or leaves what was there. `metadata` is `pairs` × {key, value}; may be NULL
+ * with 0 pairs. Names, keys and values are UTF-8, and names differ. Returns: IO, INVALID (metadata that is
+ * not UTF-8), MEMORY. */
 clsplat_status safetensors_save(clsplat *lib, const char *path, const safetensors_output *tensors,
                                 size_t count, const char *const (*metadata)[2], size_t pairs);
 

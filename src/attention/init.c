@@ -1,0 +1,350 @@
+/* Splats from data: a sample of each head's tokens, clustered level by level. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "attention/eigen.h"
+#include "attention/seed.h"
+#include "attention/splats.h"
+#include "base/half.h"
+#include "runtime/buffer.h"
+
+clsplat_init clsplat_init_defaults(void) {
+    return (clsplat_init){.method = CLSPLAT_INIT_KMEANS,
+                          .covariance = CLSPLAT_DIAGONAL,
+                          .lloyd_steps = 10,
+                          .sample = 65536,
+                          .variance_scale = 1};
+}
+
+/* One call: where the tokens are and what they become. */
+typedef struct init_call {
+    clsplat_device *device;
+    const clsplat_init *init;
+    const clsplat_hierarchy *levels;
+    clsplat_tensor q, k; /* q may be absent */
+    size_t heads;        /* of the set: 1 if shared */
+    clsplat_splats_parameters out;
+} init_call;
+
+static size_t rows_of(const clsplat_tensor *t) {
+    return t->host ? t->shape[2] : 0;
+}
+
+/* Tokens of one head of the set: queries and keys over the batch, and over all heads for a shared set. */
+static size_t tokens_per_head(const init_call *c) {
+    size_t key_heads = c->init->shared ? c->k.shape[1] : 1, query_heads = c->init->shared ? c->q.shape[1] : 1;
+    return c->k.shape[0] * (key_heads * rows_of(&c->k) + (c->q.host ? query_heads : 0) * rows_of(&c->q));
+}
+
+static void load_row(const clsplat_tensor *t, size_t batch, size_t head, size_t row, float *to) {
+    size_t columns = t->shape[3], dense = t->shape[2] * columns;
+    bool packed = !t->stride[0] && !t->stride[1] && !t->stride[2];
+    size_t at = t->offset + (packed ? (batch * t->shape[1] + head) * dense + row * columns
+                                    : batch * t->stride[0] + head * t->stride[1] + row * t->stride[2]);
+    for (size_t d = 0; d < columns; ++d) {
+        if (t->dtype == CLSPLAT_F32)
+            to[d] = ((const float *)t->host)[at + d];
+        else
+            to[d] = (t->dtype == CLSPLAT_F16 ? half_from_f16
+                                             : half_from_bf16)(((const uint16_t *)t->host)[at + d]);
+    }
+}
+
+/* Token `index` of a head: its keys come first, then its queries. */
+static void load_token(const init_call *c, size_t head, size_t index, float *to) {
+    size_t key_heads = c->init->shared ? c->k.shape[1] : 1, keys = c->k.shape[0] * key_heads * rows_of(&c->k);
+    bool is_key = index < keys;
+    const clsplat_tensor *t = is_key ? &c->k : &c->q;
+    size_t heads = c->init->shared ? t->shape[1] : 1, rows = rows_of(t), rest = is_key ? index : index - keys;
+    size_t row = rest % rows, within = rest / rows % heads, batch = rest / rows / heads;
+    size_t group = c->q.host ? c->q.shape[1] / c->k.shape[1] : 1;
+    load_row(t, batch, c->init->shared ? within : is_key ? head / group : head, row, to);
+}
+
+/* Subtracts the sample's mean, which goes to centre [dim]. */
+static void centre_tokens(float *tokens, size_t count, size_t dim, double *centre) {
+    for (size_t d = 0; d < dim; ++d) {
+        centre[d] = 0;
+        for (size_t i = 0; i < count; ++i)
+            centre[d] += (double)tokens[i * dim + d];
+        centre[d] /= (double)count;
+    }
+    for (size_t i = 0; i < count * dim; ++i)
+        tokens[i] = (float)((double)tokens[i] - centre[i % dim]);
+}
+
+static clsplat_status check_tokens(clsplat *lib, const float *tokens, size_t count, size_t dim, size_t head) {
+    for (size_t i = 0; i < count * dim; ++i)
+        if (!isfinite(tokens[i]))
+            return log_error(lib, CLSPLAT_INVALID,
+                             "q or k holds %f in column %zu of head %zu; every number must be finite",
+                             (double)tokens[i], i % dim, head);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status sample_head(const init_call *c, size_t head, size_t count, float *tokens,
+                                  double *centre) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t dim = c->k.shape[3], all = tokens_per_head(c);
+    size_t *chosen = malloc(count * sizeof *chosen);
+    if (!chosen)
+        return log_error(c->device->lib, CLSPLAT_MEMORY, "no memory for a sample of %zu tokens", count);
+    random_state random = random_stream(c->init->seed, head);
+    random_sample(&random, all, count, chosen);
+    for (size_t i = 0; i < count; ++i)
+        load_token(c, head, chosen[i], tokens + i * dim);
+    TRY(check_tokens(c->device->lib, tokens, count, dim, head));
+    centre_tokens(tokens, count, dim, centre);
+fail:
+    free(chosen);
+    return status;
+}
+
+/* The level's variance within clusters, per dimension: what a splat of few tokens is drawn towards. */
+static void level_variance(const cluster_set *set, const float *variance, size_t splats, double *mean) {
+    for (size_t d = 0; d < set->fit.dim; ++d) {
+        mean[d] = 0;
+        for (size_t s = 0; s < splats; ++s)
+            mean[d] += (double)(set->begin[s + 1] - set->begin[s]) * (double)variance[s * set->fit.dim + d];
+        mean[d] /= (double)set->fit.count;
+    }
+}
+
+/* The smallest variance worth having: relative to the sample's, and above 0 even if all tokens are one. */
+static double smallest_variance(const cluster_set *set) {
+    double square = 0;
+    size_t numbers = set->fit.count * set->fit.dim;
+    for (size_t i = 0; i < numbers; ++i)
+        square += (double)set->tokens[i] * (double)set->tokens[i];
+    return 1e-4 * square / (double)numbers + 1e-8;
+}
+
+/* Cluster statistics on their way to parameters. A cluster of n tokens counts n, and the level's mean
+ * variance counts as much as `prior` tokens. */
+typedef struct level_fit {
+    const init_call *call;
+    cluster_set *set;
+    size_t head, first, splats; /* the level's splats are first … first + splats − 1 of the set */
+    const double *centre;
+    float *means, *variance, *covariance; /* covariance only for full ones */
+    double *typical, *matrix;
+    double least;
+} level_fit;
+
+static double members(const level_fit *f, size_t s) {
+    return (double)(f->set->begin[s + 1] - f->set->begin[s]);
+}
+
+static double shrunk(const level_fit *f, size_t s, size_t d, double prior) {
+    size_t dim = f->set->fit.dim;
+    double n = members(f, s), own = (double)f->variance[s * dim + d];
+    return (fmax((n * own + prior * f->typical[d]) / (n + prior), f->least)) * f->call->init->variance_scale;
+}
+
+static clsplat_status write_factor(const level_fit *f, size_t s, float *chol) {
+    size_t dim = f->set->fit.dim;
+    double n = members(f, s), prior = (double)dim, scale = f->call->init->variance_scale;
+    for (size_t d = 0; d < dim; ++d)
+        for (size_t e = 0; e < dim; ++e)
+            f->matrix[d * dim + e] =
+                d == e ? shrunk(f, s, d, prior) + f->least * scale
+                       : scale * n / (n + prior) * (double)f->covariance[(s * dim + d) * dim + e];
+    if (!eigen_precision_factor(f->matrix, dim))
+        return log_error(f->call->device->lib, CLSPLAT_INVALID,
+                         "the covariance of splat %zu has no Cholesky factor", f->first + s);
+    for (size_t i = 0; i < dim * dim; ++i)
+        chol[i] = (float)f->matrix[i];
+    return CLSPLAT_OK;
+}
+
+static clsplat_status write_splat(const level_fit *f, size_t s) {
+    const clsplat_splats_parameters *out = &f->call->out;
+    size_t dim = f->set->fit.dim, at = f->head * out->shape.count + f->first + s;
+    size_t size = splats_covariance_size(&out->shape);
+    for (size_t d = 0; d < dim; ++d)
+        out->mean[at * dim + d] = (float)((double)f->means[s * dim + d] + f->centre[d]);
+    out->log_amplitude[at] = (float)log(fmax(members(f, s), 0.5) / (double)f->set->fit.count);
+    out->log_temperature[at] = 0;
+    if (out->shape.covariance == CLSPLAT_FULL)
+        return write_factor(f, s, out->precision_chol + at * size);
+    double sum = 0;
+    for (size_t d = 0; d < dim; ++d) {
+        double variance = shrunk(f, s, d, 1);
+        sum += variance;
+        if (out->shape.covariance == CLSPLAT_DIAGONAL)
+            out->log_var[at * dim + d] = (float)log(variance);
+    }
+    if (out->shape.covariance == CLSPLAT_ISOTROPIC)
+        out->log_var[at] = (float)log(sum / (double)dim);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status take_statistics(level_fit *f) {
+    clsplat_status status = CLSPLAT_OK;
+    cluster_set *set = f->set;
+    size_t dim = set->fit.dim, square = f->splats * dim * dim;
+    cl_mem covariance = NULL;
+    TRY(cluster_assign(set, f->splats));
+    TRY(op_fit_get(&set->queue, set->fit.means, 0, f->splats * dim, f->means));
+    TRY(op_fit_moments(&set->queue, &set->fit, f->splats));
+    TRY(op_fit_get(&set->queue, set->fit.variance, 0, f->splats * dim, f->variance));
+    if (f->covariance) {
+        TRY(buffer_create(set->queue.device, 4 * square, &covariance));
+        TRY(op_fit_covariance(&set->queue, &set->fit, f->splats, covariance));
+        TRY(op_fit_get(&set->queue, covariance, 0, square, f->covariance));
+    }
+    level_variance(set, f->variance, f->splats, f->typical);
+fail:
+    buffer_release(set->queue.device, 4 * square, &covariance);
+    return status;
+}
+
+static clsplat_status fit_level(const init_call *c, cluster_set *set, size_t head, size_t level,
+                                const double *centre) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t dim = set->fit.dim, splats = c->levels->counts[level], first = 0;
+    bool full = c->init->covariance == CLSPLAT_FULL;
+    for (size_t l = 0; l < level; ++l)
+        first += c->levels->counts[l];
+    level_fit f = {.call = c,
+                   .set = set,
+                   .head = head,
+                   .first = first,
+                   .splats = splats,
+                   .centre = centre,
+                   .means = malloc(splats * dim * sizeof(float)),
+                   .variance = malloc(splats * dim * sizeof(float)),
+                   .covariance = full ? malloc(splats * dim * dim * sizeof(float)) : NULL,
+                   .typical = malloc(dim * sizeof(double)),
+                   .matrix = malloc(dim * dim * sizeof(double)),
+                   .least = smallest_variance(set)};
+    if (!f.means || !f.variance || (full && !f.covariance) || !f.typical || !f.matrix) {
+        status = log_error(c->device->lib, CLSPLAT_MEMORY, "no memory for %zu splats", splats);
+        goto fail;
+    }
+    random_state random = random_stream(c->init->seed ^ 0x5eed, head * c->levels->levels + level);
+    TRY(seed_means(set, c->init, &random, splats));
+    TRY(take_statistics(&f));
+    for (size_t s = 0; s < splats; ++s)
+        TRY(write_splat(&f, s));
+fail:
+    free(f.means);
+    free(f.variance);
+    free(f.covariance);
+    free(f.typical);
+    free(f.matrix);
+    return status;
+}
+
+static clsplat_status fit_head(const init_call *c, size_t head, size_t count, float *tokens, double *centre) {
+    clsplat_status status = CLSPLAT_OK;
+    const clsplat_init *init = c->init;
+    cluster_set set = {0};
+    size_t most = 0;
+    for (size_t l = 0; l < c->levels->levels; ++l)
+        most = c->levels->counts[l] > most ? c->levels->counts[l] : most;
+    TRY(sample_head(c, head, count, tokens, centre));
+    TRY(cluster_create(c->device, tokens, count, c->k.shape[3], most, &set));
+    for (size_t l = 0; l < c->levels->levels; ++l) {
+        TRY(fit_level(c, &set, head, l, centre));
+        double done = ((double)head + (double)(l + 1) / (double)c->levels->levels) / (double)c->heads;
+        if (init->progress && !init->progress(init->progress_user, done)) {
+            status = log_error(c->device->lib, CLSPLAT_CANCELLED, "stopped by the caller");
+            goto fail;
+        }
+    }
+fail:
+    cluster_release(&set);
+    return status;
+}
+
+static clsplat_status fit_heads(const init_call *c) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t dim = c->k.shape[3], all = tokens_per_head(c),
+           count = all < c->init->sample ? all : c->init->sample;
+    float *tokens = NULL;
+    double *centre = NULL;
+    for (size_t l = 0; l < c->levels->levels; ++l)
+        if (c->levels->counts[l] > count)
+            return log_error(c->device->lib, CLSPLAT_INVALID,
+                             "level '%s' wants %zu splats, but there are %zu tokens to make them from",
+                             c->levels->names[l], c->levels->counts[l], count);
+    tokens = malloc(count * dim * sizeof *tokens);
+    centre = malloc(dim * sizeof *centre);
+    if (!tokens || !centre) {
+        status = log_error(c->device->lib, CLSPLAT_MEMORY, "no memory for a sample of %zu tokens", count);
+        goto fail;
+    }
+    for (size_t h = 0; h < c->heads; ++h)
+        TRY(fit_head(c, h, count, tokens, centre));
+fail:
+    free(centre);
+    free(tokens);
+    return status;
+}
+
+static clsplat_status check_init(clsplat *lib, const clsplat_init *init, const clsplat_tensor *q,
+                                 const clsplat_tensor *k) {
+    bool has_q = q->host || q->buffer;
+    if (!k->host || k->buffer || (has_q && (!q->host || q->buffer)))
+        return log_error(lib, CLSPLAT_INVALID,
+                         "q and k must be in host memory here: set `host` and nothing else");
+    for (int d = 0; d < 4; ++d)
+        if (k->shape[d] == 0 || (has_q && q->shape[d] == 0))
+            return log_error(lib, CLSPLAT_SHAPE, "q and k must have at least 1 in every dimension");
+    if (has_q && (q->shape[0] != k->shape[0] || q->shape[1] % k->shape[1] || q->shape[3] != k->shape[3]))
+        return log_error(
+            lib, CLSPLAT_SHAPE,
+            "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and a "
+            "multiple of its heads are needed",
+            q->shape[0], q->shape[1], q->shape[2], q->shape[3], k->shape[0], k->shape[1], k->shape[2],
+            k->shape[3]);
+    if (!(init->variance_scale > 0) || !isfinite(init->variance_scale))
+        return log_error(lib, CLSPLAT_INVALID, "variance_scale is %g; it must be a finite number above 0",
+                         (double)init->variance_scale);
+    if (init->sample == 0)
+        return log_error(lib, CLSPLAT_INVALID, "sample is 0; at least 1 token must be looked at");
+    return CLSPLAT_OK;
+}
+
+static clsplat_status describe_levels(const clsplat_hierarchy *h, clsplat_splats *set) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats_parameters p = clsplat_splats_get(set);
+    for (size_t l = 0, s = 0; l < h->levels; ++l) {
+        TRY(clsplat_splats_set_level_name(set, l, h->names[l]));
+        p.level_log_weight[l] = (float)log(h->weights[l]);
+        for (size_t end = s + h->counts[l]; s < end; ++s)
+            p.level[s] = (int32_t)l;
+    }
+fail:
+    return status;
+}
+
+clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, clsplat_tensor q,
+                                   clsplat_tensor k, clsplat_splats **splats) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat *lib = device->lib;
+    clsplat_hierarchy usual = {0};
+    clsplat_splats *set = NULL;
+    *splats = NULL;
+    TRY(check_init(lib, &init, &q, &k));
+    if (!init.hierarchy)
+        TRY(clsplat_hierarchy_default(lib, &usual));
+    init_call c = {
+        .device = device, .init = &init, .levels = init.hierarchy ? init.hierarchy : &usual, .q = q, .k = k};
+    c.heads = init.shared ? 1 : q.host ? q.shape[1] : k.shape[1];
+    clsplat_splats_shape shape = {init.covariance, c.heads, 0, k.shape[3], c.levels->levels};
+    for (size_t l = 0; l < c.levels->levels; ++l)
+        shape.count += c.levels->counts[l];
+    TRY(clsplat_splats_create(lib, shape, &set));
+    TRY(describe_levels(c.levels, set));
+    c.out = clsplat_splats_get(set);
+    TRY(fit_heads(&c));
+    TRY(clsplat_splats_changed(set));
+    *splats = set;
+    set = NULL;
+fail:
+    clsplat_splats_destroy(&set);
+    clsplat_hierarchy_free(&usual);
+    return status;
+}
