@@ -1,5 +1,5 @@
 /* Read in register tiles (wide.clh), for CPUs: not causal, joint mixing, isotropic and diagonal splats. Mathematics and
- * shapes as in read.cl; distances are measured from a common centre as in write_wide.cl.
+ * shapes as in read.cl; distances are measured from a common centre (wide_splat.clh).
  *
  * Work: one work-item for TILE queries; grid (⌈N / TILE⌉, H, B), work-groups of one. Splats lie along the lanes. */
 #ifndef Q_TYPE
@@ -9,10 +9,7 @@
 #endif
 #include "tensor.clh"
 #include "wide.clh"
-
-#ifndef COVARIANCE /* 0 isotropic, 1 diagonal */
-#define COVARIANCE 1
-#endif
+#include "wide_splat.clh"
 
 /* A splat's log-weight without its response: ln w + ln a + lse. Splats past the last one have none. */
 inline float standing(uint s, uint splats, uint levels, global const float *log_weight, global const uint *level_begin,
@@ -28,8 +25,7 @@ inline float standing(uint s, uint splats, uint levels, global const float *log_
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
-          uint first_head,
-          global const float *mean, global const float *inverse, global const float *centre,
+          uint first_head, global const float *mean, global const float *inverse, global const float *centre,
           global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
           global const float *state_lse, global const float *state_value,
           global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
@@ -39,7 +35,7 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
     uint rows = min((uint)TILE, queries - first), set = per_head ? first_head + h : 0;
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
     mean += (INDEX)set * splats * D;
-    inverse += (INDEX)set * splats * (COVARIANCE ? D : 1);
+    inverse += (INDEX)set * splats * FACTORS;
     centre += set * D;
     log_weight += (INDEX)set * splats;
     state_lse += writer * splats;
@@ -49,78 +45,21 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
     lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + first * lse_at.s3;
 
     tile t;
-    float x[TILE * D] ALIGNED, middle[D * BLOCK] ALIGNED, offset[BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED;
-    float half_square[TILE], shrink[RT];
-#if COVARIANCE
-    float factor[D * BLOCK] ALIGNED;
-#else
-    float factor[BLOCK] ALIGNED;
-#endif
+    centred_rows x;
+    splat_block block;
     scores s;
+    float offset[BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, shrink[RT];
     tile_clear(&t);
-    for (uint r = 0; r < TILE; ++r) {
-        half_square[r] = 0.0f;
-        for (uint d = 0; d < D; ++d) {
-            float y = LOAD(Q_TYPE, q, min(r, rows - 1) * q_at.s3 + d) - centre[d];
-            x[r * D + d] = y;
-            half_square[r] = MAD(0.5f * y, y, half_square[r]);
-        }
-    }
-
+    CENTRE_ROWS(&x, Q_TYPE, q, q_at.s3, rows, centre)
     for (uint begin = 0; begin < splats; begin += BLOCK) {
-        PACK(F32, mean, D, begin, splats, middle)
+        block_load(&block, mean, inverse, centre, begin, splats);
         for (uint j = 0; j < BLOCK; ++j)
             offset[j] = standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
-#if COVARIANCE
-        PACK(F32, inverse, D, begin, splats, factor)
-        for (uint d = 0; d < D; ++d)
-            for (uint j = 0; j < BLOCK; j += 16)
-                VECTOR(middle + d * BLOCK + j) =
-                    (VECTOR(middle + d * BLOCK + j) - centre[d]) * VECTOR(factor + d * BLOCK + j);
-#else
-        for (uint j = 0; j < BLOCK; ++j) {
-            float r = inverse[min(begin + j, splats - 1)], square = 0.0f;
-            for (uint d = 0; d < D; ++d) {
-                float m = middle[d * BLOCK + j] - centre[d];
-                middle[d * BLOCK + j] = m;
-                square = MAD(m, m, square);
-            }
-            factor[j] = r * r;
-            offset[j] -= 0.5f * r * r * square;
-        }
-#endif
         for (uint r = 0; r < TILE && r < rows; r += RT) {
-            scores_clear(&s);
-            for (uint d = 0; d < D; ++d) {
-                float16 m[LANES];
-                UNROLL for (uint c = 0; c < LANES; ++c)
-                    m[c] = VECTOR(middle + d * BLOCK + 16 * c);
-#if COVARIANCE
-                float16 f[LANES];
-                UNROLL for (uint c = 0; c < LANES; ++c)
-                    f[c] = VECTOR(factor + d * BLOCK + 16 * c);
-#endif
-                UNROLL for (uint a = 0; a < RT; ++a) {
-                    float16 y = (float16)(x[(r + a) * D + d]);
-                    UNROLL for (uint c = 0; c < LANES; ++c) {
-#if COVARIANCE
-                        float16 z = MAD(y, f[c], -m[c]);
-                        s.s[a][c] = MAD(z, z, s.s[a][c]);
-#else
-                        s.s[a][c] = MAD(y, m[c], s.s[a][c]);
-#endif
-                    }
-                }
-            }
+            block_respond(&s, &block, &x, r);
             UNROLL for (uint a = 0; a < RT; ++a)
-                UNROLL for (uint c = 0; c < LANES; ++c) {
-                    float16 standing_lanes = VECTOR(offset + 16 * c);
-#if COVARIANCE
-                    s.s[a][c] = MAD((float16)(-0.5f), s.s[a][c], standing_lanes);
-#else
-                    s.s[a][c] = MAD(VECTOR(factor + 16 * c), s.s[a][c] - half_square[r + a], standing_lanes);
-#endif
-                }
+                UNROLL for (uint c = 0; c < LANES; ++c)
+                    s.s[a][c] += VECTOR(offset + 16 * c);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, splats - begin))
         }

@@ -35,7 +35,7 @@ static void options_read(kernel_options *o, const op_read_args *a) {
 }
 
 static clsplat_status run(queue *q, const op_read_args *a, kernel_options *o, const char *source,
-                          const char *kernel, size_t queries_per_item) {
+                          const char *kernel, size_t items) {
     clsplat_status status = CLSPLAT_OK;
     const op_splats *splats = a->splats;
     size_t batch = a->q.shape[0], heads = a->q.shape[1], queries = a->q.shape[2];
@@ -66,7 +66,6 @@ static clsplat_status run(queue *q, const op_read_args *a, kernel_options *o, co
         if (a->key_bias.mem)
             launch_tensor(&l, o, &a->key_bias);
     }
-    size_t items = (queries + queries_per_item - 1) / queries_per_item;
     TRY(launch_run(&l, q, grid_of(items, heads, batch, o->group), read_work(a)));
 fail:
     return status;
@@ -75,7 +74,7 @@ fail:
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
     options_begin(&o, q->device);
-    return run(q, args, &o, "read.cl", "gaussian_read", 1);
+    return run(q, args, &o, "read.cl", "gaussian_read", ((const op_read_args *)args)->q.shape[2]);
 }
 
 static bool wide_fits(const clsplat_limits *limits, const void *args) {
@@ -88,12 +87,30 @@ static clsplat_status wide_run(queue *q, const void *args) {
     const op_read_args *a = args;
     kernel_options o;
     size_t tile = options_wide(&o, a->q.shape[2]);
-    return run(q, a, &o, "read_wide.cl", "read_wide", tile);
+    return run(q, a, &o, "read_wide.cl", "read_wide", (a->q.shape[2] + tile - 1) / tile);
+}
+
+static bool causal_wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_read_args *a = args;
+    return limits_are_wide(limits) && a->causal && a->mixing == CLSPLAT_JOINT && a->splats->count % 16 == 0 &&
+           a->splats->count <= 4096 && a->out.shape[3] % 16 == 0;
+}
+
+/* One item per chunk from the first query's to the last one's. */
+static clsplat_status causal_wide_run(queue *q, const void *args) {
+    const op_read_args *a = args;
+    int64_t chunk = (int64_t)a->chunk, first = a->diagonal, last = first + (int64_t)a->q.shape[2] - 1;
+    int64_t before = first < 0 ? (chunk - 1 - first) / chunk * chunk : 0; /* makes both positive */
+    kernel_options o = {.group = 1};
+    options_number(&o, "SPLATS", a->splats->count);
+    return run(q, a, &o, "read_causal_wide.cl", "read_causal_wide",
+               (size_t)((last + before) / chunk - (first + before) / chunk + 1));
 }
 
 static const op_variant variants[] = {
     {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
+    {"causal-wide", "relative error of out below 1e-5 in float32", causal_wide_fits, causal_wide_run},
 };
 const op_family op_read_family = {"read", variants, sizeof variants / sizeof *variants};
 

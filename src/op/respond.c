@@ -1,34 +1,54 @@
 #include "op/families.h"
 #include "op/kernel.h"
 
-static clsplat_status plain_run(queue *q, const void *p) {
+static clsplat_status run(queue *q, const op_respond_args *a, kernel_options *o, const char *source,
+                          const char *kernel, grid g) {
     clsplat_status status = CLSPLAT_OK;
-    const op_respond_args *a = p;
     size_t rows = a->x.shape[2], heads = a->x.shape[0] * a->heads;
     double responses = (double)(heads * rows) * (double)a->splats->count;
-    kernel_options o;
     launch l;
 
-    options_begin(&o, q->device);
-    options_splats(&o, a->splats);
-    options_tensor(&o, "X", &a->x);
-    options_elements(&o, responses);
-    TRY(options_launch(&o, q->device, "respond.cl", "respond_rows", &l));
-
+    options_splats(o, a->splats);
+    options_tensor(o, "X", &a->x);
+    options_elements(o, responses);
+    TRY(options_launch(o, q->device, source, kernel, &l));
+    launch_uint(&l, (uint32_t)rows);
     launch_uint(&l, (uint32_t)a->heads);
     launch_uint(&l, (uint32_t)(a->heads / a->x.shape[1]));
     launch_splats(&l, a->splats);
-    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, o, &a->x);
     launch_mem(&l, a->response);
     TRY(launch_run(
-        &l, q, grid_of(a->splats->count, rows, heads, o.group),
+        &l, q, g,
         (work){.flops = responses * splat_flops(a->splats), .bytes = tensor_bytes(&a->x) + 4 * responses}));
 fail:
     return status;
 }
 
+static clsplat_status plain_run(queue *q, const void *args) {
+    const op_respond_args *a = args;
+    kernel_options o;
+    options_begin(&o, q->device);
+    return run(q, a, &o, "respond.cl", "respond_rows",
+               grid_of(a->splats->count, a->x.shape[2], a->x.shape[0] * a->heads, o.group));
+}
+
+static bool wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_respond_args *a = args;
+    return limits_are_wide(limits) && splats_are_centred(a->splats);
+}
+
+static clsplat_status wide_run(queue *q, const void *args) {
+    const op_respond_args *a = args;
+    kernel_options o;
+    size_t rows = a->x.shape[2], tile = options_wide(&o, rows);
+    return run(q, a, &o, "respond_wide.cl", "respond_wide",
+               grid_of((rows + tile - 1) / tile, 1, a->x.shape[0] * a->heads, 1));
+}
+
 static const op_variant variants[] = {
     {"plain", "relative error of φ of a few ulp", op_fits_all, plain_run},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
 };
 const op_family op_respond_family = {"respond", variants, sizeof variants / sizeof *variants};
 
