@@ -9,19 +9,8 @@
 #endif
 #include "tensor.clh"
 #include "wide.clh"
+#include "standing.clh"
 #include "wide_splat.clh"
-
-/* A splat's log-weight without its response: ln w + ln a + lse. Splats past the last one have none. */
-inline float standing(uint s, uint splats, uint levels, global const float *log_weight, global const uint *level_begin,
-                      global const float *level_log_weight, global const float *state_lse)
-{
-    if (s >= splats)
-        return -INFINITY;
-    uint level = 0;
-    while (level + 1 < levels && level_begin[level + 1] <= s)
-        ++level;
-    return level_log_weight[level] + log_weight[s] + state_lse[s];
-}
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,

@@ -16,21 +16,6 @@
 #define BIAS 1
 #endif
 
-/* Adds the keys' offsets to the scores of RT queries from `query`; a key of offset −inf or later than the query's
- * last gets −inf, whatever its score. */
-inline void scores_mask(private scores *s, private float *offset, uint query, int diagonal, uint begin, uint keys)
-{
-    UNROLL for (uint a = 0; a < RT; ++a) {
-        int seen = (int)visible_keys(query + a, diagonal, keys) - (int)begin;
-        UNROLL for (uint c = 0; c < LANES; ++c) {
-            float16 lanes = VECTOR(offset + 16 * c);
-            int16 key = (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) + (int)(16 * c);
-            s->s[a][c] = select(s->s[a][c] + lanes, (float16)(-INFINITY),
-                                key >= seen || lanes == (float16)(-INFINITY));
-        }
-    }
-}
-
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
              global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
@@ -78,17 +63,13 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
 #endif
         }
         for (uint r = 0; r < TILE && r < rows; r += RT) {
-            scores_clear(&s);
-            for (uint d = 0; d < D; ++d) {
-                float16 key[LANES];
-                UNROLL for (uint c = 0; c < LANES; ++c)
-                    key[c] = VECTOR(packed + d * BLOCK + 16 * c);
+            scores_multiply(&s, scaled + r * D, D, packed, D);
+            if (BIAS || begin + BLOCK > visible_keys(first + r, diagonal, keys)) {
+                uint seen[RT];
                 UNROLL for (uint a = 0; a < RT; ++a)
-                    UNROLL for (uint c = 0; c < LANES; ++c)
-                        s.s[a][c] = MAD((float16)(scaled[(r + a) * D + d]), key[c], s.s[a][c]);
+                    seen[a] = visible_keys(first + r + a, diagonal, keys);
+                scores_mask(&s, offset, seen, begin);
             }
-            if (BIAS || begin + BLOCK > visible_keys(first + r, diagonal, keys))
-                scores_mask(&s, offset, first + r, diagonal, begin, keys);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, keys - begin))
         }

@@ -4,15 +4,17 @@
 #include <clsplat/clsplat.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { HEADS = 2, TOKENS = 2048, DIM = 32, NUMBERS = HEADS * TOKENS * DIM };
 
-/* Slow waves with a little noise: tokens that are near in time are alike. */
+/* Waves of several lengths, as in position codes: tokens near in time are near in space, and all have one
+ * norm. Splats can follow that well; how well they can follow a trained model is another question (see
+ * README.md). */
 static void fill(float *x, float phase) {
-    for (int i = 0; i < NUMBERS; ++i)
-        x[i] = sinf(0.002f * (float)(i / DIM) * (float)(1 + i % DIM) + phase) +
-               0.2f * (float)rand() / (float)RAND_MAX;
+    for (int i = 0; i < NUMBERS; ++i) {
+        int token = i / DIM % TOKENS, wave = 1 + i % DIM / 2, quarter = i % 2;
+        x[i] = 3 * sinf(0.001f * (float)(wave * token) + phase + 1.5708f * (float)quarter);
+    }
 }
 
 static clsplat_tensor tensor(const float *x) {

@@ -20,7 +20,7 @@ knows() {
 compile() { # file target flags…
   file=$1 target=$2
   shift 2
-  if ! clang -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target "$target" "$@" -I. -Wall -Werror "$file" 2> "$out/log"; then
+  if ! clang -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target "$target" "$@" -I. -Wall -Werror -Wno-pass-failed "$file" 2> "$out/log"; then
     echo "$file for $target:"
     cat "$out/log"
     failed=1
@@ -33,14 +33,28 @@ for file in *.cl; do
 done
 echo "syntax: $(echo *.cl | wc -w) files"
 
+# Variants for one kind of device: *_wide.cl keeps a CPU's tile, *_mma.cl is in NVIDIA's assembly.
+foreign() { # file target
+  case $1-$2 in
+    *_wide.cl-amdgcn* | *_mma.cl-*) true ;;
+    *) false ;;
+  esac
+}
+
 for target in "amdgcn-amd-amdhsa -mcpu=gfx900" "spir64 -emit-llvm"; do
   # shellcheck disable=SC2086  # the target's flags are words
   set -- $target
   if knows "$1" "$2"; then
+    count=0
     for file in *.cl; do
-      compile "$file" "$1" "$2" -nogpulib -c -o "$out/code"
+      if foreign "$file" "$1"; then
+        echo "not for $1: $file"
+      else
+        compile "$file" "$1" "$2" -nogpulib -c -o "$out/code"
+        count=$((count + 1))
+      fi
     done
-    echo "code for $1: $(echo *.cl | wc -w) files"
+    echo "code for $1: $count files"
   else
     echo "skipped: kernels for $1: $(head -n 1 "$out/why")"
   fi

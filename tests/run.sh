@@ -38,10 +38,12 @@ install_missing() {
     > "$logs/apt.log" 2>&1 || { tail -n 5 "$logs/apt.log"; echo "could not install all of it; going on with what there is"; }
 }
 
-# The counts in a log: the summary lines of the suites and of check.py, else 1 for the stage itself.
+# The counts in a log: the summary lines of the suites, of the scripts and of check.py, else 1 for the stage itself.
 count() { # status log
   awk -v status="$1" '
     / [0-9]+ passed, [0-9]+ failed$/ { passed += $(NF - 3); failed += $(NF - 1); counted = 1 }
+    /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; counted = 1 }
+    /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; skipped += $5; counted = 1 }
     /^[0-9]+\/[0-9]+ cases pass/ { split($1, n, "/"); passed += n[1]; failed += n[2] - n[1]; counted = 1 }
     /^skipped: / { skipped++ }
     END {
@@ -101,9 +103,11 @@ configured() { # builddir options…
   meson compile -C "$dir"
 }
 
+# Unoptimised kernels: Oclgrind 21.10 does not know the instruction `freeze`, which the optimiser makes.
 on_simulator() {
   rm -f "$logs/findings"
-  CLSPLAT_CACHE=off oclgrind --data-races --uninitialized --check-api --log "$logs/findings" "$build/tests/test_tiny" || return
+  CLSPLAT_CACHE=off oclgrind --data-races --uninitialized --check-api --build-options -cl-opt-disable --log "$logs/findings" \
+    "$build/tests/test_tiny" || return
   if [ -s "$logs/findings" ]; then
     head -n 100 "$logs/findings"
     return 1
@@ -124,7 +128,7 @@ on_pocl() {
       stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"
     done
   fi
-  if stage build-sanitised configured "$sanitised" -Db_sanitize=address,undefined -Db_lundef=false -Ddemos=false \
+  if stage build-sanitised configured "$sanitised" -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false -Ddemos=false \
       -Dc_args=-fno-sanitize-recover=undefined; then
     # PoCL and LLVM keep what they allocate until the process ends: tests/leaks.supp.
     stage sanitised on pocl ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -139,7 +143,7 @@ on_rusticl() {
 
 attention=(test_softmax test_gaussian test_limits test_guest test_op)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
-binary=$build/src/cli/clsplat
+binary=$build/clsplat
 golden=(python3 tests/golden/check.py "$binary" --forward)
 export PYTHONPATH=$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
 

@@ -66,7 +66,7 @@ CLSPLAT_API clsplat_status clsplat_attend(clsplat_device *device, clsplat_attent
                                           clsplat_attention_tensors tensors);
 
 /* All tensors in buffers of the device's context. Enqueues and returns; does not block, except that the
- * first call for new shapes and types builds programs.
+ * first call for new shapes and types builds programs, and the first with new or changed splats uploads them.
  *
  * Starts after the events of wait_list (count may be 0); *event, if event is not NULL, is the
  * caller's to release and completes when out and lse are written. Calls through one device handle

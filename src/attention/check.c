@@ -34,7 +34,7 @@ static size_t lay_out(clsplat_tensor *t) {
     return end <= SIZE_MAX / 4 ? end : 0;
 }
 
-static clsplat_status check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
+clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
     if (t->dtype != CLSPLAT_F32 && t->dtype != CLSPLAT_F16 && t->dtype != CLSPLAT_BF16)
         return log_error(lib, CLSPLAT_INVALID, "%s: there is no storage type %d", name, (int)t->dtype);
     for (int d = 0; d < 4; ++d)
@@ -123,14 +123,14 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
     clsplat *lib = device->lib;
     *call = (attend_call){.attention = attention, .tensors = tensors};
     clsplat_attention_tensors *t = &call->tensors;
-    TRY(check_place(lib, "q", &t->q, on_host));
-    TRY(check_place(lib, "k", &t->k, on_host));
-    TRY(check_place(lib, "v", &t->v, on_host));
-    TRY(check_place(lib, "out", &t->out, on_host));
+    TRY(attend_check_place(lib, "q", &t->q, on_host));
+    TRY(attend_check_place(lib, "k", &t->k, on_host));
+    TRY(attend_check_place(lib, "v", &t->v, on_host));
+    TRY(attend_check_place(lib, "out", &t->out, on_host));
     if (!is_absent(&t->key_bias))
-        TRY(check_place(lib, "key_bias", &t->key_bias, on_host));
+        TRY(attend_check_place(lib, "key_bias", &t->key_bias, on_host));
     if (!is_absent(&t->lse))
-        TRY(check_place(lib, "lse", &t->lse, on_host));
+        TRY(attend_check_place(lib, "lse", &t->lse, on_host));
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));
     if (isnan(attention.scale))

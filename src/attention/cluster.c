@@ -97,14 +97,21 @@ static void sort_members(cluster_set *set, size_t splats) {
     begin[0] = 0;
 }
 
+clsplat_status cluster_group(cluster_set *set, size_t splats) {
+    clsplat_status status = CLSPLAT_OK;
+    sort_members(set, splats);
+    TRY(op_fit_put(&set->queue, set->fit.order, 0, set->fit.count, set->order));
+    TRY(op_fit_put(&set->queue, set->fit.begin, 0, splats + 1, set->begin));
+fail:
+    return status;
+}
+
 clsplat_status cluster_assign(cluster_set *set, size_t splats) {
     clsplat_status status = CLSPLAT_OK;
     TRY(op_fit_nearest(&set->queue, &set->fit, splats));
     TRY(op_fit_get(&set->queue, set->fit.nearest, 0, set->fit.count, set->nearest));
     TRY(op_fit_get(&set->queue, set->fit.distance, 0, set->fit.count, set->distance));
-    sort_members(set, splats);
-    TRY(op_fit_put(&set->queue, set->fit.order, 0, set->fit.count, set->order));
-    TRY(op_fit_put(&set->queue, set->fit.begin, 0, splats + 1, set->begin));
+    TRY(cluster_group(set, splats));
 fail:
     return status;
 }

@@ -29,7 +29,10 @@ clsplat_status cluster_take_picked(cluster_set *set, size_t first, size_t last);
  * squared distance from the means before it; uniformly where all tokens coincide with means. */
 clsplat_status cluster_seed(cluster_set *set, random_state *random, size_t first, size_t last);
 
-/* Assigns every token to the nearest of `splats` means. The lists order and begin go to the device, too. */
+/* Makes order and begin of `nearest`, whose numbers are below `splats`, here and on the device. */
+clsplat_status cluster_group(cluster_set *set, size_t splats);
+
+/* Assigns every token to the nearest of `splats` means, and groups them. */
 clsplat_status cluster_assign(cluster_set *set, size_t splats);
 
 /* Lloyd steps on the means fixed … splats − 1. A mean without tokens moves to the token farthest from its

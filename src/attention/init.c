@@ -5,7 +5,7 @@
 #include "attention/eigen.h"
 #include "attention/seed.h"
 #include "attention/splats.h"
-#include "base/half.h"
+#include "attention/tokens.h"
 #include "runtime/buffer.h"
 
 clsplat_init clsplat_init_defaults(void) {
@@ -21,45 +21,9 @@ typedef struct init_call {
     clsplat_device *device;
     const clsplat_init *init;
     const clsplat_hierarchy *levels;
-    clsplat_tensor q, k; /* q may be absent */
-    size_t heads;        /* of the set: 1 if shared */
+    token_source source;
     clsplat_splats_parameters out;
 } init_call;
-
-static size_t rows_of(const clsplat_tensor *t) {
-    return t->host ? t->shape[2] : 0;
-}
-
-/* Tokens of one head of the set: queries and keys over the batch, and over all heads for a shared set. */
-static size_t tokens_per_head(const init_call *c) {
-    size_t key_heads = c->init->shared ? c->k.shape[1] : 1, query_heads = c->init->shared ? c->q.shape[1] : 1;
-    return c->k.shape[0] * (key_heads * rows_of(&c->k) + (c->q.host ? query_heads : 0) * rows_of(&c->q));
-}
-
-static void load_row(const clsplat_tensor *t, size_t batch, size_t head, size_t row, float *to) {
-    size_t columns = t->shape[3], dense = t->shape[2] * columns;
-    bool packed = !t->stride[0] && !t->stride[1] && !t->stride[2];
-    size_t at = t->offset + (packed ? (batch * t->shape[1] + head) * dense + row * columns
-                                    : batch * t->stride[0] + head * t->stride[1] + row * t->stride[2]);
-    for (size_t d = 0; d < columns; ++d) {
-        if (t->dtype == CLSPLAT_F32)
-            to[d] = ((const float *)t->host)[at + d];
-        else
-            to[d] = (t->dtype == CLSPLAT_F16 ? half_from_f16
-                                             : half_from_bf16)(((const uint16_t *)t->host)[at + d]);
-    }
-}
-
-/* Token `index` of a head: its keys come first, then its queries. */
-static void load_token(const init_call *c, size_t head, size_t index, float *to) {
-    size_t key_heads = c->init->shared ? c->k.shape[1] : 1, keys = c->k.shape[0] * key_heads * rows_of(&c->k);
-    bool is_key = index < keys;
-    const clsplat_tensor *t = is_key ? &c->k : &c->q;
-    size_t heads = c->init->shared ? t->shape[1] : 1, rows = rows_of(t), rest = is_key ? index : index - keys;
-    size_t row = rest % rows, within = rest / rows % heads, batch = rest / rows / heads;
-    size_t group = c->q.host ? c->q.shape[1] / c->k.shape[1] : 1;
-    load_row(t, batch, c->init->shared ? within : is_key ? head / group : head, row, to);
-}
 
 /* Subtracts the sample's mean, which goes to centre [dim]. */
 static void centre_tokens(float *tokens, size_t count, size_t dim, double *centre) {
@@ -71,33 +35,6 @@ static void centre_tokens(float *tokens, size_t count, size_t dim, double *centr
     }
     for (size_t i = 0; i < count * dim; ++i)
         tokens[i] = (float)((double)tokens[i] - centre[i % dim]);
-}
-
-static clsplat_status check_tokens(clsplat *lib, const float *tokens, size_t count, size_t dim, size_t head) {
-    for (size_t i = 0; i < count * dim; ++i)
-        if (!isfinite(tokens[i]))
-            return log_error(lib, CLSPLAT_INVALID,
-                             "q or k holds %f in column %zu of head %zu; every number must be finite",
-                             (double)tokens[i], i % dim, head);
-    return CLSPLAT_OK;
-}
-
-static clsplat_status sample_head(const init_call *c, size_t head, size_t count, float *tokens,
-                                  double *centre) {
-    clsplat_status status = CLSPLAT_OK;
-    size_t dim = c->k.shape[3], all = tokens_per_head(c);
-    size_t *chosen = malloc(count * sizeof *chosen);
-    if (!chosen)
-        return log_error(c->device->lib, CLSPLAT_MEMORY, "no memory for a sample of %zu tokens", count);
-    random_state random = random_stream(c->init->seed, head);
-    random_sample(&random, all, count, chosen);
-    for (size_t i = 0; i < count; ++i)
-        load_token(c, head, chosen[i], tokens + i * dim);
-    TRY(check_tokens(c->device->lib, tokens, count, dim, head));
-    centre_tokens(tokens, count, dim, centre);
-fail:
-    free(chosen);
-    return status;
 }
 
 /* The level's variance within clusters, per dimension: what a splat of few tokens is drawn towards. */
@@ -179,12 +116,12 @@ static clsplat_status write_splat(const level_fit *f, size_t s) {
     return CLSPLAT_OK;
 }
 
+/* The means are where the method put them; moments moves them to the middle of their tokens. */
 static clsplat_status take_statistics(level_fit *f) {
     clsplat_status status = CLSPLAT_OK;
     cluster_set *set = f->set;
     size_t dim = set->fit.dim, square = f->splats * dim * dim;
     cl_mem covariance = NULL;
-    TRY(cluster_assign(set, f->splats));
     TRY(op_fit_get(&set->queue, set->fit.means, 0, f->splats * dim, f->means));
     TRY(op_fit_moments(&set->queue, &set->fit, f->splats));
     TRY(op_fit_get(&set->queue, set->fit.variance, 0, f->splats * dim, f->variance));
@@ -223,7 +160,7 @@ static clsplat_status fit_level(const init_call *c, cluster_set *set, size_t hea
         goto fail;
     }
     random_state random = random_stream(c->init->seed ^ 0x5eed, head * c->levels->levels + level);
-    TRY(seed_means(set, c->init, &random, splats));
+    TRY(seed_clusters(set, c->init, &random, splats));
     TRY(take_statistics(&f));
     for (size_t s = 0; s < splats; ++s)
         TRY(write_splat(&f, s));
@@ -236,20 +173,29 @@ fail:
     return status;
 }
 
+static size_t most_splats(const clsplat_hierarchy *levels) {
+    size_t most = 0;
+    for (size_t l = 0; l < levels->levels; ++l)
+        most = levels->counts[l] > most ? levels->counts[l] : most;
+    return most;
+}
+
 static clsplat_status fit_head(const init_call *c, size_t head, size_t count, float *tokens, double *centre) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_init *init = c->init;
+    clsplat *lib = c->device->lib;
+    size_t dim = c->out.shape.dim;
     cluster_set set = {0};
-    size_t most = 0;
-    for (size_t l = 0; l < c->levels->levels; ++l)
-        most = c->levels->counts[l] > most ? c->levels->counts[l] : most;
-    TRY(sample_head(c, head, count, tokens, centre));
-    TRY(cluster_create(c->device, tokens, count, c->k.shape[3], most, &set));
+    random_state random = random_stream(init->seed, head);
+    TRY(tokens_sample(lib, &c->source, head, &random, count, tokens));
+    centre_tokens(tokens, count, dim, centre);
+    TRY(cluster_create(c->device, tokens, count, dim, most_splats(c->levels), &set));
     for (size_t l = 0; l < c->levels->levels; ++l) {
         TRY(fit_level(c, &set, head, l, centre));
-        double done = ((double)head + (double)(l + 1) / (double)c->levels->levels) / (double)c->heads;
+        double done =
+            ((double)head + (double)(l + 1) / (double)c->levels->levels) / (double)c->out.shape.heads;
         if (init->progress && !init->progress(init->progress_user, done)) {
-            status = log_error(c->device->lib, CLSPLAT_CANCELLED, "stopped by the caller");
+            status = log_error(lib, CLSPLAT_CANCELLED, "stopped by the caller");
             goto fail;
         }
     }
@@ -260,8 +206,8 @@ fail:
 
 static clsplat_status fit_heads(const init_call *c) {
     clsplat_status status = CLSPLAT_OK;
-    size_t dim = c->k.shape[3], all = tokens_per_head(c),
-           count = all < c->init->sample ? all : c->init->sample;
+    size_t dim = c->out.shape.dim, all = tokens_count(&c->source);
+    size_t count = all < c->init->sample ? all : c->init->sample;
     float *tokens = NULL;
     double *centre = NULL;
     for (size_t l = 0; l < c->levels->levels; ++l)
@@ -275,7 +221,7 @@ static clsplat_status fit_heads(const init_call *c) {
         status = log_error(c->device->lib, CLSPLAT_MEMORY, "no memory for a sample of %zu tokens", count);
         goto fail;
     }
-    for (size_t h = 0; h < c->heads; ++h)
+    for (size_t h = 0; h < c->out.shape.heads; ++h)
         TRY(fit_head(c, h, count, tokens, centre));
 fail:
     free(centre);
@@ -283,27 +229,25 @@ fail:
     return status;
 }
 
-static clsplat_status check_init(clsplat *lib, const clsplat_init *init, const clsplat_tensor *q,
-                                 const clsplat_tensor *k) {
-    bool has_q = q->host || q->buffer;
-    if (!k->host || k->buffer || (has_q && (!q->host || q->buffer)))
-        return log_error(lib, CLSPLAT_INVALID,
-                         "q and k must be in host memory here: set `host` and nothing else");
-    for (int d = 0; d < 4; ++d)
-        if (k->shape[d] == 0 || (has_q && q->shape[d] == 0))
-            return log_error(lib, CLSPLAT_SHAPE, "q and k must have at least 1 in every dimension");
-    if (has_q && (q->shape[0] != k->shape[0] || q->shape[1] % k->shape[1] || q->shape[3] != k->shape[3]))
-        return log_error(
-            lib, CLSPLAT_SHAPE,
-            "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and a "
-            "multiple of its heads are needed",
-            q->shape[0], q->shape[1], q->shape[2], q->shape[3], k->shape[0], k->shape[1], k->shape[2],
-            k->shape[3]);
+static clsplat_status check_init(clsplat *lib, const clsplat_init *init, const clsplat_hierarchy *levels) {
     if (!(init->variance_scale > 0) || !isfinite(init->variance_scale))
         return log_error(lib, CLSPLAT_INVALID, "variance_scale is %g; it must be a finite number above 0",
                          (double)init->variance_scale);
     if (init->sample == 0)
         return log_error(lib, CLSPLAT_INVALID, "sample is 0; at least 1 token must be looked at");
+    if (levels->levels == 0)
+        return log_error(lib, CLSPLAT_INVALID, "the hierarchy has no levels; it needs at least 1");
+    for (size_t l = 0; l < levels->levels; ++l) {
+        const char *name = levels->names[l];
+        if (!name || !*name)
+            return log_error(lib, CLSPLAT_INVALID, "level %zu of the hierarchy has no name", l);
+        if (levels->counts[l] == 0)
+            return log_error(lib, CLSPLAT_INVALID, "level '%s' has 0 splats; it needs at least 1", name);
+        if (!(levels->weights[l] > 0) || !isfinite(levels->weights[l]))
+            return log_error(lib, CLSPLAT_INVALID,
+                             "level '%s' has weight %g; it must be a finite number above 0", name,
+                             levels->weights[l]);
+    }
     return CLSPLAT_OK;
 }
 
@@ -327,13 +271,14 @@ clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, cl
     clsplat_hierarchy usual = {0};
     clsplat_splats *set = NULL;
     *splats = NULL;
-    TRY(check_init(lib, &init, &q, &k));
-    if (!init.hierarchy)
+    if (!init.hierarchy) {
         TRY(clsplat_hierarchy_default(lib, &usual));
-    init_call c = {
-        .device = device, .init = &init, .levels = init.hierarchy ? init.hierarchy : &usual, .q = q, .k = k};
-    c.heads = init.shared ? 1 : q.host ? q.shape[1] : k.shape[1];
-    clsplat_splats_shape shape = {init.covariance, c.heads, 0, k.shape[3], c.levels->levels};
+        init.hierarchy = &usual;
+    }
+    init_call c = {.device = device, .init = &init, .levels = init.hierarchy};
+    TRY(check_init(lib, &init, c.levels));
+    TRY(tokens_open(lib, q, k, init.shared, &c.source));
+    clsplat_splats_shape shape = {init.covariance, tokens_heads(&c.source), 0, k.shape[3], c.levels->levels};
     for (size_t l = 0; l < c.levels->levels; ++l)
         shape.count += c.levels->counts[l];
     TRY(clsplat_splats_create(lib, shape, &set));

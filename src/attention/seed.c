@@ -6,9 +6,6 @@
 #include "attention/eigen.h"
 #include "runtime/buffer.h"
 
-/* The landmarks of spectral initialisation, and the neighbours that set a landmark's scale. */
-enum { LANDMARKS = 512, LANDMARK_LIMIT = 2048, SCALE_NEIGHBOURS = 10 };
-
 static clsplat_status no_memory(const cluster_set *set) {
     return log_error(set->queue.device->lib, CLSPLAT_MEMORY, "no memory to initialise %zu splats",
                      set->fit.splats);
@@ -19,8 +16,8 @@ static clsplat_status seed_random(cluster_set *set, random_state *random, size_t
     return cluster_take_picked(set, 0, splats);
 }
 
-static clsplat_status seed_kmeans(cluster_set *set, random_state *random, size_t fixed, size_t splats,
-                                  unsigned steps) {
+clsplat_status seed_kmeans(cluster_set *set, random_state *random, size_t fixed, size_t splats,
+                           unsigned steps) {
     clsplat_status status = CLSPLAT_OK;
     TRY(cluster_seed(set, random, fixed, splats));
     TRY(cluster_refine(set, fixed, splats, steps));
@@ -203,139 +200,8 @@ fail:
     return status;
 }
 
-static double squared_distance(const float *a, const float *b, size_t dim) {
-    double square = 0;
-    for (size_t d = 0; d < dim; ++d) {
-        double t = (double)a[d] - (double)b[d];
-        square += t * t;
-    }
-    return square;
-}
-
-/* The distance to the tenth nearest of n: a landmark's own scale. `row` holds squared distances. */
-static double local_scale(const double *row, size_t n, double *sorted) {
-    for (size_t i = 0; i < n; ++i)
-        sorted[i] = row[i];
-    qsort(sorted, n, sizeof *sorted, by_value);
-    return sqrt(sorted[n > SCALE_NEIGHBOURS ? SCALE_NEIGHBOURS : n - 1]);
-}
-
-/* D^−½ A D^−½ with A_ij = exp(−|x_i − x_j|² / (σ_i σ_j)), no token being its own neighbour.
- * Source: Zelnik-Manor and Perona 2004 for the local scales. */
-static void normalised_affinity(const float *landmarks, size_t n, size_t dim, double *a, double *scale,
-                                double *degree) {
-    for (size_t i = 0; i < n; ++i)
-        for (size_t j = 0; j < n; ++j)
-            a[i * n + j] = squared_distance(landmarks + i * dim, landmarks + j * dim, dim);
-    for (size_t i = 0; i < n; ++i)
-        scale[i] = local_scale(a + i * n, n, degree);
-    for (size_t i = 0; i < n; ++i) {
-        degree[i] = 0;
-        for (size_t j = 0; j < n; ++j) {
-            double width = scale[i] * scale[j], square = a[i * n + j];
-            a[i * n + j] = i == j ? 0 : width > 0 ? exp(-square / width) : square > 0 ? 0 : 1;
-            degree[i] += a[i * n + j];
-        }
-    }
-    for (size_t i = 0; i < n; ++i)
-        for (size_t j = 0; j < n; ++j)
-            a[i * n + j] /= sqrt(fmax(degree[i] * degree[j], 1e-300));
-}
-
-/* Landmark i's coordinates in the leading eigenvectors, scaled to length 1. */
-static void embed(const double *vectors, size_t n, size_t splats, float *rows) {
-    for (size_t i = 0; i < n; ++i) {
-        double square = 0;
-        for (size_t s = 0; s < splats; ++s)
-            square += vectors[s * n + i] * vectors[s * n + i];
-        for (size_t s = 0; s < splats; ++s)
-            rows[i * splats + s] = (float)(square > 0 ? vectors[s * n + i] / sqrt(square) : 0);
-    }
-}
-
-/* The means of the landmarks of each cluster; a cluster without any takes one of the landmarks. */
-static void landmark_means(const cluster_set *clusters, const float *landmarks, size_t dim, size_t splats,
-                           float *means) {
-    for (size_t s = 0; s < splats; ++s) {
-        uint32_t first = clusters->begin[s], last = clusters->begin[s + 1];
-        for (size_t d = 0; d < dim; ++d) {
-            double sum = 0;
-            for (uint32_t i = first; i < last; ++i)
-                sum += (double)landmarks[clusters->order[i] * dim + d];
-            means[s * dim + d] = first < last ? (float)(sum / (last - first)) : landmarks[s * dim + d];
-        }
-    }
-}
-
-/* What spectral initialisation computes with: n landmarks. */
-typedef struct spectrum {
-    size_t n;
-    size_t *chosen;
-    float *landmarks, *rows, *means;
-    double *affinity, *scale, *degree, *values, *vectors;
-} spectrum;
-
-static void spectrum_free(spectrum *s) {
-    free(s->chosen);
-    free(s->landmarks);
-    free(s->rows);
-    free(s->means);
-    free(s->affinity);
-    free(s->scale);
-    free(s->degree);
-    free(s->values);
-    free(s->vectors);
-}
-
-static bool spectrum_allocate(spectrum *s, size_t n, size_t dim, size_t splats) {
-    *s = (spectrum){.n = n,
-                    .chosen = malloc(n * sizeof *s->chosen),
-                    .landmarks = malloc(n * dim * sizeof *s->landmarks),
-                    .rows = malloc(n * splats * sizeof *s->rows),
-                    .means = malloc(splats * dim * sizeof *s->means),
-                    .affinity = malloc(n * n * sizeof *s->affinity),
-                    .scale = malloc(n * sizeof *s->scale),
-                    .degree = malloc(n * sizeof *s->degree),
-                    .values = malloc(splats * sizeof *s->values),
-                    .vectors = malloc(splats * n * sizeof *s->vectors)};
-    return s->chosen && s->landmarks && s->rows && s->means && s->affinity && s->scale && s->degree &&
-           s->values && s->vectors;
-}
-
-static clsplat_status seed_spectral(cluster_set *set, random_state *random, size_t splats, unsigned steps) {
-    clsplat_status status = CLSPLAT_OK;
-    size_t dim = set->fit.dim, wanted = 2 * splats > LANDMARKS ? 2 * splats : LANDMARKS;
-    size_t n = wanted > LANDMARK_LIMIT ? LANDMARK_LIMIT : wanted;
-    spectrum s = {0};
-    cluster_set embedded = {0};
-    n = n < set->fit.count ? n : set->fit.count;
-    if (splats > n)
-        return log_error(
-            set->queue.device->lib, CLSPLAT_INVALID,
-            "spectral initialisation makes at most %zu splats a level here, not %zu; choose k-means", n,
-            splats);
-    if (!spectrum_allocate(&s, n, dim, splats)) {
-        status = no_memory(set);
-        goto fail;
-    }
-    random_sample(random, set->fit.count, n, s.chosen);
-    for (size_t i = 0; i < n * dim; ++i)
-        s.landmarks[i] = set->tokens[s.chosen[i / dim] * dim + i % dim];
-    normalised_affinity(s.landmarks, n, dim, s.affinity, s.scale, s.degree);
-    TRY(eigen_largest(set->queue.device->lib, s.affinity, n, splats, s.values, s.vectors));
-    embed(s.vectors, n, splats, s.rows);
-    TRY(cluster_create(set->queue.device, s.rows, n, splats, splats, &embedded));
-    TRY(seed_kmeans(&embedded, random, 0, splats, steps));
-    TRY(cluster_assign(&embedded, splats));
-    landmark_means(&embedded, s.landmarks, dim, splats, s.means);
-    TRY(op_fit_put(&set->queue, set->fit.means, 0, splats * dim, s.means));
-fail:
-    cluster_release(&embedded);
-    spectrum_free(&s);
-    return status;
-}
-
-clsplat_status seed_means(cluster_set *set, const clsplat_init *init, random_state *random, size_t splats) {
+static clsplat_status place_means(cluster_set *set, const clsplat_init *init, random_state *random,
+                                  size_t splats) {
     switch (init->method) {
     case CLSPLAT_INIT_RANDOM:
         return seed_random(set, random, splats);
@@ -343,11 +209,22 @@ clsplat_status seed_means(cluster_set *set, const clsplat_init *init, random_sta
         return seed_kmeans(set, random, 0, splats, init->lloyd_steps);
     case CLSPLAT_INIT_PCA:
         return seed_pca(set, splats);
-    case CLSPLAT_INIT_SPECTRAL:
-        return seed_spectral(set, random, splats, init->lloyd_steps);
     case CLSPLAT_INIT_TOKEN_AWARE:
         return seed_token_aware(set, random, splats, init->lloyd_steps);
+    case CLSPLAT_INIT_SPECTRAL: /* has clusters of its own shape: seed_spectral */
+        break;
     }
     return log_error(set->queue.device->lib, CLSPLAT_INVALID, "there is no initialisation method %d",
                      (int)init->method);
+}
+
+clsplat_status seed_clusters(cluster_set *set, const clsplat_init *init, random_state *random,
+                             size_t splats) {
+    clsplat_status status = CLSPLAT_OK;
+    if (init->method == CLSPLAT_INIT_SPECTRAL)
+        return seed_spectral(set, random, splats, init->lloyd_steps);
+    TRY(place_means(set, init, random, splats));
+    TRY(cluster_assign(set, splats));
+fail:
+    return status;
 }

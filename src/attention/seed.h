@@ -1,4 +1,4 @@
-/* The first means of a level, by each method of clsplat_init. */
+/* The first clusters of a level, by each method of clsplat_init. */
 #ifndef CLSPLAT_ATTENTION_SEED_H
 #define CLSPLAT_ATTENTION_SEED_H
 
@@ -6,8 +6,16 @@
 
 #include "attention/cluster.h"
 
-/* Leaves `splats` means in set->fit.means, after the Lloyd steps that the method wants.
- * Returns: UNSUPPORTED without LAPACKE, INVALID if the method cannot make so many, MEMORY, OPENCL. */
-clsplat_status seed_means(cluster_set *set, const clsplat_init *init, random_state *random, size_t splats);
+/* Leaves `splats` means in set->fit.means, after the Lloyd steps that the method wants, and the tokens
+ * grouped by them. Returns: UNSUPPORTED without LAPACKE, INVALID if the method cannot make so many, MEMORY,
+ * OPENCL. */
+clsplat_status seed_clusters(cluster_set *set, const clsplat_init *init, random_state *random, size_t splats);
+
+/* k-means++ and Lloyd steps; the first `fixed` means are there and stay. */
+clsplat_status seed_kmeans(cluster_set *set, random_state *random, size_t fixed, size_t splats,
+                           unsigned steps);
+
+/* Clusters of the affinity graph of a sample of landmarks; every token is with its nearest landmark. */
+clsplat_status seed_spectral(cluster_set *set, random_state *random, size_t splats, unsigned steps);
 
 #endif

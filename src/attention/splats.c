@@ -30,9 +30,9 @@ static clsplat_status check_shape(clsplat *lib, const clsplat_splats_shape *s) {
             "a splat set has %zu heads, %zu splats, %zu dimensions and %zu levels; each is at least 1",
             s->heads, s->count, s->dim, s->levels);
     if (s->count > INT32_MAX || s->dim > INT32_MAX || s->levels > INT32_MAX ||
-        __builtin_mul_overflow(s->heads * 8, s->count, &elements) ||
+        __builtin_mul_overflow(s->heads, s->count, &elements) ||
         __builtin_mul_overflow(elements, splats_covariance_size(s), &elements) ||
-        __builtin_mul_overflow(elements, s->dim, &elements))
+        __builtin_mul_overflow(elements, s->dim * sizeof(float), &elements))
         return log_error(lib, CLSPLAT_INVALID, "%zu splats of %zu dimensions for %zu heads are too many",
                          s->count, s->dim, s->heads);
     return CLSPLAT_OK;
@@ -127,46 +127,47 @@ clsplat_status clsplat_splats_set_level_name(clsplat_splats *splats, size_t leve
     return CLSPLAT_OK;
 }
 
-static clsplat_status check_finite(clsplat *lib, const char *name, const float *values, size_t count) {
-    for (size_t i = 0; i < count; ++i)
-        if (!isfinite(values[i]))
-            return log_error(lib, CLSPLAT_INVALID, "%s holds %f at element %zu; every value must be finite",
-                             name, (double)values[i], i);
+/* An array of parameters: rows of `columns` numbers, of which the first row % triangle + 1 count; all of them
+ * if triangle is 0. Above the diagonal of the factors anything may stand. */
+typedef struct numbers {
+    const char *name;
+    const float *values;
+    size_t rows, columns, triangle;
+} numbers;
+
+static clsplat_status check_finite(clsplat *lib, const numbers *n, clsplat_status bad, const char *where) {
+    for (size_t row = 0; n->values && row < n->rows; ++row)
+        for (size_t c = 0; c < (n->triangle ? row % n->triangle + 1 : n->columns); ++c)
+            if (!isfinite(n->values[row * n->columns + c]))
+                return log_error(lib, bad, "%s%s holds %f at element %zu; every value must be finite", where,
+                                 n->name, (double)n->values[row * n->columns + c], row * n->columns + c);
     return CLSPLAT_OK;
 }
 
-/* Above the diagonal of the factors anything may stand. */
-static clsplat_status check_factors(clsplat *lib, const float *chol, size_t count, size_t dim) {
-    clsplat_status status = CLSPLAT_OK;
-    for (size_t row = 0; row < count * dim; ++row)
-        TRY(check_finite(lib, "precision_chol", chol + row * dim, row % dim + 1));
-fail:
-    return status;
-}
-
-clsplat_status splats_check(const clsplat_splats *splats) {
+clsplat_status splats_check(const clsplat_splats *splats, clsplat_status bad, const char *where) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_splats_parameters *p = &splats->parameters;
-    clsplat *lib = splats->lib;
-    size_t count = p->shape.heads * p->shape.count;
-    TRY(check_finite(lib, "mean", p->mean, count * p->shape.dim));
-    if (p->log_var)
-        TRY(check_finite(lib, "log_var", p->log_var, count * splats_covariance_size(&p->shape)));
-    else
-        TRY(check_factors(lib, p->precision_chol, count, p->shape.dim));
-    TRY(check_finite(lib, "log_amplitude", p->log_amplitude, count));
-    TRY(check_finite(lib, "log_temperature", p->log_temperature, count));
-    TRY(check_finite(lib, "level_log_weight", p->level_log_weight, p->shape.levels));
+    size_t count = p->shape.heads * p->shape.count, dim = p->shape.dim;
+    const numbers all[] = {
+        {"mean", p->mean, count, dim, 0},
+        {"log_var", p->log_var, count, splats_covariance_size(&p->shape), 0},
+        {"precision_chol", p->precision_chol, count * dim, dim, dim},
+        {"log_amplitude", p->log_amplitude, count, 1, 0},
+        {"log_temperature", p->log_temperature, count, 1, 0},
+        {"level_log_weight", p->level_log_weight, p->shape.levels, 1, 0},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        TRY(check_finite(splats->lib, &all[i], bad, where));
     for (size_t s = 0; s < p->shape.count; ++s)
         if (p->level[s] < 0 || (size_t)p->level[s] >= p->shape.levels)
-            return log_error(lib, CLSPLAT_INVALID,
-                             "level holds %" PRId32 " at element %zu; there are levels 0 to %zu", p->level[s],
-                             s, p->shape.levels - 1);
+            return log_error(splats->lib, bad,
+                             "%slevel holds %" PRId32 " at element %zu; there are levels 0 to %zu", where,
+                             p->level[s], s, p->shape.levels - 1);
 fail:
     return status;
 }
 
 clsplat_status clsplat_splats_changed(clsplat_splats *splats) {
     ++splats->version;
-    return splats_check(splats);
+    return splats_check(splats, CLSPLAT_INVALID, "");
 }

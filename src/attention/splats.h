@@ -24,8 +24,9 @@ struct clsplat_splats {
 /* Numbers per splat: of log_var, or of precision_chol for a full covariance. */
 size_t splats_covariance_size(const clsplat_splats_shape *shape);
 
-/* Returns: INVALID, naming the first tensor and element that is not finite or out of range. */
-clsplat_status splats_check(const clsplat_splats *splats);
+/* Returns: `bad`, naming the first tensor and element that is not finite or out of range, with `where` in
+ * front: "" for parameters in memory, the file otherwise. */
+clsplat_status splats_check(const clsplat_splats *splats, clsplat_status bad, const char *where);
 
 /* The set on the device: uploaded on first use there and after a change, otherwise as it is. Ownership: the
  * set's. Blocks: while it uploads. */

@@ -17,8 +17,8 @@ static clsplat_status need(clsplat *lib, const safetensors *f, const char *name,
     if (!e)
         return log_error(lib, CLSPLAT_FORMAT, "%s: has no tensor '%s'", path, name);
     if (strcmp(e->dtype, dtype) != 0)
-        return log_error(lib, CLSPLAT_FORMAT, "%s: tensor '%s' is %s; it must be %s", path, name, e->dtype,
-                         dtype);
+        return log_error(lib, CLSPLAT_FORMAT, "%s: tensor '%s' is %s; it must be %s", path, name,
+                         text_show(e->dtype).bytes, dtype);
     if (e->rank != rank)
         return log_error(lib, CLSPLAT_FORMAT, "%s: tensor '%s' has %zu dimensions; it must have %zu", path,
                          name, e->rank, rank);
@@ -94,9 +94,8 @@ fail:
 static clsplat_status check_version(clsplat *lib, const safetensors *f) {
     const char *version = safetensors_metadata(f, "format_version");
     if (version && strtol(version, NULL, 10) > FORMAT_VERSION)
-        return log_error(lib, CLSPLAT_UNSUPPORTED,
-                         "%s: has format version %.20s; this library reads up to %d", safetensors_path(f),
-                         version, FORMAT_VERSION);
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s: has format version %s; this library reads up to %d",
+                         safetensors_path(f), text_show(version).bytes, FORMAT_VERSION);
     return CLSPLAT_OK;
 }
 
@@ -118,6 +117,7 @@ static clsplat_status read_contents(clsplat *lib, const safetensors *f, const co
                                     clsplat_splats *set) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_splats_parameters *p = &set->parameters;
+    text where = {0};
     TRY(safetensors_read(lib, f, c->mean, p->mean));
     if (c->log_var)
         TRY(safetensors_read(lib, f, c->log_var, p->log_var));
@@ -128,13 +128,14 @@ static clsplat_status read_contents(clsplat *lib, const safetensors *f, const co
     TRY(safetensors_read(lib, f, c->level, p->level));
     TRY(safetensors_read(lib, f, c->level_weight, p->level_log_weight));
     TRY(read_names(f, set));
-    status = splats_check(set);
-    if (status != CLSPLAT_OK) {
-        char *problem = text_copy(clsplat_last_error(lib));
-        log_error(lib, status, "%s: tensor %s", safetensors_path(f), problem ? problem : "holds a bad value");
-        free(problem);
+    text_add(&where, "%s: tensor ", safetensors_path(f));
+    if (!text_ok(&where)) {
+        status = log_error(lib, CLSPLAT_MEMORY, "no memory to check %s", safetensors_path(f));
+        goto fail;
     }
+    TRY(splats_check(set, CLSPLAT_FORMAT, where.data));
 fail:
+    text_free(&where);
     return status;
 }
 
@@ -175,7 +176,7 @@ clsplat_status clsplat_splats_save(clsplat_splats *splats, const char *path) {
         {"level", "I32", 1, {count}, p->level},
         {"level_log_weight", "F32", 1, {levels}, p->level_log_weight},
     };
-    clsplat_status status = splats_check(splats);
+    clsplat_status status = splats_check(splats, CLSPLAT_INVALID, "");
     size_t pairs = 2 + (size_t)levels;
     const char *(*metadata)[2] = calloc(pairs, sizeof *metadata);
     text *keys = calloc((size_t)levels, sizeof *keys);

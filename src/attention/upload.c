@@ -141,7 +141,6 @@ static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, con
     const clsplat_splats_shape *s = &splats->parameters.shape;
     op_splats *ready = &splats->upload.ready;
     part parts[PARTS];
-    queue q;
     *ready = (op_splats){.covariance = s->covariance,
                          .heads = s->heads,
                          .count = s->count,
@@ -149,16 +148,8 @@ static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, con
                          .levels = s->levels,
                          .spread = p->spread};
     list_parts(ready, &splats->parameters, p, parts);
-    queue_begin(device, 0, NULL, &q);
-    for (size_t i = 0; i < PARTS; ++i) {
-        TRY(buffer_create(device, parts[i].bytes, parts[i].mem));
-        TRY(queue_upload(&q, (queue_copy){.mem = *parts[i].mem,
-                                          .mem_pitch = parts[i].bytes,
-                                          .host = (void *)parts[i].host,
-                                          .host_pitch = parts[i].bytes,
-                                          .row = parts[i].bytes,
-                                          .rows = 1}));
-    }
+    for (size_t i = 0; i < PARTS; ++i)
+        TRY(buffer_create_from(device, parts[i].bytes, parts[i].host, parts[i].mem));
     splats->upload.device = device->serial;
     splats->upload.version = splats->version;
 fail:
@@ -171,7 +162,7 @@ clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, con
     *ready = &splats->upload.ready;
     if (splats->upload.device == device->serial && splats->upload.version == splats->version)
         return CLSPLAT_OK;
-    TRY(splats_check(splats));
+    TRY(splats_check(splats, CLSPLAT_INVALID, ""));
     splats_upload_release(splats, splats->upload.device == device->serial ? device : NULL);
     if (!prepared_allocate(&p, &splats->parameters.shape)) {
         status = log_error(device->lib, CLSPLAT_MEMORY, "no memory to upload %zu splats",

@@ -23,7 +23,8 @@ char *text_copy(const char *s);
 bool text_contains(const char *whole, const char *part);
 
 /* Words out of a file, fit for one line of a message: control characters and what is not ASCII become \xNN,
- * and what is too long ends in "...". Used as text_show(name).bytes within one expression. */
+ * and what is cut after 100 characters or more ends in "...". Used as text_show(name).bytes within one
+ * expression. */
 typedef struct text_shown {
     char bytes[128];
 } text_shown;

@@ -25,7 +25,7 @@ typedef struct cli {
 } cli;
 
 typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
-cli_command cmd_attend, cmd_compare, cmd_devices, cmd_init;
+cli_command cmd_attend, cmd_bench, cmd_compare, cmd_devices, cmd_init;
 
 typedef struct cli_syntax {
     const char *summary;        /* above the options in --help */

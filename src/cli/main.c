@@ -14,6 +14,7 @@ typedef struct subcommand {
 
 static const subcommand subcommands[] = {
     {"attend", cmd_attend, "attention of the queries, keys and values in a tensor file"},
+    {"bench", cmd_bench, "how fast attention runs here, variant by variant"},
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
@@ -50,7 +51,7 @@ static int unknown(const char *name) {
     if (difference(name, nearest->name) <= 2)
         fprintf(stderr, "; did you mean `%s`?\n", nearest->name);
     else
-        fprintf(stderr, "; there are attend, compare, devices and init\n");
+        fprintf(stderr, "; there are attend, bench, compare, devices and init\n");
     return MISUSED;
 }
 

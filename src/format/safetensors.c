@@ -11,7 +11,11 @@
 #include "base/file.h"
 #include "base/text.h"
 
-enum { HEADER_LIMIT = 100 * 1000 * 1000, PREFIX = 8 }; /* bytes; the limit is the format's own */
+enum {
+    HEADER_LIMIT = 100 * 1000 * 1000, /* bytes, the format's own */
+    VALUE_LIMIT = 1 << 21,            /* numbers, names, lists: some 200,000 tensors */
+    PREFIX = 8                        /* bytes of the header's length */
+};
 
 struct safetensors {
     file_reader file;
@@ -193,20 +197,20 @@ fail:
     return status;
 }
 
-/* The last key of the outermost object before `end`: names the tensor of a syntax error there. NULL if there
- * is none. Writes: a NUL behind the key. */
-static const char *last_key(char *json, size_t end) {
+/* The last key of the outermost object that begins before `end`: names the tensor of a syntax error there.
+ * NULL if there is none. Writes: a NUL behind the key. */
+static const char *last_key(char *json, size_t length, size_t end) {
     size_t depth = 0, key = 0, key_end = 0;
     bool value_next = false;
     for (size_t i = 0; i < end; ++i) {
         char c = json[i];
         if (c == '"') {
             size_t begin = ++i;
-            while (i < end && json[i] != '"')
+            while (i < length && json[i] != '"')
                 i += json[i] == '\\' ? 2 : 1;
             if (depth == 1 && !value_next) {
                 key = begin;
-                key_end = i < end ? i : end;
+                key_end = i < length ? i : length;
             }
         } else if (c == '{' || c == '[') {
             ++depth;
@@ -220,19 +224,30 @@ static const char *last_key(char *json, size_t end) {
     return key ? json + key : NULL;
 }
 
+/* Whether the text has so few values that their tree, 150 bytes each at most, is soon made. */
+static bool is_modest(const char *json, size_t length) {
+    size_t values = 0;
+    for (size_t i = 0; i < length; ++i)
+        values += json[i] == ',' || json[i] == '[' || json[i] == '{';
+    return values <= VALUE_LIMIT;
+}
+
 /* Jansson bounds the nesting itself. */
 static clsplat_status parse_json(clsplat *lib, safetensors *f, char *json, size_t length) {
     json_error_t error;
     if (length == 0 || json[0] != '{')
         return damaged(lib, f, NULL, "its header does not begin with '{'; it is no safetensors file");
+    if (!is_modest(json, length))
+        return damaged(lib, f, NULL, "its header has more than %d values, more than any real file",
+                       VALUE_LIMIT);
     f->header = json_loadb(json, length, JSON_REJECT_DUPLICATES, &error);
     if (f->header)
         return CLSPLAT_OK;
     if (json_error_code(&error) == json_error_out_of_memory)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its header", f->file.path);
     size_t position = error.position < 0 || (size_t)error.position > length ? length : (size_t)error.position;
-    return damaged(lib, f, last_key(json, position), "the header cannot be read as JSON: %s (byte %zu)",
-                   text_show(error.text).bytes, position);
+    return damaged(lib, f, last_key(json, length, position),
+                   "the header cannot be read as JSON: %s (byte %zu)", text_show(error.text).bytes, position);
 }
 
 static clsplat_status read_header(clsplat *lib, safetensors *f) {

@@ -135,6 +135,11 @@ clsplat_status op_fit_covariance(queue *q, const op_fit *fit, size_t splats, cl_
     size_t group;
     launch l;
     double tokens = (double)fit->count * (double)fit->dim;
+    if ((double)splats * (double)fit->dim * (double)fit->dim > INT32_MAX)
+        return log_error(q->device->lib, CLSPLAT_INVALID,
+                         "%zu full covariances of %zu dimensions are too many for one level; take fewer, or "
+                         "diagonal ones",
+                         splats, fit->dim);
     TRY(begin_launch(q, fit, "fit_covariance", &group, &l));
     launch_mem(&l, fit->tokens);
     launch_mem(&l, fit->order);

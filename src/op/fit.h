@@ -27,7 +27,8 @@ clsplat_status op_fit_nearest(queue *q, const op_fit *fit, size_t splats);
 clsplat_status op_fit_closer(queue *q, const op_fit *fit, size_t splat, bool first);
 /* means and variance of the first `splats` clusters from order and begin. */
 clsplat_status op_fit_moments(queue *q, const op_fit *fit, size_t splats);
-/* The covariance of each cluster around its mean, [splats,dim,dim]. */
+/* The covariance of each cluster around its mean, [splats,dim,dim].
+ * Returns: INVALID if that is too large for 32-bit indices. */
 clsplat_status op_fit_covariance(queue *q, const op_fit *fit, size_t splats, cl_mem covariance);
 
 /* Between one of the buffers and host memory, `count` 4-byte elements from element `first`. Both block. */

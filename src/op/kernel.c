@@ -1,20 +1,65 @@
 #include "op/kernel.h"
 
+#include <stdio.h>
+
 static const char *const dtype_names[] = {
     [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16"};
 
-void options_begin(kernel_options *o, const clsplat_device *device) {
+static void options_group(kernel_options *o, const clsplat_device *device, uint32_t group, uint32_t width) {
     const clsplat_limits *limits = &device->info.limits;
-    *o = (kernel_options){.group = limits->max_work_group < 64 ? limits->max_work_group : 64};
+    uint32_t most = limits->max_work_group < 64 ? limits->max_work_group : 64;
+    uint32_t widest = limits->vector_width_float >= 16 ? 16 : limits->vector_width_float >= 8 ? 8 : 4;
+    *o = (kernel_options){.group = group ? group : most};
     options_number(o, "WG", o->group);
-    options_number(o, "W", limits->vector_width_float >= 16 ? 16 : limits->vector_width_float >= 8 ? 8 : 4);
+    options_number(o, "W", width ? width : widest);
 }
 
-size_t options_wide(kernel_options *o, size_t rows) {
-    size_t tile = rows >= 256 ? 128 : rows > 32 ? 64 : 32;
+void options_begin(kernel_options *o, const clsplat_device *device) {
+    options_group(o, device, 0, 0);
+}
+
+static bool plain_allows(const clsplat_limits *limits, const tune_point *point) {
+    return point->value[0] <= limits->max_work_group && point->value[0] <= limits->max_work_item_sizes[0];
+}
+
+const tune_space plain_space = {2, {{"WG", {0, 16, 32, 128, 256}}, {"W", {0, 4, 8, 16}}}, plain_allows};
+
+void options_plain(kernel_options *o, const queue *q) {
+    options_group(o, q->device, tuned_value(q, &plain_space, 0), tuned_value(q, &plain_space, 1));
+}
+
+/* Register tiles of fewer than 4 vectors leave multiply-adds idle; more than 24 do not fit 32 registers. */
+static bool wide_allows(const clsplat_limits *limits, const tune_point *point) {
+    uint32_t vectors = point->value[1] * point->value[2];
+    (void)limits;
+    return vectors >= 4 && vectors <= 24;
+}
+
+const tune_space wide_space = {
+    3, {{"TILE", {0, 32, 64, 128, 256}}, {"RT", {4, 2, 6, 8}}, {"LANES", {4, 2, 3, 6, 8}}}, wide_allows};
+
+size_t options_wide(kernel_options *o, const queue *q, size_t rows) {
+    size_t tile = tuned_value(q, &wide_space, 0), high = tuned_value(q, &wide_space, 1);
+    if (tile == 0)
+        tile = rows >= 256 ? 128 : rows > 32 ? 64 : 32;
+    while (tile > 32 && tile / 2 >= rows)
+        tile /= 2;
+    tile -= tile % high;
     *o = (kernel_options){.group = 1};
     options_number(o, "TILE", tile);
+    options_number(o, "RT", high);
+    options_number(o, "LANES", tuned_value(q, &wide_space, 2));
     return tile;
+}
+
+uint32_t tuned_value(const queue *q, const tune_space *space, size_t parameter) {
+    return q->tuned ? q->tuned[parameter] : space->parameters[parameter].values[0];
+}
+
+void options_tuned(kernel_options *o, const queue *q, const tune_space *space) {
+    for (size_t p = 0; p < space->count; ++p)
+        if (tuned_value(q, space, p))
+            options_number(o, space->parameters[p].name, tuned_value(q, space, p));
 }
 
 void options_number(kernel_options *o, const char *name, size_t value) {
@@ -80,6 +125,17 @@ bool limits_are_wide(const clsplat_limits *limits) {
 
 bool splats_are_centred(const op_splats *splats) {
     return splats->covariance != CLSPLAT_FULL && splats->dim % 16 == 0 && splats->spread <= SPREAD_LIMIT;
+}
+
+void shape_words(tune_shape *shape, clsplat_dtype type, const char *form) {
+    snprintf(shape->type, sizeof shape->type, "%s", dtype_names[type]);
+    snprintf(shape->form, sizeof shape->form, "%s", form);
+}
+
+const char *splats_form(const op_splats *splats) {
+    static const char *const names[] = {
+        [CLSPLAT_ISOTROPIC] = "isotropic", [CLSPLAT_DIAGONAL] = "diagonal", [CLSPLAT_FULL] = "full"};
+    return names[splats->covariance];
 }
 
 double splat_flops(const op_splats *splats) {

@@ -4,7 +4,9 @@
 
 #include "base/text.h"
 #include "op/op.h"
+#include "op/variant.h"
 #include "runtime/program.h"
+#include "tune/space.h"
 
 /* The build options of one kernel: " -DNAME=value" each. */
 typedef struct kernel_options {
@@ -15,9 +17,17 @@ typedef struct kernel_options {
 
 /* WG (64, or what the device allows), W (the device's vector width), and INDEX once all tensors are known. */
 void options_begin(kernel_options *o, const clsplat_device *device);
-/* The same for a variant in register tiles (cl/wide.clh), whose work-groups are single work-items. Returns
- * the rows per work-item, TILE: fewer where there are few rows in all. */
-size_t options_wide(kernel_options *o, size_t rows);
+/* The same with WG and W as they are tuned: plain_space. */
+extern const tune_space plain_space;
+void options_plain(kernel_options *o, const queue *q);
+/* The same for a variant in register tiles (cl/wide.clh), whose work-groups are single work-items:
+ * wide_space. Returns the rows per work-item, TILE: fewer where there are few rows in all. */
+extern const tune_space wide_space;
+size_t options_wide(kernel_options *o, const queue *q, size_t rows);
+/* The value of a parameter for the launch at hand. */
+uint32_t tuned_value(const queue *q, const tune_space *space, size_t parameter);
+/* A definition for each parameter that is not left to the shape. */
+void options_tuned(kernel_options *o, const queue *q, const tune_space *space);
 void options_number(kernel_options *o, const char *name, size_t value);
 /* NAME_TYPE, and widens INDEX if the tensor reaches beyond 32 bits. */
 void options_tensor(kernel_options *o, const char *name, const op_tensor *tensor);
@@ -41,6 +51,10 @@ bool limits_are_wide(const clsplat_limits *limits);
  * ulp of 1. */
 #define SPREAD_LIMIT 16.0
 bool splats_are_centred(const op_splats *splats);
+
+/* The words of a tune_shape. */
+void shape_words(tune_shape *shape, clsplat_dtype type, const char *form);
+const char *splats_form(const op_splats *splats);
 
 /* Multiply-adds of one φ, counted as two flops each. */
 double splat_flops(const op_splats *splats);

@@ -126,4 +126,11 @@ typedef struct op_read_args {
 } op_read_args;
 clsplat_status op_read(queue *q, const op_read_args *args);
 
+/* C = A Bᵀ, as projections need it. Shapes: a [B,H,M,K], b [B,H,N,K], c [B,H,M,N]; a batch or head stride of
+ * 0 repeats a matrix. Sums are float32 whatever the storage types. */
+typedef struct op_gemm_args {
+    op_tensor a, b, c;
+} op_gemm_args;
+clsplat_status op_gemm(queue *q, const op_gemm_args *args);
+
 #endif

@@ -73,7 +73,7 @@ fail:
 
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
-    options_begin(&o, q->device);
+    options_plain(&o, q);
     return run(q, args, &o, "read.cl", "gaussian_read", ((const op_read_args *)args)->q.shape[2]);
 }
 
@@ -86,9 +86,12 @@ static bool wide_fits(const clsplat_limits *limits, const void *args) {
 static clsplat_status wide_run(queue *q, const void *args) {
     const op_read_args *a = args;
     kernel_options o;
-    size_t tile = options_wide(&o, a->q.shape[2]);
+    size_t tile = options_wide(&o, q, a->q.shape[2]);
     return run(q, a, &o, "read_wide.cl", "read_wide", (a->q.shape[2] + tile - 1) / tile);
 }
+
+/* TILE is the chunk, which RT must divide and a block of keys must hold. */
+static const tune_space causal_space = {2, {{"RT", {4, 2, 8}}, {"LANES", {4, 2, 3, 6, 8}}}, NULL};
 
 static bool causal_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_read_args *a = args;
@@ -102,17 +105,30 @@ static clsplat_status causal_wide_run(queue *q, const void *args) {
     int64_t chunk = (int64_t)a->chunk, first = a->diagonal, last = first + (int64_t)a->q.shape[2] - 1;
     int64_t before = first < 0 ? (chunk - 1 - first) / chunk * chunk : 0; /* makes both positive */
     kernel_options o = {.group = 1};
+    options_tuned(&o, q, &causal_space);
     options_number(&o, "SPLATS", a->splats->count);
     return run(q, a, &o, "read_causal_wide.cl", "read_causal_wide",
                (size_t)((last + before) / chunk - (first + before) / chunk + 1));
 }
 
+static void read_shape(const void *args, tune_shape *shape) {
+    const op_read_args *a = args;
+    *shape = (tune_shape){.heads = a->q.shape[0] * a->q.shape[1],
+                          .rows = a->q.shape[2],
+                          .sources = a->splats->count,
+                          .dim = a->q.shape[3],
+                          .value_dim = a->out.shape[3]};
+    shape_words(shape, a->q.dtype, a->causal ? "causal" : splats_form(a->splats));
+}
+
 static const op_variant variants[] = {
-    {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run},
-    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
-    {"causal-wide", "relative error of out below 1e-5 in float32", causal_wide_fits, causal_wide_run},
+    {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run, "read.cl", &plain_space},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
+     "read_wide.cl", &wide_space},
+    {"causal-wide", "relative error of out below 1e-5 in float32", causal_wide_fits, causal_wide_run,
+     "read_causal_wide.cl", &causal_space},
 };
-const op_family op_read_family = {"read", variants, sizeof variants / sizeof *variants};
+const op_family op_read_family = {"read", variants, sizeof variants / sizeof *variants, read_shape};
 
 clsplat_status op_read(queue *q, const op_read_args *args) {
     return op_dispatch(q, &op_read_family, args);

@@ -28,7 +28,7 @@ fail:
 static clsplat_status plain_run(queue *q, const void *args) {
     const op_respond_args *a = args;
     kernel_options o;
-    options_begin(&o, q->device);
+    options_plain(&o, q);
     return run(q, a, &o, "respond.cl", "respond_rows",
                grid_of(a->splats->count, a->x.shape[2], a->x.shape[0] * a->heads, o.group));
 }
@@ -41,16 +41,26 @@ static bool wide_fits(const clsplat_limits *limits, const void *args) {
 static clsplat_status wide_run(queue *q, const void *args) {
     const op_respond_args *a = args;
     kernel_options o;
-    size_t rows = a->x.shape[2], tile = options_wide(&o, rows);
+    size_t rows = a->x.shape[2], tile = options_wide(&o, q, rows);
     return run(q, a, &o, "respond_wide.cl", "respond_wide",
                grid_of((rows + tile - 1) / tile, 1, a->x.shape[0] * a->heads, 1));
 }
 
+static void respond_shape(const void *args, tune_shape *shape) {
+    const op_respond_args *a = args;
+    *shape = (tune_shape){.heads = a->x.shape[0] * a->heads,
+                          .rows = a->x.shape[2],
+                          .sources = a->splats->count,
+                          .dim = a->x.shape[3]};
+    shape_words(shape, a->x.dtype, splats_form(a->splats));
+}
+
 static const op_variant variants[] = {
-    {"plain", "relative error of φ of a few ulp", op_fits_all, plain_run},
-    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
+    {"plain", "relative error of φ of a few ulp", op_fits_all, plain_run, "respond.cl", &plain_space},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
+     "respond_wide.cl", &wide_space},
 };
-const op_family op_respond_family = {"respond", variants, sizeof variants / sizeof *variants};
+const op_family op_respond_family = {"respond", variants, sizeof variants / sizeof *variants, respond_shape};
 
 clsplat_status op_respond(queue *q, const op_respond_args *args) {
     return op_dispatch(q, &op_respond_family, args);

@@ -32,9 +32,10 @@ fail:
 }
 
 static const op_variant variants[] = {
-    {"plain", "segments merged one after the other, in their order", op_fits_all, plain_run},
+    {"plain", "segments merged one after the other, in their order", op_fits_all, plain_run, "scan.cl",
+     &tune_nothing},
 };
-const op_family op_scan_family = {"scan", variants, sizeof variants / sizeof *variants};
+const op_family op_scan_family = {"scan", variants, sizeof variants / sizeof *variants, NULL};
 
 clsplat_status op_scan(queue *q, const op_scan_args *args) {
     return op_dispatch(q, &op_scan_family, args);

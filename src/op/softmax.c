@@ -1,3 +1,5 @@
+#include "op/softmax.h"
+
 #include "op/families.h"
 #include "op/kernel.h"
 
@@ -13,7 +15,7 @@ static double visible_pairs(double queries, double keys, double diagonal) {
     return full * keys + (end - begin + 1) * (begin + end) / 2;
 }
 
-static work softmax_work(const op_softmax_args *a) {
+work softmax_work(const op_softmax_args *a) {
     double pairs = (double)a->q.shape[0] * (double)a->q.shape[1] *
                    visible_pairs((double)a->q.shape[2], (double)a->k.shape[2], a->diagonal);
     return (work){
@@ -63,7 +65,7 @@ fail:
 
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
-    options_begin(&o, q->device);
+    options_plain(&o, q);
     return run(q, args, &o, "softmax.cl", "softmax_attention", 1);
 }
 
@@ -75,15 +77,29 @@ static bool wide_fits(const clsplat_limits *limits, const void *args) {
 static clsplat_status wide_run(queue *q, const void *args) {
     const op_softmax_args *a = args;
     kernel_options o;
-    size_t tile = options_wide(&o, a->q.shape[2]);
+    size_t tile = options_wide(&o, q, a->q.shape[2]);
     return run(q, args, &o, "softmax_wide.cl", "softmax_wide", tile);
 }
 
+static void softmax_shape(const void *args, tune_shape *shape) {
+    const op_softmax_args *a = args;
+    *shape = (tune_shape){.heads = a->q.shape[0] * a->q.shape[1],
+                          .rows = a->q.shape[2],
+                          .sources = a->k.shape[2],
+                          .dim = a->q.shape[3],
+                          .value_dim = a->v.shape[3]};
+    shape_words(shape, a->k.dtype, a->diagonal == OP_SEES_ALL ? "-" : "causal");
+}
+
 static const op_variant variants[] = {
-    {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run},
-    {"wide", "relative error of out below 1e-5 in float32", wide_fits, wide_run},
+    {"plain", "relative error of out below 1e-5 in float32", op_fits_all, plain_run, "softmax.cl",
+     &plain_space},
+    {"wide", "relative error of out below 1e-5 in float32", wide_fits, wide_run, "softmax_wide.cl",
+     &wide_space},
+    {"split", "relative error of out below 1e-5 in float32", softmax_split_fits, softmax_split_run,
+     "softmax_split.cl", &tune_nothing},
 };
-const op_family op_softmax_family = {"softmax", variants, sizeof variants / sizeof *variants};
+const op_family op_softmax_family = {"softmax", variants, sizeof variants / sizeof *variants, softmax_shape};
 
 clsplat_status op_softmax(queue *q, const op_softmax_args *args) {
     return op_dispatch(q, &op_softmax_family, args);

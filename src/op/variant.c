@@ -1,11 +1,13 @@
 #include "op/variant.h"
 
 #include <assert.h>
+#include <string.h>
 
+#include "op/choose.h"
 #include "op/families.h"
 
 const op_family *const op_families[] = {&op_softmax_family, &op_write_family, &op_scan_family,
-                                        &op_respond_family, &op_read_family};
+                                        &op_respond_family, &op_read_family,  &op_gemm_family};
 const size_t op_family_count = sizeof op_families / sizeof *op_families;
 
 bool op_fits_all(const clsplat_limits *limits, const void *args) {
@@ -13,10 +15,28 @@ bool op_fits_all(const clsplat_limits *limits, const void *args) {
     return true;
 }
 
+const op_variant *op_row(const op_family *family, const char *name, const clsplat_limits *limits,
+                         const void *args) {
+    for (size_t row = 0; row < family->count; ++row)
+        if (strcmp(family->variants[row].name, name) == 0 && family->variants[row].fits(limits, args))
+            return &family->variants[row];
+    return NULL;
+}
+
+clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *point, const void *args) {
+    tune_point defaults = tune_point_at(variant->space, 0);
+    assert(variant->fits(&q->device->info.limits, args));
+    q->tuned = point ? point->value : defaults.value;
+    clsplat_status status = variant->run(q, args);
+    q->tuned = NULL;
+    return status;
+}
+
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) {
-    size_t row = family->count - 1;
-    while (row > 0 && !family->variants[row].fits(&q->device->info.limits, args))
-        --row;
-    assert(family->variants[row].fits(&q->device->info.limits, args));
-    return family->variants[row].run(q, args);
+    const char *preferred = q->device->preferred;
+    const op_variant *wanted = preferred ? op_row(family, preferred, &q->device->info.limits, args) : NULL;
+    if (wanted)
+        return op_run(q, wanted, NULL, args);
+    op_choice choice = op_choose(q->device, family, args);
+    return op_run(q, &family->variants[choice.row], &choice.point, args);
 }

@@ -3,26 +3,39 @@
  * An operation is a family: a const array of rows. Row 0 is plain OpenCL C 1.2, fits every device and
  * every shape, and is what the others are compared with. A later row says through `fits` which limits,
  * shapes and types it needs, and through `guarantee` what it promises about its result. Among the rows that
- * fit, the last is taken. */
+ * fit, tuning records decide, and without one the last is taken. */
 #ifndef CLSPLAT_OP_VARIANT_H
 #define CLSPLAT_OP_VARIANT_H
 
 #include "runtime/queue.h"
+#include "tune/database.h"
+#include "tune/space.h"
 
 typedef struct op_variant {
     const char *name;      /* "plain" */
     const char *guarantee; /* of the result, against a float64 reference */
     bool (*fits)(const clsplat_limits *limits, const void *args);
     clsplat_status (*run)(queue *q, const void *args);
+    const char *source;      /* the file of cl/ that its records die with; NULL: it is another library's */
+    const tune_space *space; /* what of it may be tuned: see queue.tuned */
 } op_variant;
 
 typedef struct op_family {
     const char *name; /* "softmax" */
     const op_variant *variants;
     size_t count;
+    void (*shape)(const void *args,
+                  tune_shape *shape); /* for tuning records, not rounded; NULL: it has none */
 } op_family;
 
-/* Runs the last row that fits. */
+/* Runs a row with these parameters; NULL: its defaults. */
+clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *point, const void *args);
+
+/* The row of that name, if it fits; NULL otherwise. */
+const op_variant *op_row(const op_family *family, const char *name, const clsplat_limits *limits,
+                         const void *args);
+
+/* Runs the row that the device prefers (runtime/device.h), or else op_choose's (op/choose.h). */
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);
 
 /* Row 0's `fits`. */

@@ -47,7 +47,7 @@ fail:
 
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
-    options_begin(&o, q->device);
+    options_plain(&o, q);
     return run(q, args, &o, "write.cl", "gaussian_write", 1);
 }
 
@@ -59,15 +59,28 @@ static bool wide_fits(const clsplat_limits *limits, const void *args) {
 static clsplat_status wide_run(queue *q, const void *args) {
     const op_write_args *a = args;
     kernel_options o;
-    size_t tile = options_wide(&o, a->splats->count);
+    size_t tile = options_wide(&o, q, a->splats->count);
     return run(q, a, &o, "write_wide.cl", "write_wide", tile);
 }
 
+/* A segment is a problem of its own. */
+static void write_shape(const void *args, tune_shape *shape) {
+    const op_write_args *a = args;
+    *shape = (tune_shape){.heads = a->k.shape[0] * a->heads * a->state.segments,
+                          .rows = a->splats->count,
+                          .sources = a->segment,
+                          .dim = a->k.shape[3],
+                          .value_dim = a->v.shape[3]};
+    shape_words(shape, a->k.dtype, splats_form(a->splats));
+}
+
 static const op_variant variants[] = {
-    {"plain", "relative error of a value below 1e-5 in float32", op_fits_all, plain_run},
-    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run},
+    {"plain", "relative error of a value below 1e-5 in float32", op_fits_all, plain_run, "write.cl",
+     &plain_space},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
+     "write_wide.cl", &wide_space},
 };
-const op_family op_write_family = {"write", variants, sizeof variants / sizeof *variants};
+const op_family op_write_family = {"write", variants, sizeof variants / sizeof *variants, write_shape};
 
 clsplat_status op_write(queue *q, const op_write_args *args) {
     return op_dispatch(q, &op_write_family, args);

@@ -14,11 +14,16 @@ static clsplat_status no_memory(clsplat_device *device, size_t bytes, const char
 }
 
 clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem) {
+    return buffer_create_from(device, bytes, NULL, mem);
+}
+
+clsplat_status buffer_create_from(clsplat_device *device, size_t bytes, const void *host, cl_mem *mem) {
+    cl_mem_flags flags = host ? CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR : CL_MEM_READ_WRITE;
     cl_int code = CL_SUCCESS;
     *mem = NULL;
     if (bytes > device->info.limits.max_allocation)
         return no_memory(device, bytes, "it is larger than one piece may be");
-    *mem = clCreateBuffer(device->context, CL_MEM_READ_WRITE, bytes ? bytes : 1, NULL, &code);
+    *mem = clCreateBuffer(device->context, flags, bytes ? bytes : 1, (void *)host, &code);
     if (code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_INVALID_BUFFER_SIZE ||
         code == CL_OUT_OF_RESOURCES || code == CL_OUT_OF_HOST_MEMORY)
         return no_memory(device, bytes, cl_error_name(code));

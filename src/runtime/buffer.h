@@ -7,6 +7,8 @@
 /* A buffer of at least 1 byte, counted in the device's memory figures.
  * Returns: MEMORY, naming the size and the device's limit, if it is larger than max_allocation. */
 clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem);
+/* The same, holding a copy of `host`, which may go at once; waits for no queue. */
+clsplat_status buffer_create_from(clsplat_device *device, size_t bytes, const void *host, cl_mem *mem);
 /* Accepts a NULL buffer; sets *mem to NULL. `bytes` as at creation. device may be NULL if it is already
  * closed. */
 void buffer_release(clsplat_device *device, size_t bytes, cl_mem *mem);

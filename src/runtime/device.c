@@ -105,6 +105,10 @@ void clsplat_device_close(clsplat_device **device) {
     profile_release(d);
     program_release_all(d);
     workspace_release_all(d);
+    if (d->forget_choices)
+        d->forget_choices(d);
+    if (d->on_close)
+        d->on_close();
     clReleaseCommandQueue(d->queue);
     clReleaseContext(d->context);
     free(d);
@@ -131,6 +135,8 @@ const clsplat_device_info *clsplat_device_describe(const clsplat_device *device)
 
 void clsplat_device_set_limits(clsplat_device *device, clsplat_limits limits) {
     device->info.limits = limits;
+    if (device->forget_choices)
+        device->forget_choices(device);
 }
 
 cl_context clsplat_device_context(const clsplat_device *device) {

@@ -287,13 +287,18 @@ fail:
     return status;
 }
 
+const char *program_source(const char *name) {
+    for (size_t i = 0; i < embedded_source_count; ++i)
+        if (strcmp(embedded_sources[i].name, name) == 0)
+            return embedded_sources[i].text;
+    return NULL;
+}
+
 clsplat_status program_kernel(clsplat_device *device, const char *source, const char *kernel,
                               const char *options, cl_kernel *out) {
-    size_t i = 0;
-    while (i < embedded_source_count && strcmp(embedded_sources[i].name, source) != 0)
-        ++i;
-    assert(i < embedded_source_count);
-    return program_kernel_text(device, embedded_sources[i], kernel, options, out);
+    const char *words = program_source(source);
+    assert(words);
+    return program_kernel_text(device, (embedded_source){source, words}, kernel, options, out);
 }
 
 static void release_kernels(program *p) {

@@ -22,6 +22,8 @@ typedef struct embedded_source {
 } embedded_source;
 extern const embedded_source embedded_sources[];
 extern const size_t embedded_source_count;
+/* NULL if there is none of that name. */
+const char *program_source(const char *name);
 
 /* The same from any text. On one device a name always stands for the same text. */
 clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,

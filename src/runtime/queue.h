@@ -16,7 +16,9 @@ typedef struct queue {
     clsplat_device *device;
     cl_uint wait_count;
     const cl_event *wait_list;
-    bool begun; /* the caller's list has been waited for */
+    bool begun;            /* the caller's list has been waited for */
+    const uint32_t *tuned; /* the parameters of the operation's row that is running (op/variant.h); NULL: its
+                              defaults */
 } queue;
 
 void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q);

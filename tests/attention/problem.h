@@ -62,6 +62,7 @@ typedef struct problem {
     problem_tensor tensors[PROBLEM_TENSORS];
     clsplat_splats *splats;
     naive_tensors reference; /* out and lse: [B,H,N,Dv] and [B,H,N] */
+    double largest;          /* |lse| of a row, or of one level of it, in the reference */
 } problem;
 
 problem problem_create(clsplat *lib, const problem_spec *spec, uint64_t seed);

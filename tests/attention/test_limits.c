@@ -38,14 +38,18 @@ static const problem_spec specs[] = {
 // clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
-/* The device of the stage with less of everything; what it really has is given back by restore. */
+static uint64_t smaller(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+/* Leaves the device of the stage less of everything. Returns: what it really has, to be given back. */
 static clsplat_limits shrink(clsplat_device *device, small_device small) {
     clsplat_limits real = clsplat_device_describe(device)->limits, limits = real;
-    limits.global_memory = small.global_memory;
-    limits.max_allocation = small.max_allocation;
-    limits.max_work_group = small.max_work_group;
+    limits.global_memory = smaller(small.global_memory, real.global_memory);
+    limits.max_allocation = smaller(small.max_allocation, real.max_allocation);
+    limits.max_work_group = (uint32_t)smaller(small.max_work_group, real.max_work_group);
     for (int d = 0; d < 3; d++)
-        limits.max_work_item_sizes[d] = small.max_work_group;
+        limits.max_work_item_sizes[d] = (uint32_t)smaller(limits.max_work_group, real.max_work_item_sizes[d]);
     clsplat_device_set_limits(device, limits);
     return real;
 }

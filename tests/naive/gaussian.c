@@ -84,6 +84,8 @@ static void attend(const naive_tensors *t, head_work *w, size_t i, int level, na
     for (size_t j = 0; j < visible; j++)
         w->affinity[j] = log_affinity(&w->r, i, j, level, level < 0);
     naive_state_of(state, visible, w->affinity, w->v);
+    if (t->largest && isfinite(state->lse))
+        *t->largest = fmax(*t->largest, fabs(state->lse));
 }
 
 static void attend_per_level(const naive_tensors *t, head_work *w, size_t i, naive_state *state) {

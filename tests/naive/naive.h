@@ -17,6 +17,7 @@ typedef struct naive_tensors {
     const double *q, *k, *v; /* [B,H,N,D] [B,Hk,M,D] [B,Hk,M,Dv] */
     const double *key_bias;  /* [B,Hk,M]; NULL: 0 */
     double *out, *lse;       /* [B,H,N,Dv] [B,H,N] */
+    double *largest; /* NULL, or the largest |lse| of any row, or any level of it, joins what is there */
 } naive_tensors;
 
 /* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = scale q_i·k_j + b_j, lse_i = ln Σ_j e^(l_ij). */
@@ -41,6 +42,9 @@ double naive_write(const clsplat_splats_parameters *splats, size_t head, size_t 
 /* One query's output [Dv] from the states of all splats, lse [S] and value [S,Dv]. Returns: its lse. */
 double naive_read(const clsplat_splats_parameters *splats, size_t head, clsplat_mixing mixing,
                   const double *q, const double *lse, const double *value, size_t value_dim, double *out);
+
+/* c = a bᵀ. Shapes: a [rows,depth], b [columns,depth], c [rows,columns]. */
+void naive_gemm(size_t rows, size_t columns, size_t depth, const double *a, const double *b, double *c);
 
 /* A state: the logarithm of a sum of weights, and the weighted mean of values of `width` numbers. Starts as
  * (−inf, 0) with naive_state_clear. */

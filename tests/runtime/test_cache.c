@@ -184,6 +184,7 @@ START_TEST(a_foreign_entry_is_a_miss) {
     ck_assert_int_eq(rmdir(path), 0);
     ck_assert_int_eq(symlink("/nowhere/at/all", path), 0);
     expect(&f, "mine", NULL);
+    ck_assert_int_eq(unlink(path), 0);
     put(&f, "mine", "my payload");
     expect(&f, "mine", "my payload");
     free(other);

@@ -265,23 +265,39 @@ START_TEST(codes_have_names) {
 }
 END_TEST
 
-/* What a process says that lists the devices the loader finds through `vendors`: the loader looks once
- * per process, so it takes another one. */
-static void child_lists(const char *vendors, char *words, size_t size) {
-    char command[512];
-    snprintf(command, sizeof command, "RUSTICL_ENABLE= OCL_ICD_VENDORS='%s' /proc/%d/exe list", vendors,
-             getpid());
+/* What a process of this environment says that opens the best device, which it must not find: the loader
+ * looks at its environment once per process, so it takes another one. */
+static void child_refuses(const char *environment, char *words, size_t size) {
+    char *command = NULL;
+    ck_assert_int_gt(
+        asprintf(&command, "RUSTICL_ENABLE= CLSPLAT_DEVICE= ASAN_OPTIONS=detect_leaks=0 %s /proc/%d/exe open",
+                 environment, getpid()),
+        0);
     FILE *child = popen(command, "r");
     ck_assert_ptr_nonnull(child);
     size_t count = fread(words, 1, size - 1, child);
     words[count] = '\0';
     int ended = pclose(child);
     ck_assert_msg(WIFEXITED(ended) && WEXITSTATUS(ended) == CLSPLAT_NO_DEVICE, "status %d: %s", ended, words);
+    free(command);
+}
+
+static int open_best(void) {
+    clsplat *lib = NULL;
+    clsplat_device *device = NULL;
+    if (clsplat_create(clsplat_options_defaults(), &lib) != CLSPLAT_OK)
+        return EXIT_FAILURE;
+    clsplat_status status = clsplat_device_open(lib, NULL, &device);
+    puts(clsplat_last_error(lib));
+    clsplat_device_close(&device);
+    clsplat_destroy(&lib);
+    return (int)status;
 }
 
 START_TEST(no_platform_is_said) {
-    char *empty = suite_folder(), words[1024];
-    child_lists(empty, words, sizeof words);
+    char *empty = suite_folder(), environment[256], words[1024];
+    snprintf(environment, sizeof environment, "OCL_ICD_VENDORS='%s'", empty);
+    child_refuses(environment, words, sizeof words);
     ck_assert_msg(strstr(words, "no OpenCL platform") != NULL, "%s", words);
     ck_assert_msg(strstr(words, "pocl-opencl-icd") != NULL, "%s", words);
     ck_assert_msg(strstr(words, "/etc/OpenCL/vendors") != NULL, "%s", words);
@@ -289,35 +305,43 @@ START_TEST(no_platform_is_said) {
 }
 END_TEST
 
-/* Mesa's two drivers, in the folder that Debian has them in, have no device on a machine without a GPU that
- * they know. */
+/* Mesa's two drivers have no device on a machine without a GPU that they know. */
+static const struct platform {
+    const char *name, *file;
+} empty_platforms[] = {{"Clover", "/etc/OpenCL/vendors/mesa.icd"},
+                       {"rusticl", "/etc/OpenCL/vendors/rusticl.icd"}};
+
 START_TEST(a_platform_without_devices_is_said) {
-    static const char *const files[] = {"/etc/OpenCL/vendors/mesa.icd", "/etc/OpenCL/vendors/rusticl.icd"};
-    static const char *const names[] = {"Clover", "rusticl"};
-    char words[1024];
-    if (access(files[_i], R_OK) != 0) {
-        suite_skipped(names[_i], "mesa-opencl-icd is not installed");
+    const struct platform *p = &empty_platforms[_i];
+    char environment[256], words[1024];
+    if (access(p->file, R_OK) != 0) {
+        suite_skipped(p->name, "mesa-opencl-icd is not installed");
         return;
     }
-    child_lists(files[_i], words, sizeof words);
+    snprintf(environment, sizeof environment, "OCL_ICD_VENDORS=%s", p->file);
+    child_refuses(environment, words, sizeof words);
     ck_assert_msg(strstr(words, "has a device") != NULL, "%s", words);
-    ck_assert_msg(strstr(words, names[_i]) != NULL, "%s", words);
+    ck_assert_msg(strstr(words, p->name) != NULL, "%s", words);
     ck_assert_msg(strstr(words, "pocl-opencl-icd") != NULL, "%s", words);
 }
 END_TEST
 
-static int list_devices(void) {
-    clsplat *lib = NULL;
-    clsplat_device_info *list = NULL;
-    size_t count = 0;
-    if (clsplat_create(clsplat_options_defaults(), &lib) != CLSPLAT_OK)
-        return EXIT_FAILURE;
-    clsplat_status status = clsplat_device_list(lib, &list, &count);
-    printf("%zu devices; %s\n", count, clsplat_last_error(lib));
-    clsplat_device_list_free(&list);
-    clsplat_destroy(&lib);
-    return (int)status;
+static const struct lack {
+    const char *lacks, *says;
+} lacks[] = {{"compiler", "its driver has no kernel compiler"}, {"device", "it is not available"}};
+
+/* Through layer.c, which the build puts beside this program. */
+START_TEST(a_device_that_cannot_be_opened_is_said) {
+    char folder[512] = "", environment[640], words[2048];
+    ck_assert_int_gt(readlink("/proc/self/exe", folder, sizeof folder - 1), 0);
+    *strrchr(folder, '/') = '\0';
+    snprintf(environment, sizeof environment, "CLSPLAT_TEST_LACKS=%s OPENCL_LAYERS='%s/layer.so'",
+             lacks[_i].lacks, folder);
+    child_refuses(environment, words, sizeof words);
+    ck_assert_msg(strstr(words, lacks[_i].says) != NULL, "%s", words);
+    ck_assert_msg(strstr(words, "0: ") != NULL, "%s", words);
 }
+END_TEST
 
 static void add_choice(TCase *part) {
     tcase_add_loop_test(part, a_word_means_a_device, 0, CHOICES);
@@ -331,6 +355,7 @@ static void add_description(TCase *part) {
     tcase_add_test(part, codes_have_names);
     tcase_add_test(part, no_platform_is_said);
     tcase_add_loop_test(part, a_platform_without_devices_is_said, 0, 2);
+    tcase_add_loop_test(part, a_device_that_cannot_be_opened_is_said, 0, 2);
 }
 
 static void add_handle(TCase *part) {
@@ -343,7 +368,7 @@ static void add_handle(TCase *part) {
 int main(int argc, char **argv) {
     static const suite_part parts[] = {
         {"choice", add_choice}, {"description", add_description}, {"handle", add_handle}};
-    if (argc == 2 && strcmp(argv[1], "list") == 0)
-        return list_devices();
+    if (argc == 2 && strcmp(argv[1], "open") == 0)
+        return open_best();
     return suite_run("device", parts, sizeof parts / sizeof *parts);
 }

@@ -1,0 +1,234 @@
+/* Exact softmax attention for GPUs of any vendor: tiles in local memory, products in registers. Mathematics and shapes as in
+ * softmax.cl; any storage types, float32 arithmetic.
+ *
+ * Work: a group of TX × TY work-items for TY·RT queries; grid (⌈N / (TY·RT)⌉ · WG, H, B), the queries that see most keys
+ * first. Item (x, y) scores queries y·RT… against keys x·CT… of a tile of KEYS, and sums value columns 4(x + TX c)… of
+ * the same queries. Weights change hands through local memory, over the keys that are used up: 32 KiB in all for D = DV = 64.
+ *
+ * Columns come first in local memory (queries, keys) so that a step of the product reads vectors of consecutive
+ * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive or, so that
+ * neither the transposing stores nor the loads meet in a bank.
+ *
+ * The rows' common reference is raised only if a score exceeds it by more than SLACK, which all items then agree on. */
+#ifndef Q_TYPE
+#define Q_TYPE F32
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#define OUT_TYPE F32
+#define LSE_TYPE F32
+#endif
+#ifndef D
+#define D 64
+#endif
+#ifndef DV
+#define DV 64
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#ifndef TX /* work-items along the keys and the value columns; a power of two */
+#define TX 8
+#endif
+#ifndef TY /* work-items along the queries */
+#define TY 8
+#endif
+#ifndef RT /* queries per item, a multiple of 4 */
+#define RT (D > 64 || DV > 64 ? 4 : 8)
+#endif
+#ifndef CT /* keys per item: 2 or 4 */
+#if D > 64 || DV > 64
+#define CT 2
+#else
+#define CT 4
+#endif
+#endif
+#ifndef SLACK
+#define SLACK 8.0f
+#endif
+#define WG (TX * TY)
+#include "tensor.clh"
+
+#define ROWS (TY * RT)
+#define KEYS (TX * CT)
+#define VT ((DV + 4 * TX - 1) / (4 * TX)) /* vectors of value columns per item */
+#define PITCH_V (4 * TX * VT)
+#define SHARED (D > ROWS ? KEYS * D : KEYS * ROWS) /* keys, then weights */
+#define UNROLL _Pragma("unroll")
+#define floatCT CAT(float, CT)
+#define ALIGNED(type, p) (*(local type *)(p))
+
+/* Where the CT keys of item x, and the weights of queries 4r… for key j, lie. */
+#define KEY_PLACE(d, x) ((d) * KEYS + (((x) ^ (d)) & (TX - 1)) * CT)
+#define WEIGHT_PLACE(j, r) ((j) * ROWS + ((r) ^ ((j) / CT & (ROWS / 4 - 1))) * 4)
+
+typedef struct rows {
+    float4 sum[RT][VT];
+    float top[RT], mass[RT];
+} rows;
+
+/* Raises the rows' references to the largest score of any item. `most` [ROWS][TX] is free to use. */
+static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most)
+{
+    UNROLL for (uint a = 0; a < RT; ++a)
+        most[(y * RT + a) * TX + x] = own[a];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL for (uint a = 0; a < RT; ++a) {
+        float top = r->top[a];
+        UNROLL for (uint i = 0; i < TX; ++i)
+            top = fmax(top, most[(y * RT + a) * TX + i]);
+        float shrink = top == -INFINITY ? 1.0f : exp(r->top[a] - top);
+        r->top[a] = top;
+        r->mass[a] *= shrink;
+        UNROLL for (uint c = 0; c < VT; ++c)
+            r->sum[a][c] *= shrink;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
+              global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
+              global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+              global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
+{
+    local float query_tile[D * ROWS] __attribute__((aligned(16))), shared_tile[SHARED] __attribute__((aligned(16)));
+    local float value_tile[KEYS * PITCH_V] __attribute__((aligned(16)));
+    local int raise;
+    uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2);
+    uint first = (get_num_groups(0) - 1 - get_group_id(0)) * ROWS;
+    q += q_at.s0 + b * q_at.s1 + h * q_at.s2;
+    k += k_at.s0 + b * k_at.s1 + (h / group) * k_at.s2;
+    v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2;
+    out += out_at.s0 + b * out_at.s1 + h * out_at.s2;
+    lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2;
+#if BIAS
+    bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2;
+#endif
+
+    rows r;
+    UNROLL for (uint a = 0; a < RT; ++a) {
+        uint row = min(first + y * RT + a, queries - 1);
+        r.top[a] = accumulate ? LOAD(LSE_TYPE, lse, row * lse_at.s3) : -INFINITY;
+        r.mass[a] = r.top[a] != -INFINITY && x == 0 ? 1.0f : 0.0f;
+        UNROLL for (uint c = 0; c < VT; ++c) {
+            float columns[4];
+            UNROLL for (uint i = 0; i < 4; ++i) {
+                uint d = 4 * (x + TX * c) + i;
+                columns[i] = accumulate && d < DV ? LOAD(OUT_TYPE, out, row * out_at.s3 + d) : 0.0f;
+            }
+            r.sum[a][c] = vload4(0, columns);
+        }
+    }
+    for (uint e = item; e < ROWS * D; e += WG)
+        query_tile[e % D * ROWS + e / D] = scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
+
+    uint last = visible_keys(min(first + ROWS, queries) - 1, diagonal, keys);
+    for (uint begin = 0; begin < last; begin += KEYS) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (item == 0)
+            raise = 0;
+        /* Eight columns of four keys at a time: whole sectors of global memory, all banks of local memory. */
+        UNROLL for (uint e = item; e < KEYS * ((D + 7) / 8 * 8); e += WG) {
+            uint d = e / 32 % ((D + 7) / 8) * 8 + e % 8, j = e / 32 / ((D + 7) / 8) * 4 + e / 8 % 4;
+            if (D % 8 == 0 || d < D)
+                shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, min(begin + j, keys - 1) * k_at.s3 + d);
+        }
+        UNROLL for (uint e = item; e < KEYS * PITCH_V; e += WG) {
+            uint d = e % PITCH_V;
+            value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, min(begin + e / PITCH_V, keys - 1) * v_at.s3 + d) : 0.0f;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+
+        floatCT s[RT];
+        UNROLL for (uint a = 0; a < RT; ++a)
+            s[a] = (floatCT)(0.0f);
+        _Pragma("unroll 8") for (uint d = 0; d < D; ++d) {
+            floatCT key = ALIGNED(floatCT, shared_tile + KEY_PLACE(d, x));
+            UNROLL for (uint a = 0; a < RT; a += 4) {
+                float4 query = ALIGNED(float4, query_tile + d * ROWS + y * RT + a);
+                s[a] = MAD((floatCT)(query.x), key, s[a]);
+                s[a + 1] = MAD((floatCT)(query.y), key, s[a + 1]);
+                s[a + 2] = MAD((floatCT)(query.z), key, s[a + 2]);
+                s[a + 3] = MAD((floatCT)(query.w), key, s[a + 3]);
+            }
+        }
+
+        float score[RT][CT], most[RT];
+        bool masked = begin + KEYS > visible_keys(first, diagonal, keys), grown = false;
+        UNROLL for (uint a = 0; a < RT; ++a) {
+            CAT(vstore, CT)(s[a], 0, score[a]);
+            uint seen = masked ? visible_keys(first + y * RT + a, diagonal, keys) : keys;
+            most[a] = -INFINITY;
+            UNROLL for (uint c = 0; c < CT; ++c) {
+                uint j = begin + x * CT + c;
+#if BIAS
+                float more = LOAD(BIAS_TYPE, bias, min(j, keys - 1) * bias_at.s3);
+                score[a][c] = more == -INFINITY ? more : score[a][c] + more;
+#endif
+                if (j >= seen)
+                    score[a][c] = -INFINITY;
+                most[a] = fmax(most[a], score[a][c]);
+            }
+            grown = grown || most[a] > r.top[a] + SLACK;
+        }
+        if (grown)
+            atomic_or(&raise, 1);
+        barrier(CLK_LOCAL_MEM_FENCE); /* the keys are used up */
+        if (raise)
+            rows_raise(&r, most, x, y, shared_tile);
+
+        UNROLL for (uint a = 0; a < RT; ++a) {
+            float base = r.top[a] == -INFINITY ? 0.0f : r.top[a];
+            UNROLL for (uint c = 0; c < CT; ++c) {
+                score[a][c] = exp(score[a][c] - base);
+                r.mass[a] += score[a][c];
+            }
+        }
+        UNROLL for (uint c = 0; c < CT; ++c)
+            UNROLL for (uint a = 0; a < RT; ++a)
+                shared_tile[WEIGHT_PLACE(x * CT + c, (y * RT + a) / 4) + a % 4] = score[a][c];
+        barrier(CLK_LOCAL_MEM_FENCE);
+
+        _Pragma("unroll 8") for (uint j = 0; j < KEYS; ++j) {
+            float4 value[VT];
+            UNROLL for (uint c = 0; c < VT; ++c)
+                value[c] = ALIGNED(float4, value_tile + j * PITCH_V + 4 * (x + TX * c));
+            UNROLL for (uint a = 0; a < RT; a += 4) {
+                float4 weight = ALIGNED(float4, shared_tile + WEIGHT_PLACE(j, (y * RT + a) / 4));
+                UNROLL for (uint c = 0; c < VT; ++c) {
+                    r.sum[a][c] = MAD((float4)(weight.x), value[c], r.sum[a][c]);
+                    r.sum[a + 1][c] = MAD((float4)(weight.y), value[c], r.sum[a + 1][c]);
+                    r.sum[a + 2][c] = MAD((float4)(weight.z), value[c], r.sum[a + 2][c]);
+                    r.sum[a + 3][c] = MAD((float4)(weight.w), value[c], r.sum[a + 3][c]);
+                }
+            }
+        }
+    }
+
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL for (uint a = 0; a < RT; ++a)
+        shared_tile[(y * RT + a) * TX + x] = r.mass[a];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL for (uint a = 0; a < RT; ++a) {
+        uint row = first + y * RT + a;
+        float mass = 0.0f;
+        UNROLL for (uint i = 0; i < TX; ++i)
+            mass += shared_tile[(y * RT + a) * TX + i];
+        float inverse = mass == 0.0f ? 0.0f : 1.0f / mass;
+        if (row >= queries)
+            continue;
+        UNROLL for (uint c = 0; c < VT; ++c) {
+            float columns[4];
+            vstore4(r.sum[a][c] * inverse, 0, columns);
+            UNROLL for (uint i = 0; i < 4; ++i)
+                if (DV == PITCH_V || 4 * (x + TX * c) + i < DV)
+                    STORE(OUT_TYPE, out, row * out_at.s3 + 4 * (x + TX * c) + i, columns[i]);
+        }
+        if (x == 0)
+            STORE(LSE_TYPE, lse, row * lse_at.s3, mass == 0.0f ? -INFINITY : r.top[a] + log(mass));
+    }
+}

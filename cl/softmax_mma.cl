@@ -1,0 +1,141 @@
+/* Exact softmax attention on NVIDIA's matrix units (mma_tile.clh). Mathematics and shapes as in softmax.cl; q, k and v of one
+ * 16-bit type, weights rounded to it, sums in float32.
+ *
+ * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that see
+ * most keys first. Two tiles of keys and values in local memory: one is computed with while the other arrives.
+ *
+ * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale. */
+#ifndef Q_TYPE
+#define Q_TYPE BF16
+#define BIAS_TYPE F32
+#define OUT_TYPE F32
+#define LSE_TYPE F32
+#endif
+#ifndef D
+#define D 64
+#endif
+#ifndef DV
+#define DV 64
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#ifndef WG /* a multiple of 32 */
+#define WG 128
+#endif
+#define HALF_TYPE Q_TYPE
+#include "tensor.clh"
+#include "mma_tile.clh"
+
+/* Takes their logit from keys that a query does not see. */
+INLINED void scores_mask(warp w, private scores *s, uint first, int diagonal, uint begin, uint keys)
+{
+    FOR_ROWS(b, i) {
+        int seen = (int)visible_keys(first + row_of(w, b, i), diagonal, keys) - (int)begin;
+        UNROLL for (uint n = 0; n < KEYS / 8; ++n)
+            UNROLL for (uint x = 0; x < 2; ++x)
+                if ((int)(column_of(w, n) + x) >= seen)
+                    s->s[b][n][2 * i + x] = -INFINITY;
+    }
+}
+
+/* Scales the scores and adds the keys' offsets; one of −inf wins over any score. */
+INLINED void scores_offset(warp w, private scores *s, float factor, local const float *offset)
+{
+    UNROLL for (uint n = 0; n < KEYS / 8; ++n)
+        UNROLL for (uint x = 0; x < 2; ++x) {
+            float more = offset[column_of(w, n) + x];
+            FOR_ROWS(b, i) {
+                private float *l = &s->s[b][n][2 * i + x];
+                *l = more == -INFINITY ? more : MAD(*l, factor, more);
+            }
+        }
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
+            global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(Q_TYPE) *k, INDEX4 k_at,
+            global const ELEMENT(Q_TYPE) *v, INDEX4 v_at,
+#if BIAS
+            global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+            global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
+{
+    local ushort k_tile[2][KEYS * PITCH(D)] ALIGNED, v_tile[2][KEYS * PITCH(DV)] ALIGNED;
+    WARP_DECLARE(w)
+    uint group_first = (get_num_groups(0) - 1 - get_group_id(0)) * GROUP_ROWS, h = get_global_id(1), b_ = get_global_id(2);
+    uint first = group_first + w.index * WARP_ROWS;
+    global const ushort *k_from = (global const ushort *)k + k_at.s0 + b_ * k_at.s1 + (h / group) * k_at.s2;
+    global const ushort *v_from = (global const ushort *)v + v_at.s0 + b_ * v_at.s1 + (h / group) * v_at.s2;
+    out += out_at.s0 + b_ * out_at.s1 + h * out_at.s2;
+    lse += lse_at.s0 + b_ * lse_at.s1 + h * lse_at.s2;
+#if BIAS
+    local float offset[2][KEYS];
+    bias += bias_at.s0 + b_ * bias_at.s1 + (h / group) * bias_at.s2;
+#define LOAD_OFFSET(begin)                                                                             \
+    ((begin) + get_local_id(0) < keys ? LOG2_E * LOAD(BIAS_TYPE, bias, ((begin) + get_local_id(0)) * bias_at.s3) : -INFINITY)
+#endif
+
+    operands a;
+    rows r;
+    scores s;
+    per_row factor;
+    FOR_ROWS(b, i)
+        factor.x[b][i] = BIAS ? 1.0f : scale * LOG2_E;
+    operands_load(w, &a, (global const ushort *)q + q_at.s0 + b_ * q_at.s1 + h * q_at.s2, q_at.s3, first, queries);
+    rows_clear(&r);
+    if (accumulate)
+        FOR_ROWS(b, i) {
+            uint row = min(first + row_of(w, b, i), queries - 1);
+            r.top[b][i] = LOG2_E * LOAD(LSE_TYPE, lse, row * lse_at.s3);
+            r.mass[b][i] = w.lane % 4 == 0 && r.top[b][i] != -INFINITY ? 1.0f : 0.0f;
+            UNROLL for (uint n = 0; n < DV / 8; ++n)
+                UNROLL for (uint x = 0; x < 2; ++x)
+                    r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
+        }
+
+    uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys);
+    if (last > 0) {
+        TILE_COPY(D, k_tile[0], k_from, k_at.s3, 0u, keys)
+        TILE_COPY(DV, v_tile[0], v_from, v_at.s3, 0u, keys)
+#if BIAS
+        if (get_local_id(0) < KEYS)
+            offset[0][get_local_id(0)] = LOAD_OFFSET(0u);
+#endif
+    }
+    for (uint begin = 0, stage = 0; begin < last; begin += KEYS, stage ^= 1) {
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        bool more = begin + KEYS < last;
+        if (more) {
+            TILE_COPY(D, k_tile[stage ^ 1], k_from, k_at.s3, begin + KEYS, keys)
+            TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
+        }
+#if BIAS
+        float next_offset = more && get_local_id(0) < KEYS ? LOAD_OFFSET(begin + KEYS) : 0.0f;
+#endif
+        tile_score(w, &s, &a, k_tile[stage]);
+#if BIAS
+        scores_offset(w, &s, scale * LOG2_E, offset[stage]);
+#endif
+        if (begin + KEYS > visible_keys(first, diagonal, keys))
+            scores_mask(w, &s, first, diagonal, begin, keys);
+        rows_admit(w, &r, &s, factor);
+        rows_add(w, &r, &s, factor, v_tile[stage]);
+#if BIAS
+        if (get_local_id(0) < KEYS)
+            offset[stage ^ 1][get_local_id(0)] = next_offset;
+#endif
+    }
+
+    rows_finish(w, &r);
+    FOR_ROWS(b, i) {
+        uint row = first + row_of(w, b, i);
+        if (row >= queries)
+            continue;
+        UNROLL for (uint n = 0; n < DV / 8; ++n)
+            STORE2(OUT_TYPE, out, row * out_at.s3 + column_of(w, n), r.sum[b][n][2 * i], r.sum[b][n][2 * i + 1]);
+        if (w.lane % 4 == 0)
+            STORE(LSE_TYPE, lse, row * lse_at.s3, r.top[b][i]);
+    }
+}

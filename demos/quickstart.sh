@@ -1,0 +1,110 @@
+#!/bin/sh
+# Attention of a real language model on the OpenCL device of this machine: exactly, and through Gaussian splats.
+#
+#   demos/quickstart.sh
+#
+# Installs what is missing (Debian, with apt-get), builds into builddir, and compares the two on the queries, keys and
+# values of one layer of a small byte-level language model that reads a document of 4,096 bytes.
+set -eu
+cd "$(dirname "$0")/.."
+build=builddir
+layer=demos/bytelm-layer1.safetensors
+log=$(mktemp)
+work=$(mktemp -d)
+trap 'rm -rf "$work" "$log"' EXIT
+
+bold='' plain=''
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
+say() { printf '%s%s%s\n' "$bold" "$1" "$plain"; }
+
+# Runs a command without a word, unless it fails.
+quietly() {
+  "$@" > "$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    echo "quickstart: this failed: $*" >&2
+    exit 1
+  }
+}
+
+missing=
+need() { # package, and a command that succeeds where it is not needed
+  package=$1
+  shift
+  "$@" > /dev/null 2>&1 || missing="$missing $package"
+}
+has_driver() { [ -n "${OCL_ICD_VENDORS:-}" ] || ls /etc/OpenCL/vendors/*.icd; }
+
+need gcc command -v cc
+need libc6-dev test -e /usr/include/stdio.h
+need meson command -v meson
+need ninja-build command -v ninja
+need pkg-config command -v pkg-config
+need ocl-icd-opencl-dev pkg-config --exists OpenCL
+need libjansson-dev pkg-config --exists jansson
+need libxxhash-dev pkg-config --exists libxxhash
+need libpopt-dev pkg-config --exists popt
+need libclblast-dev pkg-config --exists clblast
+need liblapacke-dev pkg-config --exists lapacke
+need pocl-opencl-icd has_driver
+
+if [ -n "$missing" ]; then
+  say "Installing$missing"
+  if ! command -v apt-get > /dev/null; then
+    echo "quickstart: there is no apt-get here; install what these Debian packages hold, then run this again" >&2
+    exit 1
+  fi
+  root=
+  [ "$(id -u)" -eq 0 ] || root=sudo
+  quietly $root apt-get update
+  # shellcheck disable=SC2086  # a list of packages
+  quietly $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+fi
+
+if [ ! -f $build/build.ninja ]; then
+  say "Building into $build"
+  quietly meson setup $build --buildtype=release -Dtests=false
+fi
+quietly meson compile -C $build
+clsplat=$build/clsplat
+
+say "The OpenCL devices here"
+$clsplat devices
+
+# A number or a word out of a JSON report.
+field() { sed -n "s/^ *\"$1\": *\"\{0,1\}\([^\",]*\).*/\1/p" "$2" | head -n 1; }
+
+# One attention of the layer, and how far its output is from the exact one.
+attend() { # name flags…
+  name=$1
+  shift
+  $clsplat attend $layer -o "$work/$name" --causal --json "$@" > "$work/$name.json"
+  $clsplat compare "$work/$name" "$work/exact" --json | sed -n '/"out"/,/}/p' > "$work/$name.error"
+}
+row() { # name words
+  awk -v seconds="$(field kernel_seconds "$work/$1.json")" -v memory="$(field device_memory_peak "$work/$1.json")" \
+    -v error="$(field relative "$work/$1.error")" -v words="$2" \
+    'BEGIN { printf "  %-44s %8.1f ms %8.1f MiB %8.1f %%\n", words, 1000 * seconds, memory / 1048576, 100 * error }'
+}
+
+attend exact
+attend mean --scale 0
+$clsplat init $layer -o "$work/made" --json > "$work/made.json"
+attend splats --splats "$work/made"
+$clsplat init $layer -o "$work/made" --variance-scale 32
+attend wide --splats "$work/made"
+count=$(field splats "$work/made.json")
+
+echo
+say "One layer reading 4,096 bytes: 4 query heads on 2 key heads, D = 64, causal"
+printf '  %-44s %11s %12s %10s\n' "" "in kernels" "memory" "error"
+row exact "exact softmax attention"
+row splats "$count Gaussian splats per head"
+row wide "the same, with 32 times the variance"
+row mean "for comparison: the mean of the values so far"
+cat << END
+
+error: |out - exact| / |exact|. memory: the most the library held on the device, staged inputs included.
+\`clsplat init\` made the splats from the queries and keys in $(printf '%.1f' "$(field seconds "$work/made.json")") s; nothing was trained. The layer was trained
+with exact attention and looks sharply at single bytes, which so few splats cannot follow: they are no better
+than the mean of the values. Their cost grows linearly with the length, that of exact attention with its square.
+END

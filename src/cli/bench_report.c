@@ -1,0 +1,74 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "cli/bench.h"
+#include "cli/report.h"
+
+/* A result's rates, per second, and what share of the device's best they are. */
+typedef struct rates {
+    double flops, bytes, of_flops, of_bytes;
+} rates;
+
+static rates rates_of(const bench_case *b, const op_peak *peak, const bench_result *r) {
+    work w = bench_case_work(b, r->rows);
+    double flops = w.flops / r->seconds, bytes = w.bytes / r->seconds;
+    return (rates){flops, bytes, flops / peak->flops, bytes / peak->bytes};
+}
+
+static void print_heading(const bench_case *b) {
+    const bench_request *r = &b->request;
+    const bench_shape *s = &r->shape;
+    printf("\n%s%s, %s, B %zu, H %zu, N %zu, M %zu, D %zu", bench_op_names[r->op],
+           r->causal ? ", causal" : "", bench_dtype_names[r->dtype], s->batch, s->heads, s->queries, s->keys,
+           s->dim);
+    if (r->op != BENCH_GEMM)
+        printf(", Dv %zu", s->value_dim);
+    if (b->ready)
+        printf(", S %zu", s->splats);
+    printf("\n  %-10s %10s %18s %10s %8s %8s %8s %9s\n", "variant", "ms", "from - to", "GFLOP/s", "of peak",
+           "GB/s", "of copy", "error");
+}
+
+void bench_print(const bench_case *b, const op_peak *peak, const bench_result *results, size_t count) {
+    size_t all = b->request.shape.queries;
+    print_heading(b);
+    for (const bench_result *r = results; r < results + count; ++r) {
+        rates rate = rates_of(b, peak, r);
+        char spread[40], error[16] = "-";
+        snprintf(spread, sizeof spread, "%.3g - %.3g", 1e3 * r->fastest, 1e3 * r->slowest);
+        if (!isnan(r->error))
+            snprintf(error, sizeof error, "%.1e", r->error);
+        printf("  %-10s %10.3f %18s %10.1f %6.1f %% %8.2f %6.1f %% %9s%s\n", r->variant, 1e3 * r->seconds,
+               spread, 1e-9 * rate.flops, 100 * rate.of_flops, 1e-9 * rate.bytes, 100 * rate.of_bytes, error,
+               r->rows < all ? " *" : "");
+    }
+    for (const bench_result *r = results; r < results + count; ++r)
+        if (r->rows < all)
+            printf("  * %s: only the last %zu of the %zu rows, since all would take too long\n", r->variant,
+                   r->rows, all);
+}
+
+static json_t *result_json(const bench_case *b, const op_peak *peak, const bench_result *r) {
+    const bench_request *request = &b->request;
+    const bench_shape *s = &request->shape;
+    rates rate = rates_of(b, peak, r);
+    json_t *shape =
+        json_pack("[I,I,I,I,I,I,I]", (json_int_t)s->batch, (json_int_t)s->heads, (json_int_t)s->queries,
+                  (json_int_t)s->keys, (json_int_t)s->dim, (json_int_t)s->value_dim, (json_int_t)s->splats);
+    json_t *object =
+        json_pack("{s:s, s:o, s:s, s:b, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op",
+                  bench_op_names[request->op], "shape", shape, "dtype", bench_dtype_names[request->dtype],
+                  "causal", request->causal, "variant", r->variant, "rows", (json_int_t)r->rows, "runs",
+                  (json_int_t)r->runs, "seconds", r->seconds, "fastest", r->fastest, "slowest", r->slowest,
+                  "gflops", 1e-9 * rate.flops, "peak_gflops", 1e-9 * peak->flops, "fraction_of_peak",
+                  rate.of_flops, "gbytes", 1e-9 * rate.bytes, "peak_gbytes", 1e-9 * peak->bytes);
+    if (object)
+        json_object_set_new(object, "error", isfinite(r->error) ? json_real(r->error) : json_null());
+    return object;
+}
+
+void bench_append(void *array, const bench_case *b, const op_peak *peak, const bench_result *results,
+                  size_t count) {
+    for (size_t i = 0; i < count; ++i)
+        json_array_append_new(array, result_json(b, peak, &results[i]));
+}

@@ -1,0 +1,145 @@
+#include "op/choose.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "runtime/program.h"
+
+/* What was chosen for a class of shapes. */
+typedef struct chosen {
+    const op_family *family;
+    tune_shape shape;
+    bool found; /* false: there is no record, the default is to be taken */
+    op_choice choice;
+} chosen;
+
+typedef struct choices {
+    tune_database db;
+    tune_device on;
+    chosen *list;
+    size_t count, capacity;
+} choices;
+
+static void forget(clsplat_device *device) {
+    choices *c = device->choices;
+    if (!c)
+        return;
+    tune_database_free(&c->db);
+    free(c->list);
+    free(c);
+    device->choices = NULL;
+}
+
+/* Warnings of damaged records pass; errors do not, since no call fails for them. */
+static void relay(void *user, clsplat_log_level level, const char *message) {
+    if (level == CLSPLAT_LOG_WARNING)
+        log_warning(user, "%s", message);
+}
+
+/* NULL without memory. */
+static choices *remember(clsplat_device *device) {
+    choices *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    clsplat quiet = {.options = {.log = relay, .user = device->lib}};
+    c->on = tune_device_of(&device->info);
+    if (op_records_load(&quiet, &c->db) != CLSPLAT_OK)
+        log_warning(device->lib, "the tuning records cannot be read, so defaults are used: %s",
+                    quiet.last_error);
+    device->choices = c;
+    device->forget_choices = forget;
+    return c;
+}
+
+clsplat_status op_records_load(clsplat *lib, tune_database *db) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *shipped = program_source("tuning.txt");
+    assert(shipped);
+    TRY(tune_database_parse(lib, db, "the library's tuning records", shipped));
+    TRY(tune_database_load_user(lib, db));
+fail:
+    return status;
+}
+
+uint64_t op_source_hash(const op_variant *variant) {
+    const char *words = variant->source ? program_source(variant->source) : "";
+    assert(words);
+    return XXH3_64bits(words, strlen(words));
+}
+
+bool op_choice_of(const op_family *family, const clsplat_limits *limits, const tune_record *record,
+                  const void *args, op_choice *choice) {
+    for (size_t row = 0; row < family->count; ++row) {
+        const op_variant *v = &family->variants[row];
+        if (strcmp(v->name, record->variant) != 0 || !v->fits(limits, args))
+            continue;
+        choice->row = row;
+        return tune_point_read(v->space, record->parameters, &choice->point) &&
+               tune_space_allows(v->space, limits, &choice->point) && op_source_hash(v) == record->source;
+    }
+    return false;
+}
+
+op_choice op_choose_default(const clsplat_limits *limits, const op_family *family, const void *args) {
+    size_t row = family->count - 1;
+    while (row > 0 && !family->variants[row].fits(limits, args))
+        --row;
+    return (op_choice){row, tune_point_at(family->variants[row].space, 0)};
+}
+
+typedef struct request {
+    const op_family *family;
+    const clsplat_limits *limits;
+    const void *args;
+    op_choice *choice;
+} request;
+
+static bool accept(void *user, const tune_record *record) {
+    request *r = user;
+    op_choice choice;
+    if (!op_choice_of(r->family, r->limits, record, r->args, &choice))
+        return false;
+    *r->choice = choice;
+    return true;
+}
+
+/* NULL without memory. */
+static chosen *look_up(choices *c, const clsplat_limits *limits, const op_family *family,
+                       const tune_shape *shape, const void *args) {
+    if (c->count == c->capacity) {
+        size_t capacity = c->capacity ? 2 * c->capacity : 16;
+        chosen *grown = realloc(c->list, capacity * sizeof *grown);
+        if (!grown)
+            return NULL;
+        c->list = grown;
+        c->capacity = capacity;
+    }
+    chosen *entry = &c->list[c->count++];
+    *entry = (chosen){.family = family, .shape = *shape};
+    request r = {family, limits, args, &entry->choice};
+    tune_query query = {.op = family->name, .shape = *shape, .on = c->on, .user = &r, .accept = accept};
+    entry->found = tune_database_find(&c->db, &query) != NULL;
+    return entry;
+}
+
+op_choice op_choose(clsplat_device *device, const op_family *family, const void *args) {
+    const clsplat_limits *limits = &device->info.limits;
+    choices *c = device->choices ? device->choices : remember(device);
+    tune_shape shape = {.type = ""};
+    const chosen *entry = NULL;
+    if (!family->shape || !c)
+        return op_choose_default(limits, family, args);
+    family->shape(args, &shape);
+    tune_shape_round(&shape);
+    for (size_t i = 0; i < c->count && !entry; ++i)
+        if (c->list[i].family == family && memcmp(&c->list[i].shape, &shape, sizeof shape) == 0)
+            entry = &c->list[i];
+    if (!entry)
+        entry = look_up(c, limits, family, &shape, args);
+    /* The class was looked up with other arguments: these may be laid out as its row does not fit. */
+    if (entry && entry->found && family->variants[entry->choice.row].fits(limits, args))
+        return entry->choice;
+    return op_choose_default(limits, family, args);
+}

@@ -1,0 +1,31 @@
+/* Which row of a table runs, with which parameters: as tuning found it for the device and the class of
+ * shapes, or the last row that fits with its defaults. */
+#ifndef CLSPLAT_OP_CHOOSE_H
+#define CLSPLAT_OP_CHOOSE_H
+
+#include "op/variant.h"
+
+typedef struct op_choice {
+    size_t row;
+    tune_point point;
+} op_choice;
+
+/* The tuning records are read at the first call on a device, and searched at the first for a class of shapes;
+ * later ones find their class in a list. Trouble with the records is a warning, and then the default. */
+op_choice op_choose(clsplat_device *device, const op_family *family, const void *args);
+
+/* The last row that fits, with its defaults. */
+op_choice op_choose_default(const clsplat_limits *limits, const op_family *family, const void *args);
+
+/* The records of the library, then those of the user, which take their places. Returns: IO, MEMORY. */
+clsplat_status op_records_load(clsplat *lib, tune_database *db);
+
+/* False if the record is not of a row of the family, or is of another source, has other parameters, or does
+ * not fit. */
+bool op_choice_of(const op_family *family, const clsplat_limits *limits, const tune_record *record,
+                  const void *args, op_choice *choice);
+
+/* Of the source of a row, with all that it includes. */
+uint64_t op_source_hash(const op_variant *variant);
+
+#endif

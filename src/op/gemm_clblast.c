@@ -1,0 +1,88 @@
+/* The one file that knows CLBlast. */
+#include <clblast_c.h>
+
+#include "base/clock.h"
+#include "op/gemm.h"
+#include "runtime/profile.h"
+
+/* CLBlast refuses rows that overlap. */
+static bool rows_are_apart(const op_tensor *t) {
+    return t->shape[2] == 1 || t->stride[2] >= t->shape[3];
+}
+
+/* F32 alone: CLBlast sums halves in half precision, which is not what op_gemm promises. */
+bool gemm_clblast_fits(const clsplat_limits *limits, const void *args) {
+    const op_gemm_args *a = args;
+    (void)limits;
+    return a->a.dtype == CLSPLAT_F32 && a->b.dtype == CLSPLAT_F32 && a->c.dtype == CLSPLAT_F32 &&
+           rows_are_apart(&a->a) && rows_are_apart(&a->b);
+}
+
+/* CLBlast keeps programs per context, and with them the context; letting go of it lets go of them. */
+static void forget(void) {
+    CLBlastClearCache();
+}
+
+/* CLBlast takes no wait-list: a barrier waits for it. */
+static clsplat_status wait_first(queue *q) {
+    clsplat_status status = CLSPLAT_OK;
+    queue_waits waits = {0};
+    cl_event event = NULL;
+    TRY(queue_waits_take(q, &waits));
+    if (waits.count == 0)
+        return CLSPLAT_OK;
+    cl_int code = clEnqueueBarrierWithWaitList(q->device->queue, waits.count, waits.list, &event);
+    TRY(queue_pushed(q, &waits, "clEnqueueBarrierWithWaitList", code, event));
+fail:
+    return status;
+}
+
+static size_t row_of(const op_tensor *t, size_t batch, size_t head) {
+    return t->offset + batch * t->stride[0] + head * t->stride[1];
+}
+
+/* A row's pitch; CLBlast checks it even where there is only one row. */
+static size_t pitch_of(const op_tensor *t) {
+    return t->shape[2] == 1 ? t->shape[3] : t->stride[2];
+}
+
+static clsplat_status multiply(queue *q, const op_gemm_args *a, size_t batch, size_t head) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_event event = NULL;
+    queue_waits waits = {0};
+    TRY(wait_first(q));
+    CLBlastStatusCode code =
+        CLBlastSgemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, a->c.shape[2],
+                     a->c.shape[3], a->a.shape[3], 1, a->a.mem, row_of(&a->a, batch, head), pitch_of(&a->a),
+                     a->b.mem, row_of(&a->b, batch, head), pitch_of(&a->b), 0, a->c.mem,
+                     row_of(&a->c, batch, head), pitch_of(&a->c), &q->device->queue, &event);
+    if ((int)code <= CLBlastNotImplemented)
+        return log_error(q->device->lib, CLSPLAT_OPENCL, "CLBlastSgemm failed with its code %d", (int)code);
+    TRY(queue_pushed(q, &waits, "CLBlastSgemm", (cl_int)code, event));
+fail:
+    return status;
+}
+
+static clsplat_status multiply_all(queue *q, const op_gemm_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    q->device->on_close = forget;
+    for (size_t batch = 0; batch < a->c.shape[0]; ++batch)
+        for (size_t head = 0; head < a->c.shape[1]; ++head)
+            TRY(multiply(q, a, batch, head));
+fail:
+    return status;
+}
+
+clsplat_status gemm_clblast_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!profile_is_on(q->device))
+        return multiply_all(q, args);
+    /* It is several kernels of CLBlast's, of which only the last has an event: the clock on the wall. */
+    TRY(clsplat_device_finish(q->device));
+    double start = clock_seconds();
+    TRY(multiply_all(q, args));
+    TRY(clsplat_device_finish(q->device));
+    TRY(profile_add(q->device, "clblast", gemm_work(args), NULL, clock_seconds() - start));
+fail:
+    return status;
+}

@@ -1,0 +1,206 @@
+/* The matrix product, every row of its table that fits, against float64: ragged, degenerate and strided
+ * shapes, all storage types, NaN in everything that is not an element. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "base/random.h"
+#include "compare.h"
+#include "naive/naive.h"
+#include "op/families.h"
+#include "op/op.h"
+#include "runtime/device.h"
+
+typedef struct gemm_case {
+    suite_tier tier;
+    size_t batch, heads, rows, columns, depth; /* batch and heads: 0 is 1 */
+    bool shared;                               /* one b for all */
+    clsplat_dtype a, b, c;
+} gemm_case;
+
+// clang-format off
+static const gemm_case cases[] = {
+    {.rows = 1, .columns = 1, .depth = 1},
+    {.rows = 3, .columns = 5, .depth = 7},
+    {.rows = 1, .columns = 130, .depth = 64},
+    {.rows = 130, .columns = 1, .depth = 64},
+    {.rows = 17, .columns = 66, .depth = 16, .a = CLSPLAT_F16, .b = CLSPLAT_BF16},
+    {.rows = 64, .columns = 64, .depth = 64, .c = CLSPLAT_F16},
+    {.rows = 37, .columns = 70, .depth = 33, .a = CLSPLAT_BF16, .b = CLSPLAT_F16, .c = CLSPLAT_BF16},
+    {.batch = 2, .heads = 3, .rows = 9, .columns = 20, .depth = 31, .shared = true},
+    {.batch = 2, .heads = 2, .rows = 70, .columns = 33, .depth = 80},
+    {.rows = 5, .columns = 3, .depth = 1500},
+    {.tier = SUITE_NORMAL, .rows = 300, .columns = 270, .depth = 261},
+    {.tier = SUITE_NORMAL, .rows = 257, .columns = 513, .depth = 530, .b = CLSPLAT_BF16},
+    {.tier = SUITE_LONG, .rows = 1030, .columns = 777, .depth = 1100},
+};
+// clang-format on
+enum { CASES = sizeof cases / sizeof *cases, GUARD = 40, GAP = 5 };
+
+/* A tensor with a guard in front and behind, and a gap behind every row. */
+typedef struct matrix {
+    op_tensor t;
+    size_t elements;
+    char *bytes; /* NaN, whatever the type, where there is no element */
+    double *values;
+} matrix;
+
+static size_t count_of(const matrix *m) {
+    return m->t.shape[0] * m->t.shape[1] * m->t.shape[2] * m->t.shape[3];
+}
+
+static size_t place(const matrix *m, size_t i) {
+    const op_tensor *t = &m->t;
+    size_t column = i % t->shape[3], row = i / t->shape[3] % t->shape[2];
+    size_t head = i / t->shape[3] / t->shape[2] % t->shape[1],
+           batch = i / t->shape[3] / t->shape[2] / t->shape[1];
+    return t->offset + batch * t->stride[0] + head * t->stride[1] + row * t->stride[2] + column;
+}
+
+/* Random numbers as the type stores them; a result stays NaN. */
+static matrix matrix_create(clsplat_dtype dtype, const size_t shape[4], random_state *random) {
+    size_t pitch = shape[3] + GAP, head = shape[2] * pitch;
+    matrix m = {.t = {.dtype = dtype,
+                      .shape = {shape[0], shape[1], shape[2], shape[3]},
+                      .offset = GUARD,
+                      .stride = {shape[1] * head, head, pitch}},
+                .elements = shape[0] * shape[1] * head + 2 * GUARD};
+    m.bytes = malloc(m.elements * clsplat_dtype_size(dtype));
+    memset(m.bytes, 0xFF, m.elements * clsplat_dtype_size(dtype));
+    m.values = calloc(count_of(&m), sizeof *m.values);
+    for (size_t i = 0; random && i < count_of(&m); i++) {
+        stored_set(dtype, m.bytes, place(&m, i), random_normal(random));
+        m.values[i] = stored_get(dtype, m.bytes, place(&m, i));
+    }
+    return m;
+}
+
+static void matrix_upload(matrix *m, clsplat_device *device) {
+    cl_int code = CL_SUCCESS;
+    m->t.mem = clCreateBuffer(clsplat_device_context(device), CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR,
+                              m->elements * clsplat_dtype_size(m->t.dtype), m->bytes, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+}
+
+static void matrix_free(matrix *m) {
+    if (m->t.mem)
+        clReleaseMemObject(m->t.mem);
+    free(m->bytes);
+    free(m->values);
+}
+
+/* Fails unless the elements are the reference's and nothing around them was written. */
+static void matrix_check(matrix *m, clsplat_device *device, const double *reference, const char *row) {
+    static const double allowed[] = {[CLSPLAT_F32] = 2e-6, [CLSPLAT_F16] = 1e-3, [CLSPLAT_BF16] = 5e-3};
+    size_t size = clsplat_dtype_size(m->t.dtype), count = count_of(m);
+    double *got = malloc(count * sizeof *got);
+    ck_assert_int_eq(clEnqueueReadBuffer(clsplat_device_queue(device), m->t.mem, CL_TRUE, 0,
+                                         m->elements * size, m->bytes, 0, NULL, NULL),
+                     CL_SUCCESS);
+    for (size_t i = 0; i < count; i++) {
+        got[i] = stored_get(m->t.dtype, m->bytes, place(m, i));
+        memset(m->bytes + place(m, i) * size, 0xFF, size);
+    }
+    double error = compare_norm(got, reference, count);
+    free(got);
+    ck_assert_msg(error < allowed[m->t.dtype], "%s: c is off by %.1e", row, error);
+    for (size_t i = 0; i < m->elements * size; i++)
+        ck_assert_msg(m->bytes[i] == (char)0xFF, "%s: wrote to byte %zu, outside of c", row, i);
+}
+
+typedef struct product {
+    const gemm_case *spec;
+    matrix a, b;
+    size_t shape[4]; /* of c */
+    double *reference;
+} product;
+
+static product product_create(const gemm_case *spec, clsplat_device *device) {
+    size_t batch = spec->batch ? spec->batch : 1, heads = spec->heads ? spec->heads : 1;
+    random_state random = random_seed(spec->rows * 31 + spec->depth);
+    product p = {.spec = spec, .shape = {batch, heads, spec->rows, spec->columns}};
+    p.a = matrix_create(spec->a, (size_t[]){batch, heads, spec->rows, spec->depth}, &random);
+    p.b = matrix_create(
+        spec->b, (size_t[]){spec->shared ? 1 : batch, spec->shared ? 1 : heads, spec->columns, spec->depth},
+        &random);
+    matrix_upload(&p.a, device);
+    matrix_upload(&p.b, device);
+    p.reference = calloc(batch * heads * spec->rows * spec->columns, sizeof *p.reference);
+    for (size_t i = 0; i < batch * heads; i++)
+        naive_gemm(spec->rows, spec->columns, spec->depth, p.a.values + i * spec->rows * spec->depth,
+                   p.b.values + (spec->shared ? 0 : i) * spec->columns * spec->depth,
+                   p.reference + i * spec->rows * spec->columns);
+    if (spec->shared) {
+        memcpy(p.b.t.shape, p.shape, 2 * sizeof *p.shape);
+        p.b.t.stride[0] = p.b.t.stride[1] = 0;
+    }
+    return p;
+}
+
+static void product_free(product *p) {
+    matrix_free(&p->a);
+    matrix_free(&p->b);
+    free(p->reference);
+}
+
+START_TEST(every_row_is_right) {
+    problem_stage stage = problem_on_stage();
+    product p = product_create(&cases[_i], stage.device);
+    size_t ran = 0;
+    for (size_t i = 0; i < op_gemm_family.count; i++) {
+        const op_variant *row = &op_gemm_family.variants[i];
+        matrix c = matrix_create(p.spec->c, p.shape, NULL);
+        op_gemm_args args = {.a = p.a.t, .b = p.b.t, .c = c.t};
+        if (row->fits(&stage.device->info.limits, &args)) {
+            queue q;
+            matrix_upload(&c, stage.device);
+            args.c = c.t;
+            queue_begin(stage.device, 0, NULL, &q);
+            suite_ok(stage.lib, row->run(&q, &args));
+            suite_ok(stage.lib, clsplat_device_finish(stage.device));
+            matrix_check(&c, stage.device, p.reference, row->name);
+            ran++;
+        }
+        matrix_free(&c);
+    }
+    ck_assert_uint_ge(ran, 1);
+    product_free(&p);
+}
+END_TEST
+
+/* Dispatch takes a row, and two runs give the same bits. */
+START_TEST(same_bits_twice) {
+    problem_stage stage = problem_on_stage();
+    product p = product_create(&cases[8], stage.device);
+    matrix c[2];
+    for (int i = 0; i < 2; i++) {
+        queue q;
+        c[i] = matrix_create(p.spec->c, p.shape, NULL);
+        matrix_upload(&c[i], stage.device);
+        queue_begin(stage.device, 0, NULL, &q);
+        suite_ok(stage.lib, op_gemm(&q, &(op_gemm_args){.a = p.a.t, .b = p.b.t, .c = c[i].t}));
+        suite_ok(stage.lib, clsplat_device_finish(stage.device));
+        ck_assert_int_eq(clEnqueueReadBuffer(clsplat_device_queue(stage.device), c[i].t.mem, CL_TRUE, 0,
+                                             c[i].elements * sizeof(float), c[i].bytes, 0, NULL, NULL),
+                         CL_SUCCESS);
+    }
+    ck_assert_mem_eq(c[0].bytes, c[1].bytes, c[0].elements * sizeof(float));
+    matrix_free(&c[0]);
+    matrix_free(&c[1]);
+    product_free(&p);
+}
+END_TEST
+
+static void add_all(TCase *part) {
+    problem_add_stage(part);
+    for (int i = 0; i < CASES; i++)
+        if (cases[i].tier <= suite_tier_wanted())
+            tcase_add_loop_test(part, every_row_is_right, i, i + 1);
+    tcase_add_test(part, same_bits_twice);
+}
+
+int main(void) {
+    static const suite_part parts[] = {{"gemm", add_all}};
+    return suite_run("gemm", parts, sizeof parts / sizeof *parts);
+}
