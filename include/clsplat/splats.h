@@ -94,6 +94,14 @@ typedef enum clsplat_init_method {
     CLSPLAT_INIT_TOKEN_AWARE /* half from salient tokens (high norm or rare direction), half k-means */
 } clsplat_init_method;
 
+typedef enum clsplat_match {
+    CLSPLAT_MATCH_TOKENS, /* variances and amplitudes are those of a splat's queries and keys */
+    CLSPLAT_MATCH_SOFTMAX /* they make A_ij follow exp(q·k / √D), as a pretrained layer expects: every
+                             variance is √D and ln a = |μ|² / (2√D), for clusters of the keys. Then a splat at
+                             a key, e^(|k|²/2√D − |q−k|²/2√D − 0) = e^(q·k/√D) e^(−|q|²/2√D), has that key's
+                             exact weight up to a factor of the query alone; other splats nearby blur it */
+} clsplat_match;
+
 typedef struct clsplat_init {
     clsplat_init_method method;         /* KMEANS */
     clsplat_covariance covariance;      /* DIAGONAL */
@@ -101,6 +109,7 @@ typedef struct clsplat_init {
     bool shared;                        /* one set for all heads; false */
     uint64_t seed;                      /* 0 */
     unsigned lloyd_steps;               /* 10 */
+    clsplat_match match;                /* TOKENS */
     size_t sample;                      /* tokens looked at per head, drawn with the seed; 65536 */
     float variance_scale;               /* factor on every variance; 1 */
     clsplat_progress *progress;         /* NULL: none */

@@ -94,6 +94,21 @@ static clsplat_status write_factor(const level_fit *f, size_t s, float *chol) {
     return CLSPLAT_OK;
 }
 
+/* CLSPLAT_MATCH_SOFTMAX: variance √D, and the amplitude that makes up for the keys' norms. */
+static void match_softmax(const clsplat_splats_parameters *out, size_t at, double variance_scale) {
+    size_t dim = out->shape.dim, size = splats_covariance_size(&out->shape);
+    double variance = sqrt((double)dim) * variance_scale, square = 0;
+    for (size_t d = 0; d < dim; ++d) {
+        double mean = (double)out->mean[at * dim + d];
+        square += mean * mean;
+        if (out->shape.covariance == CLSPLAT_FULL)
+            out->precision_chol[at * size + d * dim + d] = (float)(1 / sqrt(variance));
+    }
+    for (size_t i = 0; out->log_var && i < size; ++i)
+        out->log_var[at * size + i] = (float)log(variance);
+    out->log_amplitude[at] = (float)(square / (2 * variance));
+}
+
 static clsplat_status write_splat(const level_fit *f, size_t s) {
     const clsplat_splats_parameters *out = &f->call->out;
     size_t dim = f->set->fit.dim, at = f->head * out->shape.count + f->first + s;
@@ -102,6 +117,10 @@ static clsplat_status write_splat(const level_fit *f, size_t s) {
         out->mean[at * dim + d] = (float)((double)f->means[s * dim + d] + f->centre[d]);
     out->log_amplitude[at] = (float)log(fmax(members(f, s), 0.5) / (double)f->set->fit.count);
     out->log_temperature[at] = 0;
+    if (f->call->init->match == CLSPLAT_MATCH_SOFTMAX) {
+        match_softmax(out, at, f->call->init->variance_scale);
+        return CLSPLAT_OK;
+    }
     if (out->shape.covariance == CLSPLAT_FULL)
         return write_factor(f, s, out->precision_chol + at * size);
     double sum = 0;
@@ -233,6 +252,8 @@ static clsplat_status check_init(clsplat *lib, const clsplat_init *init, const c
     if (!(init->variance_scale > 0) || !isfinite(init->variance_scale))
         return log_error(lib, CLSPLAT_INVALID, "variance_scale is %g; it must be a finite number above 0",
                          (double)init->variance_scale);
+    if (init->match != CLSPLAT_MATCH_TOKENS && init->match != CLSPLAT_MATCH_SOFTMAX)
+        return log_error(lib, CLSPLAT_INVALID, "there is nothing %d to match", (int)init->match);
     if (init->sample == 0)
         return log_error(lib, CLSPLAT_INVALID, "sample is 0; at least 1 token must be looked at");
     if (levels->levels == 0)
@@ -278,6 +299,7 @@ clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, cl
     init_call c = {.device = device, .init = &init, .levels = init.hierarchy};
     TRY(check_init(lib, &init, c.levels));
     TRY(tokens_open(lib, q, k, init.shared, &c.source));
+    c.source.keys_only = init.match == CLSPLAT_MATCH_SOFTMAX;
     clsplat_splats_shape shape = {init.covariance, tokens_heads(&c.source), 0, k.shape[3], c.levels->levels};
     for (size_t l = 0; l < c.levels->levels; ++l)
         shape.count += c.levels->counts[l];

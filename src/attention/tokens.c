@@ -34,7 +34,7 @@ static size_t tokens_of(const token_source *source, const clsplat_tensor *t) {
 }
 
 size_t tokens_count(const token_source *source) {
-    return tokens_of(source, &source->k) + tokens_of(source, &source->q);
+    return tokens_of(source, &source->k) + (source->keys_only ? 0 : tokens_of(source, &source->q));
 }
 
 /* Where a token lies: keys come first, then queries; in each batch, head, row. */

@@ -7,10 +7,10 @@
 #include "base/random.h"
 
 /* The tokens of head h: its queries and the keys of its key head, over the batch; of all heads together if
- * shared. */
+ * shared. keys_only leaves the queries out. */
 typedef struct token_source {
     clsplat_tensor q, k; /* strides filled in; q may be absent */
-    bool shared;
+    bool shared, keys_only;
 } token_source;
 
 /* Returns: SHAPE, INVALID. */

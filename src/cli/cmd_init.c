@@ -17,23 +17,27 @@ static const char *const methods[] = {[CLSPLAT_INIT_RANDOM] = "random",
 static const char *const covariances[] = {
     [CLSPLAT_ISOTROPIC] = "isotropic", [CLSPLAT_DIAGONAL] = "diagonal", [CLSPLAT_FULL] = "full", NULL};
 
+static const char *const matches[] = {
+    [CLSPLAT_MATCH_TOKENS] = "tokens", [CLSPLAT_MATCH_SOFTMAX] = "softmax", NULL};
+
 static const char summary[] =
     "Reads keys k [B,Hk,M,D] and, if they are there, queries q [B,H,N,D], and writes splats for\n"
     "`clsplat attend --splats`: means, variances and amplitudes of clusters of the tokens, in levels.";
 
 typedef struct init_request {
     const char *input;
-    char *output, *config, *method, *covariance, *seed, *steps, *sample, *variance_scale;
+    char *output, *config, *method, *covariance, *seed, *steps, *sample, *match, *variance_scale;
     int shared;
 } init_request;
 
 static clsplat_status read_request(cli *c, const init_request *r, clsplat_init *init) {
     clsplat_status status = CLSPLAT_OK;
-    int method = (int)init->method, covariance = (int)init->covariance;
+    int method = (int)init->method, covariance = (int)init->covariance, match = (int)init->match;
     uint64_t steps = init->lloyd_steps, sample = init->sample;
     double variance_scale = (double)init->variance_scale;
     TRY(cli_choice(c, "--init", r->method, methods, &method));
     TRY(cli_choice(c, "--covariance", r->covariance, covariances, &covariance));
+    TRY(cli_choice(c, "--match", r->match, matches, &match));
     TRY(cli_count(c, "--seed", r->seed, 0, &init->seed));
     TRY(cli_count(c, "--steps", r->steps, 0, &steps));
     TRY(cli_count(c, "--sample", r->sample, 1, &sample));
@@ -46,6 +50,7 @@ static clsplat_status read_request(cli *c, const init_request *r, clsplat_init *
         return cli_misuse(c, "--steps: `%s` is too many", r->steps);
     init->method = (clsplat_init_method)method;
     init->covariance = (clsplat_covariance)covariance;
+    init->match = (clsplat_match)match;
     init->shared = r->shared;
     init->lloyd_steps = (unsigned)steps;
     init->sample = sample;
@@ -143,6 +148,9 @@ clsplat_status cmd_init(cli *c, int argc, const char **argv) {
          "random|kmeans|pca|spectral|token-aware"},
         {"covariance", 0, POPT_ARG_STRING, &r.covariance, 0, "diagonal if it is not given",
          "isotropic|diagonal|full"},
+        {"match", 0, POPT_ARG_STRING, &r.match, 0,
+         "what variances and amplitudes follow: the tokens, if it is not given, or softmax attention",
+         "tokens|softmax"},
         {"config", 0, POPT_ARG_STRING, &r.config, 0, "levels, their splats and their weights", "FILE.json"},
         {"shared", 0, POPT_ARG_NONE, &r.shared, 0, "one set for all heads", NULL},
         {"seed", 0, POPT_ARG_STRING, &r.seed, 0, "of every draw; 0 if it is not given", "N"},

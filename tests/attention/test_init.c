@@ -234,6 +234,36 @@ START_TEST(progress_is_told_and_can_stop) {
 }
 END_TEST
 
+/* Variance √D, ln a = |μ|² / (2√D), whatever the tokens' own variances are. */
+START_TEST(splats_that_match_softmax) {
+    problem_stage s = problem_on_stage();
+    cloud c = cloud_grouped(cloud_normal);
+    cloud_levels levels;
+    clsplat_init init = cloud_case(3 * CLSPLAT_INIT_KMEANS + _i);
+    init.match = CLSPLAT_MATCH_SOFTMAX;
+    init.hierarchy = cloud_level(&levels, 7, 2, 0);
+    clsplat_splats *splats = cloud_splats(s.lib, s.device, &c, init);
+    clsplat_splats_parameters p = clsplat_splats_get(splats);
+    size_t dim = p.shape.dim, size = splats_covariance_size(&p.shape);
+    double variance = sqrt((double)dim);
+    for (size_t i = 0; i < p.shape.heads * p.shape.count; i++) {
+        double square = 0;
+        for (size_t d = 0; d < dim; d++)
+            square += pow((double)p.mean[i * dim + d], 2);
+        ck_assert_double_eq_tol((double)p.log_amplitude[i], square / (2 * variance), 1e-5 * (1 + square));
+        for (size_t d = 0; d < size; d++) {
+            double factor = d % (dim + 1) == 0 ? 1 / sqrt(variance) : 0;
+            if (p.precision_chol)
+                ck_assert_double_eq_tol((double)p.precision_chol[i * size + d], factor, 1e-6);
+            else
+                ck_assert_double_eq_tol((double)p.log_var[i * size + d], log(variance), 1e-6);
+        }
+    }
+    clsplat_splats_destroy(&splats);
+    cloud_free(&c);
+}
+END_TEST
+
 START_TEST(the_factor_on_variances) {
     problem_stage s = problem_on_stage();
     cloud c = cloud_grouped(cloud_normal);
@@ -267,6 +297,7 @@ static void add_all(TCase *part) {
     tcase_add_test(part, a_head_has_its_queries_and_its_key_heads_keys);
     tcase_add_loop_test(part, a_small_device_is_enough, 0, CLOUD_CASES);
     tcase_add_test(part, progress_is_told_and_can_stop);
+    tcase_add_loop_test(part, splats_that_match_softmax, 0, 3);
     tcase_add_loop_test(part, the_factor_on_variances, 0, 3);
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from tensors import DIM, HEADS, KV_HEADS, file_of, load, problem, softmax, splats
 
 COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output"],
-            "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale"],
+            "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match"],
             "compare": [], "devices": []}
 
 
@@ -134,6 +134,10 @@ def seeded(bench, path, config):
     bench.works("init: shared", "init", path, "-o", names[0], "--config", config, "--shared", "--verbose")
     bench.check("init: shared: heads", load(names[0])["mean"].shape == (1, 12, DIM), "wrong")
     bench.works("init: variance", "init", path, "-o", names[1], "--config", config, "--shared", "--variance-scale", "4")
+    bench.works("init: match", "init", path, "-o", names[0], "--config", config, "--match", "softmax")
+    made = load(names[0])
+    bench.check("init: match: variance", np.allclose(made["log_var"], np.log(np.sqrt(DIM)), atol=1e-5), "it is not the root of D")
+    bench.works("init: shared again", "init", path, "-o", names[0], "--config", config, "--shared")
     wider = load(names[1])["log_var"] - load(names[0])["log_var"]
     bench.check("init: variance: factor", np.allclose(wider, np.log(4), atol=1e-4), "it is not 4")
 
@@ -142,7 +146,7 @@ def flags(bench, path, config):
     new = bench.path("new.safetensors")
     whole = [path, "-o", new, "--config", config]
     for name, value in [("--init", "best"), ("--covariance", "round"), ("--seed", "-1"), ("--seed", "x"), ("--seed", "1e3"), ("--seed", "18446744073709551616"),
-                        ("--steps", "-1"), ("--sample", "0"), ("--sample", ""), ("--variance-scale", "0"), ("--variance-scale", "-1"),
+                        ("--steps", "-1"), ("--sample", "0"), ("--sample", ""), ("--variance-scale", "0"), ("--match", "nothing"), ("--variance-scale", "-1"),
                         ("--variance-scale", "nan"), ("--variance-scale", "1e-60")]:
         bench.refused(f"init: {name} {value!r}", [*whole, name, value], [name], statuses=[2], command="init")
     bench.refused("init: no output", [path], ["-o"], statuses=[2], command="init")
