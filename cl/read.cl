@@ -44,8 +44,7 @@ typedef struct mixture {
 
 /* Levels first to last − 1 under one normaliser, weighted by w if they are several. */
 typedef struct level_range {
-    uint first, last;
-    bool weighted;
+    uint first, last, weighted;
 } level_range;
 
 inline float level_weight(mixture m, level_range r, uint level)

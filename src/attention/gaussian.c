@@ -68,8 +68,8 @@ fail:
     return status;
 }
 
-/* Enough segments to occupy the device, few enough for the workspace and for long sums. */
-static size_t segments_for(const clsplat_limits *limits, const gaussian_call *c) {
+/* Few enough for the workspace and for long sums. */
+size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *c) {
     size_t rows = c->k.shape[0] * state_heads(c) * c->splats->count;
     size_t wanted = limits->compute_units * (size_t)2048 / rows + 1, most = (c->k.shape[2] + 63) / 64;
     size_t fitting = units_in_budget(limits, 4 * (double)rows * (double)c->v.shape[3]);
@@ -78,7 +78,7 @@ static size_t segments_for(const clsplat_limits *limits, const gaussian_call *c)
 
 clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin) {
     clsplat_status status = CLSPLAT_OK;
-    size_t segments = segments_for(&q->device->info.limits, call), keys = call->k.shape[2];
+    size_t segments = gaussian_segments(&q->device->info.limits, call), keys = call->k.shape[2];
     op_write_args args = {.splats = call->splats,
                           .heads = state_heads(call),
                           .segment = (keys + segments - 1) / segments,
@@ -106,14 +106,15 @@ fail:
     return status;
 }
 
-/* Keys that are written, scanned and read together: as many chunks as fit the workspaces, at most 4,096 keys.
- */
+/* Keys that are written, scanned and read together: chunks enough to occupy the device, as far as the
+ * workspaces allow. */
 static size_t panel_keys(const clsplat_limits *limits, const gaussian_call *c) {
     double splats = (double)c->splats->count, writers = (double)(c->k.shape[0] * state_heads(c));
-    double queries = (double)(c->q.shape[0] * c->q.shape[1]);
+    size_t queries = c->q.shape[0] * c->q.shape[1], wanted = limits->compute_units * (size_t)64 / queries;
     size_t by_state = units_in_budget(limits, 4 * splats * writers * (double)c->v.shape[3]);
-    size_t by_response = units_in_budget(limits, 4 * splats * queries * GAUSSIAN_CHUNK);
-    return GAUSSIAN_CHUNK * smaller(128, smaller(by_state, by_response));
+    size_t by_response = units_in_budget(limits, 4 * splats * (double)queries * GAUSSIAN_CHUNK);
+    wanted = wanted < 8 ? 8 : smaller(wanted, 128);
+    return GAUSSIAN_CHUNK * smaller(wanted, smaller(by_state, by_response));
 }
 
 static clsplat_status respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
