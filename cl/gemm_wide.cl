@@ -92,6 +92,10 @@ gemm_wide(uint rows, uint columns, uint depth, uint heads,
         }
     }
     for (uint r = 0; r < own; ++r)
-        for (uint j = 0; j < wide; ++j)
-            STORE(C_TYPE, c, r * c_at.s3 + j, sum[r * WIDTH + j]);
+        for (uint j = 0; j < wide; j += 16)
+            if (j + 16 <= wide)
+                STORE16(C_TYPE, c, r * c_at.s3 + j, VECTOR(sum + r * WIDTH + j));
+            else
+                for (uint x = j; x < wide; ++x)
+                    STORE(C_TYPE, c, r * c_at.s3 + x, sum[r * WIDTH + x]);
 }

@@ -79,13 +79,42 @@ INLINED per_row half_squares(warp w, private const operands *q, local const floa
     return total;
 }
 
+/* From products to weights. */
+INLINED void splats_weigh(warp w, private rows *r, private scores *s, per_row square, local const float4 *term,
+                          private weights *p)
+{
+    per_row one;
+    FOR_ROWS(b, i)
+        one.x[b][i] = 1.0f;
+    UNROLL for (uint n = 0; n < KEYS / 8; ++n) {
+        float4 t = term[column_of(w, n) / 2];
+        FOR_ROWS(b, i) {
+            s->s[b][n][2 * i] = MAD(s->s[b][n][2 * i] - square.x[b][i], t.x, t.y);
+            s->s[b][n][2 * i + 1] = MAD(s->s[b][n][2 * i + 1] - square.x[b][i], t.z, t.w);
+        }
+    }
+    rows_weigh(w, r, s, one, p);
+}
+
+#define STORE_ROWS(first)                                                                              \
+    FOR_ROWS(b, i) {                                                                                   \
+        uint row = (first) + row_of(w, b, i);                                                          \
+        if (row < queries) {                                                                           \
+            UNROLL for (uint n = 0; n < DV / 8; ++n)                                                   \
+                STORE2(OUT_TYPE, out, row * out_at.s3 + column_of(w, n), r.sum[b][n][2 * i],           \
+                       r.sum[b][n][2 * i + 1]);                                                        \
+            if (w.lane % 4 == 0)                                                                       \
+                STORE(LSE_TYPE, lse, row * lse_at.s3, r.top[b][i]);                                    \
+        }                                                                                              \
+    }
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_mma(uint queries, uint group, uint splats, uint per_head, uint first_head, global const float *centre_,
          global const ushort *packed_mean, global const ushort *packed_value, global const float *packed_term,
          global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
          global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
 {
-    local ushort k_tile[2][KEYS * PITCH(D)] ALIGNED, v_tile[2][KEYS * PITCH(DV)] ALIGNED;
+    local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
     local float4 term[2][KEYS / 2]; /* of two splats */
     local float centre[D];
     WARP_DECLARE(w)
@@ -101,50 +130,49 @@ read_mma(uint queries, uint group, uint splats, uint per_head, uint first_head, 
         centre[d] = centre_[(per_head ? first_head + h : 0) * D + d];
     barrier(CLK_LOCAL_MEM_FENCE);
 
-#define COPY_SPLATS(stage, tile)                                                                       \
+#define COPY_MEANS(stage, tile)                                                                        \
     TILE_COPY(D, k_tile[stage], packed_mean, D, (tile) * KEYS, tiles * KEYS)                           \
-    TILE_COPY(DV, v_tile[stage], packed_value, DV, (tile) * KEYS, tiles * KEYS)                        \
     if (get_local_id(0) < KEYS / 2)                                                                    \
         copy_start(&term[stage][get_local_id(0)], packed_term + (tile) * KEYS * 2 + get_local_id(0) * 4);
-    COPY_SPLATS(0, 0u)
+    COPY_MEANS(0, 0u)
+    copy_wait();
+    barrier(CLK_LOCAL_MEM_FENCE);
+    COPY_MEANS(1, 1 % tiles)
+    TILE_COPY(DV, v_tile[0], packed_value, DV, 0u, tiles * KEYS)
 
-    uint stage = 0;
-    per_row one;
-    FOR_ROWS(b, i)
-        one.x[b][i] = 1.0f;
-    for (uint block = get_group_id(0) * GROUP_ROWS; block < queries; block += get_num_groups(0) * GROUP_ROWS) {
-        uint first = block + w.index * WARP_ROWS;
-        operands a;
-        rows r;
-        operands_load(w, &a, (global const ushort *)q, q_at.s3, first, queries);
-        per_row square = half_squares(w, &a, centre);
-        rows_clear(&r);
-        for (uint tile = 0; tile < tiles; ++tile, stage ^= 1) {
-            copy_wait();
-            barrier(CLK_LOCAL_MEM_FENCE);
-            COPY_SPLATS(stage ^ 1, (tile + 1 < tiles ? tile + 1 : 0))
-            scores s;
-            tile_score(w, &s, &a, k_tile[stage]);
-            UNROLL for (uint n = 0; n < KEYS / 8; ++n) {
-                float4 t = term[stage][column_of(w, n) / 2];
-                FOR_ROWS(b, i) {
-                    s.s[b][n][2 * i] = MAD(s.s[b][n][2 * i] - square.x[b][i], t.x, t.y);
-                    s.s[b][n][2 * i + 1] = MAD(s.s[b][n][2 * i + 1] - square.x[b][i], t.z, t.w);
-                }
-            }
-            rows_admit(w, &r, &s, one);
-            rows_add(w, &r, &s, one, v_tile[stage]);
+    uint stage = 0, stride = get_num_groups(0) * GROUP_ROWS, first = get_group_id(0) * GROUP_ROWS + w.index * WARP_ROWS;
+    uint blocks = (queries - get_group_id(0) * GROUP_ROWS + stride - 1) / stride;
+    operands a;
+    rows r;
+    weights p;
+    operands_load(w, &a, (global const ushort *)q, q_at.s3, first, queries);
+    per_row square = half_squares(w, &a, centre);
+    rows_clear(&r);
+    {
+        scores s;
+        tile_score(w, &s, &a, k_tile[0]);
+        splats_weigh(w, &r, &s, square, term[0], &p);
+    }
+    for (uint step = 0, tile = 0; step < blocks * tiles; ++step, stage ^= 1) {
+        scores s;
+        bool ends = tile + 1 == tiles;
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        tile = ends ? 0 : tile + 1;
+        COPY_MEANS(stage, (tile + 1 == tiles ? 0 : tile + 1))
+        TILE_COPY(DV, v_tile[stage ^ 1], packed_value, DV, tile * KEYS, tiles * KEYS)
+        if (ends)
+            operands_load(w, &a, (global const ushort *)q, q_at.s3, first + stride, queries);
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
+        scores_settle(&s);
+        if (ends) {
+            rows_finish(w, &r);
+            STORE_ROWS(first)
+            first += stride;
+            square = half_squares(w, &a, centre);
+            rows_clear(&r);
         }
-        rows_finish(w, &r);
-        FOR_ROWS(b, i) {
-            uint row = first + row_of(w, b, i);
-            if (row >= queries)
-                continue;
-            UNROLL for (uint n = 0; n < DV / 8; ++n)
-                STORE2(OUT_TYPE, out, row * out_at.s3 + column_of(w, n), r.sum[b][n][2 * i], r.sum[b][n][2 * i + 1]);
-            if (w.lane % 4 == 0)
-                STORE(LSE_TYPE, lse, row * lse_at.s3, r.top[b][i]);
-        }
+        splats_weigh(w, &r, &s, square, term[stage ^ 1], &p);
     }
     copy_wait();
 }

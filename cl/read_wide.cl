@@ -37,18 +37,15 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
     centred_rows x;
     splat_block block;
     scores s;
-    float offset[BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, shrink[RT];
+    float weights[RT * BLOCK] ALIGNED, shrink[RT];
     tile_clear(&t);
     CENTRE_ROWS(&x, Q_TYPE, q, q_at.s3, rows, centre)
     for (uint begin = 0; begin < splats; begin += BLOCK) {
         block_load(&block, mean, inverse, centre, begin, splats);
         for (uint j = 0; j < BLOCK; ++j)
-            offset[j] = standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
+            block.offset[j] += standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
         for (uint r = 0; r < TILE && r < rows; r += RT) {
             block_respond(&s, &block, &x, r);
-            UNROLL for (uint a = 0; a < RT; ++a)
-                UNROLL for (uint c = 0; c < LANES; ++c)
-                    s.s[a][c] += VECTOR(offset + 16 * c);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, splats - begin))
         }
@@ -56,8 +53,8 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
 
     for (uint r = 0; r < rows; ++r) {
         float scale = tile_scale(&t, r);
-        for (uint d = 0; d < DV; ++d)
-            STORE(OUT_TYPE, out, r * out_at.s3 + d, t.sum[r * DV + d] * scale);
+        for (uint d = 0; d < DV; d += 16)
+            STORE16(OUT_TYPE, out, r * out_at.s3 + d, VECTOR(t.sum + r * DV + d) * scale);
         STORE(LSE_TYPE, lse, r * lse_at.s3, tile_lse(&t, r));
     }
 }

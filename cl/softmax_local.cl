@@ -9,7 +9,7 @@
  * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive or, so that
  * neither the transposing stores nor the loads meet in a bank.
  *
- * The rows' common reference is raised only if a score exceeds it by more than SLACK, which all items then agree on. */
+ * Logits are in base 2. The rows' common reference is raised only if a score exceeds it by more than SLACK, which all items then agree on. */
 #ifndef Q_TYPE
 #define Q_TYPE F32
 #define K_TYPE F32
@@ -54,6 +54,8 @@
 #define VT ((DV + 4 * TX - 1) / (4 * TX)) /* vectors of value columns per item */
 #define PITCH_V (4 * TX * VT)
 #define SHARED (D > ROWS ? KEYS * D : KEYS * ROWS) /* keys, then weights */
+#define LOG2_E 1.44269504f
+#define LN_2 0.693147181f
 #define UNROLL _Pragma("unroll")
 #define floatCT CAT(float, CT)
 #define ALIGNED(type, p) (*(local type *)(p))
@@ -62,6 +64,31 @@
 #define KEY_PLACE(d, x) ((d) * KEYS + (((x) ^ (d)) & (TX - 1)) * CT)
 #define WEIGHT_PLACE(j, r) ((j) * ROWS + ((r) ^ ((j) / CT & (ROWS / 4 - 1))) * 4)
 
+/* Keys and values of one tile. Keys come eight columns of four keys at a time: whole sectors of global memory, all banks of
+ * local memory. */
+#define D_UP ((D + 7) / 8 * 8)
+#define TILE_LOAD(row)                                                                                 \
+    {                                                                                                  \
+        LOADS for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                \
+            uint e = item + i * WG, d = e / 32 % (D_UP / 8) * 8 + e % 8;                               \
+            uint j = e / 32 / (D_UP / 8) * 4 + e / 8 % 4;                                              \
+            if ((D == D_UP || d < D) && (KEYS * D_UP % WG == 0 || j < KEYS))                           \
+                shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, (row) * k_at.s3 + d);     \
+        }                                                                                              \
+        LOADS for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                             \
+            uint e = item + i * WG, d = e % PITCH_V, j = e / PITCH_V;                                  \
+            if (KEYS * PITCH_V % WG == 0 || j < KEYS)                                                  \
+                value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, (row) * v_at.s3 + d) : 0.0f; \
+        }                                                                                              \
+    }
+
+#if FLAVOR == 1
+#define LOADS _Pragma("unroll")
+#elif FLAVOR == 2
+#define LOADS _Pragma("unroll 8")
+#else
+#define LOADS _Pragma("unroll 4")
+#endif
 typedef struct rows {
     float4 sum[RT][VT];
     float top[RT], mass[RT];
@@ -77,7 +104,7 @@ static inline void rows_raise(private rows *r, private const float *own, uint x,
         float top = r->top[a];
         UNROLL for (uint i = 0; i < TX; ++i)
             top = fmax(top, most[(y * RT + a) * TX + i]);
-        float shrink = top == -INFINITY ? 1.0f : exp(r->top[a] - top);
+        float shrink = top == -INFINITY ? 1.0f : exp2(r->top[a] - top);
         r->top[a] = top;
         r->mass[a] *= shrink;
         UNROLL for (uint c = 0; c < VT; ++c)
@@ -112,7 +139,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
     rows r;
     UNROLL for (uint a = 0; a < RT; ++a) {
         uint row = min(first + y * RT + a, queries - 1);
-        r.top[a] = accumulate ? LOAD(LSE_TYPE, lse, row * lse_at.s3) : -INFINITY;
+        r.top[a] = accumulate ? LOG2_E * LOAD(LSE_TYPE, lse, row * lse_at.s3) : -INFINITY;
         r.mass[a] = r.top[a] != -INFINITY && x == 0 ? 1.0f : 0.0f;
         UNROLL for (uint c = 0; c < VT; ++c) {
             float columns[4];
@@ -124,23 +151,17 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
     }
     for (uint e = item; e < ROWS * D; e += WG)
-        query_tile[e % D * ROWS + e / D] = scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
+        query_tile[e % D * ROWS + e / D] = LOG2_E * scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
 
     uint last = visible_keys(min(first + ROWS, queries) - 1, diagonal, keys);
     for (uint begin = 0; begin < last; begin += KEYS) {
         barrier(CLK_LOCAL_MEM_FENCE);
         if (item == 0)
             raise = 0;
-        /* Eight columns of four keys at a time: whole sectors of global memory, all banks of local memory. */
-        UNROLL for (uint e = item; e < KEYS * ((D + 7) / 8 * 8); e += WG) {
-            uint d = e / 32 % ((D + 7) / 8) * 8 + e % 8, j = e / 32 / ((D + 7) / 8) * 4 + e / 8 % 4;
-            if (D % 8 == 0 || d < D)
-                shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, min(begin + j, keys - 1) * k_at.s3 + d);
-        }
-        UNROLL for (uint e = item; e < KEYS * PITCH_V; e += WG) {
-            uint d = e % PITCH_V;
-            value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, min(begin + e / PITCH_V, keys - 1) * v_at.s3 + d) : 0.0f;
-        }
+        if (begin + KEYS <= keys)
+            TILE_LOAD(begin + j)
+        else
+            TILE_LOAD(min(begin + j, keys - 1))
         barrier(CLK_LOCAL_MEM_FENCE);
 
         floatCT s[RT];
@@ -158,21 +179,27 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
 
         float score[RT][CT], most[RT];
-        bool masked = begin + KEYS > visible_keys(first, diagonal, keys), grown = false;
-        UNROLL for (uint a = 0; a < RT; ++a) {
+        bool grown = false;
+        UNROLL for (uint a = 0; a < RT; ++a)
             CAT(vstore, CT)(s[a], 0, score[a]);
-            uint seen = masked ? visible_keys(first + y * RT + a, diagonal, keys) : keys;
-            most[a] = -INFINITY;
-            UNROLL for (uint c = 0; c < CT; ++c) {
-                uint j = begin + x * CT + c;
 #if BIAS
-                float more = LOAD(BIAS_TYPE, bias, min(j, keys - 1) * bias_at.s3);
+        UNROLL for (uint c = 0; c < CT; ++c) {
+            float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(begin + x * CT + c, keys - 1) * bias_at.s3);
+            UNROLL for (uint a = 0; a < RT; ++a)
                 score[a][c] = more == -INFINITY ? more : score[a][c] + more;
+        }
 #endif
-                if (j >= seen)
-                    score[a][c] = -INFINITY;
-                most[a] = fmax(most[a], score[a][c]);
+        if (begin + KEYS > visible_keys(first, diagonal, keys))
+            UNROLL for (uint a = 0; a < RT; ++a) {
+                uint seen = visible_keys(first + y * RT + a, diagonal, keys);
+                UNROLL for (uint c = 0; c < CT; ++c)
+                    if (begin + x * CT + c >= seen)
+                        score[a][c] = -INFINITY;
             }
+        UNROLL for (uint a = 0; a < RT; ++a) {
+            most[a] = score[a][0];
+            UNROLL for (uint c = 1; c < CT; ++c)
+                most[a] = fmax(most[a], score[a][c]);
             grown = grown || most[a] > r.top[a] + SLACK;
         }
         if (grown)
@@ -184,7 +211,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         UNROLL for (uint a = 0; a < RT; ++a) {
             float base = r.top[a] == -INFINITY ? 0.0f : r.top[a];
             UNROLL for (uint c = 0; c < CT; ++c) {
-                score[a][c] = exp(score[a][c] - base);
+                score[a][c] = exp2(score[a][c] - base);
                 r.mass[a] += score[a][c];
             }
         }
@@ -229,6 +256,6 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
                     STORE(OUT_TYPE, out, row * out_at.s3 + 4 * (x + TX * c) + i, columns[i]);
         }
         if (x == 0)
-            STORE(LSE_TYPE, lse, row * lse_at.s3, mass == 0.0f ? -INFINITY : r.top[a] + log(mass));
+            STORE(LSE_TYPE, lse, row * lse_at.s3, mass == 0.0f ? -INFINITY : (r.top[a] + log2(mass)) * LN_2);
     }
 }

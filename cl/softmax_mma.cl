@@ -2,7 +2,7 @@
  * 16-bit type, weights rounded to it, sums in float32.
  *
  * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that see
- * most keys first. Two tiles of keys and values in local memory: one is computed with while the other arrives.
+ * most keys first. Two tiles of keys and of values in local memory; the tiles after the last repeat its last key, unused.
  *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale. */
 #ifndef Q_TYPE
@@ -61,8 +61,9 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
 #endif
             global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
 {
-    local ushort k_tile[2][KEYS * PITCH(D)] ALIGNED, v_tile[2][KEYS * PITCH(DV)] ALIGNED;
+    local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
     WARP_DECLARE(w)
+    uint item = get_local_id(0);
     uint group_first = (get_num_groups(0) - 1 - get_group_id(0)) * GROUP_ROWS, h = get_global_id(1), b_ = get_global_id(2);
     uint first = group_first + w.index * WARP_ROWS;
     global const ushort *k_from = (global const ushort *)k + k_at.s0 + b_ * k_at.s1 + (h / group) * k_at.s2;
@@ -73,12 +74,12 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     local float offset[2][KEYS];
     bias += bias_at.s0 + b_ * bias_at.s1 + (h / group) * bias_at.s2;
 #define LOAD_OFFSET(begin)                                                                             \
-    ((begin) + get_local_id(0) < keys ? LOG2_E * LOAD(BIAS_TYPE, bias, ((begin) + get_local_id(0)) * bias_at.s3) : -INFINITY)
+    ((begin) + item < keys ? LOG2_E * LOAD(BIAS_TYPE, bias, ((begin) + item) * bias_at.s3) : -INFINITY)
 #endif
 
     operands a;
     rows r;
-    scores s;
+    weights p;
     per_row factor;
     FOR_ROWS(b, i)
         factor.x[b][i] = BIAS ? 1.0f : scale * LOG2_E;
@@ -94,39 +95,56 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
                     r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
         }
 
-    uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys);
-    if (last > 0) {
-        TILE_COPY(D, k_tile[0], k_from, k_at.s3, 0u, keys)
-        TILE_COPY(DV, v_tile[0], v_from, v_at.s3, 0u, keys)
 #if BIAS
-        if (get_local_id(0) < KEYS)
-            offset[0][get_local_id(0)] = LOAD_OFFSET(0u);
+#define OFFSETS scores_offset(w, &s, scale * LOG2_E, offset[begin / KEYS % 2]);
+#else
+#define OFFSETS
 #endif
+#define WEIGH                                                                                          \
+    {                                                                                                  \
+        OFFSETS                                                                                        \
+        if (begin + KEYS > visible_keys(first, diagonal, keys))                                        \
+            scores_mask(w, &s, first, diagonal, begin, keys);                                          \
+        rows_weigh(w, &r, &s, factor, &p);                                                             \
     }
-    for (uint begin = 0, stage = 0; begin < last; begin += KEYS, stage ^= 1) {
+
+    uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys), begin = 0;
+    if (last > 0) {
+        scores s;
+        TILE_COPY(D, k_tile[0], k_from, k_at.s3, 0u, keys)
+#if BIAS
+        if (item < KEYS) {
+            offset[0][item] = LOAD_OFFSET(0u);
+            offset[1][item] = LOAD_OFFSET(KEYS);
+        }
+#endif
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
-        bool more = begin + KEYS < last;
-        if (more) {
-            TILE_COPY(D, k_tile[stage ^ 1], k_from, k_at.s3, begin + KEYS, keys)
-            TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
-        }
+        TILE_COPY(D, k_tile[1], k_from, k_at.s3, KEYS, keys)
+        TILE_COPY(DV, v_tile[0], v_from, v_at.s3, 0u, keys)
+        tile_score(w, &s, &a, k_tile[0]);
+        WEIGH
+    }
+    for (uint stage = 0; begin < last; stage ^= 1) {
+        scores s;
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        TILE_COPY(D, k_tile[stage], k_from, k_at.s3, begin + 2 * KEYS, keys)
+        TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
 #if BIAS
-        float next_offset = more && get_local_id(0) < KEYS ? LOAD_OFFSET(begin + KEYS) : 0.0f;
+        float later = item < KEYS ? LOAD_OFFSET(begin + 2 * KEYS) : 0.0f;
 #endif
-        tile_score(w, &s, &a, k_tile[stage]);
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
+        scores_settle(&s);
+        begin += KEYS;
+        if (begin < last)
+            WEIGH
 #if BIAS
-        scores_offset(w, &s, scale * LOG2_E, offset[stage]);
-#endif
-        if (begin + KEYS > visible_keys(first, diagonal, keys))
-            scores_mask(w, &s, first, diagonal, begin, keys);
-        rows_admit(w, &r, &s, factor);
-        rows_add(w, &r, &s, factor, v_tile[stage]);
-#if BIAS
-        if (get_local_id(0) < KEYS)
-            offset[stage ^ 1][get_local_id(0)] = next_offset;
+        if (item < KEYS)
+            offset[stage][item] = later;
 #endif
     }
+    copy_wait();
 
     rows_finish(w, &r);
     FOR_ROWS(b, i) {

@@ -47,7 +47,7 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
     if (accumulate)
         for (uint r = 0; r < rows; ++r) {
             t.top[r] = LOAD(LSE_TYPE, lse, r * lse_at.s3);
-            t.mass[r] = t.top[r] == -INFINITY ? 0.0f : 1.0f;
+            VECTOR(t.mass + 16 * r) = (float16)(t.top[r] == -INFINITY ? 0.0f : 0.0625f);
             for (uint d = 0; d < DV; d += 16)
                 VECTOR(t.sum + r * DV + d) = LOAD16(OUT_TYPE, out + r * out_at.s3, d);
         }
@@ -77,8 +77,8 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
 
     for (uint r = 0; r < rows; ++r) {
         float inverse = tile_scale(&t, r);
-        for (uint d = 0; d < DV; ++d)
-            STORE(OUT_TYPE, out, r * out_at.s3 + d, t.sum[r * DV + d] * inverse);
+        for (uint d = 0; d < DV; d += 16)
+            STORE16(OUT_TYPE, out, r * out_at.s3 + d, VECTOR(t.sum + r * DV + d) * inverse);
         STORE(LSE_TYPE, lse, r * lse_at.s3, tile_lse(&t, r));
     }
 }

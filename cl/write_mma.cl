@@ -7,7 +7,7 @@
  * last term belongs to the splat and joins its lse at the end.
  *
  * Work: a group of WG / 32 warps for GROUP_ROWS splats and one segment; grid (⌈S / GROUP_ROWS⌉ · WG, G, B·Hw). Two tiles of
- * keys and values in local memory, as in softmax_mma.cl; while the products with a tile run, its ½|k − c|² are summed.
+ * keys and values in local memory, as in softmax_mma.cl; a tile's ½|k − c|² are summed by all items before its products.
  *
  * Needs rows of k and v at multiples of 8 elements. */
 #ifndef K_TYPE
@@ -62,7 +62,7 @@ INLINED void half_squares(warp w, local const ushort *k, local const float *cent
         uint d = (part * ((D / 8 + PARTS - 1) / PARTS) + i) * 8;
         if (D / 8 % PARTS != 0 && d >= D)
             break;
-        uint4 eight = *(local const uint4 *)(k + j * PITCH(D) + d);
+        uint4 eight = *(local const uint4 *)(k + TILE_AT(D, j, d));
         uint pairs[4] = {eight.x, eight.y, eight.z, eight.w};
         UNROLL for (uint x = 0; x < 8; ++x) {
             float y = HALF_OF(pairs[x / 2], x % 2) - centre[d + x];
@@ -75,6 +75,33 @@ INLINED void half_squares(warp w, local const ushort *k, local const float *cent
         to[j] = 0.5f * total;
 }
 
+/* What the keys' own terms make of the products; keys from `count` on have no weight. Without a bias the rows' reach is left
+ * to the weights. */
+INLINED void scores_offset(warp w, private scores *s, private const per_row *reach, local const float *square,
+                           local const float *offset, uint count)
+{
+    UNROLL for (uint n = 0; n < KEYS / 8; ++n)
+        UNROLL for (uint x = 0; x < 2; ++x) {
+            uint j = column_of(w, n) + x;
+            float y = square[j];
+            FOR_ROWS(b, i) {
+                private float *l = &s->s[b][n][2 * i + x];
+#if BIAS
+                *l = offset[j] == -INFINITY ? -INFINITY : MAD(*l - y, reach->x[b][i], offset[j]);
+#else
+                *l -= y;
+#endif
+            }
+        }
+#if !BIAS
+    if (count < KEYS)
+        UNROLL for (uint n = 0; n < KEYS / 8; ++n)
+            UNROLL for (uint x = 0; x < 2; ++x)
+                if (column_of(w, n) + x >= count)
+                    FOR_ROWS(b, i) s->s[b][n][2 * i + x] = -INFINITY;
+#endif
+}
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per_head, uint first_head,
           global const float *mean, global const float *inverse, global const float *centre_,
@@ -84,7 +111,7 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
 #endif
           global float *state_lse, global float *state_value)
 {
-    local ushort k_tile[2][KEYS * PITCH(D)] ALIGNED, v_tile[2][KEYS * PITCH(DV)] ALIGNED;
+    local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
     local float centre[D] ALIGNED, square[KEYS] ALIGNED;
     WARP_DECLARE(w)
     uint item = get_local_id(0), first = get_group_id(0) * GROUP_ROWS + w.index * WARP_ROWS;
@@ -95,64 +122,65 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
     uint begin = g * segment, last = min(keys, begin + segment);
 #if BIAS
     local float offset[KEYS];
+#define OFFSET offset
     bias += bias_at.s0 + b_ * bias_at.s1 + (h / group) * bias_at.s2;
 #define LOAD_OFFSET(at)                                                                                \
     (item < KEYS && (at) + item < last ? LOG2_E * LOAD(BIAS_TYPE, bias, ((at) + item) * bias_at.s3) : -INFINITY)
-    float next_offset = LOAD_OFFSET(begin);
+#else
+#define OFFSET 0
 #endif
 
     TILE_COPY(D, k_tile[0], k_from, k_at.s3, begin, keys)
-    TILE_COPY(DV, v_tile[0], v_from, v_at.s3, begin, keys)
     for (uint d = item; d < D; d += WG)
         centre[d] = centre_[set * D + d];
+    copy_wait();
     barrier(CLK_LOCAL_MEM_FENCE);
+    TILE_COPY(D, k_tile[1], k_from, k_at.s3, begin + KEYS, keys)
+    TILE_COPY(DV, v_tile[0], v_from, v_at.s3, begin, keys)
     operands a;
     rows r;
-    scores s;
+    weights p;
     per_row reach, shift, factor;
     splats_load(w, &a, &reach, &shift, mean + (INDEX)set * splats * D, inverse + set * splats, centre, first, splats);
     FOR_ROWS(b, i)
         factor.x[b][i] = BIAS ? 1.0f : reach.x[b][i];
     rows_clear(&r);
-
-    for (uint stage = 0; begin < last; begin += KEYS, stage ^= 1) {
+    {
+        scores s;
+        tile_score(w, &s, &a, k_tile[0]);
+        half_squares(w, k_tile[0], centre, square);
+#if BIAS
+        if (item < KEYS)
+            offset[item] = LOAD_OFFSET(begin);
+#endif
+        barrier(CLK_LOCAL_MEM_FENCE);
+        scores_offset(w, &s, &reach, square, OFFSET, last - begin);
+        rows_weigh(w, &r, &s, factor, &p);
+    }
+    for (uint stage = 0; begin < last; stage ^= 1) {
+        scores s;
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (begin + KEYS < last) {
-            TILE_COPY(D, k_tile[stage ^ 1], k_from, k_at.s3, begin + KEYS, keys)
-            TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
-        }
+        TILE_COPY(D, k_tile[stage], k_from, k_at.s3, begin + 2 * KEYS, keys)
+        TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
+        begin += KEYS;
+#if BIAS
+        float next_offset = LOAD_OFFSET(begin);
+#endif
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
+        half_squares(w, k_tile[stage ^ 1], centre, square);
 #if BIAS
         if (item < KEYS)
             offset[item] = next_offset;
-        next_offset = LOAD_OFFSET(begin + KEYS);
 #endif
-        half_squares(w, k_tile[stage], centre, square);
-        tile_score(w, &s, &a, k_tile[stage]);
+        scores_settle(&s);
         barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-            UNROLL for (uint x = 0; x < 2; ++x) {
-                uint j = column_of(w, n) + x;
-                float y = square[j];
-                FOR_ROWS(b, i) {
-                    private float *l = &s.s[b][n][2 * i + x];
-#if BIAS
-                    *l = offset[j] == -INFINITY ? -INFINITY : MAD(*l - y, reach.x[b][i], offset[j]);
-#else
-                    *l -= y;
-#endif
-                }
-            }
-#if !BIAS
-        if (begin + KEYS > last)
-            UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-                UNROLL for (uint x = 0; x < 2; ++x)
-                    if (begin + column_of(w, n) + x >= last)
-                        FOR_ROWS(b, i) s.s[b][n][2 * i + x] = -INFINITY;
-#endif
-        rows_admit(w, &r, &s, factor);
-        rows_add(w, &r, &s, factor, v_tile[stage]);
+        if (begin >= last)
+            break;
+        scores_offset(w, &s, &reach, square, OFFSET, last - begin);
+        rows_weigh(w, &r, &s, factor, &p);
     }
+    copy_wait();
 
     rows_finish(w, &r);
     INDEX at = ((INDEX)get_global_id(2) * get_global_size(1) + g) * splats;

@@ -126,7 +126,7 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
     for (uint r = 0; r < rows; ++r) {
         float inverse_mass = tile_scale(&t, r);
         state_lse[at + r] = tile_lse(&t, r);
-        for (uint d = 0; d < DV; ++d)
-            state_value[(at + r) * DV + d] = t.sum[r * DV + d] * inverse_mass;
+        for (uint d = 0; d < DV; d += 16)
+            vstore16(VECTOR(t.sum + r * DV + d) * inverse_mass, 0, state_value + (at + r) * DV + d);
     }
 }

@@ -7,6 +7,7 @@
  *   tensor.h     your numbers, in host memory or in a buffer, described and never copied or owned
  *   splats.h     the Gaussians between queries and keys: made from data, loaded, saved
  *   attention.h  the attention itself: exact, or through the splats in linear cost
+ *   tune.h       the fastest variants on a device, found once and remembered
  *
  * Parameters are structs passed by value that start from clsplat_x_defaults(). A destroy call takes
  * the address of the handle, accepts NULL and sets it to NULL. Nothing blocks unless its comment says
@@ -19,6 +20,7 @@
 #include <clsplat/splats.h>
 #include <clsplat/status.h>
 #include <clsplat/tensor.h>
+#include <clsplat/tune.h>
 
 #define CLSPLAT_VERSION_MAJOR 0
 #define CLSPLAT_VERSION_MINOR 1

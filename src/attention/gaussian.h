@@ -18,6 +18,8 @@ clsplat_status gaussian_enqueue(queue *q, const gaussian_call *call);
  * same batch and heads, few enough for gaussian_heads_fit. `begin` starts a sequence anew. */
 bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call, size_t batch,
                         size_t kv_heads);
+/* Segments that the keys are written in: enough to occupy the device. */
+size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *call);
 /* Adds the keys of a block to what the splats know. */
 clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin);
 /* The outputs of a block of queries from what the splats know after the last gaussian_absorb. */

@@ -139,6 +139,17 @@ static clsplat_status create_beside(clsplat *lib, file_writer *file) {
                      ATTEMPTS);
 }
 
+/* As the XDG specification wants the folders of a user to be. */
+void file_make_folder(char *path) {
+    enum { MODE = 0700 };
+    for (char *slash = path + 1; (slash = strchr(slash, '/')); ++slash) {
+        *slash = '\0';
+        mkdir(path, MODE);
+        *slash = '/';
+    }
+    mkdir(path, MODE);
+}
+
 clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
     clsplat_status status = CLSPLAT_OK;
     *file = (file_writer){.descriptor = -1};

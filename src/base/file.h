@@ -24,6 +24,9 @@ void file_close(file_reader *file);
 /* A whole file of up to `limit` bytes, with a NUL behind it; the caller frees *bytes. */
 clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **bytes, size_t *count);
 
+/* Makes the folder and those above it that are missing; whether it worked shows when a file is made in it. */
+void file_make_folder(char *path);
+
 /* A file in the making: it lies under a temporary name in the same folder until file_commit. A crash of the
  * program leaves what was there before and that temporary file; a crash of the machine is not guarded
  * against. */

@@ -31,6 +31,9 @@ typedef struct bench_request {
     size_t repeat;
 } bench_request;
 
+/* "B,H,N,M,D,Dv,S"; what is left away at the end stays as it is, all of it if `given` is NULL. */
+clsplat_status bench_read_shape(cli *c, const char *given, bench_shape *shape);
+
 /* A problem in buffers of the device. */
 typedef struct bench_case {
     bench_request request;

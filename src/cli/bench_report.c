@@ -18,9 +18,8 @@ static rates rates_of(const bench_case *b, const op_peak *peak, const bench_resu
 static void print_heading(const bench_case *b) {
     const bench_request *r = &b->request;
     const bench_shape *s = &r->shape;
-    printf("\n%s%s, %s, B %zu, H %zu, N %zu, M %zu, D %zu", bench_op_names[r->op],
-           r->causal ? ", causal" : "", bench_dtype_names[r->dtype], s->batch, s->heads, s->queries, s->keys,
-           s->dim);
+    printf("%s%s, %s, B %zu, H %zu, N %zu, M %zu, D %zu", bench_op_names[r->op], r->causal ? ", causal" : "",
+           bench_dtype_names[r->dtype], s->batch, s->heads, s->queries, s->keys, s->dim);
     if (r->op != BENCH_GEMM)
         printf(", Dv %zu", s->value_dim);
     if (b->ready)
@@ -46,6 +45,7 @@ void bench_print(const bench_case *b, const op_peak *peak, const bench_result *r
         if (r->rows < all)
             printf("  * %s: only the last %zu of the %zu rows, since all would take too long\n", r->variant,
                    r->rows, all);
+    putchar('\n');
 }
 
 static json_t *result_json(const bench_case *b, const op_peak *peak, const bench_result *r) {

@@ -124,13 +124,22 @@ fail:
     return status;
 }
 
-static clsplat_status prepare_all(cli *c, const bench_case *b, lane *lanes, size_t count) {
+/* One that fails is left out, unless it is row 0 or the only other. */
+static clsplat_status prepare_all(cli *c, const bench_case *b, lane *lanes, size_t *count) {
     clsplat_status status = CLSPLAT_OK;
     float *reference = NULL;
-    for (size_t i = 0; i < count; ++i) {
-        TRY(prepare(b, &lanes[i], lanes[0].result.rows, &reference));
-        TRY(step(c, 0.5 * (double)(i + 1) / (double)count));
+    size_t kept = 0;
+    for (size_t i = 0; i < *count; ++i) {
+        clsplat_status ready = prepare(b, &lanes[i], lanes[0].result.rows, &reference);
+        if (ready == CLSPLAT_OK)
+            lanes[kept++] = lanes[i];
+        else if (i == 0 || *count == 2)
+            TRY(ready);
+        else
+            log_warning(c->lib, "%s is left out: %s", lanes[i].result.variant, clsplat_last_error(c->lib));
+        TRY(step(c, 0.5 * (double)(i + 1) / (double)*count));
     }
+    *count = kept;
     lanes[0].result.error = 0;
 fail:
     free(reference);
@@ -198,7 +207,7 @@ clsplat_status bench_time(cli *c, const bench_case *b, bench_result results[BENC
         TRY(narrow(c, b->request.variant, lanes, &listed));
         first = listed - 1;
     }
-    TRY(prepare_all(c, b, lanes, listed));
+    TRY(prepare_all(c, b, lanes, &listed));
     TRY(race(c, b, lanes + first, listed - first));
     *count = listed - first;
     for (size_t i = 0; i < *count; ++i)

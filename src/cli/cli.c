@@ -157,8 +157,9 @@ void cli_print_error(cli *c, clsplat_status status) {
     progress_clear(&c->progress);
     unsigned limit =
         c->verbose ? UINT32_MAX : ERROR_LINES - (c->warnings < WARNINGS ? c->warnings : WARNINGS);
-    const char *line =
-        status == CLSPLAT_CANCELLED ? "interrupted; nothing was written" : clsplat_last_error(c->lib);
+    const char *line = status != CLSPLAT_CANCELLED ? clsplat_last_error(c->lib)
+                       : c->interrupted            ? c->interrupted
+                                                   : "interrupted; nothing was written";
     if (!*line)
         line = clsplat_status_text(status);
     fprintf(stderr, "clsplat %s: ", c->command);

@@ -22,10 +22,11 @@ typedef struct cli {
     bool misused;                   /* the failure is one of the command line */
     unsigned warnings;              /* printed so far */
     progress progress;
+    const char *interrupted; /* what is said after Ctrl-C; NULL: that nothing was written */
 } cli;
 
 typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
-cli_command cmd_attend, cmd_bench, cmd_compare, cmd_devices, cmd_init;
+cli_command cmd_attend, cmd_bench, cmd_compare, cmd_devices, cmd_init, cmd_tune;
 
 typedef struct cli_syntax {
     const char *summary;        /* above the options in --help */

@@ -31,8 +31,7 @@ typedef struct bench_options {
     int causal;
 } bench_options;
 
-/* "B,H,N,M,D,Dv,S"; what is left away at the end is the default's. */
-static clsplat_status read_shape(cli *c, const char *given, bench_shape *shape) {
+clsplat_status bench_read_shape(cli *c, const char *given, bench_shape *shape) {
     size_t *const numbers[] = {&shape->batch, &shape->heads,     &shape->queries, &shape->keys,
                                &shape->dim,   &shape->value_dim, &shape->splats};
     enum { LIMIT = INT32_MAX };
@@ -62,7 +61,7 @@ static clsplat_status read_request(cli *c, const bench_options *o, bench_op op, 
                          .shape = default_shapes[op],
                          .causal = o->causal && op != BENCH_GEMM,
                          .variant = o->variant};
-    TRY(read_shape(c, o->shape, &r->shape));
+    TRY(bench_read_shape(c, o->shape, &r->shape));
     TRY(cli_choice(c, "--dtype", o->dtype, bench_dtype_names, &dtype));
     TRY(cli_count(c, "--repeat", o->repeat, 1, &repeat));
     r->dtype = (clsplat_dtype)dtype;
@@ -106,9 +105,6 @@ static clsplat_status bench(cli *c, const bench_options *o) {
     TRY(read_request(c, o, only < 0 ? BENCH_SOFTMAX : (bench_op)only, &request));
     TRY(clsplat_device_open(c->lib, c->device, &device));
     TRY(op_peak_measure(device, &peak));
-    if (!c->json)
-        printf("%s\n  at most %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n",
-               clsplat_device_describe(device)->name, 1e-9 * peak.flops, 1e-9 * peak.bytes);
     for (int op = 0; op < BENCH_OPS; ++op) {
         if (only >= 0 && op != only)
             continue;
@@ -118,6 +114,9 @@ static clsplat_status bench(cli *c, const bench_options *o) {
     }
     if (c->json)
         TRY(report_json(c, json_incref(array)));
+    else
+        printf("%s, at most %.1f GFLOP/s of multiply-adds and %.1f GB/s of copying\n",
+               clsplat_device_describe(device)->name, 1e-9 * peak.flops, 1e-9 * peak.bytes);
 fail:
     json_decref(array);
     clsplat_device_close(&device);

@@ -18,6 +18,7 @@ static const subcommand subcommands[] = {
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
+    {"tune", cmd_tune, "the fastest variants on a device, found once and remembered"},
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };
 
@@ -51,7 +52,7 @@ static int unknown(const char *name) {
     if (difference(name, nearest->name) <= 2)
         fprintf(stderr, "; did you mean `%s`?\n", nearest->name);
     else
-        fprintf(stderr, "; there are attend, bench, compare, devices and init\n");
+        fprintf(stderr, "; there are attend, bench, compare, devices, init and tune\n");
     return MISUSED;
 }
 

@@ -31,13 +31,13 @@ static bool stop_asked_for(const progress *p) {
            (sigismember(&p->stop, SIGTERM) == 1 && sigismember(&pending, SIGTERM) == 1);
 }
 
-static void draw(double done, double elapsed) {
+static void draw(double done, double elapsed, const char *note) {
     char bar[BAR + 1];
     int full = (int)(done * BAR);
     for (int i = 0; i < BAR; ++i)
         bar[i] = i < full ? '#' : '.';
     bar[BAR] = '\0';
-    fprintf(stderr, "\r[%s] %3.0f %%  %.0f s", bar, 100 * done, elapsed);
+    fprintf(stderr, "\r\033[K[%s] %3.0f %%  %.0f s  %s", bar, 100 * done, elapsed, note);
     fflush(stderr);
 }
 
@@ -45,7 +45,7 @@ bool progress_step(void *user, double done) {
     progress *p = user;
     double now = clock_seconds();
     if (p->terminal && now - p->started > patience && now - p->drawn > redraw) {
-        draw(done < 0 ? 0 : done > 1 ? 1 : done, now - p->started);
+        draw(done < 0 ? 0 : done > 1 ? 1 : done, now - p->started, p->note);
         p->drawn = now;
     }
     return !stop_asked_for(p);

@@ -8,6 +8,7 @@
 typedef struct progress {
     double started, drawn; /* seconds; drawn is 0 while no bar is shown */
     bool terminal;
+    char note[96]; /* behind the bar */
     sigset_t stop; /* the signals that end the work in good order */
 } progress;
 

@@ -23,7 +23,7 @@ typedef struct entry_header {
 _Static_assert(sizeof(entry_header) == 48, "the header of a cache entry has padding");
 
 static const char MAGIC[8] = {'C', 'L', 'S', 'P', 'L', 'A', 'T', 'B'};
-enum { FORMAT_VERSION = 1, NAME_DIGITS = 32, FOLDER_MODE = 0700 };
+enum { FORMAT_VERSION = 1, NAME_DIGITS = 32 };
 
 /* What goes wrong with a cache file is no error of the call: it is kept out of the library's log. */
 static clsplat quiet_log(void) {
@@ -107,16 +107,6 @@ bool cache_get(clsplat *lib, const void *key, size_t key_bytes, void **bytes, si
     return hit;
 }
 
-/* mkdir -p; whether it worked shows when a file is made in it. */
-static void make_folder(char *path) {
-    for (char *slash = path + 1; (slash = strchr(slash, '/')); ++slash) {
-        *slash = '\0';
-        mkdir(path, FOLDER_MODE);
-        *slash = '/';
-    }
-    mkdir(path, FOLDER_MODE);
-}
-
 static clsplat_status write_entry(clsplat *lib, const char *path, const void *key, size_t key_bytes,
                                   const void *bytes, size_t count) {
     clsplat_status status = CLSPLAT_OK;
@@ -137,7 +127,7 @@ void cache_put(clsplat *lib, const void *key, size_t key_bytes, const void *byte
     text folder = cache_folder(), path = {0};
     if (!folder_ok(&folder) || count == 0 || sizeof(entry_header) + key_bytes + count > CACHE_LIMIT)
         goto out;
-    make_folder(folder.data);
+    file_make_folder(folder.data);
     path = entry_path(&folder, key, key_bytes);
     if (!text_ok(&path))
         goto out;

@@ -49,9 +49,10 @@ struct clsplat_device {
     struct profile *profile;
     workspace workspaces[WORKSPACE_SLOTS];
     clsplat_memory memory;
-    const char *preferred;  /* the row that an operation takes if it has one of this name that fits: for
-                               comparing  rows; NULL: op_dispatch's choice */
-    struct choices *choices; /* what the operations' tables chose so far, and how to let go of it (op/choose.h) */
+    const char *preferred; /* the row that an operation takes if it has one of this name that fits: for
+                              comparing  rows; NULL: op_dispatch's choice */
+    struct choices
+        *choices; /* what the operations' tables chose so far, and how to let go of it (op/choose.h) */
     void (*forget_choices)(struct clsplat_device *device);
     void (*on_close)(void); /* makes another library let go of the context; NULL: none has been used */
 };

@@ -39,6 +39,14 @@ void launch_float(launch *l, float value) {
     launch_bytes(l, &value, sizeof value);
 }
 
+/* What the compiled kernel's registers and local memory leave; UINT32_MAX if the driver does not say. */
+static size_t items_of_kernel(const launch *l, const clsplat_device *device) {
+    size_t most = 0;
+    cl_int code =
+        clGetKernelWorkGroupInfo(l->kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
+    return code == CL_SUCCESS && most > 0 ? most : UINT32_MAX;
+}
+
 static clsplat_status check_launch(const launch *l, const clsplat_device *device, const grid *g) {
     const clsplat_limits *limits = &device->info.limits;
     if (l->code != CL_SUCCESS)
@@ -48,8 +56,13 @@ static clsplat_status check_launch(const launch *l, const clsplat_device *device
     bool fits = items <= limits->max_work_group;
     for (int d = 0; d < 3; ++d)
         fits = fits && g->group[d] <= limits->max_work_item_sizes[d];
-    if (fits)
+    size_t most = fits ? items_of_kernel(l, device) : 0;
+    if (fits && items <= most)
         return CLSPLAT_OK;
+    if (fits)
+        return log_error(device->lib, CLSPLAT_UNSUPPORTED,
+                         "kernel %s wants work-groups of %zu work-items; compiled for %s it allows %zu",
+                         l->name, items, device->info.name, most);
     return log_error(
         device->lib, CLSPLAT_UNSUPPORTED,
         "kernel %s wants work-groups of %zu x %zu x %zu; %s allows %u work-items, at most %u x %u x %u",

@@ -80,7 +80,8 @@ typedef enum tune_match {
 tune_match tune_device_match(const tune_device *a, const tune_device *b);
 /* In doublings of limits. */
 double tune_device_distance(const tune_device *a, const tune_device *b);
-/* In doublings of a dimension, those of the rows twice; another type or form counts as some. */
+/* In doublings of a dimension, those of the rows twice; another form counts as two. INFINITY for another
+ * type, whose fastest variant may be another one. */
 double tune_shape_distance(const tune_shape *a, const tune_shape *b);
 
 /* The best record for an operation: by match, then by distance of the device, of the shape, then by time.

@@ -150,7 +150,7 @@ double tune_device_distance(const tune_device *a, const tune_device *b) {
 double tune_shape_distance(const tune_shape *a, const tune_shape *b) {
     return doublings(a->heads, b->heads) + 2 * doublings(a->rows, b->rows) +
            doublings(a->sources, b->sources) + doublings(a->dim, b->dim) +
-           doublings(a->value_dim, b->value_dim) + (strcmp(a->type, b->type) ? 3 : 0) +
+           doublings(a->value_dim, b->value_dim) + (strcmp(a->type, b->type) ? INFINITY : 0) +
            (strcmp(a->form, b->form) ? 2 : 0);
 }
 

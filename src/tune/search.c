@@ -23,7 +23,8 @@ typedef struct walk {
     row_state rows[TUNE_ROWS];
     random_state random;
     double begun;
-    bool over, cancelled;
+    clsplat_status status;
+    bool over;
 } walk;
 
 static double time_of(const walk *w, tune_candidate c) {
@@ -79,8 +80,9 @@ static void visit(walk *w, tune_candidate c) {
     tune_point point = tune_point_at(s->spaces[c.row], c.index);
     if (!tune_space_allows(s->spaces[c.row], s->limits, &point))
         return;
-    w->cancelled = !s->report(s->user, w->result);
-    w->over = w->cancelled || w->result->tried >= s->candidates || clock_seconds() - w->begun >= s->seconds;
+    w->status = s->report(s->listener, w->result);
+    w->over = w->status != CLSPLAT_OK || w->result->tried >= s->candidates ||
+              (isfinite(w->result->seconds) && clock_seconds() - w->begun >= s->seconds);
     if (w->over)
         return;
     row->seen[c.index] = true;
@@ -88,8 +90,9 @@ static void visit(walk *w, tune_candidate c) {
     compare(w, c);
 }
 
+/* Before anything has run, every row is. */
 static bool is_promising(const walk *w, size_t row) {
-    return w->rows[row].seen && w->rows[row].seconds < PROMISING * w->result->seconds;
+    return w->rows[row].seen && !(w->rows[row].seconds > PROMISING * w->result->seconds);
 }
 
 static void visit_random(walk *w) {
@@ -121,7 +124,8 @@ static void look_around(walk *w) {
         before = w->result->best;
         for (int i = 0; i < SEEDS; ++i)
             visit_random(w);
-        descend(w, w->result->best.row);
+        if (isfinite(w->result->seconds))
+            descend(w, w->result->best.row);
         for (size_t r = 0; r < w->search->rows; ++r)
             if (is_promising(w, r))
                 descend(w, r);
@@ -134,8 +138,7 @@ static void walk_through(walk *w) {
         visit(w, s->known[i]);
     for (size_t r = s->rows; r-- > 0;)
         visit(w, (tune_candidate){r, 0});
-    if (isfinite(w->result->seconds))
-        look_around(w);
+    look_around(w);
     for (size_t r = s->rows; s->exhaustive && r-- > 0;)
         for (size_t i = 0; i < w->rows[r].size; ++i)
             visit(w, (tune_candidate){r, i});
@@ -156,8 +159,8 @@ clsplat_status tune_search_run(clsplat *lib, const tune_search *search, tune_res
             TRY(log_error(lib, CLSPLAT_MEMORY, "no memory for a search over %zu points", w.rows[r].size));
     }
     walk_through(&w);
-    if (w.cancelled)
-        TRY(log_error(lib, CLSPLAT_CANCELLED, "the search was stopped; what it found so far is kept"));
+    TRY(w.status);
+    TRY(search->report(search->listener, result));
 fail:
     for (size_t r = 0; r < search->rows; ++r)
         free(w.rows[r].seen);

@@ -32,18 +32,19 @@ typedef struct tune_search {
     const clsplat_limits *limits;
     const tune_candidate *known;
     size_t known_count;
-    double seconds;    /* no new candidate after that long */
+    double seconds;    /* no new candidate after that long, once there is a champion */
     size_t candidates; /* and no more than this many */
     bool exhaustive;   /* every point in the end, as far as the two allow */
     uint64_t seed;
-    void *user;
+    void *user; /* of evaluate */
     /* One timing of a candidate in seconds; INFINITY rejects it for good. */
     double (*evaluate)(void *user, tune_candidate candidate);
-    /* Before each candidate; false stops the search. */
-    bool (*report)(void *user, const tune_result *so_far);
+    /* Before each candidate, and in the end; a failure stops the search. */
+    void *listener; /* of report */
+    clsplat_status (*report)(void *listener, const tune_result *so_far);
 } tune_search;
 
-/* Returns: MEMORY; CANCELLED if `report` stopped it (*result is what was found so far, in any case). */
+/* Returns: MEMORY, or what `report` returned; *result is what was found so far, in any case. */
 clsplat_status tune_search_run(clsplat *lib, const tune_search *search, tune_result *result);
 
 #endif

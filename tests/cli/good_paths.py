@@ -12,7 +12,8 @@ from tensors import DIM, HEADS, KV_HEADS, file_of, load, problem, softmax, splat
 
 COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output"],
             "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match"],
-            "compare": [], "devices": []}
+            "bench": ["--op", "--shape", "--dtype", "--causal", "--variant", "--repeat"], "compare": [], "devices": [],
+            "tune": ["--op", "--shape", "--dtype", "--budget", "--show", "--export", "--import"]}
 
 
 def distance(a, reference):

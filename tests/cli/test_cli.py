@@ -3,12 +3,15 @@
 
 Prints one line per failing check and ends with `N passed, N failed, N skipped`; exits 1 if anything failed.
 """
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 import bad_input
 import good_paths
+import speed
+import tuning
 from bench import Bench
 
 
@@ -19,6 +22,8 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         bad_input.run(bench)
         good_paths.run(bench)
+        speed.run(bench)
+        tuning.run(bench, dict(os.environ))
         return bench.summary()
 
 

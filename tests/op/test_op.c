@@ -27,8 +27,10 @@ static const problem_spec specs[] = {
 // clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
-/* A problem with everything of it in buffers. Its splats are sorted by level, as the device has them. */
+/* A problem with everything of it in buffers. Rows run with parameters that differ from one number to the
+ * next. Its splats are sorted by level, as the device has them. */
 typedef struct bench {
+    size_t number;
     problem p;
     clsplat_device *device;
     clsplat_splats_parameters splats;
@@ -91,7 +93,9 @@ static bench bench_create(int number) {
     problem_stage stage = problem_on_stage();
     problem_spec spec = specs[number / FORMS];
     spec.covariance = (clsplat_covariance)(number % FORMS);
-    bench b = {.p = problem_create(stage.lib, &spec, (uint64_t)number), .device = stage.device};
+    bench b = {.number = (size_t)number,
+               .p = problem_create(stage.lib, &spec, (uint64_t)number),
+               .device = stage.device};
     b.splats = clsplat_splats_get(b.p.splats);
     sort_levels(&b);
     suite_ok(stage.lib, splats_upload(stage.device, b.p.splats, &b.uploaded));
@@ -122,6 +126,15 @@ static naive_keys keys_of(const bench *b, size_t batch, size_t w, size_t begin, 
                         .key_bias = b->host[PROBLEM_BIAS] ? b->host[PROBLEM_BIAS] + row : NULL};
 }
 
+/* One of those that are allowed; the default for number 0. */
+static tune_point some_point(const bench *b, const tune_space *space) {
+    size_t size = tune_space_size(space), index = b->number * 7 % size;
+    tune_point point = tune_point_at(space, index);
+    while (!tune_space_allows(space, &clsplat_device_describe(b->device)->limits, &point))
+        point = tune_point_at(space, ++index % size);
+    return point;
+}
+
 /* Runs a row of a table, unless it says that it does not fit. */
 static bool run_row(bench *b, const op_family *family, size_t row, const void *args) {
     const op_variant *variant = &family->variants[row];
@@ -129,7 +142,8 @@ static bool run_row(bench *b, const op_family *family, size_t row, const void *a
         return false;
     queue q;
     queue_begin(b->device, 0, NULL, &q);
-    suite_ok(b->p.lib, variant->run(&q, args));
+    tune_point point = some_point(b, variant->space);
+    suite_ok(b->p.lib, op_run(&q, variant, &point, args));
     return true;
 }
 

@@ -1,0 +1,268 @@
+#include <clsplat/tune.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/contest.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "op/choose.h"
+
+/* What is tuned under each name of clsplat_tune_options.op. */
+typedef struct task {
+    const char *op, *words;
+    probe_kind kind;
+    clsplat_covariance covariance;
+} task;
+
+static const task tasks[] = {
+    {"softmax", "softmax", PROBE_SOFTMAX, CLSPLAT_DIAGONAL},
+    {"softmax", "softmax causal", PROBE_SOFTMAX_CAUSAL, CLSPLAT_DIAGONAL},
+    {"gaussian", "write diagonal", PROBE_WRITE, CLSPLAT_DIAGONAL},
+    {"gaussian", "read diagonal", PROBE_READ, CLSPLAT_DIAGONAL},
+    {"gaussian", "respond diagonal", PROBE_RESPOND, CLSPLAT_DIAGONAL},
+    {"gaussian", "read causal", PROBE_READ_CAUSAL, CLSPLAT_DIAGONAL},
+    {"gaussian-isotropic", "write isotropic", PROBE_WRITE, CLSPLAT_ISOTROPIC},
+    {"gaussian-isotropic", "read isotropic", PROBE_READ, CLSPLAT_ISOTROPIC},
+    {"gaussian-full", "write full", PROBE_WRITE, CLSPLAT_FULL},
+    {"gaussian-full", "read full", PROBE_READ, CLSPLAT_FULL},
+    {"gemm", "gemm", PROBE_GEMM, CLSPLAT_DIAGONAL},
+};
+enum {
+    TASKS = sizeof tasks / sizeof *tasks,
+    KNOWN = 16,
+    DIM_LIMIT = 1024,
+    PANEL = 4096 /* queries that a causal read gets */
+};
+
+typedef struct session {
+    clsplat *lib;
+    const clsplat_tune_options *options;
+    text path;        /* of the user's records */
+    tune_database db; /* them */
+    tune_journal journal;
+    size_t tasks, done; /* how many there are, how many are over */
+    double begun;
+    contest contest; /* the current task's */
+    double task_begun, task_seconds;
+    tune_candidate saved;
+    bool has_saved;
+} session;
+
+clsplat_tune_options clsplat_tune_options_defaults(void) {
+    return (clsplat_tune_options){.batch = 1,
+                                  .heads = 4,
+                                  .queries = 4096,
+                                  .keys = 4096,
+                                  .dim = 64,
+                                  .value_dim = 64,
+                                  .splats = 256,
+                                  .seconds = 60};
+}
+
+static bool is_wanted(const clsplat_tune_options *o, const task *t) {
+    return !o->op || strcmp(o->op, t->op) == 0;
+}
+
+static clsplat_status save_best(session *s, const tune_result *r) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!isfinite(r->seconds) ||
+        (s->has_saved && s->saved.row == r->best.row && s->saved.index == r->best.index))
+        return CLSPLAT_OK;
+    tune_record record = contest_record(&s->contest, r->best, r->seconds);
+    TRY(tune_database_add(s->lib, &s->db, &record));
+    TRY(tune_database_save(s->lib, &s->db, s->path.data));
+    s->saved = r->best;
+    s->has_saved = true;
+fail:
+    return status;
+}
+
+static double share_done(const session *s, const tune_result *r) {
+    double own = isfinite(s->task_seconds) ? (clock_seconds() - s->task_begun) / s->task_seconds
+                                           : (double)r->tried / (double)s->contest.points;
+    return ((double)s->done + fmin(own, 1)) / (double)s->tasks;
+}
+
+static clsplat_status tell(session *s, const tune_result *r, bool finished) {
+    const clsplat_tune_options *o = s->options;
+    char best[sizeof(tune_record)] = "";
+    if (!o->progress)
+        return CLSPLAT_OK;
+    if (isfinite(r->seconds)) {
+        tune_record record = contest_record(&s->contest, r->best, r->seconds);
+        snprintf(best, sizeof best, "%s %s", record.variant, record.parameters);
+    }
+    clsplat_tune_step step = {.op = s->contest.words,
+                              .best = best,
+                              .best_seconds = r->seconds,
+                              .first_seconds = r->first,
+                              .tried = r->tried,
+                              .rejected = r->rejected,
+                              .done = finished ? (double)(s->done + 1) / (double)s->tasks : share_done(s, r),
+                              .finished = finished};
+    if (o->progress(o->progress_user, &step))
+        return CLSPLAT_OK;
+    return log_error(s->lib, CLSPLAT_CANCELLED, "tuning was stopped; what it found until then is kept");
+}
+
+static clsplat_status report(void *user, const tune_result *r) {
+    session *s = user;
+    clsplat_status status = CLSPLAT_OK;
+    TRY(save_best(s, r));
+    TRY(tell(s, r, false));
+fail:
+    return status;
+}
+
+static probe_shape shape_of(const clsplat_tune_options *o, const task *t) {
+    probe_shape shape = {o->batch,     o->heads,  o->queries, o->keys,      o->dim,
+                         o->value_dim, o->splats, o->dtype,   t->covariance};
+    if (t->kind == PROBE_SOFTMAX_CAUSAL && shape.keys < shape.queries)
+        shape.keys = shape.queries; /* each sees one */
+    if (t->kind == PROBE_READ_CAUSAL && shape.queries > PANEL)
+        shape.queries = PANEL;
+    return shape;
+}
+
+static clsplat_status run_task(session *s, clsplat_device *device, const task *t) {
+    clsplat_status status = CLSPLAT_OK;
+    probe_shape shape = shape_of(s->options, t);
+    tune_candidate known[KNOWN];
+    tune_database all = {0};
+    tune_result result;
+    tune_search search = {.limits = &device->info.limits,
+                          .known = known,
+                          .candidates = SIZE_MAX,
+                          .exhaustive = !isfinite(s->options->seconds),
+                          .listener = s,
+                          .report = report};
+    s->contest = (contest){.device = device, .words = t->words, .journal = &s->journal, .db = &s->db};
+    s->has_saved = false;
+    s->task_begun = clock_seconds();
+    double left = s->options->seconds - (s->task_begun - s->begun);
+    s->task_seconds =
+        fmax(left / (double)(s->tasks - s->done), 1); /* there is time for one candidate always */
+    TRY(contest_open(&s->contest, t->kind, &shape, &search));
+    TRY(op_records_load(s->lib, &all));
+    search.known_count = contest_known(&s->contest, &all, known, KNOWN);
+    search.seconds = s->task_seconds - (clock_seconds() - s->task_begun);
+    TRY(tune_search_run(s->lib, &search, &result));
+    if (!isfinite(result.seconds))
+        TRY(log_error(s->lib, CLSPLAT_UNSUPPORTED, "no variant of %s runs here: %s", t->words,
+                      s->contest.quiet.last_error));
+    TRY(tell(s, &result, true));
+fail:
+    tune_database_free(&all);
+    contest_close(&s->contest);
+    return status;
+}
+
+/* The folder of the user's records, with a journal of our own; what a process before left in it has crashed.
+ */
+static clsplat_status open_session(session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    text folder = tune_user_path(""), journal = tune_user_path("trying.txt"), left = {0};
+    tune_record crashed;
+    s->path = tune_user_path("tuning.txt");
+    if (!folder.data || !journal.data || !s->path.data)
+        TRY(log_error(
+            s->lib, CLSPLAT_IO,
+            "there is no place to keep tuning records: set HOME, or XDG_DATA_HOME, to a full path"));
+    file_make_folder(folder.data);
+    TRY(tune_journal_open(s->lib, journal.data, &s->journal, &left));
+    TRY(tune_database_load_user(s->lib, &s->db));
+    if (left.data && tune_record_read(left.data, &crashed)) {
+        log_warning(s->lib, "%s %s did not end when it was tried last, and will not be tried again",
+                    crashed.op, crashed.parameters);
+        TRY(tune_database_add(s->lib, &s->db, &crashed));
+        TRY(tune_database_save(s->lib, &s->db, s->path.data));
+    }
+    tune_journal_end(&s->journal);
+fail:
+    text_free(&left);
+    text_free(&journal);
+    text_free(&folder);
+    return status;
+}
+
+static void close_session(session *s) {
+    tune_journal_close(&s->journal);
+    tune_database_free(&s->db);
+    text_free(&s->path);
+}
+
+static clsplat_status check_options(clsplat *lib, const clsplat_tune_options *o) {
+    const size_t counts[] = {o->batch, o->heads, o->queries, o->keys, o->dim, o->value_dim, o->splats};
+    static const char *const names[] = {"batch", "heads", "queries", "keys", "dim", "value_dim", "splats"};
+    bool known = !o->op;
+    for (size_t i = 0; i < TASKS; ++i)
+        known = known || strcmp(o->op, tasks[i].op) == 0;
+    if (!known)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "`%s` cannot be tuned; there are softmax, gaussian, gaussian-isotropic, "
+                         "gaussian-full and gemm",
+                         text_show(o->op).bytes);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i)
+        if (counts[i] < 1 || counts[i] > INT32_MAX)
+            return log_error(lib, CLSPLAT_INVALID, "%s is %zu; it must be from 1 to %d", names[i], counts[i],
+                             INT32_MAX);
+    bool products = o->op && strcmp(o->op, "gemm") == 0;
+    if (!products && (o->dim > DIM_LIMIT || o->value_dim > DIM_LIMIT))
+        return log_error(lib, CLSPLAT_INVALID, "dim is %zu and value_dim %zu; attention has at most %d",
+                         o->dim, o->value_dim, DIM_LIMIT);
+    if (!(o->seconds > 0))
+        return log_error(lib, CLSPLAT_INVALID, "the budget is %g seconds; it must be above 0", o->seconds);
+    return CLSPLAT_OK;
+}
+
+clsplat_status clsplat_tune(clsplat_device *device, clsplat_tune_options options) {
+    clsplat_status status = CLSPLAT_OK;
+    session s = {
+        .lib = device->lib, .options = &options, .journal = {.descriptor = -1}, .begun = clock_seconds()};
+    TRY(check_options(device->lib, &options));
+    for (size_t i = 0; i < TASKS; ++i)
+        s.tasks += is_wanted(&options, &tasks[i]);
+    TRY(open_session(&s));
+    for (size_t i = 0; i < TASKS; ++i) {
+        if (!is_wanted(&options, &tasks[i]))
+            continue;
+        TRY(run_task(&s, device, &tasks[i]));
+        ++s.done;
+    }
+fail:
+    close_session(&s);
+    if (device->forget_choices) /* so that the next call finds the new records */
+        device->forget_choices(device);
+    return status;
+}
+
+clsplat_status clsplat_tune_export(clsplat *lib, const char *path) {
+    clsplat_status status = CLSPLAT_OK;
+    tune_database db = {0};
+    TRY(tune_database_load_user(lib, &db));
+    TRY(tune_database_save(lib, &db, path));
+fail:
+    tune_database_free(&db);
+    return status;
+}
+
+clsplat_status clsplat_tune_import(clsplat *lib, const char *path) {
+    clsplat_status status = CLSPLAT_OK;
+    session s = {.lib = lib, .journal = {.descriptor = -1}};
+    tune_database more = {0};
+    TRY(tune_database_load(lib, &more, path));
+    TRY(open_session(&s));
+    for (size_t i = 0; i < more.count; ++i) {
+        const tune_record *new = &more.records[i], *old = tune_database_same(&s.db, new);
+        if (!old || old->source != new->source || new->seconds < old->seconds)
+            TRY(tune_database_add(lib, &s.db, new));
+    }
+    TRY(tune_database_save(lib, &s.db, s.path.data));
+fail:
+    close_session(&s);
+    tune_database_free(&more);
+    return status;
+}
