@@ -223,6 +223,7 @@ clsplat_status probe_run(probe *p, const op_variant *variant, const tune_point *
     TRY(clsplat_device_finish(p->device));
     double begun = clock_seconds();
     queue_begin(p->device, 0, NULL, &q);
+    q.strict = point && tune_point_index(variant->space, point) != 0; /* the default is what any call runs */
     for (size_t i = 0; i < times; ++i)
         TRY(op_run(&q, variant, point, &p->args));
     TRY(clsplat_device_finish(p->device));

@@ -126,8 +126,10 @@ fail:
 clsplat_status cmd_bench(cli *c, int argc, const char **argv) {
     bench_options o = {0};
     struct poptOption options[] = {
-        {"op", 0, POPT_ARG_STRING, &o.op, 0, "what to time; all of them if it is not given",
-         "softmax|gaussian|gaussian-isotropic|gaussian-full|gemm"},
+        {"op", 0, POPT_ARG_STRING, &o.op, 0,
+         "what to time: softmax, gaussian, gaussian-isotropic, gaussian-full or gemm; all of them if it is "
+         "not given",
+         "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,
          "batch, heads, queries, keys, columns of a key and of a value, splats; numbers left away at the end "
          "are the "

@@ -166,16 +166,18 @@ fail:
 clsplat_status cmd_tune(cli *c, int argc, const char **argv) {
     tune_options o = {0};
     struct poptOption options[] = {
-        {"op", 0, POPT_ARG_STRING, &o.op, 0, "what to tune; all of them if it is not given",
-         "softmax|gaussian|gaussian-isotropic|gaussian-full|gemm"},
+        {"op", 0, POPT_ARG_STRING, &o.op, 0,
+         "what to tune: softmax, gaussian, gaussian-isotropic, gaussian-full or gemm; all of them if it is "
+         "not given",
+         "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,
          "batch, heads, queries, keys, columns of a key and of a value, splats; 1,4,4096,4096,64,64,256 is "
          "the default",
          "B,H,N,M,D,Dv,S"},
         {"dtype", 0, POPT_ARG_STRING, &o.dtype, 0, "how numbers are stored; f32 if it is not given",
          "f32|f16|bf16"},
-        {"budget", 0, POPT_ARG_STRING, &o.budget, 0, "how long to look; normal if it is not given",
-         "quick|normal|full|SECONDS"},
+        {"budget", 0, POPT_ARG_STRING, &o.budget, 0,
+         "how long to look: quick, normal, full or seconds; normal if it is not given", "BUDGET"},
         {"show", 0, POPT_ARG_NONE, &o.show, 0, "print the records there are; look for nothing", NULL},
         {"export", 0, POPT_ARG_STRING, &o.to, 0, "write the user's records to a file", "FILE"},
         {"import", 0, POPT_ARG_STRING, &o.from, 0, "take over records from a file", "FILE"},

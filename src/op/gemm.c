@@ -107,7 +107,7 @@ static const op_variant variants[] = {
     {"plain", "relative error of c below 1e-6 in float32", op_fits_all, plain_run, "gemm.cl", &plain_space},
 #ifdef CLSPLAT_CLBLAST
     {"clblast", "relative error of c of about 1e-7 √K", gemm_clblast_fits, gemm_clblast_run, NULL,
-     &tune_nothing},
+     &gemm_clblast_space},
 #endif
     {"wide", "relative error of c below 1e-6 in float32", wide_fits, wide_run, "gemm_wide.cl", &tiles_space},
 };

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "op/gemm.h"
+#include "op/kernel.h"
 #include "runtime/profile.h"
 
 /* CLBlast refuses rows that overlap. */
@@ -16,6 +17,93 @@ bool gemm_clblast_fits(const clsplat_limits *limits, const void *args) {
     (void)limits;
     return a->a.dtype == CLSPLAT_F32 && a->b.dtype == CLSPLAT_F32 && a->c.dtype == CLSPLAT_F32 &&
            rows_are_apart(&a->a) && rows_are_apart(&a->b);
+}
+
+/* Of CLBlast's kernel for large matrices; the tile of a work-group, its work-items, and their vectors. Where
+ * all are 0 CLBlast's own database decides. */
+enum { MWG, NWG, MDIM, NDIM, VWM, VWN, PARAMETERS };
+static const uint32_t usual[PARAMETERS] = {64, 64, 16, 8, 4, 4};
+
+static uint32_t value_of(const tune_point *point, size_t parameter) {
+    return point->value[parameter] ? point->value[parameter] : usual[parameter];
+}
+
+enum { DEPTH = 32 }; /* KWG: of the tiles in local memory */
+
+/* The conditions that CLBlast's own tuner sets. */
+static bool allows(const clsplat_limits *limits, const tune_point *point) {
+    uint32_t mwg = value_of(point, MWG), nwg = value_of(point, NWG);
+    uint32_t mdim = value_of(point, MDIM), ndim = value_of(point, NDIM);
+    uint64_t local = sizeof(float) * DEPTH * (uint64_t)(mwg + nwg);
+    return mwg % (mdim * value_of(point, VWM)) == 0 && nwg % (ndim * value_of(point, VWN)) == 0 &&
+           mdim * ndim <= limits->max_work_group &&
+           (limits->local_memory == 0 || local <= limits->local_memory);
+}
+
+const tune_space gemm_clblast_space = {PARAMETERS,
+                                       {{"MWG", {0, 32, 64, 128}},
+                                        {"NWG", {0, 32, 64, 128}},
+                                        {"MDIMC", {0, 8, 16, 32}},
+                                        {"NDIMC", {0, 8, 16, 32}},
+                                        {"VWM", {0, 1, 2, 4, 8}},
+                                        {"VWN", {0, 1, 2, 4, 8}}},
+                                       allows};
+
+/* All that its kernel wants to know. */
+static CLBlastStatusCode tell(const clsplat_device *device, const tune_point *point) {
+    size_t mdim = value_of(point, MDIM), ndim = value_of(point, NDIM);
+    size_t shared = device->info.limits.local_memory > 0;
+    const struct {
+        const char *name;
+        size_t value;
+    } all[] = {
+        {"GEMMK", 0},
+        {"KREG", 1},
+        {"KWG", DEPTH},
+        {"KWI", 2},
+        {"MDIMA", mdim},
+        {"MDIMC", mdim},
+        {"NDIMB", ndim},
+        {"NDIMC", ndim},
+        {"MWG", value_of(point, MWG)},
+        {"NWG", value_of(point, NWG)},
+        {"VWM", value_of(point, VWM)},
+        {"VWN", value_of(point, VWN)},
+        {"SA", shared},
+        {"SB", shared},
+        {"STRM", 0},
+        {"STRN", 0},
+    };
+    enum { COUNT = sizeof all / sizeof *all };
+    const char *names[COUNT];
+    size_t values[COUNT];
+    for (size_t i = 0; i < COUNT; ++i) {
+        names[i] = all[i].name;
+        values[i] = all[i].value;
+    }
+    return CLBlastOverrideParameters(device->id, "Xgemm", CLBlastPrecisionSingle, COUNT, names, values);
+}
+
+/* Tells CLBlast only what it does not know yet, since it throws its programs away each time. It cannot be
+ * told to forget: after that, 0s are the usual values. */
+static clsplat_status override(const queue *q) {
+    clsplat_device *device = q->device;
+    tune_point point = {{0}};
+    bool wanted = false, known = true;
+    for (size_t p = 0; p < PARAMETERS; ++p) {
+        point.value[p] = tuned_value(q, &gemm_clblast_space, p);
+        wanted = wanted || point.value[p] || device->clblast[p];
+        known = known && device->clblast[p] == value_of(&point, p);
+    }
+    if (!wanted || known)
+        return CLSPLAT_OK;
+    CLBlastStatusCode code = tell(device, &point);
+    if (code != CLBlastSuccess)
+        return log_error(device->lib, CLSPLAT_UNSUPPORTED, "CLBlast refuses its parameters: code %d",
+                         (int)code);
+    for (size_t p = 0; p < PARAMETERS; ++p)
+        device->clblast[p] = value_of(&point, p);
+    return CLSPLAT_OK;
 }
 
 /* CLBlast keeps programs per context, and with them the context; letting go of it lets go of them. */
@@ -66,6 +154,7 @@ fail:
 static clsplat_status multiply_all(queue *q, const op_gemm_args *a) {
     clsplat_status status = CLSPLAT_OK;
     q->device->on_close = forget;
+    TRY(override(q));
     for (size_t batch = 0; batch < a->c.shape[0]; ++batch)
         for (size_t head = 0; head < a->c.shape[1]; ++head)
             TRY(multiply(q, a, batch, head));

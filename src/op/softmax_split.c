@@ -36,14 +36,14 @@ bool softmax_split_fits(const clsplat_limits *limits, const void *args) {
            4 * states_of(a, &c) * a->v.shape[3] <= STATE_LIMIT;
 }
 
-/* The tile of a few rows: as high as they need, with one vector of keys for few of them. Measured: reading
- * limits a row at 1 × 1, eight rows are as fast at 4 × 1 as at 4 × 4. */
+/* Up to FEW rows each reads the keys as they lie; more are worth transposing them. */
 static void options_split(kernel_options *o, const op_softmax_args *a, const cut *c) {
-    size_t high = c->rows < 3 ? c->rows : 4;
+    enum { FEW = 8 };
+    size_t high = c->rows <= FEW ? 1 : 4;
     *o = (kernel_options){.group = 1};
     options_number(o, "RT", high);
     options_number(o, "TILE", (c->rows + high - 1) / high * high);
-    options_number(o, "LANES", c->rows > 4 ? 4 : 1);
+    options_number(o, "LANES", high);
     options_number(o, "D", a->q.shape[3]);
     options_number(o, "DV", a->v.shape[3]);
     options_number(o, "BIAS", a->key_bias.mem != NULL);

@@ -54,6 +54,7 @@ struct clsplat_device {
     struct choices
         *choices; /* what the operations' tables chose so far, and how to let go of it (op/choose.h) */
     void (*forget_choices)(struct clsplat_device *device);
+    uint32_t clblast[6];    /* what op/gemm_clblast.c told CLBlast about this device last; 0s: nothing */
     void (*on_close)(void); /* makes another library let go of the context; NULL: none has been used */
 };
 

@@ -47,7 +47,8 @@ static size_t items_of_kernel(const launch *l, const clsplat_device *device) {
     return code == CL_SUCCESS && most > 0 ? most : UINT32_MAX;
 }
 
-static clsplat_status check_launch(const launch *l, const clsplat_device *device, const grid *g) {
+static clsplat_status check_launch(const launch *l, const queue *q, const grid *g) {
+    const clsplat_device *device = q->device;
     const clsplat_limits *limits = &device->info.limits;
     if (l->code != CL_SUCCESS)
         return log_error(device->lib, CLSPLAT_OPENCL, "kernel %s, argument %u: clSetKernelArg: %s (%d)",
@@ -56,18 +57,18 @@ static clsplat_status check_launch(const launch *l, const clsplat_device *device
     bool fits = items <= limits->max_work_group;
     for (int d = 0; d < 3; ++d)
         fits = fits && g->group[d] <= limits->max_work_item_sizes[d];
-    size_t most = fits ? items_of_kernel(l, device) : 0;
-    if (fits && items <= most)
-        return CLSPLAT_OK;
-    if (fits)
-        return log_error(device->lib, CLSPLAT_UNSUPPORTED,
-                         "kernel %s wants work-groups of %zu work-items; compiled for %s it allows %zu",
-                         l->name, items, device->info.name, most);
-    return log_error(
-        device->lib, CLSPLAT_UNSUPPORTED,
-        "kernel %s wants work-groups of %zu x %zu x %zu; %s allows %u work-items, at most %u x %u x %u",
-        l->name, g->group[0], g->group[1], g->group[2], device->info.name, limits->max_work_group,
-        limits->max_work_item_sizes[0], limits->max_work_item_sizes[1], limits->max_work_item_sizes[2]);
+    if (!fits)
+        return log_error(
+            device->lib, CLSPLAT_UNSUPPORTED,
+            "kernel %s wants work-groups of %zu x %zu x %zu; %s allows %u work-items, at most %u x %u x %u",
+            l->name, g->group[0], g->group[1], g->group[2], device->info.name, limits->max_work_group,
+            limits->max_work_item_sizes[0], limits->max_work_item_sizes[1], limits->max_work_item_sizes[2]);
+    if (q->strict && items > items_of_kernel(l, device))
+        return log_error(
+            device->lib, CLSPLAT_UNSUPPORTED,
+            "kernel %s wants work-groups of %zu work-items; as it is compiled for %s it allows %zu", l->name,
+            items, device->info.name, items_of_kernel(l, device));
+    return CLSPLAT_OK;
 }
 
 static clsplat_status enqueue(const launch *l, queue *q, const grid *g) {
@@ -104,7 +105,7 @@ fail:
 clsplat_status launch_run(launch *l, queue *q, grid g, work w) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = q->device;
-    TRY(check_launch(l, device, &g));
+    TRY(check_launch(l, q, &g));
     if (g.size[0] == 0 || g.size[1] == 0 || g.size[2] == 0)
         return CLSPLAT_OK;
     if (profile_is_on(device) && profile_needs_wall_clock(device))

@@ -19,6 +19,7 @@ typedef struct queue {
     bool begun;            /* the caller's list has been waited for */
     const uint32_t *tuned; /* the parameters of the operation's row that is running (op/variant.h); NULL: its
                               defaults */
+    bool strict; /* no launch beyond CL_KERNEL_WORK_GROUP_SIZE, which rusticl puts below what runs well */
 } queue;
 
 void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q);

@@ -36,7 +36,7 @@ static const gemm_case cases[] = {
     {.tier = SUITE_LONG, .rows = 1030, .columns = 777, .depth = 1100},
 };
 // clang-format on
-enum { CASES = sizeof cases / sizeof *cases, GUARD = 40, GAP = 5 };
+enum { CASES = sizeof cases / sizeof *cases, TUNED = 10, GUARD = 40, GAP = 5 };
 
 /* A tensor with a guard in front and behind, and a gap behind every row. */
 typedef struct matrix {
@@ -144,27 +144,52 @@ static void product_free(product *p) {
     free(p->reference);
 }
 
-START_TEST(every_row_is_right) {
+static void try_row(const product *p, const op_variant *row, const tune_point *point) {
     problem_stage stage = problem_on_stage();
-    product p = product_create(&cases[_i], stage.device);
+    matrix c = matrix_create(p->spec->c, p->shape, NULL);
+    queue q;
+    matrix_upload(&c, stage.device);
+    queue_begin(stage.device, 0, NULL, &q);
+    suite_ok(stage.lib, op_run(&q, row, point, &(op_gemm_args){.a = p->a.t, .b = p->b.t, .c = c.t}));
+    suite_ok(stage.lib, clsplat_device_finish(stage.device));
+    matrix_check(&c, stage.device, p->reference, row->name);
+    matrix_free(&c);
+}
+
+static bool row_fits(const product *p, const op_variant *row) {
+    op_gemm_args args = {.a = p->a.t, .b = p->b.t, .c = {.dtype = p->spec->c}};
+    memcpy(args.c.shape, p->shape, sizeof p->shape);
+    return row->fits(&problem_on_stage().device->info.limits, &args);
+}
+
+START_TEST(every_row_is_right) {
+    product p = product_create(&cases[_i], problem_on_stage().device);
     size_t ran = 0;
     for (size_t i = 0; i < op_gemm_family.count; i++) {
-        const op_variant *row = &op_gemm_family.variants[i];
-        matrix c = matrix_create(p.spec->c, p.shape, NULL);
-        op_gemm_args args = {.a = p.a.t, .b = p.b.t, .c = c.t};
-        if (row->fits(&stage.device->info.limits, &args)) {
-            queue q;
-            matrix_upload(&c, stage.device);
-            args.c = c.t;
-            queue_begin(stage.device, 0, NULL, &q);
-            suite_ok(stage.lib, row->run(&q, &args));
-            suite_ok(stage.lib, clsplat_device_finish(stage.device));
-            matrix_check(&c, stage.device, p.reference, row->name);
-            ran++;
-        }
-        matrix_free(&c);
+        if (!row_fits(&p, &op_gemm_family.variants[i]))
+            continue;
+        try_row(&p, &op_gemm_family.variants[i], NULL);
+        ran++;
     }
     ck_assert_uint_ge(ran, 1);
+    product_free(&p);
+}
+END_TEST
+
+/* Points from all over each row's space, and its default again after them. */
+START_TEST(every_parameter_is_right) {
+    const clsplat_limits *limits = &problem_on_stage().device->info.limits;
+    product p = product_create(&cases[TUNED], problem_on_stage().device);
+    const op_variant *row = &op_gemm_family.variants[_i];
+    random_state random = random_seed(7);
+    for (int tried = 0; tried < 3 && row_fits(&p, row);) {
+        tune_point point = tune_point_at(row->space, random_below(&random, tune_space_size(row->space)));
+        if (!tune_space_allows(row->space, limits, &point))
+            continue;
+        try_row(&p, row, &point);
+        try_row(&p, row, NULL);
+        tried++;
+    }
     product_free(&p);
 }
 END_TEST
@@ -197,6 +222,8 @@ static void add_all(TCase *part) {
     for (int i = 0; i < CASES; i++)
         if (cases[i].tier <= suite_tier_wanted())
             tcase_add_loop_test(part, every_row_is_right, i, i + 1);
+    if (suite_tier_wanted() > SUITE_SMALL)
+        tcase_add_loop_test(part, every_parameter_is_right, 0, (int)op_gemm_family.count);
     tcase_add_test(part, same_bits_twice);
 }
 
