@@ -31,7 +31,17 @@ static uint32_t value_of(const tune_point *point, size_t parameter) {
 enum { DEPTH = 32 }; /* KWG: of the tiles in local memory */
 
 /* The conditions that CLBlast's own tuner sets. */
+/* The default is CLBlast's own choice, which knows the device. */
+static bool is_default(const tune_point *point) {
+    for (size_t p = 0; p < PARAMETERS; ++p)
+        if (point->value[p])
+            return false;
+    return true;
+}
+
 static bool allows(const clsplat_limits *limits, const tune_point *point) {
+    if (is_default(point))
+        return true;
     uint32_t mwg = value_of(point, MWG), nwg = value_of(point, NWG);
     uint32_t mdim = value_of(point, MDIM), ndim = value_of(point, NDIM);
     uint64_t local = sizeof(float) * DEPTH * (uint64_t)(mwg + nwg);
