@@ -164,7 +164,7 @@ read_mma(uint queries, uint group, uint splats, uint per_head, uint first_head, 
         if (ends)
             operands_load(w, &a, (global const ushort *)q, q_at.s3, first + stride, queries);
         tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
-        scores_settle(&s);
+        tile_settle(&s);
         if (ends) {
             rows_finish(w, &r);
             STORE_ROWS(first)

@@ -82,6 +82,13 @@
         }                                                                                              \
     }
 
+#define PRAGMA(x) _Pragma(#x)
+#ifndef SU
+#define SU 8
+#endif
+#ifndef PU
+#define PU 8
+#endif
 #if FLAVOR == 1
 #define LOADS _Pragma("unroll")
 #elif FLAVOR == 2
@@ -167,7 +174,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         floatCT s[RT];
         UNROLL for (uint a = 0; a < RT; ++a)
             s[a] = (floatCT)(0.0f);
-        _Pragma("unroll 8") for (uint d = 0; d < D; ++d) {
+        PRAGMA(unroll SU) for (uint d = 0; d < D; ++d) {
             floatCT key = ALIGNED(floatCT, shared_tile + KEY_PLACE(d, x));
             UNROLL for (uint a = 0; a < RT; a += 4) {
                 float4 query = ALIGNED(float4, query_tile + d * ROWS + y * RT + a);
@@ -220,7 +227,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
                 shared_tile[WEIGHT_PLACE(x * CT + c, (y * RT + a) / 4) + a % 4] = score[a][c];
         barrier(CLK_LOCAL_MEM_FENCE);
 
-        _Pragma("unroll 8") for (uint j = 0; j < KEYS; ++j) {
+        PRAGMA(unroll PU) for (uint j = 0; j < KEYS; ++j) {
             float4 value[VT];
             UNROLL for (uint c = 0; c < VT; ++c)
                 value[c] = ALIGNED(float4, value_tile + j * PITCH_V + 4 * (x + TX * c));

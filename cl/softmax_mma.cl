@@ -79,7 +79,6 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
 
     operands a;
     rows r;
-    weights p;
     per_row factor;
     FOR_ROWS(b, i)
         factor.x[b][i] = BIAS ? 1.0f : scale * LOG2_E;
@@ -95,55 +94,76 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
                     r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
         }
 
+    uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys), begin = 0, stage = 0;
+    feed k_feed = feed_of(D, k_from, k_at.s3, 0, keys), v_feed = feed_of(DV, v_from, v_at.s3, 0, keys);
+    feed_tile(&k_feed, D, k_tile[0]);
 #if BIAS
-#define OFFSETS scores_offset(w, &s, scale * LOG2_E, offset[begin / KEYS % 2]);
+#define OFFSETS scores_offset(w, &s, scale * LOG2_E, offset[stage]);
+    if (item < KEYS) {
+        offset[0][item] = LOAD_OFFSET(0u);
+        offset[1][item] = LOAD_OFFSET(KEYS);
+    }
 #else
 #define OFFSETS
 #endif
-#define WEIGH                                                                                          \
-    {                                                                                                  \
-        OFFSETS                                                                                        \
-        if (begin + KEYS > visible_keys(first, diagonal, keys))                                        \
-            scores_mask(w, &s, first, diagonal, begin, keys);                                          \
-        rows_weigh(w, &r, &s, factor, &p);                                                             \
-    }
-
-    uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys), begin = 0;
-    if (last > 0) {
+#define MASK                                                                                           \
+    OFFSETS                                                                                            \
+    if (begin + KEYS > visible_keys(first, diagonal, keys))                                            \
+        scores_mask(w, &s, first, diagonal, begin, keys);
+    copy_wait();
+    barrier(CLK_LOCAL_MEM_FENCE);
+    feed_tile(&k_feed, D, k_tile[1]);
+    feed_tile(&v_feed, DV, v_tile[0]);
+    /* Even a group whose queries see nothing goes through one tile. */
+#if WGMMA && MATRIX_UNITS
+    weights p;
+    {
         scores s;
-        TILE_COPY(D, k_tile[0], k_from, k_at.s3, 0u, keys)
-#if BIAS
-        if (item < KEYS) {
-            offset[0][item] = LOAD_OFFSET(0u);
-            offset[1][item] = LOAD_OFFSET(KEYS);
-        }
-#endif
-        copy_wait();
-        barrier(CLK_LOCAL_MEM_FENCE);
-        TILE_COPY(D, k_tile[1], k_from, k_at.s3, KEYS, keys)
-        TILE_COPY(DV, v_tile[0], v_from, v_at.s3, 0u, keys)
         tile_score(w, &s, &a, k_tile[0]);
-        WEIGH
+        MASK
+        rows_weigh(w, &r, &s, factor, &p);
     }
-    for (uint stage = 0; begin < last; stage ^= 1) {
+    while (true) {
         scores s;
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
-        TILE_COPY(D, k_tile[stage], k_from, k_at.s3, begin + 2 * KEYS, keys)
-        TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
-#if BIAS
-        float later = item < KEYS ? LOAD_OFFSET(begin + 2 * KEYS) : 0.0f;
-#endif
         tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
-        scores_settle(&s);
         begin += KEYS;
-        if (begin < last)
-            WEIGH
+        stage ^= 1;
+        feed_tile(&k_feed, D, k_tile[stage ^ 1]);
+        feed_tile(&v_feed, DV, v_tile[stage]);
+#if BIAS
+        float later = item < KEYS ? LOAD_OFFSET(begin + KEYS) : 0.0f;
+#endif
+        tile_settle(&s);
+        if (begin >= last)
+            break;
+        MASK
+        rows_weigh(w, &r, &s, factor, &p);
 #if BIAS
         if (item < KEYS)
-            offset[stage][item] = later;
+            offset[stage ^ 1][item] = later;
 #endif
     }
+#else
+    scores s;
+    tile_score(w, &s, &a, k_tile[0]);
+    do {
+        MASK
+        rows_admit(w, &r, &s, factor);
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        feed_tile(&k_feed, D, k_tile[stage]);
+        feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
+#if BIAS
+        if (item < KEYS)
+            offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
+#endif
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], factor, v_tile[stage]);
+        begin += KEYS;
+        stage ^= 1;
+    } while (begin < last);
+#endif
     copy_wait();
 
     rows_finish(w, &r);

@@ -157,23 +157,29 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
         scores_offset(w, &s, &reach, square, OFFSET, last - begin);
         rows_weigh(w, &r, &s, factor, &p);
     }
-    for (uint stage = 0; begin < last; stage ^= 1) {
+    for (uint stage = 0;; stage ^= 1) {
         scores s;
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
+#if WGMMA
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
         TILE_COPY(D, k_tile[stage], k_from, k_at.s3, begin + 2 * KEYS, keys)
         TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
+#else
+        TILE_COPY(D, k_tile[stage], k_from, k_at.s3, begin + 2 * KEYS, keys)
+        TILE_COPY(DV, v_tile[stage ^ 1], v_from, v_at.s3, begin + KEYS, keys)
+        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
+#endif
         begin += KEYS;
 #if BIAS
         float next_offset = LOAD_OFFSET(begin);
 #endif
-        tile_step(w, &s, &r, &a, k_tile[stage ^ 1], &p, v_tile[stage]);
         half_squares(w, k_tile[stage ^ 1], centre, square);
 #if BIAS
         if (item < KEYS)
             offset[item] = next_offset;
 #endif
-        scores_settle(&s);
+        tile_settle(&s);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (begin >= last)
             break;

@@ -39,6 +39,7 @@ typedef struct clsplat_limits {
     uint32_t cache_line;             /* bytes; 0 if unknown */
     uint32_t base_address_align;     /* bytes that a sub-buffer's origin must divide by */
     uint32_t timer_resolution_ns;    /* of event times */
+    uint32_t nvidia_capability;      /* compute capability, 90 for 9.0; 0 on other vendors' devices */
     bool fast_fma;                   /* fma() is hardware; if false, mad() is used instead */
     bool half_arithmetic;            /* cl_khr_fp16; half storage needs no extension */
     bool subgroups;                  /* cl_khr_subgroups or OpenCL 2.1+ with them */

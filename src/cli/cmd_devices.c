@@ -14,7 +14,7 @@ static const char summary[] =
 
 static json_t *limits_json(const clsplat_limits *l) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b}",
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b}",
         "global_memory", (json_int_t)l->global_memory, "max_allocation", (json_int_t)l->max_allocation,
         "local_memory", (json_int_t)l->local_memory, "constant_memory", (json_int_t)l->constant_memory,
         "compute_units", (json_int_t)l->compute_units, "clock_mhz", (json_int_t)l->clock_mhz,
@@ -22,9 +22,9 @@ static json_t *limits_json(const clsplat_limits *l) {
         (json_int_t)l->max_work_item_sizes[0], (json_int_t)l->max_work_item_sizes[1],
         (json_int_t)l->max_work_item_sizes[2], "vector_width_float", (json_int_t)l->vector_width_float,
         "cache_line", (json_int_t)l->cache_line, "base_address_align", (json_int_t)l->base_address_align,
-        "timer_resolution_ns", (json_int_t)l->timer_resolution_ns, "fast_fma", l->fast_fma, "half_arithmetic",
-        l->half_arithmetic, "subgroups", l->subgroups, "int64", l->int64, "unified_memory",
-        l->unified_memory);
+        "timer_resolution_ns", (json_int_t)l->timer_resolution_ns, "nvidia_capability",
+        (json_int_t)l->nvidia_capability, "fast_fma", l->fast_fma, "half_arithmetic", l->half_arithmetic,
+        "subgroups", l->subgroups, "int64", l->int64, "unified_memory", l->unified_memory);
 }
 
 static json_t *device_json(const clsplat_device_info *d, size_t index, bool taken) {

@@ -25,9 +25,8 @@ work softmax_work(const op_softmax_args *a) {
     };
 }
 
-/* All variants take the same arguments; they differ in the source and in how queries meet work-items. */
-static clsplat_status run(queue *q, const op_softmax_args *a, kernel_options *o, const char *source,
-                          const char *kernel, size_t queries_per_item) {
+clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options *o, const char *source,
+                              const char *kernel, size_t queries_per_group) {
     clsplat_status status = CLSPLAT_OK;
     size_t batch = a->q.shape[0], heads = a->q.shape[1], queries = a->q.shape[2];
     launch l;
@@ -57,7 +56,7 @@ static clsplat_status run(queue *q, const op_softmax_args *a, kernel_options *o,
         launch_tensor(&l, o, &a->key_bias);
     launch_tensor(&l, o, &a->out);
     launch_tensor(&l, o, &a->lse);
-    size_t items = (queries + queries_per_item - 1) / queries_per_item;
+    size_t items = (queries + queries_per_group - 1) / queries_per_group * o->group;
     TRY(launch_run(&l, q, grid_of(items, heads, batch, o->group), softmax_work(a)));
 fail:
     return status;
@@ -66,7 +65,7 @@ fail:
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
     options_plain(&o, q);
-    return run(q, args, &o, "softmax.cl", "softmax_attention", 1);
+    return softmax_launch(q, args, &o, "softmax.cl", "softmax_attention", o.group);
 }
 
 static bool wide_fits(const clsplat_limits *limits, const void *args) {
@@ -78,7 +77,7 @@ static clsplat_status wide_run(queue *q, const void *args) {
     const op_softmax_args *a = args;
     kernel_options o;
     size_t tile = options_wide(&o, q, a->q.shape[2]);
-    return run(q, args, &o, "softmax_wide.cl", "softmax_wide", tile);
+    return softmax_launch(q, args, &o, "softmax_wide.cl", "softmax_wide", tile);
 }
 
 static void softmax_shape(const void *args, tune_shape *shape) {
@@ -98,6 +97,10 @@ static const op_variant variants[] = {
      &wide_space},
     {"split", "relative error of out below 1e-5 in float32", softmax_split_fits, softmax_split_run,
      "softmax_split.cl", &tune_nothing},
+    {"local", "relative error of out below 1e-5 in float32", softmax_local_fits, softmax_local_run,
+     "softmax_local.cl", &tune_nothing},
+    {"mma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_mma_fits,
+     softmax_mma_run, "softmax_mma.cl", &tune_nothing},
 };
 const op_family op_softmax_family = {"softmax", variants, sizeof variants / sizeof *variants, softmax_shape};
 

@@ -2,13 +2,24 @@
 #ifndef CLSPLAT_OP_SOFTMAX_H
 #define CLSPLAT_OP_SOFTMAX_H
 
-#include "op/op.h"
+#include "op/kernel.h"
 
 work softmax_work(const op_softmax_args *args);
+
+/* All rows but the split one take the same arguments; they differ in the source, and in how many queries a
+ * work-group has. `o` holds the group's size and the row's own definitions. */
+clsplat_status softmax_launch(queue *q, const op_softmax_args *args, kernel_options *o, const char *source,
+                              const char *kernel, size_t queries_per_group);
 
 /* Few queries over many keys on a CPU: the keys are split over work-items, and the states of the parts merged
  * in their order. */
 bool softmax_split_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_split_run(queue *q, const void *args);
+
+/* GPUs: tiles in local memory, of any vendor, and NVIDIA's matrix units. */
+bool softmax_local_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_local_run(queue *q, const void *args);
+bool softmax_mma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_mma_run(queue *q, const void *args);
 
 #endif

@@ -89,6 +89,14 @@ static bool has_int64(cl_device_id id, const char *extensions) {
     return !embedded || has_extension(extensions, "cles_khr_int64");
 }
 
+/* cl_nv_device_attribute_query's numbers, which Khronos' headers do not have. */
+static uint32_t nvidia_capability(cl_device_id id, const char *extensions) {
+    enum { CAPABILITY_MAJOR_NV = 0x4000, CAPABILITY_MINOR_NV = 0x4001 };
+    if (!has_extension(extensions, "cl_nv_device_attribute_query"))
+        return 0;
+    return 10 * get_uint(id, CAPABILITY_MAJOR_NV) + get_uint(id, CAPABILITY_MINOR_NV);
+}
+
 static void describe_groups(cl_device_id id, clsplat_limits *limits) {
     size_t sizes[16] = {0}; /* a device may have more than the three dimensions of a full profile */
     limits->max_work_group = (uint32_t)get_size(id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
@@ -111,6 +119,7 @@ static clsplat_limits describe_limits(cl_device_id id, const char *version) {
         .vector_width_float = get_uint(id, CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT),
         .cache_line = get_uint(id, CL_DEVICE_GLOBAL_MEM_CACHELINE_SIZE),
         .base_address_align = get_uint(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8,
+        .nvidia_capability = nvidia_capability(id, extensions),
         .timer_resolution_ns = (uint32_t)get_size(id, CL_DEVICE_PROFILING_TIMER_RESOLUTION),
         .fast_fma = (get_ulong(id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_FMA) != 0,
         .half_arithmetic = has_extension(extensions, "cl_khr_fp16"),

@@ -7,6 +7,7 @@
 #include "runtime/describe.h"
 #include "runtime/profile.h"
 #include "runtime/program.h"
+#include "runtime/quirks.h"
 
 /* A handle around objects it has a reference to each; it takes them over whatever happens. */
 static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl_command_queue commands,
@@ -29,6 +30,11 @@ static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl
     d->serial = ++lib->device_serials;
     d->quirks = device_describe(id, &d->info);
     TRY(profile_create(d));
+    if (d->quirks & QUIRK_LOOP_LIMIT)
+        log_warning(
+            lib,
+            "%s ends long loops early: more than about 900 keys give wrong results; on a CPU, PoCL does not",
+            d->info.name);
     log_info(lib, "device %s (%s, driver %s)", d->info.name, d->info.platform, d->info.driver);
     *device = d;
     return CLSPLAT_OK;

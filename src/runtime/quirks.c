@@ -16,6 +16,11 @@ const quirk quirks[] = {
      .why = "Mesa 22.3.6: calls itself a CPU, but a launch costs 300 µs and there is no hardware fma, where "
             "PoCL "
             "on the same cores needs 55 µs and has it"},
+    {.name = "loops-end-early",
+     .device = "llvmpipe",
+     .flags = QUIRK_LOOP_LIMIT,
+     .why = "Mesa 22.3.6: loops of a work-item end after 65,535 iterations in all, silently. At D = 64 exact "
+            "attention over 960 keys is right and over 990 wrong"},
 };
 const size_t quirk_count = sizeof quirks / sizeof *quirks;
 

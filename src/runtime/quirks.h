@@ -6,7 +6,8 @@
 
 typedef enum quirk_flag {
     QUIRK_WALL_CLOCK = 1 << 0, /* event times are useless */
-    QUIRK_SOFTWARE = 1 << 1    /* a rasteriser in software: ranks below a CPU driver */
+    QUIRK_SOFTWARE = 1 << 1,   /* a rasteriser in software: ranks below a CPU driver */
+    QUIRK_LOOP_LIMIT = 1 << 2  /* long loops give wrong results: opening it warns */
 } quirk_flag;
 
 typedef struct quirk {

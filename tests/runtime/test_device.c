@@ -237,8 +237,8 @@ START_TEST(quirks_are_rows) {
     clsplat_device_info old_mesa = {
         .platform = "rusticl", .name = "llvmpipe (LLVM 15.0.6, 256 bits)", .driver = "22.3.6"};
     clsplat_device_info new_mesa = {.platform = "rusticl", .name = "AMD Radeon", .driver = "25.0.1"};
-    ck_assert_uint_eq(quirks_apply(&old_mesa), QUIRK_WALL_CLOCK | QUIRK_SOFTWARE);
-    ck_assert_str_eq(old_mesa.quirks, "zero-event-times,software-rasteriser");
+    ck_assert_uint_eq(quirks_apply(&old_mesa), QUIRK_WALL_CLOCK | QUIRK_SOFTWARE | QUIRK_LOOP_LIMIT);
+    ck_assert_str_eq(old_mesa.quirks, "zero-event-times,software-rasteriser,loops-end-early");
     ck_assert_uint_eq(quirks_apply(&new_mesa), 0);
     ck_assert_str_eq(new_mesa.quirks, "");
     for (size_t i = 0; i < quirk_count; i++) {
