@@ -4,10 +4,6 @@
  * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that see
  * most keys first. Two tiles of keys and of values in local memory; the tiles after the last repeat its last key, unused.
  *
- * Measured (H200, bf16, H = 16, D = 64; PyTorch's SDPA 455 TFLOP/s): 306 TFLOP/s at N = 4,096, 322 at 16,384, causal 206 counting the
- * visible half. BLOCKS 1 −20 %, KEYS 32 −14 and −4 %, WG 64 −8 %, WG 256 the same, SLACK 0 −2 %; the order of exponentials and products
- * within a tile changes little. A second live copy of the scores spills and costs a third.
- *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale. */
 #ifndef Q_TYPE
 #define Q_TYPE BF16
