@@ -2,7 +2,7 @@
 
 /* Work-items of a group, 8 by 8, and the queries it has: as cl/softmax_local.cl chooses its tile by D and Dv.
  */
-enum { LOCAL_GROUP = 64, LOCAL_MEMORY = 32 << 10, MMA_GROUP = 128 };
+enum { LOCAL_GROUP = 64, LOCAL_MEMORY = (32 << 10) + 4, MMA_GROUP = 128 };
 
 static bool columns_fit(const op_softmax_args *a, size_t multiple) {
     size_t dim = a->q.shape[3], value_dim = a->v.shape[3];
