@@ -1,4 +1,6 @@
 """What is compared with what, and the ratio that is to be reached. Shapes are those of `clsplat bench`: B,H,N,M,D,Dv,S."""
+import os
+
 import numpy as np
 import torch
 
@@ -33,7 +35,8 @@ def openblas(size):
     def make(_case, _on):
         a, b = (np.random.default_rng(i).standard_normal((size, size), np.float32) for i in range(2))
         return lambda: a @ b.T, lambda: None
-    return {"name": f"OpenBLAS sgemm {size}³", "make": make, "flops": 2 * size**3}
+    kernels = os.environ.get("OPENBLAS_CORETYPE")  # some machines set it, and OpenBLAS is half as fast then
+    return {"name": f"OpenBLAS sgemm {size}³" + (f", {kernels} kernels" if kernels else ""), "make": make, "flops": 2 * size**3}
 
 
 def torch_product(size):
