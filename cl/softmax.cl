@@ -30,17 +30,7 @@
 #define BIAS 1
 #endif
 
-inline float dot_row(global const ELEMENT(Q_TYPE) *q, global const ELEMENT(K_TYPE) *k)
-{
-    floatW lanes = (floatW)(0.0f);
-    uint d = 0;
-    for (; d + W <= D; d += W)
-        lanes = MAD(LOADW(Q_TYPE, q, d), LOADW(K_TYPE, k, d), lanes);
-    float total = SUM(lanes);
-    for (; d < D; ++d)
-        total = MAD(LOAD(Q_TYPE, q, d), LOAD(K_TYPE, k, d), total);
-    return total;
-}
+#include "dot.clh"
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_attention(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,

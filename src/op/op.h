@@ -67,6 +67,22 @@ typedef struct op_softmax_args {
 } op_softmax_args;
 clsplat_status op_softmax(queue *q, const op_softmax_args *args);
 
+/* Softmax attention of every query over a few of the keys that it sees, the rest dropped: the `keep` keys of
+ * the largest scores (block 1), or the keep / block blocks of consecutive keys of the largest mean scores, at
+ * least the block of the last key, which is always among them. What ties with the last one comes along.
+ *
+ * Every score is computed to find them, so this is no faster than exact attention: it is what sparse
+ * attention is at its best, for others to be compared with. Shapes as for softmax. */
+typedef struct op_topk_args {
+    op_tensor q, k, v, out;
+    float scale;
+    int32_t diagonal;
+    size_t keep, block;
+    cl_mem scores; /* workspace of op_topk_scores numbers */
+} op_topk_args;
+size_t op_topk_scores(const op_topk_args *args);
+clsplat_status op_topk(queue *q, const op_topk_args *args);
+
 /* The normalised states of splats, for segments of consecutive keys. They do not depend on the query
  * head if the set is shared: heads Hw = Hk for a shared set, H otherwise. */
 typedef struct op_state {

@@ -23,6 +23,10 @@ typedef struct naive_tensors {
 /* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = scale q_i·k_j + b_j, lse_i = ln Σ_j e^(l_ij). */
 void naive_softmax(const naive_tensors *t, double scale);
 
+/* The same over the `keep` keys of the largest l_ij, or the keep / block blocks of the largest means, the
+ * last visible key's among them; only out is written. */
+void naive_topk(const naive_tensors *t, double scale, size_t keep, size_t block);
+
 /* A_ij = Σ_s w a_s e^(φ_s(q_i) + φ_s(k_j) + b_j), term by term: O(N M S). Per level: each level on its own.
  */
 void naive_gaussian(const naive_tensors *t, const clsplat_splats_parameters *splats, clsplat_mixing mixing);
