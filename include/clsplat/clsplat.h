@@ -7,6 +7,7 @@
  *   tensor.h     your numbers, in host memory or in a buffer, described and never copied or owned
  *   splats.h     the Gaussians between queries and keys: made from data, loaded, saved
  *   attention.h  the attention itself: exact, or through the splats in linear cost
+ *   model.h      a pretrained language model: text in, text out, on all of the above
  *   tune.h       the fastest variants on a device, found once and remembered
  *
  * Parameters are structs passed by value that start from clsplat_x_defaults(). A destroy call takes
@@ -17,6 +18,7 @@
 
 #include <clsplat/attention.h>
 #include <clsplat/device.h>
+#include <clsplat/model.h>
 #include <clsplat/splats.h>
 #include <clsplat/status.h>
 #include <clsplat/tensor.h>

@@ -1,0 +1,170 @@
+/* Pretrained language models: a folder as people publish them, opened on a device, reading and writing text.
+ *
+ *     clsplat_model_open(device, "folder", clsplat_model_options_defaults(), &model);
+ *     clsplat_session_open(model, 4096, clsplat_model_attention_defaults(), &session);
+ *     clsplat_model_encode(model, text, bytes, true, &tokens, &count);
+ *     clsplat_session_feed(session, tokens, count, NULL);
+ *     while (…) {
+ *         clsplat_session_sample(session, clsplat_sampling_defaults(), &token);
+ *         clsplat_session_feed(session, &token, 1, NULL);
+ *     }
+ *
+ * Models are of the Llama family (also Mistral, Qwen2 and Qwen3): RMSNorm, rotary positions, grouped-query
+ * attention, SwiGLU. The host only orchestrates; all arithmetic is on the device, in float32 whatever the
+ * storage types.
+ *
+ * Threads: a model and its sessions belong to the thread of their device. They must be closed before it:
+ * sessions, then the model, then the device. */
+#ifndef CLSPLAT_MODEL_H
+#define CLSPLAT_MODEL_H
+
+#include <clsplat/tensor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Configuration, tokeniser and weights on one device. */
+typedef struct clsplat_model clsplat_model;
+
+typedef struct clsplat_model_options {
+    clsplat_dtype activations; /* of what passes between layers, and of queries; F32. BF16 suits GPUs */
+    clsplat_dtype cache;       /* of keys and values in sessions; F32 */
+    size_t context; /* the longest session in tokens; 0: what the model was made for. More is possible,
+                       but then it sees positions that it was not trained on */
+    size_t chunk;   /* tokens that go through the layers together, which bounds workspaces; 512 */
+    clsplat_progress *progress; /* while weights are uploaded; NULL: none */
+    void *progress_user;
+} clsplat_model_options;
+CLSPLAT_API clsplat_model_options clsplat_model_options_defaults(void);
+
+/* Opens a folder with config.json, model.safetensors (or the shards that model.safetensors.index.json names)
+ * and, unless the vocabulary is the 256 bytes, tokenizer.json or tokenizer.model. Weights stay in their
+ * stored type (F32, F16 or BF16) and are uploaded once, straight from the file. Nothing is guessed: a key or
+ * tensor that is missing, of another type or shape, or asks for what this library does not do, is an error.
+ *
+ * Ownership: *model is the caller's; it keeps using the device. Blocks: until the weights are uploaded.
+ * Returns: IO, FORMAT and UNSUPPORTED (naming the file and the key or tensor), INVALID (the options), MEMORY
+ * (what is needed and what there is, before anything is uploaded), OPENCL, CANCELLED. */
+CLSPLAT_API clsplat_status clsplat_model_open(clsplat_device *device, const char *folder,
+                                              clsplat_model_options options, clsplat_model **model);
+/* Accepts NULL and a NULL handle; sets *model to NULL. */
+CLSPLAT_API void clsplat_model_close(clsplat_model **model);
+
+typedef struct clsplat_model_info {
+    const char *family; /* "llama", "mistral", "qwen2" or "qwen3": the model_type of config.json */
+    size_t layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary;
+    size_t context;        /* tokens: what the model was made for */
+    size_t window;         /* keys that a token sees at most, itself included, in the layers that have such a
+                              window; 0: none has */
+    uint64_t parameters;   /* numbers, a tied embedding once */
+    uint64_t weight_bytes; /* on the device */
+    uint64_t token_bytes;  /* of cache that one token takes in a session, over all layers */
+    int32_t begin;         /* the token that begins a text; −1: none */
+    const int32_t *ends;   /* [end_count] tokens after which generation stops */
+    size_t end_count;
+} clsplat_model_info;
+
+/* Ownership: the model's, valid until it is closed. */
+CLSPLAT_API const clsplat_model_info *clsplat_model_describe(const clsplat_model *model);
+CLSPLAT_API clsplat_device *clsplat_model_device(const clsplat_model *model);
+/* Whether generation stops after this token. */
+CLSPLAT_API bool clsplat_model_is_end(const clsplat_model *model, int32_t token);
+
+/* Text to tokens and back. `special` adds what the tokeniser puts around a whole text (the token that begins
+ * it, where the model has one) and takes the names of special tokens in the text for those tokens; without it
+ * they are letters like others. `text` need not be valid UTF-8 and may hold NULs; *text of decode has a NUL
+ * behind it, and special tokens are left out of it.
+ *
+ * Ownership: *tokens and *text are the caller's, to be given to clsplat_model_free.
+ * Returns: INVALID (a token outside the vocabulary, a text that the vocabulary cannot express), MEMORY. */
+CLSPLAT_API clsplat_status clsplat_model_encode(const clsplat_model *model, const char *text, size_t bytes,
+                                                bool special, int32_t **tokens, size_t *count);
+CLSPLAT_API clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *tokens,
+                                                size_t count, char **text, size_t *bytes);
+/* Accepts NULL. */
+CLSPLAT_API void clsplat_model_free(void *list);
+
+/* How the layers attend. */
+typedef enum clsplat_model_method {
+    CLSPLAT_MODEL_EXACT,   /* softmax over all keys that the model lets a token see */
+    CLSPLAT_MODEL_WINDOW,  /* softmax over the last `window` keys of those, the token's own included */
+    CLSPLAT_MODEL_NEAR_FAR /* softmax over the keys nearby, and through a tree of splats over those far away
+                            */
+} clsplat_model_method;
+
+typedef struct clsplat_model_attention {
+    clsplat_model_method method; /* EXACT */
+    size_t window;               /* WINDOW only: keys; 512 */
+    float tolerance;             /* NEAR_FAR only: the relative error that a row may expect; 0.02 */
+    size_t sparse_topk;          /* NEAR_FAR only: keys that a row attends to exactly at most; 0: no limit */
+} clsplat_model_attention;
+CLSPLAT_API clsplat_model_attention clsplat_model_attention_defaults(void);
+
+/* One text in the making: the keys and values of its tokens, and the logits after the last one. Several
+ * sessions of one model are independent. */
+typedef struct clsplat_session clsplat_session;
+
+/* A session of up to `capacity` tokens. Ownership: *session is the caller's. Returns: INVALID (a capacity of
+ * 0 or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
+ * cannot compute), MEMORY. */
+CLSPLAT_API clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity,
+                                                clsplat_model_attention attention, clsplat_session **session);
+/* Accepts NULL and a NULL handle; sets *session to NULL. */
+CLSPLAT_API void clsplat_session_close(clsplat_session **session);
+
+/* Reads the next tokens of the text, many (prefill) or one (decoding).
+ * Writes: logits [count, vocabulary] in host memory, unless it is NULL: entry i is for the token after
+ * tokens[i]. Blocks: only for logits. Returns: INVALID (a token outside the vocabulary; more tokens than the
+ * session has room for: it stays as it was), MEMORY, BUILD, OPENCL. */
+CLSPLAT_API clsplat_status clsplat_session_feed(clsplat_session *session, const int32_t *tokens, size_t count,
+                                                float *logits);
+
+/* The same, and how well every next token was predicted: targets[i] is the token that does follow tokens[i],
+ * for a text mostly tokens + 1. Writes: log_likelihood [count], the natural logarithm of the probability of
+ * targets[i]; greedy [count], whether it is the most probable one (of several the lowest). Either may be
+ * NULL. Blocks: until they are written. */
+CLSPLAT_API clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *tokens,
+                                                 const int32_t *targets, size_t count, float *log_likelihood,
+                                                 bool *greedy);
+
+/* The logits after the last token. Writes: logits [vocabulary]. Blocks. Returns: INVALID if nothing was read
+ * yet, or the session was rewound since. */
+CLSPLAT_API clsplat_status clsplat_session_logits(clsplat_session *session, float *logits);
+
+/* How the next token is drawn. The filters apply in this order: temperature, top_k, top_p. */
+typedef struct clsplat_sampling {
+    float temperature; /* logits are divided by it; 0: the most probable token, always; 0 */
+    size_t top_k;      /* only the so many most probable tokens; 0: all; 0 */
+    float top_p;       /* only the most probable tokens that together have this probability; 1: all; 1 */
+    uint64_t seed;     /* seed and position in the text decide the draw; 0 */
+} clsplat_sampling;
+CLSPLAT_API clsplat_sampling clsplat_sampling_defaults(void);
+
+/* Draws a token from the logits after the last one, on the device; does not feed it. Blocks. Returns: INVALID
+ * (also as clsplat_session_logits). */
+CLSPLAT_API clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling,
+                                                  int32_t *token);
+
+/* Tokens read so far, and how many there is room for. */
+CLSPLAT_API size_t clsplat_session_length(const clsplat_session *session);
+CLSPLAT_API size_t clsplat_session_capacity(const clsplat_session *session);
+/* Goes back to the first `length` tokens; the statistics start anew at length 0. Returns: INVALID if there
+ * are fewer. */
+CLSPLAT_API clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length);
+
+/* What attention cost since the session was opened or rewound to 0, summed over tokens, layers and query
+ * heads. Blocks where the attention counts on the device. */
+typedef struct clsplat_session_statistics {
+    uint64_t tokens;
+    double visible_keys; /* that the model lets its tokens see */
+    double exact_keys;   /* of these, attended one by one */
+    uint64_t bytes;      /* of device memory that the session holds */
+} clsplat_session_statistics;
+CLSPLAT_API clsplat_status clsplat_session_statistics_read(clsplat_session *session,
+                                                           clsplat_session_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,26 @@
+/* Text to tokens and back, as a model's folder says: bytes, byte-level BPE (tokenizer.json) or SentencePiece
+ * (tokenizer.model). */
+#ifndef CLSPLAT_MODEL_TOKENIZER_H
+#define CLSPLAT_MODEL_TOKENIZER_H
+
+#include <stddef.h>
+
+#include "base/log.h"
+
+typedef struct tokenizer tokenizer;
+
+/* `vocabulary`: the model's; no token reaches it. A folder without a tokeniser's file is one of bytes if the
+ * vocabulary is 256, and an error otherwise. Returns: IO, FORMAT and UNSUPPORTED (naming the file and the
+ * key), MEMORY. */
+clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabulary, tokenizer **t);
+/* Accepts NULL and a NULL handle; sets *t to NULL. */
+void tokenizer_close(tokenizer **t);
+
+/* As clsplat_model_encode and clsplat_model_decode; *tokens and *text are malloc'ed and the caller's. Neither
+ * count may be 0 because of an error: an empty text has 0 tokens (and those that `special` adds). */
+clsplat_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool special,
+                                int32_t **tokens, size_t *count);
+clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **text,
+                                size_t *bytes);
+
+#endif
