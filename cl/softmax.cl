@@ -2,7 +2,7 @@
  *
  *     l_ij = scale q_i·k_j + b_j      out_i = Σ_j e^(l_ij − lse_i) v_j      lse_i = ln Σ_j e^(l_ij)
  *
- * over the keys j ≤ i + diagonal.
+ * over the keys j ≤ i + diagonal, with WINDOW over the last so many of those.
  *
  * Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,DV], bias [B,Hk,M], out [B,H,N,DV], lse [B,H,N].
  * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier.
@@ -62,7 +62,7 @@ softmax_attention(uint queries, uint keys, uint group, float scale, int diagonal
         for (uint d = 0; d < DV; ++d)
             row.sum[d] = weight * LOAD(OUT_TYPE, out, d);
     }
-    for (uint begin = 0; begin < visible; begin += FOLD) {
+    for (uint begin = first_key(i, diagonal, keys); begin < visible; begin += FOLD) {
         state_clear(&block);
         for (uint j = begin, end = min(begin + FOLD, visible); j < end; ++j) {
             float l = 0.0f;

@@ -75,7 +75,7 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #if LANES > 1
     float packed[D * BLOCK] ALIGNED;
 #endif
-    uint seen[TILE], last = 0;
+    uint seen[TILE], unseen[TILE], last = 0;
     scores s;
     tile_clear(&t);
     for (uint r = 0; r < TILE; ++r) {
@@ -83,6 +83,7 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
         for (uint d = 0; d < D; d += 16)
             VECTOR(scaled + r * D + d) = LOAD16(Q_TYPE, q + row / queries * q_at.s2 + row % queries * q_at.s3, d) * scale;
         seen[r] = min(visible_keys(row % queries, diagonal, keys), end);
+        unseen[r] = first_key(row % queries, diagonal, keys);
         last = max(last, seen[r]);
     }
 
@@ -103,6 +104,9 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
             s.s[0][0] = products(scaled + r * D, k, k_at.s3, begin, end);
 #endif
             scores_mask(&s, offset, seen + r, begin);
+#if WINDOW
+            scores_mask_before(&s, unseen + r, begin);
+#endif
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, end - begin))
         }

@@ -53,7 +53,7 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
         }
 
     uint last = visible_keys(first + rows - 1, diagonal, keys);
-    for (uint begin = 0; begin < last; begin += BLOCK) {
+    for (uint begin = first_key(first, diagonal, keys) / BLOCK * BLOCK; begin < last; begin += BLOCK) {
         /* Padding keys may hold anything finite: their offset of −inf must not meet an infinite score. */
         PACK(K_TYPE, k, k_at.s3, begin, keys, packed)
         for (uint j = 0; j < BLOCK; ++j) {
@@ -70,6 +70,14 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
                     seen[a] = visible_keys(first + r + a, diagonal, keys);
                 scores_mask(&s, offset, seen, begin);
             }
+#if WINDOW
+            if (begin < first_key(first + r + RT - 1, diagonal, keys)) {
+                uint unseen[RT];
+                UNROLL for (uint a = 0; a < RT; ++a)
+                    unseen[a] = first_key(first + r + a, diagonal, keys);
+                scores_mask_before(&s, unseen, begin);
+            }
+#endif
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, keys - begin))
         }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +53,22 @@ clsplat_status file_read(clsplat *lib, const file_reader *file, uint64_t offset,
         done += (size_t)got;
     }
     return CLSPLAT_OK;
+}
+
+clsplat_status file_map(clsplat *lib, const file_reader *file, const void **bytes) {
+    void *map = MAP_FAILED;
+    *bytes = NULL;
+    if (file->size > 0 && file->size <= SIZE_MAX)
+        map = mmap(NULL, (size_t)file->size, PROT_READ, MAP_PRIVATE, file->descriptor, 0);
+    if (map == MAP_FAILED)
+        return log_error(lib, CLSPLAT_IO, "%s: cannot be mapped: %s", file->path, strerror(errno));
+    *bytes = map;
+    return CLSPLAT_OK;
+}
+
+void file_unmap(const file_reader *file, const void *bytes) {
+    if (bytes)
+        munmap((void *)bytes, (size_t)file->size);
 }
 
 void file_close(file_reader *file) {

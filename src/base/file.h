@@ -19,6 +19,11 @@ typedef struct file_reader {
 clsplat_status file_open(clsplat *lib, const char *path, file_reader *file);
 /* Exactly `count` bytes from `offset`; IO if the file has become shorter. */
 clsplat_status file_read(clsplat *lib, const file_reader *file, uint64_t offset, void *bytes, size_t count);
+/* The whole file in memory, read as it is looked at; to be unmapped before the file is closed. A file that
+ * somebody shortens meanwhile ends the process when what is gone is looked at. */
+clsplat_status file_map(clsplat *lib, const file_reader *file, const void **bytes);
+/* Accepts NULL. */
+void file_unmap(const file_reader *file, const void *bytes);
 void file_close(file_reader *file);
 
 /* A whole file of up to `limit` bytes, with a NUL behind it; the caller frees *bytes. */

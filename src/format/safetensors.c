@@ -20,6 +20,7 @@ enum {
 struct safetensors {
     file_reader file;
     uint64_t data;  /* where the data begin in the file; never after its end */
+    const void *map; /* NULL until it is wanted */
     json_t *header; /* owns the names */
     safetensors_entry *entries;
     size_t count;
@@ -297,6 +298,7 @@ void safetensors_close(safetensors **file) {
         return;
     free((*file)->entries);
     json_decref((*file)->header);
+    file_unmap(&(*file)->file, (*file)->map);
     file_close(&(*file)->file);
     free(*file);
     *file = NULL;
@@ -329,4 +331,14 @@ const char *safetensors_metadata(const safetensors *file, const char *key) {
 clsplat_status safetensors_read(clsplat *lib, const safetensors *file, const safetensors_entry *entry,
                                 void *bytes) {
     return file_read(lib, &file->file, entry->begin, bytes, (size_t)entry->bytes);
+}
+
+clsplat_status safetensors_map(clsplat *lib, safetensors *file, const safetensors_entry *entry,
+                               const void **bytes) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!file->map)
+        TRY(file_map(lib, &file->file, &file->map));
+    *bytes = (const char *)file->map + entry->begin;
+fail:
+    return status;
 }

@@ -46,6 +46,10 @@ const char *safetensors_metadata(const safetensors *file, const char *key);
 clsplat_status safetensors_read(clsplat *lib, const safetensors *file, const safetensors_entry *entry,
                                 void *bytes);
 
+/* The entry's bytes without a copy, from a mapping that lasts until the file is closed: see file_map. */
+clsplat_status safetensors_map(clsplat *lib, safetensors *file, const safetensors_entry *entry,
+                               const void **bytes);
+
 /* What a file will hold, in this order. */
 typedef struct safetensors_output {
     const char *name;

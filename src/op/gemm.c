@@ -9,8 +9,8 @@ work gemm_work(const op_gemm_args *a) {
                   .bytes = tensor_bytes(&a->a) + tensor_bytes(&a->b) + tensor_bytes(&a->c)};
 }
 
-static clsplat_status run(queue *q, const op_gemm_args *a, kernel_options *o, const char *source,
-                          const char *kernel, grid g) {
+clsplat_status gemm_launch(queue *q, const op_gemm_args *a, kernel_options *o, const char *source,
+                           const char *kernel, grid g) {
     clsplat_status status = CLSPLAT_OK;
     launch l;
     options_tensor(o, "A", &a->a);
@@ -34,7 +34,7 @@ static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
     options_plain(&o, q);
     grid g = grid_of(a->c.shape[3], a->c.shape[2], a->c.shape[0] * a->c.shape[1], o.group);
-    return run(q, a, &o, "gemm.cl", "gemm", g);
+    return gemm_launch(q, a, &o, "gemm.cl", "gemm", g);
 }
 
 static bool wide_fits(const clsplat_limits *limits, const void *args) {
@@ -91,7 +91,7 @@ static clsplat_status wide_run(queue *q, const void *args) {
     options_number(&o, "WIDTH", width);
     for (size_t p = RT; p < tiles_space.count; ++p)
         options_number(&o, tiles_space.parameters[p].name, tuned_value(q, &tiles_space, p));
-    return run(q, args, &o, "gemm_wide.cl", "gemm_wide", wide_grid(args, tile, width));
+    return gemm_launch(q, args, &o, "gemm_wide.cl", "gemm_wide", wide_grid(args, tile, width));
 }
 
 static void gemm_shape(const void *args, tune_shape *shape) {
@@ -110,6 +110,8 @@ static const op_variant variants[] = {
      &gemm_clblast_space},
 #endif
     {"wide", "relative error of c below 1e-6 in float32", wide_fits, wide_run, "gemm_wide.cl", &tiles_space},
+    {"few", "relative error of c below 1e-6 in float32", gemm_few_fits, gemm_few_run, "gemm_few.cl",
+     &tune_nothing},
 };
 const op_family op_gemm_family = {"gemm", variants, sizeof variants / sizeof *variants, gemm_shape};
 

@@ -2,10 +2,17 @@
 #ifndef CLSPLAT_OP_GEMM_H
 #define CLSPLAT_OP_GEMM_H
 
-#include "op/op.h"
-#include "tune/space.h"
+#include "op/kernel.h"
 
 work gemm_work(const op_gemm_args *args);
+
+/* All rows but CLBlast's take the same arguments. */
+clsplat_status gemm_launch(queue *q, const op_gemm_args *args, kernel_options *o, const char *source,
+                           const char *kernel, grid g);
+
+/* Few rows of a, as in decoding: b is read once, at the speed of memory. CPUs and GPUs. */
+bool gemm_few_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_few_run(queue *q, const void *args);
 
 /* The row of CLBlast, in builds that have it. */
 bool gemm_clblast_fits(const clsplat_limits *limits, const void *args);

@@ -9,9 +9,9 @@ static void options_group(kernel_options *o, const clsplat_device *device, uint3
     const clsplat_limits *limits = &device->info.limits;
     uint32_t most = limits->max_work_group < 64 ? limits->max_work_group : 64;
     uint32_t widest = limits->vector_width_float >= 16 ? 16 : limits->vector_width_float >= 8 ? 8 : 4;
-    *o = (kernel_options){.group = group ? group : most};
+    *o = (kernel_options){.group = group ? group : most, .vector = width ? width : widest};
     options_number(o, "WG", o->group);
-    options_number(o, "W", width ? width : widest);
+    options_number(o, "W", o->vector);
 }
 
 void options_begin(kernel_options *o, const clsplat_device *device) {
@@ -77,6 +77,21 @@ void options_tensor(kernel_options *o, const char *name, const op_tensor *tensor
     for (int d = 0; d < 3; ++d)
         end += (double)tensor->stride[d] * (double)(tensor->shape[d] - 1);
     options_elements(o, end);
+}
+
+void options_optional(kernel_options *o, const char *name, const op_tensor *tensor) {
+    options_number(o, name, tensor->mem != NULL);
+    if (tensor->mem)
+        options_tensor(o, name, tensor);
+}
+
+bool limits_have_groups(const clsplat_limits *limits) {
+    return limits->local_memory >= (16 << 10) && limits->max_work_group >= GROUP_ITEMS &&
+           limits->max_work_item_sizes[0] >= GROUP_ITEMS;
+}
+
+void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t group) {
+    options_group(o, device, group, 0);
 }
 
 void options_splats(kernel_options *o, const op_splats *splats) {

@@ -11,8 +11,9 @@
 /* The build options of one kernel: " -DNAME=value" each. */
 typedef struct kernel_options {
     text text;
-    uint32_t group; /* WG */
-    bool wide;      /* INDEX is ulong */
+    uint32_t group;  /* WG */
+    uint32_t vector; /* W */
+    bool wide;       /* INDEX is ulong */
 } kernel_options;
 
 /* WG (64, or what the device allows), W (the device's vector width), and INDEX once all tensors are known. */
@@ -40,6 +41,16 @@ void options_splats(kernel_options *o, const op_splats *splats);
 /* Builds or finds the kernel, frees the options' text, and begins a launch with it. */
 clsplat_status options_launch(kernel_options *o, clsplat_device *device, const char *source,
                               const char *kernel, launch *l);
+
+/* The same for a tensor that may be absent: then the kernel knows it by NAME 0 instead of 1, and its two
+ * arguments are nothing. */
+void options_optional(kernel_options *o, const char *name, const op_tensor *tensor);
+
+/* WG as given, W as options_begin. Where limits_have_groups, GROUP_ITEMS may share a row through local
+ * memory. */
+enum { GROUP_ITEMS = 128 };
+bool limits_have_groups(const clsplat_limits *limits);
+void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t group);
 
 /* Bytes of all elements, for the profile; 0 for an absent tensor. */
 double tensor_bytes(const op_tensor *tensor);

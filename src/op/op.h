@@ -64,6 +64,8 @@ typedef struct op_softmax_args {
     float scale;
     int32_t diagonal;
     bool accumulate; /* out and lse already hold the state of other keys: merge with it */
+    uint32_t window; /* query i sees the last so many of the keys up to its diagonal, i + diagonal − window <
+                        j; 0: all */
 } op_softmax_args;
 clsplat_status op_softmax(queue *q, const op_softmax_args *args);
 
@@ -148,5 +150,73 @@ typedef struct op_gemm_args {
     op_tensor a, b, c;
 } op_gemm_args;
 clsplat_status op_gemm(queue *q, const op_gemm_args *args);
+
+/* What a transformer's layers need beside products and attention. */
+
+/* x += add + bias where they are given, then out = weight · x / √(mean x² + ε), row by row. Shapes: x, add,
+ * out [B,H,N,C]; bias, weight [1,1,1,C]. Source: Zhang and Sennrich 2019 (arXiv 1910.07467). */
+typedef struct op_norm_args {
+    op_tensor x, add, bias, weight, out;
+    float epsilon;
+} op_norm_args;
+clsplat_status op_norm(queue *q, const op_norm_args *args);
+
+/* turn_i = [cos((first + i) f) · factor, sin((first + i) f) · factor]: the rotations of positions, for
+ * op_rope. Shapes: frequencies [D/2], turn [N,D], both float32. Source: Su et al. 2021 (arXiv 2104.09864). */
+typedef struct op_turn_args {
+    cl_mem frequencies, turn;
+    size_t rows, dim;
+    uint32_t first;
+    float factor;
+} op_turn_args;
+clsplat_status op_turn(queue *q, const op_turn_args *args);
+
+/* Projected rows become heads: queries and keys are biased, normalised (as op_norm, if there are weights) and
+ * turned, values biased; all go where they stay. Shapes: x [B,H+2·Hk,N,D], the heads of queries, then of
+ * keys, then of values; bias [1,H+2·Hk,1,D], q_weight, k_weight [1,1,1,D]; turn [N,D]; q [B,H,N,D], perhaps
+ * where x is; k, v [B,Hk,N,D]. */
+typedef struct op_rope_args {
+    op_tensor x, bias, q_weight, k_weight;
+    cl_mem turn;
+    op_tensor q, k, v;
+    float epsilon;
+} op_rope_args;
+clsplat_status op_rope(queue *q, const op_rope_args *args);
+
+/* out = g / (1 + e^(−g)) · u for the halves g and u of x + bias. Shapes: x [B,H,N,2·C], bias [1,1,1,2·C], out
+ * [B,H,N,C]. Source: Shazeer 2020 (arXiv 2002.05202). */
+typedef struct op_swiglu_args {
+    op_tensor x, bias, out;
+} op_swiglu_args;
+clsplat_status op_swiglu(queue *q, const op_swiglu_args *args);
+
+/* out_i = table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C]; out [1,1,N,C]. */
+typedef struct op_embed_args {
+    cl_mem ids;
+    size_t first; /* the first of ids that counts */
+    op_tensor table, out;
+} op_embed_args;
+clsplat_status op_embed(queue *q, const op_embed_args *args);
+
+/* log_likelihood_i = l_i,target − ln Σ_v e^(l_iv), and whether target is the first of the largest l_iv.
+ * Shapes: logits [1,1,N,V]; targets, greedy [N] int32; log_likelihood [N] float32; first as above, for all
+ * three. */
+typedef struct op_score_args {
+    op_tensor logits;
+    cl_mem targets, log_likelihood, greedy;
+    size_t first;
+} op_score_args;
+clsplat_status op_score(queue *q, const op_score_args *args);
+
+/* Draws a token from logits [1,1,1,V]: see clsplat_sampling. Writes: token [1] int32. */
+typedef struct op_sample_args {
+    op_tensor logits;
+    float temperature;
+    size_t top_k;
+    float top_p;
+    float draw; /* from [0, 1) */
+    cl_mem token;
+} op_sample_args;
+clsplat_status op_sample(queue *q, const op_sample_args *args);
 
 #endif

@@ -1,9 +1,12 @@
 #include "op/softmax.h"
 
+#include <assert.h>
+
 #include "op/families.h"
 #include "op/kernel.h"
+#include "runtime/quirks.h"
 
-/* Pairs of a query and a key it sees: all, or a trapezoid under the diagonal. */
+/* Keys that rows of a diagonal see: all, or a trapezoid under the diagonal. */
 static double visible_pairs(double queries, double keys, double diagonal) {
     double first = diagonal + 1, last = diagonal + queries; /* keys that query 0 and query N − 1 would see */
     if (first >= keys)
@@ -16,8 +19,11 @@ static double visible_pairs(double queries, double keys, double diagonal) {
 }
 
 work softmax_work(const op_softmax_args *a) {
-    double pairs = (double)a->q.shape[0] * (double)a->q.shape[1] *
-                   visible_pairs((double)a->q.shape[2], (double)a->k.shape[2], a->diagonal);
+    double queries = (double)a->q.shape[2], keys = (double)a->k.shape[2];
+    double pairs = visible_pairs(queries, keys, a->diagonal);
+    if (a->window)
+        pairs -= visible_pairs(queries, keys, (double)a->diagonal - a->window);
+    pairs *= (double)a->q.shape[0] * (double)a->q.shape[1];
     return (work){
         .flops = 2 * pairs * (double)(a->q.shape[3] + a->v.shape[3]),
         .bytes = tensor_bytes(&a->q) + tensor_bytes(&a->k) + tensor_bytes(&a->v) +
@@ -34,6 +40,7 @@ clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options
     options_number(o, "D", a->q.shape[3]);
     options_number(o, "DV", a->v.shape[3]);
     options_number(o, "BIAS", a->key_bias.mem != NULL);
+    options_number(o, "WINDOW", a->window);
     options_tensor(o, "Q", &a->q);
     options_tensor(o, "K", &a->k);
     options_tensor(o, "V", &a->v);
@@ -104,6 +111,30 @@ static const op_variant variants[] = {
 };
 const op_family op_softmax_family = {"softmax", variants, sizeof variants / sizeof *variants, softmax_shape};
 
+/* Keys of one launch: where a work-item's loops end early, so few that they stay well below. */
+static size_t keys_at_once(const clsplat_device *device, const op_softmax_args *a) {
+    enum { ITERATIONS = 60000 };
+    size_t keys = ITERATIONS / (a->q.shape[3] + a->v.shape[3] + 8);
+    return device->quirks & QUIRK_LOOP_LIMIT && keys < a->k.shape[2] ? keys : a->k.shape[2];
+}
+
 clsplat_status op_softmax(queue *q, const op_softmax_args *args) {
-    return op_dispatch(q, &op_softmax_family, args);
+    clsplat_status status = CLSPLAT_OK;
+    size_t keys = args->k.shape[2], most = keys_at_once(q->device, args);
+    assert(args->window == 0 || args->diagonal != OP_SEES_ALL);
+    if (most == keys)
+        return op_dispatch(q, &op_softmax_family, args);
+    for (size_t begin = 0; begin < keys; begin += most) {
+        op_softmax_args part = *args;
+        size_t count = keys - begin < most ? keys - begin : most;
+        part.k = op_slice(args->k, 2, begin, count);
+        part.v = op_slice(args->v, 2, begin, count);
+        part.key_bias = op_slice(args->key_bias, 2, begin, count);
+        part.accumulate = args->accumulate || begin > 0;
+        if (args->diagonal != OP_SEES_ALL)
+            part.diagonal = args->diagonal - (int32_t)begin;
+        TRY(op_dispatch(q, &op_softmax_family, &part));
+    }
+fail:
+    return status;
 }

@@ -12,7 +12,7 @@ static bool columns_fit(const op_softmax_args *a, size_t multiple) {
 /* Rows of a tile share the moments at which their sums are rescaled, and so a last bit may depend on another
  * row's keys: what must be strictly causal is not for these rows of the table. */
 static bool sees_all(const op_softmax_args *a) {
-    return a->diagonal == OP_SEES_ALL;
+    return a->diagonal == OP_SEES_ALL && a->window == 0;
 }
 
 bool softmax_local_fits(const clsplat_limits *limits, const void *args) {

@@ -47,6 +47,7 @@ static void options_split(kernel_options *o, const op_softmax_args *a, const cut
     options_number(o, "D", a->q.shape[3]);
     options_number(o, "DV", a->v.shape[3]);
     options_number(o, "BIAS", a->key_bias.mem != NULL);
+    options_number(o, "WINDOW", a->window);
     options_tensor(o, "Q", &a->q);
     options_tensor(o, "K", &a->k);
     options_tensor(o, "V", &a->v);

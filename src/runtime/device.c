@@ -33,7 +33,7 @@ static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl
     if (d->quirks & QUIRK_LOOP_LIMIT)
         log_warning(
             lib,
-            "%s ends long loops early: more than about 900 keys give wrong results; on a CPU, PoCL does not",
+            "%s ends long loops early: exact attention is cut to fit, but splats over long inputs give wrong results; on a CPU, PoCL does not",
             d->info.name);
     log_info(lib, "device %s (%s, driver %s)", d->info.name, d->info.platform, d->info.driver);
     *device = d;

@@ -73,6 +73,13 @@ fail:
     return status;
 }
 
+clsplat_status queue_flush(queue *q) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY_CL(q->device->lib, clFlush(q->device->queue));
+fail:
+    return status;
+}
+
 typedef enum copy_direction { COPY_UP, COPY_DOWN } copy_direction;
 
 /* One command. Rows that overlap, as of a row that stands for many, are not for OpenCL: see copy_rows. */

@@ -37,6 +37,9 @@ clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *call, cl_i
 /* The caller's event, if it wants one: completes when all commands so far are done. */
 clsplat_status queue_end(queue *q, cl_event *event);
 
+/* What was enqueued so far begins, if it has not. */
+clsplat_status queue_flush(queue *q);
+
 /* Copies between host memory and a buffer: `rows` rows, each `row` bytes long and `pitch` bytes after the one
  * before. Blocks: yes, both. */
 typedef struct queue_copy {

@@ -1,0 +1,53 @@
+/* The attention of a layer: the one piece of the decoder that has several forms. A form is a row of constants
+ * and functions; a session has one, and what it keeps for it. */
+#ifndef CLSPLAT_MODEL_ATTENTION_H
+#define CLSPLAT_MODEL_ATTENTION_H
+
+#include <clsplat/model.h>
+
+#include "op/op.h"
+
+/* What a form may rely on for the life of a session. */
+typedef struct attention_shape {
+    size_t layers, heads, kv_heads, head_dim, capacity;
+    clsplat_dtype cache;
+} attention_shape;
+
+/* Queries of consecutive tokens against all keys so far; `k` and `v` end with the last query's own token, or
+ * later ones that it does not see. */
+typedef struct attention_step {
+    size_t layer, first; /* the first query's token, counted from the session's begin */
+    op_tensor q;         /* [1,H,n,D], turned */
+    op_tensor k, v;      /* [1,Hk,keys,D], keys turned */
+    op_tensor out;       /* [1,H,n,D] */
+    op_tensor lse;       /* [1,H,n,1], to be written over */
+    size_t window;       /* the model's own in this layer; 0: none */
+} attention_step;
+
+typedef struct attention_form {
+    const char *name;
+    /* Checks the parameters and makes *state, which may stay NULL. */
+    clsplat_status (*open)(clsplat_device *device, const attention_shape *shape,
+                           const clsplat_model_attention *parameters, void **state);
+    /* Keys and values of the tokens [first, k.shape[2]) of a layer have been written; NULL: nothing to do. */
+    clsplat_status (*append)(queue *q, void *state, size_t layer, size_t first, op_tensor k, op_tensor v);
+    clsplat_status (*attend)(queue *q, void *state, const clsplat_model_attention *parameters,
+                             const attention_step *step);
+    /* Only the first `length` tokens remain; NULL: nothing to do. */
+    clsplat_status (*rewind)(queue *q, void *state, size_t length);
+    /* Keys that query i of the step attends to one by one, as far as the host can tell; NULL: `count` tells.
+     */
+    size_t (*exact_keys)(const clsplat_model_attention *parameters, size_t visible);
+    /* The sum over all steps since the session began or was rewound to 0. Blocks. */
+    clsplat_status (*count)(queue *q, void *state, double *exact_keys);
+    uint64_t (*bytes)(const void *state);                /* of device memory; NULL: 0 */
+    void (*close)(clsplat_device *device, void **state); /* NULL if *state stays NULL */
+} attention_form;
+
+/* NULL if there is none for the method. */
+const attention_form *attention_form_of(clsplat_model_method method);
+
+/* Softmax over what a token sees, all of it or the last keys: op_softmax. */
+extern const attention_form attention_exact, attention_window;
+
+#endif

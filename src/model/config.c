@@ -1,0 +1,233 @@
+#include "model/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "model/json.h"
+#include "model/rotary.h"
+
+enum {
+    FILE_LIMIT = 16 << 20,
+    LAYERS_LIMIT = 1 << 12,
+    HIDDEN_LIMIT = 1 << 20,
+    HEADS_LIMIT = 1 << 12,
+    HEAD_DIM_LIMIT = 1024, /* what attention takes */
+    VOCABULARY_LIMIT = 1 << 24,
+    CONTEXT_LIMIT = 1 << 30,
+    ENDS_LIMIT = 64
+};
+
+/* How the families differ beyond what their keys say. Source: their configuration classes in Hugging Face
+ * transformers, whose defaults stand for keys that a file may leave out. */
+typedef struct family {
+    const char *name;
+    size_t context, kv_heads, head_dim; /* 0: the key is needed; as many as heads; hidden / heads */
+    bool qkv_bias;                      /* always; llama and qwen3 have a key for it, and for the output's */
+    bool bias_key, mlp_bias_key;
+    bool head_norms;
+    bool window_always; /* every layer has the window; qwen2 and qwen3 say which */
+    bool window_some;
+} family;
+
+static const family families[] = {
+    {.name = "llama", .context = 2048, .bias_key = true, .mlp_bias_key = true},
+    {.name = "mistral", .context = 4096 * 32, .kv_heads = 8, .window_always = true},
+    {.name = "qwen2", .context = 32768, .qkv_bias = true, .window_some = true},
+    {.name = "qwen3",
+     .context = 32768,
+     .head_dim = 128,
+     .bias_key = true,
+     .head_norms = true,
+     .window_some = true},
+};
+
+static clsplat_status find_family(const json_place *at, const family **found) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *name = NULL;
+    TRY(json_word(at, "model_type", JSON_NEEDED, &name));
+    for (size_t i = 0; i < sizeof families / sizeof *families; ++i)
+        if (strcmp(families[i].name, name) == 0) {
+            *found = &families[i];
+            return CLSPLAT_OK;
+        }
+    status = json_refuse(at, CLSPLAT_UNSUPPORTED, "model_type",
+                         "is '%s'; llama, mistral, qwen2 and qwen3 are supported", text_show(name).bytes);
+fail:
+    return status;
+}
+
+/* What would change the arithmetic, and is not here. */
+static clsplat_status refuse_others(const json_place *at) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *activation = "silu";
+    const json_t *architecture = json_array_get(json_object_get(at->object, "architectures"), 0);
+    TRY(json_word(at, "hidden_act", JSON_OPTIONAL, &activation));
+    if (strcmp(activation, "silu") != 0)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "hidden_act", "is '%s'; only silu is supported",
+                           text_show(activation).bytes);
+    if (json_has(at, "quantization_config"))
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "quantization_config",
+                           "is set: only weights of F32, F16 or BF16 are supported");
+    if (json_is_string(architecture) && !text_contains(json_string_value(architecture), "ForCausalLM"))
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "architectures",
+                           "is '%s', which does not predict next tokens (…ForCausalLM)",
+                           text_show(json_string_value(architecture)).bytes);
+fail:
+    return status;
+}
+
+static clsplat_status read_sizes(const json_place *at, const family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    double epsilon = 1e-6;
+    TRY(json_size(at, "num_hidden_layers", JSON_NEEDED, 1, LAYERS_LIMIT, &c->layers));
+    TRY(json_size(at, "hidden_size", JSON_NEEDED, 1, HIDDEN_LIMIT, &c->hidden));
+    TRY(json_size(at, "num_attention_heads", JSON_NEEDED, 1, HEADS_LIMIT, &c->heads));
+    TRY(json_size(at, "intermediate_size", JSON_NEEDED, 1, HIDDEN_LIMIT, &c->intermediate));
+    TRY(json_size(at, "vocab_size", JSON_NEEDED, 1, VOCABULARY_LIMIT, &c->vocabulary));
+    c->kv_heads = f->kv_heads ? f->kv_heads : c->heads;
+    TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
+    if (c->heads % c->kv_heads != 0)
+        return json_refuse(at, CLSPLAT_FORMAT, "num_attention_heads",
+                           "is %zu, which is no multiple of num_key_value_heads, %zu", c->heads, c->kv_heads);
+    c->head_dim = f->head_dim ? f->head_dim : c->hidden / c->heads;
+    TRY(json_size(at, "head_dim", JSON_OPTIONAL, 2, HEAD_DIM_LIMIT, &c->head_dim));
+    if (!json_has(at, "head_dim") && !f->head_dim && c->hidden % c->heads != 0)
+        return json_refuse(
+            at, CLSPLAT_FORMAT, "hidden_size",
+            "is %zu, which is no multiple of num_attention_heads, %zu, and there is no head_dim", c->hidden,
+            c->heads);
+    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_LIMIT || c->head_dim % 2 != 0)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "head_dim", "is %zu; it must be even, from 2 to %d",
+                           c->head_dim, HEAD_DIM_LIMIT);
+    c->context = f->context;
+    TRY(json_size(at, "max_position_embeddings", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->context));
+    TRY(json_double(at, "rms_norm_eps", JSON_OPTIONAL, 0, 1, &epsilon));
+    c->epsilon = (float)epsilon;
+    TRY(json_bool(at, "tie_word_embeddings", &c->tied));
+fail:
+    return status;
+}
+
+static clsplat_status read_biases(const json_place *at, const family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    c->head_norms = f->head_norms;
+    if (f->bias_key) {
+        TRY(json_bool(at, "attention_bias", &c->qkv_bias));
+        c->out_bias = c->qkv_bias;
+    }
+    c->qkv_bias = c->qkv_bias || f->qkv_bias;
+    if (f->mlp_bias_key)
+        TRY(json_bool(at, "mlp_bias", &c->mlp_bias));
+fail:
+    return status;
+}
+
+/* layer_types, if it is there, must be what the family's other keys mean; qwen2 and qwen3 may choose. */
+static clsplat_status read_layer_types(const json_place *at, const family *f, model_config *c) {
+    const json_t *types = json_object_get(at->object, "layer_types");
+    if (!json_has(at, "layer_types"))
+        return CLSPLAT_OK;
+    if (!json_is_array(types) || json_array_size(types) != c->layers)
+        return json_refuse(at, CLSPLAT_FORMAT, "layer_types", "must be a list of %zu names, one per layer",
+                           c->layers);
+    for (size_t i = 0; i < c->layers; ++i) {
+        const char *type = json_string_value(json_array_get(types, i));
+        bool sliding = type && strcmp(type, "sliding_attention") == 0;
+        if (!type || (!sliding && strcmp(type, "full_attention") != 0))
+            return json_refuse(at, CLSPLAT_UNSUPPORTED, "layer_types",
+                               "has entry %zu that is neither full_attention nor sliding_attention", i);
+        if (!f->window_some && sliding != c->windowed[i])
+            return json_refuse(at, CLSPLAT_UNSUPPORTED, "layer_types",
+                               "has entry %zu that differs from what %s does in every layer", i, f->name);
+        c->windowed[i] = sliding && c->window;
+    }
+    return CLSPLAT_OK;
+}
+
+static clsplat_status read_window(const json_place *at, const family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    bool used = f->window_always, given = json_object_get(at->object, "sliding_window") != NULL;
+    size_t from = f->window_some ? 28 : 0;
+    c->windowed = calloc(c->layers, sizeof *c->windowed);
+    if (!c->windowed)
+        return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its layers", at->path);
+    if (f->window_some) {
+        TRY(json_bool(at, "use_sliding_window", &used));
+        TRY(json_size(at, "max_window_layers", JSON_OPTIONAL, 0, CONTEXT_LIMIT, &from));
+    }
+    if (used) {
+        c->window = given ? 0 : 4096; /* null: none */
+        TRY(json_size(at, "sliding_window", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->window));
+    }
+    for (size_t i = 0; i < c->layers; ++i)
+        c->windowed[i] = c->window && i >= from;
+    TRY(read_layer_types(at, f, c));
+fail:
+    return status;
+}
+
+/* One token, or a list of them. */
+static clsplat_status read_ends(const json_place *at, model_config *c) {
+    const json_t *found = json_object_get(at->object, "eos_token_id");
+    bool list = json_is_array(found);
+    size_t count = !json_has(at, "eos_token_id") ? 0 : list ? json_array_size(found) : 1;
+    if (count > ENDS_LIMIT)
+        return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id", "lists more than %d tokens", ENDS_LIMIT);
+    c->ends = calloc(count + 1, sizeof *c->ends);
+    if (!c->ends)
+        return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its tokens", at->path);
+    for (size_t i = 0; i < count; ++i) {
+        const json_t *token = list ? json_array_get(found, i) : found;
+        json_int_t id = json_integer_value(token);
+        if (!json_is_integer(token) || id < 0 || (size_t)id >= c->vocabulary)
+            return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id",
+                               "must be a token below vocab_size, %zu, or a list of them", c->vocabulary);
+        c->ends[c->end_count++] = (int32_t)id;
+    }
+    return CLSPLAT_OK;
+}
+
+static clsplat_status read_tokens(const json_place *at, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t begin = 0;
+    TRY(json_size(at, "bos_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &begin));
+    c->begin = json_has(at, "bos_token_id") ? (int32_t)begin : -1;
+    TRY(read_ends(at, c));
+fail:
+    return status;
+}
+
+clsplat_status model_config_load(clsplat *lib, const char *folder, model_config *config) {
+    clsplat_status status = CLSPLAT_OK;
+    const family *f = NULL;
+    json_t *root = NULL;
+    text path = {0};
+    *config = (model_config){0};
+    text_add(&path, "%s/config.json", folder);
+    if (!text_ok(&path))
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder));
+    TRY(json_file(lib, path.data, FILE_LIMIT, &root));
+    json_place at = {.lib = lib, .path = path.data, .prefix = "", .object = root};
+    TRY(find_family(&at, &f));
+    config->family = f->name;
+    TRY(refuse_others(&at));
+    TRY(read_sizes(&at, f, config));
+    TRY(read_biases(&at, f, config));
+    TRY(read_window(&at, f, config));
+    TRY(read_tokens(&at, config));
+    TRY(rotary_load(&at, config));
+fail:
+    if (status != CLSPLAT_OK)
+        model_config_free(config);
+    json_decref(root);
+    text_free(&path);
+    return status;
+}
+
+void model_config_free(model_config *config) {
+    free(config->windowed);
+    free(config->frequencies);
+    free(config->ends);
+    *config = (model_config){0};
+}

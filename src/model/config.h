@@ -1,0 +1,33 @@
+/* config.json of a model's folder, checked: what the decoder has to know of an architecture. */
+#ifndef CLSPLAT_MODEL_CONFIG_H
+#define CLSPLAT_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/log.h"
+
+typedef struct model_config {
+    const char *family; /* "llama", "mistral", "qwen2", "qwen3" */
+    size_t layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary, context;
+    size_t window;  /* keys that a token of a windowed layer sees at most; 0: there is no such layer */
+    bool *windowed; /* [layers] */
+    float epsilon;  /* of the norms */
+    bool tied;      /* the embedding is the head, too */
+    bool qkv_bias, out_bias, mlp_bias;
+    bool head_norms;     /* queries and keys are normalised, head by head */
+    float *frequencies;  /* [head_dim / 2], of rotary positions */
+    float turn_factor;   /* of their cosines and sines */
+    bool context_is_end; /* beyond `context` the frequencies would have to change */
+    int32_t begin;       /* −1: none */
+    int32_t *ends;       /* [end_count] */
+    size_t end_count;
+} model_config;
+
+/* Returns: IO, FORMAT and UNSUPPORTED (naming the file and the key), MEMORY. */
+clsplat_status model_config_load(clsplat *lib, const char *folder, model_config *config);
+/* Accepts a zeroed struct. */
+void model_config_free(model_config *config);
+
+#endif

@@ -1,0 +1,141 @@
+#include "model/folder.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "model/json.h"
+
+enum { SHARDS_LIMIT = 4096, INDEX_LIMIT = 64 << 20 };
+
+struct model_folder {
+    char *path;    /* of the one file, or of the index */
+    json_t *index; /* NULL: one file */
+    const char *names[SHARDS_LIMIT];
+    safetensors *files[SHARDS_LIMIT];
+    size_t count;
+};
+
+static char *path_of(const char *folder, const char *name) {
+    text path = {0};
+    text_add(&path, "%s/%s", folder, name);
+    if (text_ok(&path))
+        return path.data;
+    text_free(&path);
+    return NULL;
+}
+
+static clsplat_status open_file(clsplat *lib, model_folder *f, const char *folder, const char *name) {
+    char *path = path_of(folder, name);
+    if (!path)
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder);
+    clsplat_status status = safetensors_open(lib, path, &f->files[f->count]);
+    free(path);
+    if (status == CLSPLAT_OK)
+        f->names[f->count++] = name;
+    return status;
+}
+
+static size_t shard_of(const model_folder *f, const char *name) {
+    size_t i = 0;
+    while (i < f->count && strcmp(f->names[i], name) != 0)
+        ++i;
+    return i;
+}
+
+/* A shard lies in the folder itself: its name may not lead elsewhere. */
+static bool is_plain_name(const char *name) {
+    return name && *name && !strchr(name, '/') && name[0] != '.';
+}
+
+static clsplat_status open_shards(clsplat *lib, model_folder *f, const char *folder) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *tensor;
+    json_t *value;
+    TRY(json_file(lib, f->path, INDEX_LIMIT, &f->index));
+    json_t *map = json_object_get(f->index, "weight_map");
+    if (!json_is_object(map) || json_object_size(map) == 0)
+        return log_error(lib, CLSPLAT_FORMAT,
+                         "%s: key weight_map must be an object with a file for each tensor", f->path);
+    json_object_foreach(map, tensor, value) {
+        const char *name = json_string_value(value);
+        if (!is_plain_name(name))
+            return log_error(lib, CLSPLAT_FORMAT,
+                             "%s: weight_map names no file of the folder for tensor '%s'", f->path,
+                             text_show(tensor).bytes);
+        if (shard_of(f, name) < f->count)
+            continue;
+        if (f->count == SHARDS_LIMIT)
+            return log_error(lib, CLSPLAT_FORMAT, "%s: weight_map names more than %d files", f->path,
+                             SHARDS_LIMIT);
+        TRY(open_file(lib, f, folder, name));
+    }
+fail:
+    return status;
+}
+
+clsplat_status model_folder_open(clsplat *lib, const char *path, model_folder **folder) {
+    clsplat_status status = CLSPLAT_OK;
+    static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
+    model_folder *f = calloc(1, sizeof *f);
+    char *sharded = path_of(path, index);
+    bool is_sharded = false;
+    *folder = NULL;
+    if (f)
+        f->path = path_of(path, single);
+    if (!f || !f->path || !sharded)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", path));
+    is_sharded = access(f->path, F_OK) != 0 && access(sharded, F_OK) == 0;
+    if (is_sharded) {
+        char *swap = f->path;
+        f->path = sharded;
+        sharded = swap;
+        TRY(open_shards(lib, f, path));
+    } else {
+        TRY(open_file(lib, f, path, single));
+    }
+    *folder = f;
+    f = NULL;
+fail:
+    free(sharded);
+    model_folder_close(&f);
+    return status;
+}
+
+void model_folder_close(model_folder **folder) {
+    if (!folder || !*folder)
+        return;
+    for (size_t i = 0; i < (*folder)->count; ++i)
+        safetensors_close(&(*folder)->files[i]);
+    json_decref((*folder)->index);
+    free((*folder)->path);
+    free(*folder);
+    *folder = NULL;
+}
+
+const char *model_folder_path(const model_folder *folder) {
+    return folder->path;
+}
+
+model_tensor model_folder_find(const model_folder *f, const char *name) {
+    model_tensor found = {0};
+    size_t shard = 0;
+    if (f->index) {
+        const char *file = json_string_value(json_object_get(json_object_get(f->index, "weight_map"), name));
+        shard = file ? shard_of(f, file) : f->count;
+    }
+    if (shard < f->count)
+        found = (model_tensor){f->files[shard], safetensors_find(f->files[shard], name)};
+    return found.entry ? found : (model_tensor){0};
+}
+
+model_tensor model_folder_at(const model_folder *f, size_t index) {
+    for (size_t i = 0; i < f->count; ++i) {
+        size_t count = safetensors_count(f->files[i]);
+        if (index < count)
+            return (model_tensor){f->files[i], safetensors_at(f->files[i], index)};
+        index -= count;
+    }
+    return (model_tensor){0};
+}

@@ -1,0 +1,121 @@
+#include "model/model.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { CHUNK_DEFAULT = 512, CHUNK_LIMIT = 1 << 16, CONTEXT_LIMIT = 1 << 30 };
+
+clsplat_model_options clsplat_model_options_defaults(void) {
+    return (clsplat_model_options){.chunk = CHUNK_DEFAULT};
+}
+
+static clsplat_status check_options(clsplat *lib, const clsplat_model_options *o) {
+    if (o->activations > CLSPLAT_BF16 || o->cache > CLSPLAT_BF16)
+        return log_error(lib, CLSPLAT_INVALID, "the types of activations and cache must be F32, F16 or BF16");
+    if (o->chunk < 1 || o->chunk > CHUNK_LIMIT)
+        return log_error(lib, CLSPLAT_INVALID, "a chunk of %zu tokens is not from 1 to %d", o->chunk,
+                         CHUNK_LIMIT);
+    if (o->context > CONTEXT_LIMIT)
+        return log_error(lib, CLSPLAT_INVALID, "a context of %zu tokens is above %d", o->context,
+                         CONTEXT_LIMIT);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status choose_context(clsplat *lib, const char *folder, size_t wanted, clsplat_model *m) {
+    m->context = wanted ? wanted : m->config.context;
+    if (m->context > m->config.context && m->config.context_is_end)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "%s: beyond its %zu tokens, dynamic scaling of positions would turn all keys anew, "
+                         "which is not supported; %zu were asked for",
+                         folder, m->config.context, wanted);
+    return CLSPLAT_OK;
+}
+
+static void describe(clsplat_model *m) {
+    const model_config *c = &m->config;
+    m->info = (clsplat_model_info){
+        .family = c->family,
+        .layers = c->layers,
+        .hidden = c->hidden,
+        .heads = c->heads,
+        .kv_heads = c->kv_heads,
+        .head_dim = c->head_dim,
+        .intermediate = c->intermediate,
+        .vocabulary = c->vocabulary,
+        .context = c->context,
+        .window = c->window,
+        .parameters = m->weights.parameters,
+        .weight_bytes = m->weights.bytes,
+        .token_bytes = 2 * (uint64_t)c->layers * c->kv_heads * c->head_dim * clsplat_dtype_size(m->cache),
+        .begin = c->begin,
+        .ends = c->ends,
+        .end_count = c->end_count,
+    };
+}
+
+clsplat_status clsplat_model_open(clsplat_device *device, const char *folder, clsplat_model_options options,
+                                  clsplat_model **model) {
+    clsplat_status status = CLSPLAT_OK;
+    assert(device && folder && model);
+    clsplat *lib = device->lib;
+    clsplat_model *m = calloc(1, sizeof *m);
+    *model = NULL;
+    if (!m)
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", folder);
+    m->device = device;
+    m->activations = options.activations;
+    m->cache = options.cache;
+    TRY(check_options(lib, &options));
+    TRY(model_config_load(lib, folder, &m->config));
+    TRY(choose_context(lib, folder, options.context, m));
+    TRY(tokenizer_open(lib, folder, m->config.vocabulary, &m->tokenizer));
+    TRY(model_weights_load(device, folder, &m->config, &options, &m->weights));
+    TRY(model_scratch_create(device, &m->config, options.chunk, m->activations, &m->scratch));
+    describe(m);
+    *model = m;
+    return CLSPLAT_OK;
+fail:
+    clsplat_model_close(&m);
+    return status;
+}
+
+void clsplat_model_close(clsplat_model **model) {
+    if (!model || !*model)
+        return;
+    clsplat_model *m = *model;
+    model_scratch_free(m->device, &m->scratch);
+    model_weights_free(m->device, &m->weights);
+    tokenizer_close(&m->tokenizer);
+    model_config_free(&m->config);
+    free(m);
+    *model = NULL;
+}
+
+const clsplat_model_info *clsplat_model_describe(const clsplat_model *model) {
+    return &model->info;
+}
+
+clsplat_device *clsplat_model_device(const clsplat_model *model) {
+    return model->device;
+}
+
+bool clsplat_model_is_end(const clsplat_model *model, int32_t token) {
+    for (size_t i = 0; i < model->config.end_count; ++i)
+        if (model->config.ends[i] == token)
+            return true;
+    return false;
+}
+
+clsplat_status clsplat_model_encode(const clsplat_model *model, const char *text, size_t bytes, bool special,
+                                    int32_t **tokens, size_t *count) {
+    return tokenizer_encode(model->tokenizer, text, bytes, special, tokens, count);
+}
+
+clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *tokens, size_t count,
+                                    char **text, size_t *bytes) {
+    return tokenizer_decode(model->tokenizer, tokens, count, text, bytes);
+}
+
+void clsplat_model_free(void *list) {
+    free(list);
+}

@@ -1,0 +1,13 @@
+/* The frequencies of rotary positions, as config.json scales them. */
+#ifndef CLSPLAT_MODEL_ROTARY_H
+#define CLSPLAT_MODEL_ROTARY_H
+
+#include "model/config.h"
+#include "model/json.h"
+
+/* Fills frequencies, turn_factor and context_is_end from the root's rope_parameters, or rope_theta and
+ * rope_scaling. Returns: FORMAT, UNSUPPORTED, MEMORY. Source: modeling_rope_utils.py of Hugging Face
+ * transformers; Peng et al. 2023 (arXiv 2309.00071) for yarn. */
+clsplat_status rotary_load(const json_place *root, model_config *config);
+
+#endif

@@ -1,0 +1,55 @@
+#include "model/scratch.h"
+
+#include "runtime/buffer.h"
+
+/* Logits of one piece, in numbers, but at least one row. */
+enum { LOGITS_LIMIT = 16 << 20 };
+
+static size_t bytes_of(const op_tensor *t) {
+    return t->stride[0] * clsplat_dtype_size(t->dtype);
+}
+
+clsplat_status tensor_create(clsplat_device *device, clsplat_dtype dtype, size_t heads, size_t rows,
+                             size_t columns, op_tensor *tensor) {
+    size_t all = heads * rows * columns;
+    *tensor = (op_tensor){
+        .dtype = dtype, .shape = {1, heads, rows, columns}, .stride = {all, rows * columns, columns}};
+    return buffer_create(device, bytes_of(tensor), &tensor->mem);
+}
+
+void tensor_release(clsplat_device *device, op_tensor *tensor) {
+    if (tensor->mem)
+        buffer_release(device, bytes_of(tensor), &tensor->mem);
+}
+
+clsplat_status model_scratch_create(clsplat_device *device, const model_config *c, size_t rows,
+                                    clsplat_dtype activations, model_scratch *s) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t logit_rows = LOGITS_LIMIT / c->vocabulary;
+    *s = (model_scratch){.rows = rows,
+                         .logit_rows = logit_rows < 1      ? 1
+                                       : logit_rows > rows ? rows
+                                                           : logit_rows};
+    TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->hidden, &s->x));
+    TRY(tensor_create(device, activations, 1, rows, c->hidden, &s->h));
+    TRY(tensor_create(device, activations, 1, rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->qkv));
+    TRY(tensor_create(device, activations, 1, rows, c->heads * c->head_dim, &s->attended));
+    TRY(tensor_create(device, activations, 1, rows, c->hidden, &s->y));
+    TRY(tensor_create(device, activations, 1, rows, 2 * c->intermediate, &s->gate_up));
+    TRY(tensor_create(device, activations, 1, rows, c->intermediate, &s->gated));
+    TRY(tensor_create(device, CLSPLAT_F32, c->heads, rows, 1, &s->lse));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->logit_rows, c->vocabulary, &s->logits));
+fail:
+    if (status != CLSPLAT_OK)
+        model_scratch_free(device, s);
+    return status;
+}
+
+void model_scratch_free(clsplat_device *device, model_scratch *s) {
+    op_tensor *all[] = {&s->x,       &s->h,     &s->qkv, &s->attended, &s->y,
+                        &s->gate_up, &s->gated, &s->lse, &s->turn,     &s->logits};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        tensor_release(device, all[i]);
+    *s = (model_scratch){0};
+}

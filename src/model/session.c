@@ -1,0 +1,345 @@
+#include "model/session.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "model/decoder.h"
+#include "runtime/buffer.h"
+
+clsplat_model_attention clsplat_model_attention_defaults(void) {
+    return (clsplat_model_attention){.window = 512, .tolerance = 0.02f};
+}
+
+clsplat_sampling clsplat_sampling_defaults(void) {
+    return (clsplat_sampling){.top_p = 1};
+}
+
+static clsplat *library(const clsplat_session *s) {
+    return s->model->device->lib;
+}
+
+static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
+                                    const clsplat_model_attention *a) {
+    clsplat *lib = m->device->lib;
+    if (capacity < 1 || capacity > m->context)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "a session of %zu tokens is not from 1 to the model's context of %zu", capacity,
+                         m->context);
+    if (!attention_form_of(a->method))
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "attention method %d is not in this build",
+                         (int)a->method);
+    return CLSPLAT_OK;
+}
+
+/* Before anything is taken: the cache is the largest thing that depends on what the caller asks for. */
+static clsplat_status check_memory(const clsplat_model *m, size_t capacity) {
+    static const double mib = 1024.0 * 1024.0;
+    const clsplat_limits *limits = &m->device->info.limits;
+    double needed = (double)capacity * (double)m->info.token_bytes;
+    double left = (double)limits->global_memory - (double)m->device->memory.now;
+    if (needed > left)
+        return log_error(m->device->lib, CLSPLAT_MEMORY,
+                         "a session of %zu tokens needs %.1f MiB for keys and values; %s has %.1f MiB left",
+                         capacity, needed / mib, m->device->info.name, left / mib);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status create_cache(clsplat_session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    clsplat_device *device = s->model->device;
+    s->k = calloc(2 * c->layers, sizeof *s->k);
+    if (!s->k)
+        return log_error(device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    s->v = s->k + c->layers;
+    for (size_t i = 0; i < 2 * c->layers; ++i)
+        TRY(tensor_create(device, s->model->cache, c->kv_heads, s->capacity, c->head_dim, &s->k[i]));
+    TRY(tensor_create(device, s->model->activations, 1, 1, c->hidden, &s->last));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->vocabulary, &s->logits));
+fail:
+    return status;
+}
+
+static clsplat_status create_lists(clsplat_session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = s->model->device;
+    TRY(buffer_create(device, 4 * s->capacity, &s->ids));
+    TRY(buffer_create(device, 4 * s->capacity, &s->targets));
+    TRY(buffer_create(device, 4 * s->capacity, &s->log_likelihood));
+    TRY(buffer_create(device, 4 * s->capacity, &s->greedy));
+    TRY(buffer_create(device, 4, &s->token));
+fail:
+    return status;
+}
+
+clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clsplat_model_attention attention,
+                                    clsplat_session **session) {
+    clsplat_status status = CLSPLAT_OK;
+    assert(model && session);
+    const model_config *c = &model->config;
+    uint64_t before = model->device->memory.now;
+    *session = NULL;
+    TRY(check_opening(model, capacity, &attention));
+    TRY(check_memory(model, capacity));
+    clsplat_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    s->model = model;
+    s->capacity = capacity;
+    s->attention = attention;
+    s->form = attention_form_of(attention.method);
+    *session = s;
+    TRY(create_cache(s));
+    TRY(create_lists(s));
+    attention_shape shape = {c->layers, c->heads, c->kv_heads, c->head_dim, capacity, model->cache};
+    TRY(s->form->open(model->device, &shape, &attention, &s->state));
+    s->bytes = model->device->memory.now - before;
+    return CLSPLAT_OK;
+fail:
+    clsplat_session_close(session);
+    return status;
+}
+
+void clsplat_session_close(clsplat_session **session) {
+    if (!session || !*session)
+        return;
+    clsplat_session *s = *session;
+    clsplat_device *device = s->model->device;
+    cl_mem *lists[] = {&s->ids, &s->targets, &s->log_likelihood, &s->greedy};
+    if (s->form->close)
+        s->form->close(device, &s->state);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; ++i)
+        buffer_release(device, 4 * s->capacity, lists[i]);
+    buffer_release(device, 4, &s->token);
+    tensor_release(device, &s->last);
+    tensor_release(device, &s->logits);
+    for (size_t i = 0; s->k && i < 2 * s->model->config.layers; ++i)
+        tensor_release(device, &s->k[i]);
+    free(s->k);
+    free(s);
+    *session = NULL;
+}
+
+/* What a call wants beside the cache: host memory for logits, or a score of every target. */
+typedef struct wish {
+    float *logits;
+    const int32_t *targets;
+} wish;
+
+static clsplat_status check_tokens(const clsplat_session *s, const int32_t *tokens, size_t count,
+                                   const char *what) {
+    for (size_t i = 0; i < count; ++i)
+        if (tokens[i] < 0 || (size_t)tokens[i] >= s->model->config.vocabulary)
+            return log_error(library(s), CLSPLAT_INVALID, "%s %zu is %d, outside the vocabulary of %zu", what,
+                             i, (int)tokens[i], s->model->config.vocabulary);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status check_feed(const clsplat_session *s, const int32_t *tokens, size_t count,
+                                 const int32_t *targets) {
+    clsplat_status status = CLSPLAT_OK;
+    if (count > s->capacity - s->length)
+        return log_error(library(s), CLSPLAT_INVALID,
+                         "%zu tokens do not fit a session of %zu that has read %zu", count, s->capacity,
+                         s->length);
+    TRY(check_tokens(s, tokens, count, "token"));
+    if (targets)
+        TRY(check_tokens(s, targets, count, "target"));
+fail:
+    return status;
+}
+
+static clsplat_status upload_list(queue *q, cl_mem mem, size_t first, const int32_t *list, size_t count) {
+    return queue_upload(q, (queue_copy){.mem = mem,
+                                        .mem_offset = 4 * first,
+                                        .host = (void *)list,
+                                        .row = 4 * count,
+                                        .rows = count ? 1 : 0});
+}
+
+/* The head over a chunk's rows, a piece at a time; `at`: of the chunk within the call. */
+static clsplat_status use_rows(queue *q, clsplat_session *s, op_tensor rows, size_t at, const wish *w) {
+    clsplat_status status = CLSPLAT_OK;
+    const clsplat_model *m = s->model;
+    size_t count = rows.shape[2], vocabulary = m->config.vocabulary;
+    for (size_t i = 0; i < count; i += m->scratch.logit_rows) {
+        size_t part = count - i < m->scratch.logit_rows ? count - i : m->scratch.logit_rows;
+        op_tensor logits = op_slice(m->scratch.logits, 2, 0, part);
+        TRY(decoder_logits(q, m, op_slice(rows, 2, i, part), logits));
+        if (w->targets)
+            TRY(op_score(q, &(op_score_args){.logits = logits,
+                                             .targets = s->targets,
+                                             .log_likelihood = s->log_likelihood,
+                                             .greedy = s->greedy,
+                                             .first = s->length + i}));
+        if (w->logits)
+            TRY(queue_download(q, (queue_copy){.mem = logits.mem,
+                                               .host = w->logits + (at + i) * vocabulary,
+                                               .row = 4 * part * vocabulary,
+                                               .rows = 1}));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, size_t count, const wish *w) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    bool all = w->logits || w->targets;
+    TRY(check_feed(s, tokens, count, w->targets));
+    queue_begin(s->model->device, 0, NULL, &q);
+    TRY(upload_list(&q, s->ids, s->length, tokens, count));
+    if (w->targets)
+        TRY(upload_list(&q, s->targets, s->length, w->targets, count));
+    for (size_t at = 0, part; at < count; at += part) {
+        part = count - at < s->model->scratch.rows ? count - at : s->model->scratch.rows;
+        op_tensor rows;
+        s->has_last = s->has_logits = false;
+        TRY(decoder_run(&q, s, s->length, part,
+                        all                  ? DECODER_ALL
+                        : at + part == count ? DECODER_LAST
+                                             : DECODER_NONE,
+                        &rows));
+        if (all)
+            TRY(use_rows(&q, s, rows, at, w));
+        s->length += part;
+        s->tokens += part;
+    }
+    s->has_last = s->has_last || count > 0;
+    TRY(queue_flush(&q));
+fail:
+    return status;
+}
+
+clsplat_status clsplat_session_feed(clsplat_session *session, const int32_t *tokens, size_t count,
+                                    float *logits) {
+    return read_tokens(session, tokens, count, &(wish){.logits = logits});
+}
+
+static clsplat_status download_list(queue *q, cl_mem mem, size_t first, void *list, size_t count) {
+    return queue_download(
+        q, (queue_copy){
+               .mem = mem, .mem_offset = 4 * first, .host = list, .row = 4 * count, .rows = count ? 1 : 0});
+}
+
+clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *tokens, const int32_t *targets,
+                                     size_t count, float *log_likelihood, bool *greedy) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t first = session->length;
+    int32_t *flags = NULL;
+    queue q;
+    assert(targets || count == 0);
+    TRY(read_tokens(session, tokens, count, &(wish){.targets = targets}));
+    queue_begin(session->model->device, 0, NULL, &q);
+    if (log_likelihood)
+        TRY(download_list(&q, session->log_likelihood, first, log_likelihood, count));
+    if (greedy && count) {
+        flags = malloc(count * sizeof *flags);
+        if (!flags)
+            TRY(log_error(library(session), CLSPLAT_MEMORY, "no memory for %zu answers", count));
+        TRY(download_list(&q, session->greedy, first, flags, count));
+        for (size_t i = 0; i < count; ++i)
+            greedy[i] = flags[i] != 0;
+    }
+fail:
+    free(flags);
+    return status;
+}
+
+static clsplat_status make_logits(queue *q, clsplat_session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!s->has_last)
+        return log_error(library(s), CLSPLAT_INVALID,
+                         "the session has no logits: feed it a token first, also after a rewind");
+    if (s->has_logits)
+        return CLSPLAT_OK;
+    TRY(decoder_logits(q, s->model, s->last, s->logits));
+    s->has_logits = true;
+fail:
+    return status;
+}
+
+clsplat_status clsplat_session_logits(clsplat_session *session, float *logits) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    queue_begin(session->model->device, 0, NULL, &q);
+    TRY(make_logits(&q, session));
+    TRY(download_list(&q, session->logits.mem, 0, logits, session->model->config.vocabulary));
+fail:
+    return status;
+}
+
+static clsplat_status check_sampling(const clsplat_session *s, const clsplat_sampling *sampling) {
+    if (!(sampling->temperature >= 0) || sampling->temperature > 1e6f)
+        return log_error(library(s), CLSPLAT_INVALID, "a temperature of %g is not from 0 to 1e6",
+                         (double)sampling->temperature);
+    if (!(sampling->top_p > 0) || sampling->top_p > 1)
+        return log_error(library(s), CLSPLAT_INVALID, "a top_p of %g is not above 0 and at most 1",
+                         (double)sampling->top_p);
+    return CLSPLAT_OK;
+}
+
+clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling, int32_t *token) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    random_state random = random_stream(sampling.seed, session->length);
+    float draw = (float)random_uniform(&random);
+    TRY(check_sampling(session, &sampling));
+    queue_begin(session->model->device, 0, NULL, &q);
+    TRY(make_logits(&q, session));
+    TRY(op_sample(&q, &(op_sample_args){.logits = session->logits,
+                                        .temperature = sampling.temperature,
+                                        .top_k = sampling.top_k,
+                                        .top_p = sampling.top_p,
+                                        .draw = draw < 1 ? draw : 0,
+                                        .token = session->token}));
+    TRY(download_list(&q, session->token, 0, token, 1));
+fail:
+    return status;
+}
+
+size_t clsplat_session_length(const clsplat_session *session) {
+    return session->length;
+}
+
+size_t clsplat_session_capacity(const clsplat_session *session) {
+    return session->capacity;
+}
+
+clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    if (length > session->length)
+        return log_error(library(session), CLSPLAT_INVALID, "a session of %zu tokens cannot go back to %zu",
+                         session->length, length);
+    if (length == session->length && length > 0)
+        return CLSPLAT_OK;
+    queue_begin(session->model->device, 0, NULL, &q);
+    if (session->form->rewind)
+        TRY(session->form->rewind(&q, session->state, length));
+    session->length = length;
+    session->has_last = session->has_logits = false;
+    if (length == 0) {
+        session->tokens = 0;
+        session->visible_keys = session->exact_keys = 0;
+    }
+fail:
+    return status;
+}
+
+clsplat_status clsplat_session_statistics_read(clsplat_session *session,
+                                               clsplat_session_statistics *statistics) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    *statistics = (clsplat_session_statistics){.tokens = session->tokens,
+                                               .visible_keys = session->visible_keys,
+                                               .exact_keys = session->exact_keys,
+                                               .bytes = session->bytes};
+    queue_begin(session->model->device, 0, NULL, &q);
+    if (session->form->count)
+        TRY(session->form->count(&q, session->state, &statistics->exact_keys));
+fail:
+    return status;
+}

@@ -1,0 +1,35 @@
+#include "op/gemm.h"
+
+/* Rows of a, up to which reading b is all the time there is; work-items that share a sum on a GPU; and bytes
+ * of b that are worth a work-item on a CPU. */
+enum { ROWS_LIMIT = 8, GPU_GROUP = 64, WORTH = 32 << 10 };
+
+bool gemm_few_fits(const clsplat_limits *limits, const void *args) {
+    const op_gemm_args *a = args;
+    return a->c.shape[2] <= ROWS_LIMIT && (limits_are_wide(limits) || limits_have_groups(limits));
+}
+
+/* Blocks of columns for one work-item: enough work for each, and enough of them for all compute units. */
+static size_t choose_blocks(const clsplat_limits *limits, const op_gemm_args *a, size_t columns) {
+    size_t bytes = columns * a->a.shape[3] * clsplat_dtype_size(a->b.dtype), blocks = 1;
+    size_t all = (a->c.shape[3] + columns - 1) / columns, wanted = 4 * (size_t)limits->compute_units;
+    while (2 * blocks * bytes <= WORTH && all / (2 * blocks) >= wanted)
+        blocks *= 2;
+    return blocks;
+}
+
+clsplat_status gemm_few_run(queue *q, const void *args) {
+    const op_gemm_args *a = args;
+    const clsplat_limits *limits = &q->device->info.limits;
+    bool wide = limits_are_wide(limits);
+    size_t rows = a->c.shape[2], columns = rows <= 4 ? 4 : 2;
+    size_t blocks = wide ? choose_blocks(limits, a, columns) : 1;
+    kernel_options o;
+    options_group_of(&o, q->device, wide ? 1 : GPU_GROUP);
+    options_number(&o, "ROWS", rows);
+    options_number(&o, "COLUMNS", columns);
+    options_number(&o, "BLOCKS", blocks);
+    size_t groups = (a->c.shape[3] + columns * blocks - 1) / (columns * blocks);
+    return gemm_launch(q, a, &o, "gemm_few.cl", "gemm_few",
+                       grid_of(groups * o.group, 1, a->c.shape[0] * a->c.shape[1], o.group));
+}

@@ -1,0 +1,71 @@
+#include "op/families.h"
+#include "op/kernel.h"
+
+/* Groups of W columns: a row's work-items. */
+static size_t pieces(const kernel_options *o, size_t columns) {
+    return (columns + o->vector - 1) / o->vector;
+}
+
+static clsplat_status swiglu_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_swiglu_args *a = args;
+    size_t columns = a->out.shape[3], heads = a->out.shape[1];
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
+    options_optional(&o, "BIAS", &a->bias);
+    options_tensor(&o, "OUT", &a->out);
+    TRY(options_launch(&o, q->device, "swiglu.cl", "swiglu_rows", &l));
+    launch_uint(&l, (uint32_t)columns);
+    launch_uint(&l, (uint32_t)heads);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->bias);
+    launch_tensor(&l, &o, &a->out);
+    grid g = grid_of(pieces(&o, columns), a->out.shape[2], a->out.shape[0] * heads, o.group);
+    double numbers = tensor_bytes(&a->out) / (double)clsplat_dtype_size(a->out.dtype);
+    TRY(launch_run(&l, q, g,
+                   (work){.flops = 4 * numbers, .bytes = tensor_bytes(&a->x) + tensor_bytes(&a->out)}));
+fail:
+    return status;
+}
+
+static clsplat_status embed_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_embed_args *a = args;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "TABLE", &a->table);
+    options_tensor(&o, "OUT", &a->out);
+    TRY(options_launch(&o, q->device, "swiglu.cl", "embed_rows", &l));
+    launch_uint(&l, (uint32_t)a->out.shape[3]);
+    launch_uint(&l, (uint32_t)a->first);
+    launch_mem(&l, a->ids);
+    launch_tensor(&l, &o, &a->table);
+    launch_tensor(&l, &o, &a->out);
+    TRY(launch_run(&l, q, grid_of(pieces(&o, a->out.shape[3]), a->out.shape[2], 1, o.group),
+                   (work){.bytes = 2 * tensor_bytes(&a->out)}));
+fail:
+    return status;
+}
+
+static const op_variant swiglu_variants[] = {
+    {"plain", "relative error of a few ulp", op_fits_all, swiglu_run, "swiglu.cl", &plain_space},
+};
+const op_family op_swiglu_family = {"swiglu", swiglu_variants,
+                                    sizeof swiglu_variants / sizeof *swiglu_variants, NULL};
+
+static const op_variant embed_variants[] = {
+    {"plain", "exact", op_fits_all, embed_run, "swiglu.cl", &plain_space},
+};
+const op_family op_embed_family = {"embed", embed_variants, sizeof embed_variants / sizeof *embed_variants,
+                                   NULL};
+
+clsplat_status op_swiglu(queue *q, const op_swiglu_args *args) {
+    return op_dispatch(q, &op_swiglu_family, args);
+}
+
+clsplat_status op_embed(queue *q, const op_embed_args *args) {
+    return op_dispatch(q, &op_embed_family, args);
+}
