@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Makes the small random models beside this script, with logits by Hugging Face transformers: make_models.py [NAME …]
+
+Each folder holds config.json, the weights in some storage type, and golden.safetensors: input_ids [1,T] I32 and logits
+[1,T,256] F32, computed in float32 from the weights as they are stored. What is random has one seed, so that the files come out
+the same again (up to the version of transformers in config.json). Needs PyTorch and transformers.
+"""
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+
+HERE = Path(__file__).parent
+TOKENS = 20
+SIZES = dict(vocab_size=256, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=64, bos_token_id=0, eos_token_id=0, head_dim=16)
+
+
+def rope(kind, **more):
+    return {"rope_type": kind, "rope_theta": 10000.0, **more}
+
+
+def without(sizes, key):
+    return {k: v for k, v in sizes.items() if k != key}
+
+
+MODELS = {
+    "llama": (LlamaConfig(**SIZES, tie_word_embeddings=True, rope_parameters=rope("default")), "BF16"),
+    "llama-biases-llama3": (LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, rope_parameters=rope(
+        "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)), "F16"),
+    "llama-linear-shards": (LlamaConfig(**{**SIZES, "head_dim": 10, "num_key_value_heads": 4}, tie_word_embeddings=True,
+                                        rope_parameters=rope("linear", factor=4.0)), "F32"),
+    "mistral-window": (MistralConfig(**SIZES, sliding_window=6, tie_word_embeddings=True, rope_parameters=rope("default")), "BF16"),
+    "qwen2-window": (Qwen2Config(**{**without(SIZES, "head_dim"), "hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1},
+                                 tie_word_embeddings=True, use_sliding_window=True, sliding_window=5, max_window_layers=1,
+                                 rope_parameters=rope("default")), "BF16"),
+    "qwen3-yarn": (Qwen3Config(**SIZES, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16)), "BF16"),
+}
+STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+def random_weights(model, dtype):
+    """Weights large enough that attention is sharp and every bias and norm counts, as the type stores them."""
+    for name, tensor in sorted(model.named_parameters()):
+        noise = torch.randn(tensor.shape)
+        if "norm" in name:
+            value = 1 + 0.3 * noise
+        elif name.endswith("bias"):
+            value = 0.5 * noise
+        elif "embed" in name or "lm_head" in name:
+            value = 0.7 * noise
+        else:
+            value = 1.5 * noise / tensor.shape[-1] ** 0.5
+        tensor.data.copy_(value.to(dtype).float())
+
+
+def old_spelling(config):
+    """rope_theta and rope_scaling, as files before rope_parameters had them."""
+    parameters = config.pop("rope_parameters")
+    config["rope_theta"] = parameters.pop("rope_theta")
+    parameters["type"] = parameters.pop("rope_type")
+    config["rope_scaling"] = None if parameters["type"] == "default" else parameters
+
+
+@torch.inference_mode()
+def make(name):
+    config, stored = MODELS[name]
+    torch.manual_seed(list(MODELS).index(name))
+    folder = HERE / name
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    random_weights(model, STORED[stored])
+    ids = torch.randint(0, 256, (1, TOKENS))
+    logits = model(ids).logits
+    model.to(STORED[stored]).save_pretrained(folder, max_shard_size="12KB" if "shards" in name else "1GB")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if name in ("llama-linear-shards", "qwen2-window"):
+        path = folder / "config.json"
+        written = json.loads(path.read_text())
+        old_spelling(written)
+        path.write_text(json.dumps(written, indent=2) + "\n")
+    save_file({"input_ids": ids.to(torch.int32), "logits": logits.contiguous()}, folder / "golden.safetensors")
+    print(name, sum(p.numel() for p in model.parameters()), "parameters")
+
+
+for wanted in sys.argv[1:] or MODELS:
+    make(wanted)
