@@ -1,7 +1,7 @@
 /* How long a model takes, for tests/peers/model.py: speed MODEL FILE TOKENS DECODED REPEATS [TYPE [CHUNK]]
  *
- * Reads the first TOKENS bytes of FILE (prefill, up to the logits of the next token), then DECODED tokens greedily, one by
- * one. Prints one JSON object: the median seconds of each, and the peak of device memory. */
+ * Reads the first TOKENS bytes of FILE (prefill, up to the logits of the next token), then DECODED tokens
+ * greedily, one by one. Prints one JSON object: the median seconds of each, and the peak of device memory. */
 #include <clsplat/clsplat.h>
 #include <stdio.h>
 #include <stdlib.h>

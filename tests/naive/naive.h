@@ -50,6 +50,29 @@ double naive_read(const clsplat_splats_parameters *splats, size_t head, clsplat_
 /* c = a bᵀ. Shapes: a [rows,depth], b [columns,depth], c [rows,columns]. */
 void naive_gemm(size_t rows, size_t columns, size_t depth, const double *a, const double *b, double *c);
 
+/* out = weight · x / √(mean x² + ε). Shapes: x, weight, out [columns]. */
+void naive_norm(size_t columns, double epsilon, const double *x, const double *weight, double *out);
+
+/* The pairs (x_d, x_{d+dim/2}) turned by position · frequencies[d], times the factor. Shapes: frequencies
+ * [dim/2], x, out [dim], which may not overlap. */
+void naive_rope(size_t dim, double position, const double *frequencies, double factor, const double *x,
+                double *out);
+
+/* out_d = x_d / (1 + e^(−x_d)) · x_{columns+d}. Shapes: x [2·columns], out [columns]. */
+void naive_swiglu(size_t columns, const double *x, double *out);
+
+/* Returns: ln of the probability of `target`; *greedy: whether it is the first of the largest logits. */
+double naive_score(size_t count, const double *logits, size_t target, bool *greedy);
+
+/* The probability with which every token is drawn. Shapes: logits [count], probability [2·count], of which
+ * the second half is for the function's own use. */
+typedef struct naive_sampling {
+    double temperature; /* above 0 */
+    size_t top_k;       /* 0: all; ties with the last are kept */
+    double top_p;
+} naive_sampling;
+void naive_sample(size_t count, const double *logits, const naive_sampling *sampling, double *probability);
+
 /* A state: the logarithm of a sum of weights, and the weighted mean of values of `width` numbers. Starts as
  * (−inf, 0) with naive_state_clear. */
 typedef struct naive_state {

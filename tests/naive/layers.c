@@ -1,0 +1,72 @@
+#include <math.h>
+
+#include "naive.h"
+
+void naive_norm(size_t columns, double epsilon, const double *x, const double *weight, double *out) {
+    double sum = 0;
+    for (size_t d = 0; d < columns; d++)
+        sum += x[d] * x[d];
+    for (size_t d = 0; d < columns; d++)
+        out[d] = weight[d] * x[d] / sqrt(sum / (double)columns + epsilon);
+}
+
+void naive_rope(size_t dim, double position, const double *frequencies, double factor, const double *x,
+                double *out) {
+    for (size_t d = 0; d < dim / 2; d++) {
+        double c = factor * cos(position * frequencies[d]), s = factor * sin(position * frequencies[d]);
+        double a = x[d], b = x[d + dim / 2];
+        out[d] = a * c - b * s;
+        out[d + dim / 2] = b * c + a * s;
+    }
+}
+
+void naive_swiglu(size_t columns, const double *x, double *out) {
+    for (size_t d = 0; d < columns; d++)
+        out[d] = x[d] / (1 + exp(-x[d])) * x[columns + d];
+}
+
+double naive_score(size_t count, const double *logits, size_t target, bool *greedy) {
+    double top = -INFINITY, sum = 0;
+    size_t first = 0;
+    for (size_t v = 0; v < count; v++)
+        if (logits[v] > top) {
+            top = logits[v];
+            first = v;
+        }
+    for (size_t v = 0; v < count; v++)
+        sum += exp(logits[v] - top);
+    *greedy = first == target;
+    return logits[target] - top - log(sum);
+}
+
+/* Tokens that are at least as probable as v, and what they weigh together. */
+static size_t rank_of(size_t count, const double *weight, size_t v, double *above) {
+    size_t better = 0;
+    *above = 0;
+    for (size_t u = 0; u < count; u++)
+        if (weight[u] > weight[v]) {
+            better++;
+            *above += weight[u];
+        }
+    return better;
+}
+
+void naive_sample(size_t count, const double *logits, const naive_sampling *sampling, double *probability) {
+    double top = -INFINITY, whole = 0, above, kept = 0;
+    for (size_t v = 0; v < count; v++)
+        top = fmax(top, logits[v]);
+    for (size_t v = 0; v < count; v++)
+        probability[v] = exp((logits[v] - top) / sampling->temperature);
+    double *keep = probability + count;
+    for (size_t v = 0; v < count; v++) {
+        keep[v] = sampling->top_k == 0 || rank_of(count, probability, v, &above) < sampling->top_k;
+        whole += keep[v] * probability[v];
+    }
+    for (size_t v = 0; v < count; v++) {
+        rank_of(count, probability, v, &above);
+        keep[v] *= above < sampling->top_p * whole;
+        kept += keep[v] * probability[v];
+    }
+    for (size_t v = 0; v < count; v++)
+        probability[v] *= keep[v] / kept;
+}

@@ -1,0 +1,122 @@
+#include "matrix.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "compare.h"
+#include "runtime/device.h"
+
+enum { GUARD = 40, GAP = 5 };
+
+size_t matrix_count(const matrix *m) {
+    return m->t.shape[0] * m->t.shape[1] * m->t.shape[2] * m->t.shape[3];
+}
+
+static size_t place(const matrix *m, size_t i) {
+    const op_tensor *t = &m->t;
+    size_t column = i % t->shape[3], row = i / t->shape[3] % t->shape[2];
+    size_t head = i / t->shape[3] / t->shape[2] % t->shape[1],
+           batch = i / t->shape[3] / t->shape[2] / t->shape[1];
+    return t->offset + batch * t->stride[0] + head * t->stride[1] + row * t->stride[2] + column;
+}
+
+static matrix create(clsplat_dtype dtype, const size_t shape[4]) {
+    size_t pitch = shape[3] + GAP, head = shape[2] * pitch;
+    matrix m = {.t = {.dtype = dtype,
+                      .shape = {shape[0], shape[1], shape[2], shape[3]},
+                      .offset = GUARD,
+                      .stride = {shape[1] * head, head, pitch}},
+                .elements = shape[0] * shape[1] * head + 2 * GUARD};
+    m.bytes = malloc(m.elements * clsplat_dtype_size(dtype));
+    memset(m.bytes, 0xFF, m.elements * clsplat_dtype_size(dtype));
+    m.values = calloc(matrix_count(&m) + 1, sizeof *m.values);
+    return m;
+}
+
+static void set(matrix *m, size_t i, double value) {
+    stored_set(m->t.dtype, m->bytes, place(m, i), value);
+    m->values[i] = stored_get(m->t.dtype, m->bytes, place(m, i));
+}
+
+matrix matrix_create(clsplat_dtype dtype, const size_t shape[4], random_state *random) {
+    matrix m = create(dtype, shape);
+    for (size_t i = 0; random && i < matrix_count(&m); i++)
+        set(&m, i, random_normal(random));
+    return m;
+}
+
+matrix matrix_of(clsplat_dtype dtype, const size_t shape[4], const double *values) {
+    matrix m = create(dtype, shape);
+    for (size_t i = 0; i < matrix_count(&m); i++)
+        set(&m, i, values[i]);
+    return m;
+}
+
+void matrix_upload(matrix *m, clsplat_device *device) {
+    cl_int code = CL_SUCCESS;
+    m->t.mem = clCreateBuffer(clsplat_device_context(device), CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR,
+                              m->elements * clsplat_dtype_size(m->t.dtype), m->bytes, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+}
+
+void matrix_free(matrix *m) {
+    if (m->t.mem)
+        clReleaseMemObject(m->t.mem);
+    free(m->bytes);
+    free(m->values);
+}
+
+void matrix_download(matrix *m, clsplat_device *device, const char *row) {
+    size_t size = clsplat_dtype_size(m->t.dtype), count = matrix_count(m);
+    ck_assert_int_eq(clEnqueueReadBuffer(clsplat_device_queue(device), m->t.mem, CL_TRUE, 0,
+                                         m->elements * size, m->bytes, 0, NULL, NULL),
+                     CL_SUCCESS);
+    for (size_t i = 0; i < count; i++) {
+        m->values[i] = stored_get(m->t.dtype, m->bytes, place(m, i));
+        memset(m->bytes + place(m, i) * size, 0xFF, size);
+    }
+    for (size_t i = 0; i < m->elements * size; i++)
+        ck_assert_msg(m->bytes[i] == (char)0xFF, "%s: wrote to byte %zu, outside of the result", row, i);
+}
+
+void matrix_check(matrix *m, clsplat_device *device, const double *reference, double allowed,
+                  const char *row) {
+    static const double stored[] = {[CLSPLAT_F32] = 0, [CLSPLAT_F16] = 1e-3, [CLSPLAT_BF16] = 5e-3};
+    matrix_download(m, device, row);
+    double error = compare_norm(m->values, reference, matrix_count(m));
+    ck_assert_msg(error < fmax(allowed, stored[m->t.dtype]), "%s: the result is off by %.1e", row, error);
+}
+
+void matrix_run(const op_family *family, size_t row, const void *args) {
+    problem_stage stage = problem_on_stage();
+    queue q;
+    queue_begin(stage.device, 0, NULL, &q);
+    suite_ok(stage.lib, op_run(&q, &family->variants[row], NULL, args));
+    suite_ok(stage.lib, clsplat_device_finish(stage.device));
+}
+
+bool matrix_fits(const op_family *family, size_t row, const void *args) {
+    return family->variants[row].fits(&problem_on_stage().device->info.limits, args);
+}
+
+matrix matrix_random(clsplat_dtype type, size_t heads, size_t rows, size_t columns, random_state *random) {
+    matrix m = matrix_create(type, (size_t[]){1, heads, rows, columns}, random);
+    matrix_upload(&m, problem_on_stage().device);
+    return m;
+}
+
+cl_mem numbers_create(const void *host, size_t count) {
+    cl_int code = CL_SUCCESS;
+    cl_mem mem = clCreateBuffer(clsplat_device_context(problem_on_stage().device),
+                                CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, 4 * count, (void *)host, &code);
+    ck_assert_int_eq(code, CL_SUCCESS);
+    return mem;
+}
+
+void numbers_read(cl_mem mem, void *host, size_t count) {
+    ck_assert_int_eq(clEnqueueReadBuffer(clsplat_device_queue(problem_on_stage().device), mem, CL_TRUE, 0,
+                                         4 * count, host, 0, NULL, NULL),
+                     CL_SUCCESS);
+}

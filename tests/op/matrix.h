@@ -1,0 +1,44 @@
+/* Tensors in buffers for the tests of operations: random numbers with NaN in everything that is not an
+ * element, so that reading or writing elsewhere shows. */
+#ifndef CLSPLAT_TESTS_MATRIX_H
+#define CLSPLAT_TESTS_MATRIX_H
+
+#include "base/random.h"
+#include "op/op.h"
+#include "op/variant.h"
+
+/* A tensor with a guard in front and behind, and a gap behind every row. */
+typedef struct matrix {
+    op_tensor t;
+    size_t elements;
+    char *bytes; /* NaN, whatever the type, where there is no element */
+    double *values;
+} matrix;
+
+/* Random numbers as the type stores them; without `random` NaN, as a result begins. */
+matrix matrix_create(clsplat_dtype dtype, const size_t shape[4], random_state *random);
+/* Numbers that are already there. */
+matrix matrix_of(clsplat_dtype dtype, const size_t shape[4], const double *values);
+size_t matrix_count(const matrix *m);
+void matrix_upload(matrix *m, clsplat_device *device);
+/* Reads the buffer back into `values`; fails if anything around the elements was written. */
+void matrix_download(matrix *m, clsplat_device *device, const char *row);
+void matrix_free(matrix *m);
+
+/* Fails unless the elements are the reference's, up to the error that float32 is allowed, or what the type
+ * loses, and nothing around them was written. */
+void matrix_check(matrix *m, clsplat_device *device, const double *reference, double allowed,
+                  const char *row);
+
+/* The same [1,heads,rows,columns], uploaded, on the stage (attention/problem.h). */
+matrix matrix_random(clsplat_dtype type, size_t heads, size_t rows, size_t columns, random_state *random);
+
+/* Arrays of 4-byte numbers on the stage. */
+cl_mem numbers_create(const void *host, size_t count);
+void numbers_read(cl_mem mem, void *host, size_t count);
+
+/* Runs a row of a family on the stage and waits for it; and whether it fits. */
+void matrix_run(const op_family *family, size_t row, const void *args);
+bool matrix_fits(const op_family *family, size_t row, const void *args);
+
+#endif
