@@ -19,9 +19,9 @@ enum {
 
 struct safetensors {
     file_reader file;
-    uint64_t data;  /* where the data begin in the file; never after its end */
+    uint64_t data;   /* where the data begin in the file; never after its end */
     const void *map; /* NULL until it is wanted */
-    json_t *header; /* owns the names */
+    json_t *header;  /* owns the names */
     safetensors_entry *entries;
     size_t count;
 };

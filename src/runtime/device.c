@@ -31,10 +31,10 @@ static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl
     d->quirks = device_describe(id, &d->info);
     TRY(profile_create(d));
     if (d->quirks & QUIRK_LOOP_LIMIT)
-        log_warning(
-            lib,
-            "%s ends long loops early: exact attention is cut to fit, but splats over long inputs give wrong results; on a CPU, PoCL does not",
-            d->info.name);
+        log_warning(lib,
+                    "%s ends long loops early: exact attention is cut to fit, but splats over long inputs "
+                    "give wrong results; on a CPU, PoCL does not",
+                    d->info.name);
     log_info(lib, "device %s (%s, driver %s)", d->info.name, d->info.platform, d->info.driver);
     *device = d;
     return CLSPLAT_OK;
