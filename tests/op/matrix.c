@@ -120,3 +120,14 @@ void numbers_read(cl_mem mem, void *host, size_t count) {
                                          4 * count, host, 0, NULL, NULL),
                      CL_SUCCESS);
 }
+
+static void disguise(void) {
+    clsplat_device *device = problem_on_stage().device;
+    clsplat_limits limits = clsplat_device_describe(device)->limits;
+    limits.local_memory = 48 << 10;
+    clsplat_device_set_limits(device, limits);
+}
+
+void matrix_add_disguise(TCase *part) {
+    tcase_add_unchecked_fixture(part, disguise, NULL);
+}

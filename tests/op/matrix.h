@@ -3,6 +3,8 @@
 #ifndef CLSPLAT_TESTS_MATRIX_H
 #define CLSPLAT_TESTS_MATRIX_H
 
+#include <check.h>
+
 #include "base/random.h"
 #include "op/op.h"
 #include "op/variant.h"
@@ -36,6 +38,10 @@ matrix matrix_random(clsplat_dtype type, size_t heads, size_t rows, size_t colum
 /* Arrays of 4-byte numbers on the stage. */
 cl_mem numbers_create(const void *host, size_t count);
 void numbers_read(cl_mem mem, void *host, size_t count);
+
+/* From here on the stage's device claims local memory of its own, so that rows for GPUs run on a CPU, too;
+ * for parts that have the stage. */
+void matrix_add_disguise(TCase *part);
 
 /* Runs a row of a family on the stage and waits for it; and whether it fits. */
 void matrix_run(const op_family *family, size_t row, const void *args);

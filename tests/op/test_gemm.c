@@ -159,7 +159,12 @@ static void add_all(TCase *part) {
     tcase_add_test(part, same_bits_twice);
 }
 
+static void add_disguised(TCase *part) {
+    add_all(part);
+    matrix_add_disguise(part);
+}
+
 int main(void) {
-    static const suite_part parts[] = {{"gemm", add_all}};
+    static const suite_part parts[] = {{"gemm", add_all}, {"gemm as on a GPU", add_disguised}};
     return suite_run("gemm", parts, sizeof parts / sizeof *parts);
 }

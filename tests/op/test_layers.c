@@ -288,7 +288,12 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, embed, 0, 3);
 }
 
+static void add_disguised(TCase *part) {
+    add_all(part);
+    matrix_add_disguise(part);
+}
+
 int main(void) {
-    static const suite_part parts[] = {{"layers", add_all}};
+    static const suite_part parts[] = {{"layers", add_all}, {"layers as on a GPU", add_disguised}};
     return suite_run("layers", parts, sizeof parts / sizeof *parts);
 }

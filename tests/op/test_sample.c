@@ -148,7 +148,12 @@ static void add_all(TCase *part) {
     tcase_add_test(part, sample_greedy);
 }
 
+static void add_disguised(TCase *part) {
+    add_all(part);
+    matrix_add_disguise(part);
+}
+
 int main(void) {
-    static const suite_part parts[] = {{"sample", add_all}};
+    static const suite_part parts[] = {{"sample", add_all}, {"sample as on a GPU", add_disguised}};
     return suite_run("sample", parts, sizeof parts / sizeof *parts);
 }
