@@ -1,60 +1,192 @@
 #include "model/tokenizer.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { BYTES = 256 };
+#include "base/utf8.h"
+#include "model/tokenizer_kind.h"
 
-struct tokenizer {
-    clsplat *lib;
-};
+enum { VOCABULARY_LIMIT = 1 << 26 };
 
-clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabulary, tokenizer **t) {
-    *t = NULL;
-    if (vocabulary != BYTES)
-        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s: only vocabularies of the 256 bytes can be read",
-                         folder);
-    *t = malloc(sizeof **t);
-    if (!*t)
-        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder);
-    (*t)->lib = lib;
+void token_list_add(token_list *list, int32_t token) {
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        int32_t *tokens = list->failed ? NULL : realloc(list->tokens, capacity * sizeof *tokens);
+        list->failed = !tokens;
+        if (!tokens)
+            return;
+        list->tokens = tokens;
+        list->capacity = capacity;
+    }
+    list->tokens[list->count++] = token;
+}
+
+void token_list_free(token_list *list) {
+    free(list->tokens);
+    *list = (token_list){0};
+}
+
+clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name, const void *bytes,
+                                   size_t count) {
+    if (token < 0 || (uint64_t)token >= t->vocabulary)
+        return log_error(t->lib, CLSPLAT_FORMAT,
+                         "%s: token '%s' has the number %" PRId64 "; the model's vocabulary has %zu", t->path,
+                         text_show(name).bytes, token, t->vocabulary);
+    token_piece *piece = &t->pieces[token];
+    piece->begin = t->bytes.length;
+    piece->count = count;
+    text_add_bytes(&t->bytes, bytes, count);
     return CLSPLAT_OK;
 }
 
+/* One of the kinds, by the file that lies in the folder. */
+static clsplat_status choose_kind(tokenizer *t, const char *folder) {
+    static const struct {
+        const char *file;
+        clsplat_status (*open)(tokenizer *t);
+    } kinds[] = {{"/tokenizer.json", tokenizer_open_json},
+                 {"/tokenizer.model", tokenizer_open_sentencepiece}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; ++i) {
+        text path = {0};
+        text_add(&path, "%s%s", folder, kinds[i].file);
+        t->path = path.data;
+        if (!text_ok(&path))
+            return log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder);
+        if (access(t->path, F_OK) == 0)
+            return kinds[i].open(t);
+        text_free(&path);
+        t->path = NULL;
+    }
+    t->path = text_copy(folder);
+    return tokenizer_open_bytes(t);
+}
+
+clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabulary, tokenizer **opened) {
+    clsplat_status status = CLSPLAT_OK;
+    *opened = NULL;
+    if (vocabulary == 0 || vocabulary > VOCABULARY_LIMIT)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "%s: a vocabulary of %zu tokens; there can be 1 to %d of them", folder, vocabulary,
+                         VOCABULARY_LIMIT);
+    tokenizer *t = calloc(1, sizeof *t);
+    token_piece *pieces = calloc(vocabulary, sizeof *pieces);
+    if (!t || !pieces) {
+        free(t);
+        free(pieces);
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder);
+    }
+    *t = (tokenizer){.lib = lib, .vocabulary = vocabulary, .pieces = pieces};
+    TRY(choose_kind(t, folder));
+    if (!text_ok(&t->bytes) || t->begin.failed || t->end.failed || !t->path)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder));
+    *opened = t;
+    return CLSPLAT_OK;
+fail:
+    tokenizer_close(&t);
+    return status;
+}
+
 void tokenizer_close(tokenizer **t) {
-    if (!t)
+    if (!t || !*t)
         return;
+    if ((*t)->kind)
+        (*t)->kind->close((*t)->state);
+    token_list_free(&(*t)->begin);
+    token_list_free(&(*t)->end);
+    text_free(&(*t)->bytes);
+    free((*t)->pieces);
+    free((*t)->path);
     free(*t);
     *t = NULL;
 }
 
-clsplat_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool special,
-                                int32_t **tokens, size_t *count) {
-    (void)special;
-    *count = bytes;
-    *tokens = malloc((bytes + 1) * sizeof **tokens);
-    if (!*tokens)
-        return log_error(t->lib, CLSPLAT_MEMORY, "no memory for %zu tokens", bytes);
-    for (size_t i = 0; i < bytes; ++i)
-        (*tokens)[i] = (unsigned char)text[i];
-    return CLSPLAT_OK;
+static void add_all(token_list *to, const token_list *from) {
+    for (size_t i = 0; i < from->count; ++i)
+        token_list_add(to, from->tokens[i]);
 }
 
-clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **text,
+/* The text as UTF-8: its own bytes, or *mended. */
+static const char *mend(const tokenizer *t, const char *words, size_t *count, text *mended) {
+    size_t wrong = utf8_add_mended(mended, words, *count);
+    if (wrong == 0)
+        return words;
+    log_warning(t->lib, "the text is not UTF-8 in %zu places, which are read as U+FFFD", wrong);
+    *count = mended->length;
+    return mended->data;
+}
+
+clsplat_status tokenizer_encode(const tokenizer *t, const char *words, size_t bytes, bool special,
+                                int32_t **tokens, size_t *count) {
+    clsplat_status status = CLSPLAT_OK;
+    token_list list = {0};
+    text mended = {0};
+    *tokens = NULL;
+    *count = 0;
+    if (!t->kind->raw)
+        words = mend(t, words, &bytes, &mended);
+    if (special)
+        add_all(&list, &t->begin);
+    if (text_ok(&mended) && bytes > 0)
+        TRY(t->kind->encode(t, words, bytes, special, &list));
+    if (special)
+        add_all(&list, &t->end);
+    if (list.count == 0) /* a list of nothing is a list too */
+        list.tokens = malloc(sizeof *list.tokens);
+    if (list.failed || !list.tokens || !text_ok(&mended))
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "no memory for the tokens of a text of %zu bytes", bytes));
+    *tokens = list.tokens;
+    *count = list.count;
+    text_free(&mended);
+    return CLSPLAT_OK;
+fail:
+    text_free(&mended);
+    token_list_free(&list);
+    return status;
+}
+
+/* Whether a space of the first piece belongs to the tokeniser. */
+static void add_first(const tokenizer *t, text *to, const char *bytes, size_t count) {
+    size_t i = 0;
+    if (t->strip == STRIP_SPACE && count > 0 && bytes[0] == ' ')
+        i = 1;
+    if (t->strip == STRIP_SPACES)
+        while (i < count && bytes[i] == ' ')
+            ++i;
+    for (; t->strip == STRIP_FIRST_SPACES && i < count; ++i)
+        if (bytes[i] != ' ')
+            text_add_bytes(to, bytes + i, 1);
+    text_add_bytes(to, bytes + i, count - i);
+}
+
+clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **words,
                                 size_t *bytes) {
-    *bytes = count;
-    *text = malloc(count + 1);
-    if (!*text)
-        return log_error(t->lib, CLSPLAT_MEMORY, "no memory for a text of %zu bytes", count);
+    text to = {0};
+    bool first = true;
+    *words = NULL;
+    *bytes = 0;
+    text_add(&to, "%s", "");
     for (size_t i = 0; i < count; ++i) {
-        if (tokens[i] < 0 || tokens[i] >= BYTES) {
-            free(*text);
-            *text = NULL;
-            return log_error(t->lib, CLSPLAT_INVALID, "token %d is not one of the %d bytes", (int)tokens[i],
-                             BYTES);
+        if (tokens[i] < 0 || (size_t)tokens[i] >= t->vocabulary) {
+            text_free(&to);
+            return log_error(t->lib, CLSPLAT_INVALID, "token %" PRId32 " is not one of the vocabulary's %zu",
+                             tokens[i], t->vocabulary);
         }
-        (*text)[i] = (char)tokens[i];
+        const token_piece *piece = &t->pieces[tokens[i]];
+        if (piece->special || piece->count == 0)
+            continue;
+        if (first && !piece->as_it_is)
+            add_first(t, &to, t->bytes.data + piece->begin, piece->count);
+        else
+            text_add_bytes(&to, t->bytes.data + piece->begin, piece->count);
+        first = first && t->strip == STRIP_SPACES && to.length == 0;
     }
-    (*text)[count] = '\0';
+    if (!text_ok(&to)) {
+        text_free(&to);
+        return log_error(t->lib, CLSPLAT_MEMORY, "no memory for the text of %zu tokens", count);
+    }
+    *words = to.data;
+    *bytes = to.length;
     return CLSPLAT_OK;
 }

@@ -1,0 +1,161 @@
+/* tokenizer.model, read by SentencePiece's own library. */
+#include "model/tokenizer_kind.h"
+
+#ifdef CLSPLAT_SENTENCEPIECE
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "model/tokenizer_added.h"
+#include "model/tokenizer_proto.h"
+#include "model/tokenizer_sp.h"
+
+enum { FILE_LIMIT = 256 << 20, CONFIG_LIMIT = 16 << 20 };
+
+/* SentencePiece's space, U+2581. */
+static const char mark[] = "\xe2\x96\x81";
+/* What it shows for a token that stands for unknown characters. */
+static const char unknown[] = " \xe2\x81\x87 ";
+
+typedef struct sp_tokenizer {
+    sp_model *model;
+    added_list special;
+} sp_tokenizer;
+
+static void close_sp(void *state) {
+    sp_tokenizer *s = state;
+    if (!s)
+        return;
+    sp_close(s->model);
+    added_free(&s->special);
+    free(s);
+}
+
+typedef struct encoding {
+    const tokenizer *t;
+    const sp_tokenizer *s;
+    const char *words;
+    token_list *to;
+} encoding;
+
+static void take(void *user, int32_t token) {
+    token_list_add(user, token);
+}
+
+static clsplat_status encode_between(void *user, size_t begin, size_t end) {
+    const encoding *e = user;
+    sp_why why;
+    if (sp_encode(e->s->model, e->words + begin, end - begin, take, e->to, &why))
+        return CLSPLAT_OK;
+    return log_error(e->t->lib, CLSPLAT_INVALID, "%s: a text of %zu bytes cannot be encoded: %s", e->t->path,
+                     end - begin, text_show(why.words).bytes);
+}
+
+static clsplat_status encode(const tokenizer *t, const char *words, size_t count, bool special,
+                             token_list *to) {
+    encoding e = {t, t->state, words, to};
+    return added_walk(&e.s->special, words, count, special, to, encode_between, &e);
+}
+
+static const tokenizer_kind sentencepiece_kind = {.encode = encode, .close = close_sp};
+
+static clsplat_status read_piece(tokenizer *t, sp_tokenizer *s, int32_t token) {
+    clsplat_status status = CLSPLAT_OK;
+    sp_piece piece = sp_at(s->model, token);
+    text bytes = {0};
+    if (piece.byte >= 0) {
+        text_add_bytes(&bytes, (char[]){(char)piece.byte}, 1);
+    } else if (piece.unknown) {
+        text_add(&bytes, "%s", unknown);
+    } else {
+        const char *at = piece.name;
+        for (const char *found; (found = strstr(at, mark)); at = found + strlen(mark)) {
+            text_add_bytes(&bytes, at, (size_t)(found - at));
+            text_add(&bytes, " ");
+        }
+        text_add(&bytes, "%s", at);
+    }
+    if (!text_ok(&bytes) || (piece.control && *piece.name &&
+                             !added_add(&s->special, piece.name, strlen(piece.name),
+                                        (added_token){.token = token, .special = true})))
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its pieces", t->path));
+    TRY(tokenizer_set_piece(t, token, piece.name, bytes.data, bytes.length));
+    t->pieces[token].special = piece.control;
+    t->pieces[token].as_it_is = piece.unknown;
+fail:
+    text_free(&bytes);
+    return status;
+}
+
+/* Models of this kind begin a text with their token for it, unless tokenizer_config.json says otherwise. */
+static clsplat_status read_begin(tokenizer *t, const sp_tokenizer *s) {
+    clsplat_status status = CLSPLAT_OK;
+    char *bytes = NULL;
+    size_t count = 0;
+    json_t *config = NULL;
+    json_error_t error;
+    text path = {0};
+    text_add(&path, "%.*stokenizer_config.json", (int)(strlen(t->path) - strlen("tokenizer.model")), t->path);
+    if (!text_ok(&path))
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory to read it", t->path));
+    if (access(path.data, F_OK) == 0) {
+        TRY(file_load(t->lib, path.data, CONFIG_LIMIT, &bytes, &count));
+        config = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
+        if (!config)
+            TRY(log_error(t->lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", path.data,
+                          error.line, error.column, text_show(error.text).bytes));
+    }
+    if (sp_begin(s->model) >= 0 && !json_is_false(json_object_get(config, "add_bos_token")))
+        token_list_add(&t->begin, sp_begin(s->model));
+fail:
+    json_decref(config);
+    free(bytes);
+    text_free(&path);
+    return status;
+}
+
+static clsplat_status read_model(tokenizer *t, sp_tokenizer *s, const char *bytes, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    proto_normaliser normaliser;
+    sp_why why;
+    const char *wrong = proto_check(bytes, count, &normaliser);
+    if (wrong)
+        TRY(log_error(t->lib, CLSPLAT_FORMAT, "%s: is no SentencePiece model: %s", t->path, wrong));
+    s->model = sp_open(bytes, count, &why);
+    if (!s->model)
+        TRY(log_error(t->lib, CLSPLAT_FORMAT, "%s: is no SentencePiece model: %s", t->path,
+                      text_show(why.words).bytes));
+    for (int32_t token = 0; token < sp_size(s->model); ++token)
+        TRY(read_piece(t, s, token));
+    added_sort(&s->special);
+    t->strip = normaliser.extra_spaces ? STRIP_SPACES : normaliser.prefix ? STRIP_SPACE : STRIP_NOTHING;
+    TRY(read_begin(t, s));
+fail:
+    return status;
+}
+
+clsplat_status tokenizer_open_sentencepiece(tokenizer *t) {
+    clsplat_status status = CLSPLAT_OK;
+    char *bytes = NULL;
+    size_t count = 0;
+    TRY(file_load(t->lib, t->path, FILE_LIMIT, &bytes, &count));
+    t->kind = &sentencepiece_kind;
+    t->state = calloc(1, sizeof(sp_tokenizer));
+    if (!t->state)
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", t->path));
+    TRY(read_model(t, t->state, bytes, count));
+fail:
+    free(bytes);
+    return status;
+}
+#else
+clsplat_status tokenizer_open_sentencepiece(tokenizer *t) {
+    return log_error(
+        t->lib, CLSPLAT_UNSUPPORTED,
+        "%s: this build does not read SentencePiece models; install libsentencepiece-dev and build "
+        "again, or put the model's tokenizer.json beside it",
+        t->path);
+}
+#endif
