@@ -82,7 +82,7 @@ static const char *check_map(message map) {
     size_t words = bytes - 4 - size;
     for (uint32_t i = 0; i < count; ++i) {
         uint32_t unit = unit_at(units, i);
-        if (unit >> 31) /* a number, reached from elsewhere */
+        if (i > 0 && unit >> 31) /* a number, reached from elsewhere; the root is one for nobody */
             continue;
         uint32_t base = i ^ ((unit >> 10) << ((unit & (1u << 9)) >> 6));
         if ((base | 0xff) >= count)
