@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "model/json.h"
 #include "model/tokenizer_added.h"
 
 enum { FILE_LIMIT = 256 << 20 };
@@ -207,8 +207,6 @@ static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *ro
     hf_decoder decoder = {0};
     const json_t *added = json_object_get(root, "added_tokens"), *entry;
     size_t i;
-    if (!json_is_object(root))
-        return log_error(t->lib, CLSPLAT_FORMAT, "%s: must be a JSON object", t->path);
     if (added && !json_is_null(added) && !json_is_array(added))
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "must be a list");
     TRY(hf_read_model(t, json_object_get(root, "model"), &j->b));
@@ -228,15 +226,8 @@ fail:
 
 clsplat_status tokenizer_open_json(tokenizer *t) {
     clsplat_status status = CLSPLAT_OK;
-    char *bytes = NULL;
-    size_t count = 0;
     json_t *root = NULL;
-    json_error_t error;
-    TRY(file_load(t->lib, t->path, FILE_LIMIT, &bytes, &count));
-    root = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        TRY(log_error(t->lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", t->path, error.line,
-                      error.column, text_show(error.text).bytes));
+    TRY(json_file(t->lib, t->path, FILE_LIMIT, &root));
     t->kind = &hf_kind;
     t->state = calloc(1, sizeof(hf_tokenizer));
     if (!t->state)
@@ -244,6 +235,5 @@ clsplat_status tokenizer_open_json(tokenizer *t) {
     TRY(read_parts(t, t->state, root));
 fail:
     json_decref(root);
-    free(bytes);
     return status;
 }

@@ -2,12 +2,12 @@
 #include "model/tokenizer_kind.h"
 
 #ifdef CLSPLAT_SENTENCEPIECE
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "model/json.h"
 #include "model/tokenizer_added.h"
 #include "model/tokenizer_proto.h"
 #include "model/tokenizer_sp.h"
@@ -92,26 +92,17 @@ fail:
 /* Models of this kind begin a text with their token for it, unless tokenizer_config.json says otherwise. */
 static clsplat_status read_begin(tokenizer *t, const sp_tokenizer *s) {
     clsplat_status status = CLSPLAT_OK;
-    char *bytes = NULL;
-    size_t count = 0;
     json_t *config = NULL;
-    json_error_t error;
     text path = {0};
     text_add(&path, "%.*stokenizer_config.json", (int)(strlen(t->path) - strlen("tokenizer.model")), t->path);
     if (!text_ok(&path))
         TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory to read it", t->path));
-    if (access(path.data, F_OK) == 0) {
-        TRY(file_load(t->lib, path.data, CONFIG_LIMIT, &bytes, &count));
-        config = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
-        if (!config)
-            TRY(log_error(t->lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", path.data,
-                          error.line, error.column, text_show(error.text).bytes));
-    }
+    if (access(path.data, F_OK) == 0)
+        TRY(json_file(t->lib, path.data, CONFIG_LIMIT, &config));
     if (sp_begin(s->model) >= 0 && !json_is_false(json_object_get(config, "add_bos_token")))
         token_list_add(&t->begin, sp_begin(s->model));
 fail:
     json_decref(config);
-    free(bytes);
     text_free(&path);
     return status;
 }
