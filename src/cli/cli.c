@@ -30,12 +30,13 @@ static clsplat_status take_arguments(cli *c, poptContext options, const cli_synt
         ++count;
     if (count < syntax->arguments)
         return cli_misuse(c, "an argument is missing: clsplat %s %s", c->command, syntax->usage);
-    if (count > syntax->arguments)
-        return cli_misuse(c, "%s: one argument too many: clsplat %s %s", given[syntax->arguments], c->command,
+    size_t most = syntax->arguments + syntax->optional;
+    if (count > most)
+        return cli_misuse(c, "%s: one argument too many: clsplat %s %s", given[most], c->command,
                           syntax->usage);
     for (size_t i = 0; i < count; ++i) {
         if (given[i][0] == '\0')
-            return cli_misuse(c, "argument %zu is empty; it must be a file", i + 1);
+            return cli_misuse(c, "argument %zu is empty; it must be a file or a folder", i + 1);
         c->arguments[i] = text_copy(given[i]);
         if (!c->arguments[i])
             return log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for the arguments");

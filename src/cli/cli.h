@@ -26,14 +26,16 @@ typedef struct cli {
 } cli;
 
 typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
-cli_command cmd_attend, cmd_bench, cmd_compare, cmd_devices, cmd_init, cmd_tune;
+cli_command cmd_attend, cmd_bench, cmd_chat, cmd_compare, cmd_devices, cmd_eval, cmd_generate, cmd_init,
+    cmd_tune;
 
 typedef struct cli_syntax {
     const char *summary;        /* above the options in --help */
     const char *usage;          /* "INPUT -o OUT [OPTION…]" */
     struct poptOption *options; /* ends with POPT_TABLEEND; strings are freed by cli_free */
-    size_t arguments;           /* exactly so many besides the options, at most CLI_ARGUMENTS */
+    size_t arguments;           /* so many besides the options, at most CLI_ARGUMENTS */
     bool without_device;        /* there is no --device */
+    size_t optional;            /* so many more arguments may follow; those that do not are NULL */
 } cli_syntax;
 
 /* Fills in the options and the arguments. False: the command is over, either successfully (--help) or not;

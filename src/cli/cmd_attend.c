@@ -107,7 +107,8 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
         {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "gradients; not part of this version", NULL},
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "INPUT.safetensors -o OUT.safetensors [OPTION...]", options, 1, false};
+    cli_syntax syntax = {summary, "INPUT.safetensors -o OUT.safetensors [OPTION...]", options,
+                         .arguments = 1};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status)) {
         r.input = c->arguments[0];

@@ -142,7 +142,7 @@ clsplat_status cmd_bench(cli *c, int argc, const char **argv) {
         {"repeat", 0, POPT_ARG_STRING, &o.repeat, 0, "runs of each, 9 if it is not given", "N"},
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "[OPTION...]", options, 0, false};
+    cli_syntax syntax = {summary, "[OPTION...]", options, .arguments = 0};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = bench(c, &o);

@@ -107,7 +107,8 @@ fail:
 
 clsplat_status cmd_compare(cli *c, int argc, const char **argv) {
     struct poptOption options[] = {POPT_TABLEEND};
-    cli_syntax syntax = {summary, "FILE.safetensors REFERENCE.safetensors [OPTION...]", options, 2, true};
+    cli_syntax syntax = {summary, "FILE.safetensors REFERENCE.safetensors [OPTION...]", options,
+                         .arguments = 2, .without_device = true};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = compare(c);

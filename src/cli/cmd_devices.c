@@ -100,7 +100,7 @@ fail:
 
 clsplat_status cmd_devices(cli *c, int argc, const char **argv) {
     struct poptOption options[] = {POPT_TABLEEND};
-    cli_syntax syntax = {summary, "[OPTION...]", options, 0, false};
+    cli_syntax syntax = {summary, "[OPTION...]", options, .arguments = 0};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = devices(c);

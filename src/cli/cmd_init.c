@@ -161,7 +161,8 @@ clsplat_status cmd_init(cli *c, int argc, const char **argv) {
          "factor on every variance; 1 if it is not given", "X"},
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "INPUT.safetensors -o SPLATS.safetensors [OPTION...]", options, 1, false};
+    cli_syntax syntax = {summary, "INPUT.safetensors -o SPLATS.safetensors [OPTION...]", options,
+                         .arguments = 1};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status)) {
         r.input = c->arguments[0];

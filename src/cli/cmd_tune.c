@@ -183,7 +183,7 @@ clsplat_status cmd_tune(cli *c, int argc, const char **argv) {
         {"import", 0, POPT_ARG_STRING, &o.from, 0, "take over records from a file", "FILE"},
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "[OPTION...]", options, 0, false};
+    cli_syntax syntax = {summary, "[OPTION...]", options, .arguments = 0};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = tune(c, &o);

@@ -15,8 +15,11 @@ typedef struct subcommand {
 static const subcommand subcommands[] = {
     {"attend", cmd_attend, "attention of the queries, keys and values in a tensor file"},
     {"bench", cmd_bench, "how fast attention runs here, variant by variant"},
+    {"chat", cmd_chat, "a conversation with a language model"},
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
+    {"eval", cmd_eval, "how well a language model predicts a text"},
+    {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
     {"tune", cmd_tune, "the fastest variants on a device, found once and remembered"},
 };
@@ -52,7 +55,7 @@ static int unknown(const char *name) {
     if (difference(name, nearest->name) <= 2)
         fprintf(stderr, "; did you mean `%s`?\n", nearest->name);
     else
-        fprintf(stderr, "; there are attend, bench, compare, devices, init and tune\n");
+        fprintf(stderr, "; `clsplat --help` lists those there are\n");
     return MISUSED;
 }
 

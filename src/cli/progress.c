@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -29,6 +30,16 @@ static bool stop_asked_for(const progress *p) {
         return false;
     return (sigismember(&p->stop, SIGINT) == 1 && sigismember(&pending, SIGINT) == 1) ||
            (sigismember(&p->stop, SIGTERM) == 1 && sigismember(&pending, SIGTERM) == 1);
+}
+
+int progress_take(progress *p) {
+    const struct timespec at_once = {0};
+    int number = stop_asked_for(p) ? sigtimedwait(&p->stop, NULL, &at_once) : 0;
+    return number > 0 ? number : 0;
+}
+
+void progress_listen(const progress *p, bool listening) {
+    sigprocmask(listening ? SIG_UNBLOCK : SIG_BLOCK, &p->stop, NULL);
 }
 
 static void draw(double done, double elapsed, const char *note) {

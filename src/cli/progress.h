@@ -18,6 +18,11 @@ void progress_begin(progress *p);
 /* A clsplat_progress: draws the bar if the work takes more than a second and stderr is a terminal; false
  * after a signal. */
 bool progress_step(void *user, double done);
+/* Takes the signal that progress_step told of, so that other work can begin. Returns: its number; 0 if there
+ * was none. */
+int progress_take(progress *p);
+/* While somebody is asked for words, signals end the program; afterwards they wait again. */
+void progress_listen(const progress *p, bool listening);
 /* Takes the bar off the terminal. */
 void progress_clear(progress *p);
 

@@ -1,0 +1,33 @@
+/* `clsplat eval` in parts: a text, planted facts, or given tokens. */
+#ifndef CLSPLAT_CLI_EVAL_H
+#define CLSPLAT_CLI_EVAL_H
+
+#include <jansson.h>
+
+#include "cli/language.h"
+
+/* What every evaluation counts. */
+typedef struct eval_cost {
+    size_t tokens;         /* that went through the model */
+    double seconds;        /* on the wall */
+    double exact, visible; /* keys attended one by one, and all that were visible */
+} eval_cost;
+
+/* Scores the tokens from the beginning of the session and adds to the cost: log_likelihood [count − 1] and
+ * greedy [count − 1] as in clsplat_session_score, either may be NULL. */
+clsplat_status eval_score(const language *l, clsplat_session *session, language_tokens tokens,
+                          float *log_likelihood, bool *greedy, language_span bar, eval_cost *cost);
+/* The same for tokens that were fed by other means since `begin`, in seconds. */
+clsplat_status eval_count(clsplat_session *session, double begin, eval_cost *cost);
+
+/* Adds the common keys to a report: tokens_per_second, exact_keys_share, peak_bytes, device. */
+json_t *eval_json(const language *l, const eval_cost *cost, json_t *report);
+/* The common line for a person. */
+void eval_print(const language *l, const eval_cost *cost);
+
+/* Each evaluates and reports. */
+clsplat_status eval_text(const language *l, const char *path);
+clsplat_status eval_needles(const language *l, const char *path);
+clsplat_status eval_logits(const language *l, const char *path, const char *output);
+
+#endif

@@ -1,0 +1,176 @@
+#include "cli/language.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+static const char *const methods[] = {[CLSPLAT_MODEL_EXACT] = "softmax",
+                                      [CLSPLAT_MODEL_WINDOW] = "window",
+                                      [CLSPLAT_MODEL_NEAR_FAR] = "near-far",
+                                      NULL};
+static const char *const dtypes[] = {
+    [CLSPLAT_F32] = "f32", [CLSPLAT_F16] = "f16", [CLSPLAT_BF16] = "bf16", NULL};
+
+enum { PIECE = 512 }; /* tokens between two looks at the keyboard */
+
+/* Which options go together. */
+static clsplat_status read_attention(cli *c, const language_request *r, clsplat_model_attention *a) {
+    clsplat_status status = CLSPLAT_OK;
+    int method = CLSPLAT_MODEL_EXACT;
+    uint64_t window = a->window, topk = a->sparse_topk;
+    double tolerance = (double)a->tolerance;
+    TRY(cli_choice(c, "--attention", r->attention, methods, &method));
+    TRY(cli_count(c, "--window", r->window, 1, &window));
+    TRY(cli_number(c, "--tolerance", r->tolerance, &tolerance));
+    TRY(cli_count(c, "--sparse-topk", r->sparse_topk, 0, &topk));
+    if (r->window && method != CLSPLAT_MODEL_WINDOW)
+        return cli_misuse(c, "--window is for --attention window");
+    if ((r->tolerance || r->sparse_topk) && method != CLSPLAT_MODEL_NEAR_FAR)
+        return cli_misuse(c, "%s is for --attention near-far",
+                          r->tolerance ? "--tolerance" : "--sparse-topk");
+    if (!((float)tolerance >= 0))
+        return cli_misuse(c, "--tolerance: `%s` is below 0", r->tolerance);
+    a->method = (clsplat_model_method)method;
+    a->window = window;
+    a->tolerance = (float)tolerance;
+    a->sparse_topk = topk;
+fail:
+    return status;
+}
+
+clsplat_status language_open(cli *c, const language_request *r, const char *folder, language *l) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_model_options options = clsplat_model_options_defaults();
+    int dtype = CLSPLAT_F32;
+    uint64_t context = 0;
+    *l = (language){.c = c, .attention = clsplat_model_attention_defaults()};
+    TRY(read_attention(c, r, &l->attention));
+    TRY(cli_choice(c, "--dtype", r->dtype, dtypes, &dtype));
+    TRY(cli_count(c, "--context", r->context, 2, &context));
+    options.activations = options.cache = (clsplat_dtype)dtype;
+    options.context = context;
+    options.progress = progress_step;
+    options.progress_user = &c->progress;
+    progress_begin(&c->progress);
+    snprintf(c->progress.note, sizeof c->progress.note, "weights");
+    TRY(clsplat_device_open(c->lib, c->device, &l->device));
+    TRY(clsplat_model_open(l->device, folder, options, &l->model));
+    progress_clear(&c->progress);
+    c->progress.note[0] = '\0';
+    l->info = clsplat_model_describe(l->model);
+    l->context = context ? context : l->info->context;
+    log_info(c->lib, "%s: %s, %.1f million parameters, %zu layers, %zu tokens of context", folder,
+             l->info->family, 1e-6 * (double)l->info->parameters, l->info->layers, l->info->context);
+fail:
+    return status;
+}
+
+void language_close(language *l) {
+    clsplat_model_close(&l->model);
+    clsplat_device_close(&l->device);
+}
+
+void language_free(language_tokens *tokens) {
+    clsplat_model_free(tokens->list);
+    *tokens = (language_tokens){0};
+}
+
+/* What the tokeniser puts around a text shows around an empty one. */
+clsplat_status language_encode(const language *l, const char *words, size_t bytes, bool special,
+                               language_tokens *tokens) {
+    clsplat_status status = CLSPLAT_OK;
+    language_tokens around = {0};
+    *tokens = (language_tokens){0};
+    TRY(clsplat_model_encode(l->model, words, bytes, special, &tokens->list, &tokens->count));
+    if (!special)
+        return CLSPLAT_OK;
+    TRY(clsplat_model_encode(l->model, "", 0, true, &around.list, &around.count));
+    size_t before = 0;
+    while (before < around.count && before < tokens->count && around.list[before] == tokens->list[before])
+        ++before;
+    if (bytes > 0)
+        tokens->count -= around.count - before;
+fail:
+    language_free(&around);
+    return status;
+}
+
+clsplat_status language_feed(const language *l, clsplat_session *session, language_tokens tokens,
+                             float *logits, language_span bar) {
+    clsplat_status status = CLSPLAT_OK;
+    for (size_t i = 0, count; i < tokens.count; i += count) {
+        count = tokens.count - i < PIECE ? tokens.count - i : PIECE;
+        TRY(clsplat_session_feed(session, tokens.list + i, count,
+                                 logits ? logits + i * l->info->vocabulary : NULL));
+        TRY(clsplat_device_finish(l->device));
+        double share = (double)(i + count) / (double)tokens.count;
+        if (!progress_step(&l->c->progress, bar.begin + share * (bar.end - bar.begin)))
+            return CLSPLAT_CANCELLED;
+    }
+fail:
+    return status;
+}
+
+/* A token's text is what a pair's is longer than its first one's: at the beginning of a text some tokenisers
+ * leave out a space. */
+clsplat_status language_stream_add(const language *l, language_stream *s, int32_t token) {
+    clsplat_status status = CLSPLAT_OK;
+    int32_t pair[] = {s->previous, token};
+    char *before = NULL, *both = NULL;
+    size_t skipped = 0, bytes = 0;
+    if (s->previous >= 0)
+        TRY(clsplat_model_decode(l->model, pair, 1, &before, &skipped));
+    TRY(clsplat_model_decode(l->model, s->previous >= 0 ? pair : pair + 1, s->previous >= 0 ? 2 : 1, &both,
+                             &bytes));
+    text_add_bytes(&s->held, both + skipped, bytes - skipped);
+    if (bytes > skipped)
+        s->previous = token;
+    if (!text_ok(&s->held))
+        TRY(log_error(l->c->lib, CLSPLAT_MEMORY, "there is no memory for the text"));
+fail:
+    clsplat_model_free(before);
+    clsplat_model_free(both);
+    return status;
+}
+
+size_t language_stream_ready(const language_stream *s) {
+    return s->held.length ? utf8_complete(s->held.data, s->held.length) : 0;
+}
+
+void language_stream_drop(language_stream *s, size_t bytes) {
+    if (bytes == 0)
+        return;
+    memmove(s->held.data, s->held.data + bytes, s->held.length - bytes);
+    s->held.length -= bytes;
+    s->held.data[s->held.length] = '\0';
+}
+
+clsplat_status language_choose(cli *c, const language_choice *r, clsplat_sampling *sampling, size_t *tokens) {
+    clsplat_status status = CLSPLAT_OK;
+    bool draws = r->top_k || r->top_p || r->seed;
+    double temperature = draws ? 1 : 0, top_p = 1;
+    uint64_t top_k = 0, count = 256;
+    *sampling = clsplat_sampling_defaults();
+    TRY(cli_number(c, "--temperature", r->temperature, &temperature));
+    TRY(cli_number(c, "--top-p", r->top_p, &top_p));
+    TRY(cli_count(c, "--top-k", r->top_k, 1, &top_k));
+    TRY(cli_count(c, "--seed", r->seed, 0, &sampling->seed));
+    TRY(cli_count(c, "--tokens", r->tokens, 1, &count));
+    if (!((float)temperature >= 0))
+        return cli_misuse(c, "--temperature: `%s` is below 0", r->temperature);
+    if (!((float)top_p > 0 && (float)top_p <= 1))
+        return cli_misuse(c, "--top-p: `%s` is not a probability above 0", r->top_p);
+    if (draws && (float)temperature == 0)
+        return cli_misuse(c, "--temperature 0 takes the most probable token; %s would do nothing",
+                          r->top_k   ? "--top-k"
+                          : r->top_p ? "--top-p"
+                                     : "--seed");
+    sampling->temperature = (float)temperature;
+    sampling->top_p = (float)top_p;
+    sampling->top_k = top_k;
+    *tokens = count;
+fail:
+    return status;
+}
