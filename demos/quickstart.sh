@@ -43,6 +43,8 @@ need ocl-icd-opencl-dev pkg-config --exists OpenCL
 need libjansson-dev pkg-config --exists jansson
 need libxxhash-dev pkg-config --exists libxxhash
 need libpopt-dev pkg-config --exists popt
+need libpcre2-dev pkg-config --exists libpcre2-8
+need libutf8proc-dev pkg-config --exists libutf8proc
 need libclblast-dev pkg-config --exists clblast
 need liblapacke-dev pkg-config --exists lapacke
 need pocl-opencl-icd has_driver

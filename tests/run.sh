@@ -23,7 +23,7 @@ mkdir -p "$logs"
 passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
-  libxxhash-dev libpopt-dev liblapacke-dev libclblast-dev clang clang-format python3 python3-numpy"
+  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev clang clang-format python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package

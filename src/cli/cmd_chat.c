@@ -79,6 +79,7 @@ static clsplat_status catch_up(chat *h) {
             h->c->lib, CLSPLAT_INVALID,
             "the conversation has %zu tokens, and the context %zu: begin anew, or with a longer --context",
             all.count, h->capacity));
+    h->c->progress.started = clock_seconds(); /* not with what the answers took */
     TRY(clsplat_session_rewind(h->session, same));
     h->read_count = same;
     TRY(language_feed(h->l, h->session, (language_tokens){all.list + same, all.count - same}, NULL,
@@ -131,7 +132,7 @@ static clsplat_status answer(chat *h) {
         TRY(show(h, &stream, shown_of(h, &stream, &over)));
         TRY(clsplat_session_feed(h->session, &token, 1, NULL));
         h->read[h->read_count++] = token;
-        if (!progress_step(&h->c->progress, 1))
+        if (progress_stopped(&h->c->progress))
             break;
     }
     TRY(show(h, &stream, over ? 0 : stream.held.length));

@@ -94,7 +94,7 @@ static clsplat_status write_on(const language *l, clsplat_session *session, clsp
         }
         TRY(language_stream_add(l, &stream, token));
         TRY(show(l, &stream, language_stream_ready(&stream), o));
-        if (!progress_step(&l->c->progress, 1)) {
+        if (progress_stopped(&l->c->progress)) {
             o->end = "interrupted";
             o->interrupted = true;
             break;
@@ -152,7 +152,6 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
     o->reading = clock_seconds() - begin;
     o->prompt = prompt.count;
     progress_clear(&c->progress);
-    c->progress.terminal = false; /* from here on the text shows that something happens */
     TRY(write_on(l, session, r->sampling, tokens, o));
     if (o->tokens == room && room < r->tokens)
         o->end = "context";

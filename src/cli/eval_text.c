@@ -61,11 +61,9 @@ static clsplat_status report(const language *l, const reading *r) {
         return log_error(c->lib, CLSPLAT_INVALID, "%s: the model's logits are not finite", r->path);
     progress_clear(&c->progress);
     if (c->json)
-        return report_json(
-            c, eval_json(l, &r->cost,
-                         json_pack("{s:f, s:f, s:I, s:I, s:I}", "bits_per_byte", bits, "perplexity",
-                                   perplexity, "tokens", (json_int_t)r->scored, "bytes", (json_int_t)r->bytes,
-                                   "context", (json_int_t)r->window)));
+        return report_json(c, eval_json(l, &r->cost,
+                                        json_pack("{s:f, s:f, s:I}", "bits_per_byte", bits, "perplexity",
+                                                  perplexity, "tokens", (json_int_t)r->scored)));
     printf("%.4f bits/byte, perplexity %.4g, over %zu tokens of %zu bytes in windows of %zu\n", bits,
            perplexity, r->scored, r->bytes, r->window);
     eval_print(l, &r->cost);

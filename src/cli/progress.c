@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,15 +17,33 @@ static void add_unless_ignored(sigset_t *set, int number) {
         sigaddset(set, number);
 }
 
+/* Threads that libraries start before main (OpenBLAS does) let the signal through and may get it instead:
+ * they hand it to the main thread, where it waits. */
+static void hand_to_main(int number) {
+    syscall(SYS_tgkill, getpid(), getpid(), number);
+}
+
+void progress_listen(const progress *p, bool listening) {
+    struct sigaction action = {.sa_handler = listening ? SIG_DFL : hand_to_main, .sa_flags = SA_RESTART};
+    static const int numbers[] = {SIGINT, SIGTERM};
+    if (!listening)
+        sigprocmask(SIG_BLOCK, &p->stop, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i)
+        if (sigismember(&p->stop, numbers[i]) == 1)
+            sigaction(numbers[i], &action, NULL);
+    if (listening)
+        sigprocmask(SIG_UNBLOCK, &p->stop, NULL);
+}
+
 void progress_begin(progress *p) {
     *p = (progress){.started = clock_seconds(), .terminal = isatty(STDERR_FILENO) != 0};
     sigemptyset(&p->stop);
     add_unless_ignored(&p->stop, SIGINT);
     add_unless_ignored(&p->stop, SIGTERM);
-    sigprocmask(SIG_BLOCK, &p->stop, NULL);
+    progress_listen(p, false);
 }
 
-static bool stop_asked_for(const progress *p) {
+bool progress_stopped(const progress *p) {
     sigset_t pending;
     if (sigpending(&pending) != 0)
         return false;
@@ -34,12 +53,8 @@ static bool stop_asked_for(const progress *p) {
 
 int progress_take(progress *p) {
     const struct timespec at_once = {0};
-    int number = stop_asked_for(p) ? sigtimedwait(&p->stop, NULL, &at_once) : 0;
+    int number = progress_stopped(p) ? sigtimedwait(&p->stop, NULL, &at_once) : 0;
     return number > 0 ? number : 0;
-}
-
-void progress_listen(const progress *p, bool listening) {
-    sigprocmask(listening ? SIG_UNBLOCK : SIG_BLOCK, &p->stop, NULL);
 }
 
 static void draw(double done, double elapsed, const char *note) {
@@ -59,7 +74,7 @@ bool progress_step(void *user, double done) {
         draw(done < 0 ? 0 : done > 1 ? 1 : done, now - p->started, p->note);
         p->drawn = now;
     }
-    return !stop_asked_for(p);
+    return !progress_stopped(p);
 }
 
 void progress_clear(progress *p) {

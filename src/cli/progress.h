@@ -12,12 +12,14 @@ typedef struct progress {
     sigset_t stop; /* the signals that end the work in good order */
 } progress;
 
-/* From here on SIGINT and SIGTERM wait until progress_step asks for them, in this thread and those that
- * it starts: to be called before a device is opened. */
+/* From here on SIGINT and SIGTERM wait until progress_step asks for them: to be called from the main thread,
+ * before a device is opened. */
 void progress_begin(progress *p);
 /* A clsplat_progress: draws the bar if the work takes more than a second and stderr is a terminal; false
  * after a signal. */
 bool progress_step(void *user, double done);
+/* Whether a signal has come, without a bar: while text is written. */
+bool progress_stopped(const progress *p);
 /* Takes the signal that progress_step told of, so that other work can begin. Returns: its number; 0 if there
  * was none. */
 int progress_take(progress *p);

@@ -13,6 +13,9 @@ from tensors import DIM, HEADS, KV_HEADS, file_of, load, problem, softmax, splat
 COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output"],
             "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match"],
             "bench": ["--op", "--shape", "--dtype", "--causal", "--variant", "--repeat"], "compare": [], "devices": [],
+            "generate": ["--prompt", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--attention", "--window", "--context", "--dtype"],
+            "chat": ["--system", "--template", "--tokens", "--temperature", "--seed", "--attention", "--tolerance", "--sparse-topk"],
+            "eval": ["--needles", "--tokens", "--logits", "--attention", "--window", "--context"],
             "tune": ["--op", "--shape", "--dtype", "--budget", "--show", "--export", "--import"]}
 
 

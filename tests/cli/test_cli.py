@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bad_input
 import good_paths
+import language
 import speed
 import tuning
 from bench import Bench
@@ -22,6 +23,7 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         bad_input.run(bench)
         good_paths.run(bench)
+        language.run(bench)
         speed.run(bench)
         tuning.run(bench, dict(os.environ))
         return bench.summary()
