@@ -47,6 +47,9 @@ typedef enum clsplat_mixing {
     CLSPLAT_PER_LEVEL /* each level normalised alone; level weights are shares */
 } clsplat_mixing;
 
+/* What the chunk of near and far may be, and the least sparse_topk. */
+enum { CLSPLAT_CHUNK_LEAST = 16, CLSPLAT_CHUNK_MOST = 4096 };
+
 typedef struct clsplat_attention {
     clsplat_splats *splats; /* NULL: softmax attention, or near and far */
     clsplat_mixing mixing;  /* gaussian only */
@@ -55,7 +58,7 @@ typedef struct clsplat_attention {
     bool near_far;
     float tolerance;    /* near and far only, like all down to the progress; 0 and more, INFINITY too */
     size_t sparse_topk; /* the most keys a row attends to exactly, its own chunk's included; 0: no limit */
-    size_t chunk;       /* a power of two from 16 to 4096, at most sparse_topk; 0: the library's choice */
+    size_t chunk;       /* a power of two within these limits, at most sparse_topk; 0: the library's choice */
     clsplat_progress *progress; /* clsplat_attend only; NULL: none */
     void *progress_user;
 } clsplat_attention;

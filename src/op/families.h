@@ -5,6 +5,6 @@
 #include "op/variant.h"
 
 extern const op_family op_softmax_family, op_write_family, op_scan_family, op_respond_family, op_read_family,
-    op_gemm_family;
+    op_gemm_family, op_gather_family, op_near_far_family;
 
 #endif

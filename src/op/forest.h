@@ -5,22 +5,26 @@
  *     …
  *     forest_release(device, &forest);
  *
- * or, with buffers of the caller's own, forest_sizes and the six cl_mem set by hand. */
+ * or, with buffers of the caller's own, forest_sizes and the cl_mem set by hand. */
 #ifndef CLSPLAT_OP_FOREST_H
 #define CLSPLAT_OP_FOREST_H
 
 #include "op/op.h"
 
-enum { FOREST_BUFFERS = 6, FOREST_CHUNK_LEAST = 16, FOREST_CHUNK_MOST = 4096, FOREST_LEAF_MOST = 16 };
+enum { FOREST_BUFFERS = 7, FOREST_LEAF_MOST = 16 };
 
 /* The library's choice of a chunk: 256, or the largest power of two that sparse_topk allows. */
 size_t forest_chunk(size_t keys, size_t sparse_topk);
+
+/* Keys under a node of the level. */
+size_t forest_size(const op_forest *forest, size_t level);
 
 /* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. Shapes: k [B,Hk,·,D], v
  * [B,Hk,·,Dv], which also give the storage type. */
 op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk);
 
-/* Bytes of keys, values, biases, means, mean_values, stats, and where each of them is in the struct. */
+/* Bytes of keys, values, biases, means, variances, mean_values and stats, and where each of them is in the
+ * struct. */
 void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
 cl_mem *forest_buffer(op_forest *forest, int which);
 

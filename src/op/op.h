@@ -131,34 +131,40 @@ clsplat_status op_read(queue *q, const op_read_args *args);
 /* The keys of completed chunks as trees of splats: what near-far attention walks through.
  *
  * Chunk c has the keys [c·chunk, (c+1)·chunk) of the sequence. Its keys are reordered so that every node of
- * its balanced tree is a run of consecutive **slots**: node g of level l has the slots [g·size[l],
- * (g+1)·size[l]). size[0] is a leaf, size[top] a chunk, larger ones are runs of consecutive chunks. Each size
- * is 2 to 16 times the one before. Keys of bias −inf, and those that an unfinished last chunk lacks, have the
- * last slots of their chunk; so a node's keys are its first `count` slots.
+ * its balanced tree is a run of consecutive **slots**: node g of level l has the slots [g·size, (g+1)·size)
+ * with
  *
- * Every array begins with [B][Hk]; what follows lies in **blocks** of 16, along the last dimension where
- * vectors want it:
- *     keys         [slots/16][D][16]      dtype    slot s: block s/16, lane s%16
- *     values       [slots][Dv]            dtype
- *     biases       [slots]                F32      −inf: no key, and the slot's key and value are 0
- *     means        [blocks][D][16]        F32      node g of level l: block first_block[l] + g/16, lane g%16
- *     mean_values  [blocks·16][Dv]        F32
- *     stats        [blocks][4][16]        F32      OP_NODE_…; a node without keys has log-mass −inf, and 0s
- */
+ *     size = leaf·16^l below the level `top`      chunk·16^(l−top) from there on (above it, runs of chunks)
+ *
+ * Keys of bias −inf, and those that an unfinished last chunk lacks, have the last slots of their chunk, and
+ * so a node of a chunk has its keys in its first `count` slots. A node is described by the means of its keys
+ * and values, weighted by e^b, and by how its keys vary: in each dimension from the level `top` on, and below
+ * by one number, the share that the node's total variance has in its chunk's.
+ *
+ * Every array begins with [B][Hk]; what follows lies in **blocks** of 16 slots or nodes, along the last
+ * dimension where vectors want it. Slot s is lane s%16 of block s/16; node g of level l lane g%16 of block
+ * first_block[l] + g/16.
+ *     keys         [slots/16][D][16]               of `dtype`
+ *     values       [slots][Dv]                     of `dtype`
+ *     biases       [slots]                         F32; −inf: no key, and then key and value are 0
+ *     means        [blocks][D][16]                 F32
+ *     variances    [blocks of top and above][D][16]  F32
+ *     mean_values  [blocks·16][Dv]                 F32
+ *     stats        [blocks][4][16]                 F32, see below; without keys log-mass −inf, and else 0s */
 enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 4 };
 enum {
     OP_NODE_LOG_MASS, /* ln Σ e^b */
-    OP_NODE_VARIANCE, /* of the keys, the mean of the D dimensions': a logit's is scale² |q|² times this */
-    OP_NODE_SPREAD,   /* ‖Cov(v, k)‖ / √D: by how much the node's value may be off, per scale·|q| */
+    OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */
+    OP_NODE_SPREAD,   /* √Σ_d of the variances of the values */
     OP_NODE_COUNT     /* of keys */
 };
 typedef struct op_forest {
     size_t batch, heads, dim, value_dim; /* B, Hk, D, Dv */
     clsplat_dtype dtype;
-    size_t chunk, chunks; /* keys in one; how many there is room for */
-    size_t levels, top;
-    size_t size[OP_FOREST_LEVELS], first_block[OP_FOREST_LEVELS + 1]; /* the last is their number */
-    cl_mem keys, values, biases, means, mean_values, stats;
+    size_t leaf, chunk, chunks; /* keys in one; how many chunks there is room for */
+    size_t top, levels;
+    size_t first_block[OP_FOREST_LEVELS + 1]; /* the last is their number */
+    cl_mem keys, values, biases, means, variances, mean_values, stats;
 } op_forest;
 
 /* Grows the trees of the chunks from first_chunk on, and the nodes above them. Row 0 of k is the first key of

@@ -6,8 +6,9 @@
 #include "op/choose.h"
 #include "op/families.h"
 
-const op_family *const op_families[] = {&op_softmax_family, &op_write_family, &op_scan_family,
-                                        &op_respond_family, &op_read_family,  &op_gemm_family};
+const op_family *const op_families[] = {&op_softmax_family, &op_write_family,   &op_scan_family,
+                                        &op_respond_family, &op_read_family,    &op_gemm_family,
+                                        &op_gather_family,  &op_near_far_family};
 const size_t op_family_count = sizeof op_families / sizeof *op_families;
 
 bool op_fits_all(const clsplat_limits *limits, const void *args) {

@@ -1,0 +1,378 @@
+/* Gathers the keys of completed chunks into trees (op_forest in src/op/op.h).
+ *
+ * A chunk's keys are split in halves at the median along their principal direction, and the halves again, down to leaves.
+ * The direction is that of keys and values together, each scaled by its spread in the chunk: a node's error is the product of
+ * both spreads (near_far.cl). Nothing but the chunk's own keys decides, so that a forest can grow with its sequence, and
+ * causally.
+ *
+ * Source: a k-d tree along principal directions (Sproull 1991); four power iterations from the outermost key.
+ *
+ * Shapes: k [B,Hk,keys,D], v [B,Hk,keys,DV], bias [B,Hk,keys]; the forest's as in op.h.
+ * Work: gather_chunks, one work-item a chunk; gather_nodes, one a node of a level above chunks; grid (their number rounded up
+ * to WG, Hk, B). No local memory, no barrier.
+ *
+ * Measured on real keys (8,192 tokens, D = 64; error of attention at the same number of keys): values in the direction −1 to
+ * −14 %; ten iterations instead of four no gain. */
+#include "tensor.clh"
+#include "forest.clh"
+
+#ifndef K_TYPE
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#define ITERATIONS 4
+#define VALUE_WEIGHT 0.5f /* of the values' spread beside the keys' */
+
+/* Columns of keys and values together, in whole vectors. */
+#define BOTH ((D + DV + W - 1) / W * W)
+
+/* A chunk while it is being ordered: its keys as they come, and which of them each slot has. */
+typedef struct chunk_keys {
+    global const ELEMENT(K_TYPE) *k;
+    global const ELEMENT(V_TYPE) *v;
+    INDEX k_pitch, v_pitch;
+    float key_scale, value_scale;
+    ushort order[CHUNK];
+    float along[CHUNK]; /* of the key in a slot: where it lies in the direction at hand */
+    float bias[CHUNK];
+} chunk_keys;
+
+/* Key j, scaled, relative to `from`. */
+inline void load_both(private const chunk_keys *c, uint j, private const float *from, private float *y)
+{
+    global const ELEMENT(K_TYPE) *k = c->k + j * c->k_pitch;
+    global const ELEMENT(V_TYPE) *v = c->v + j * c->v_pitch;
+    for (uint d = 0; d < D; ++d)
+        y[d] = LOAD(K_TYPE, k, d) * c->key_scale - from[d];
+    for (uint d = 0; d < DV; ++d)
+        y[D + d] = LOAD(V_TYPE, v, d) * c->value_scale - from[D + d];
+    for (uint d = D + DV; d < BOTH; ++d)
+        y[d] = 0.0f;
+}
+
+inline float dot_both(private const float *x, private const float *y)
+{
+    floatW lanes = (floatW)(0.0f);
+    for (uint d = 0; d < BOTH; d += W)
+        lanes = MAD(CAT(vload, W)(0, x + d), CAT(vload, W)(0, y + d), lanes);
+    return SUM(lanes);
+}
+
+/* x += a y */
+inline void add_both(private float *x, float a, private const float *y)
+{
+    for (uint d = 0; d < BOTH; d += W)
+        CAT(vstore, W)(MAD((floatW)(a), CAT(vload, W)(0, y + d), CAT(vload, W)(0, x + d)), 0, x + d);
+}
+
+inline void set_both(private float *x, float a)
+{
+    for (uint d = 0; d < BOTH; ++d)
+        x[d] = a;
+}
+
+/* The mean of the keys in slots begin to end − 1. */
+inline void mean_both(private const chunk_keys *c, uint begin, uint end, private float *mean)
+{
+    float zero[BOTH], y[BOTH];
+    set_both(zero, 0.0f);
+    set_both(mean, 0.0f);
+    for (uint s = begin; s < end; ++s) {
+        load_both(c, c->order[s], zero, y);
+        add_both(mean, 1.0f / (float)(end - begin), y);
+    }
+}
+
+/* Scales of keys and values such that their variances are 1 and VALUE_WEIGHT² in all. */
+inline void scale_both(private chunk_keys *c, uint count)
+{
+    float mean[BOTH], y[BOTH], of_keys = 0.0f, of_values = 0.0f;
+    c->key_scale = c->value_scale = 1.0f;
+    mean_both(c, 0, count, mean);
+    for (uint s = 0; s < count; ++s) {
+        load_both(c, c->order[s], mean, y);
+        for (uint d = 0; d < D; ++d)
+            of_keys = MAD(y[d], y[d], of_keys);
+        for (uint d = D; d < D + DV; ++d)
+            of_values = MAD(y[d], y[d], of_values);
+    }
+    float scale = sqrt((float)count / of_keys);
+    c->key_scale = isfinite(scale) ? scale : 0.0f;
+    scale = VALUE_WEIGHT * sqrt((float)count / of_values);
+    c->value_scale = isfinite(scale) ? scale : 0.0f;
+}
+
+/* c->along, for the slots begin to end − 1: the principal direction, by power iterations. */
+inline void project(private chunk_keys *c, uint begin, uint end)
+{
+    float mean[BOTH], direction[BOTH], next[BOTH], y[BOTH], far = -1.0f;
+    mean_both(c, begin, end, mean);
+    set_both(direction, 0.0f);
+    for (uint s = begin; s < end; ++s) {
+        load_both(c, c->order[s], mean, y);
+        float square = dot_both(y, y);
+        if (square > far) {
+            far = square;
+            for (uint d = 0; d < BOTH; ++d)
+                direction[d] = y[d];
+        }
+    }
+    for (uint turn = 0; turn < ITERATIONS; ++turn) {
+        set_both(next, 0.0f);
+        for (uint s = begin; s < end; ++s) {
+            load_both(c, c->order[s], mean, y);
+            add_both(next, dot_both(y, direction), y);
+        }
+        float length = rsqrt(dot_both(next, next));
+        if (!isfinite(length))
+            break;
+        for (uint d = 0; d < BOTH; ++d)
+            direction[d] = next[d] * length;
+    }
+    for (uint s = begin; s < end; ++s) {
+        load_both(c, c->order[s], mean, y);
+        float along = dot_both(y, direction);
+        c->along[s] = isnan(along) ? INFINITY : along;
+    }
+}
+
+/* Whether slot a's key belongs before slot b's: a total order, whatever the numbers. */
+inline bool before(private const chunk_keys *c, uint a, float along, ushort order)
+{
+    return c->along[a] < along || (c->along[a] == along && c->order[a] < order);
+}
+
+inline void swap_slots(private chunk_keys *c, uint a, uint b)
+{
+    ushort order = c->order[a];
+    float along = c->along[a];
+    c->order[a] = c->order[b];
+    c->along[a] = c->along[b];
+    c->order[b] = order;
+    c->along[b] = along;
+}
+
+/* Reorders the slots begin to end − 1 until those below `middle` come before the others: quickselect. */
+inline void part(private chunk_keys *c, uint begin, uint middle, uint end)
+{
+    while (end - begin > 1) {
+        swap_slots(c, begin + (end - begin) / 2, end - 1);
+        float along = c->along[end - 1];
+        ushort order = c->order[end - 1];
+        uint cut = begin;
+        for (uint s = begin; s + 1 < end; ++s)
+            if (before(c, s, along, order))
+                swap_slots(c, s, cut++);
+        swap_slots(c, cut, end - 1);
+        if (cut == middle)
+            return;
+        if (cut > middle)
+            end = cut;
+        else
+            begin = cut + 1;
+    }
+}
+
+/* The mean of the keys in `count` slots from s0 on, and the mean square of what differs from it, with weights e^bias. Returns
+ * the logarithm of the sum of weights. */
+inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean, private float *square)
+{
+    float zero[BOTH], y[BOTH], top = -INFINITY, mass = 0.0f;
+    set_both(zero, 0.0f);
+    set_both(mean, 0.0f);
+    set_both(square, 0.0f);
+    for (uint s = s0; s < s0 + count; ++s)
+        top = fmax(top, c->bias[s]);
+    for (uint s = s0; s < s0 + count; ++s)
+        mass += exp(c->bias[s] - top);
+    for (uint s = s0; s < s0 + count; ++s) {
+        load_both(c, c->order[s], zero, y);
+        add_both(mean, exp(c->bias[s] - top) / mass, y);
+    }
+    for (uint s = s0; s < s0 + count; ++s) {
+        load_both(c, c->order[s], mean, y);
+        float weight = exp(c->bias[s] - top) / mass;
+        for (uint d = 0; d < BOTH; ++d)
+            square[d] = MAD(weight * y[d], y[d], square[d]);
+    }
+    return count ? top + log(mass) : -INFINITY;
+}
+
+/* A forest's arrays, from those of one head on. */
+typedef struct arrays {
+    global ELEMENT(FOREST_TYPE) *keys, *values;
+    global float *biases, *means, *variances, *mean_values, *stats;
+} arrays;
+
+inline arrays arrays_of(arrays all, forest f, INDEX head)
+{
+    INDEX slots = head * f.chunks * CHUNK, blocks = head * f.blocks * 16;
+    all.keys += slots * D;
+    all.values += slots * DV;
+    all.biases += slots;
+    all.means += blocks * D;
+    all.variances += head * (f.blocks - f.below) * 16 * D;
+    all.mean_values += blocks * DV;
+    all.stats += blocks * STATS;
+    return all;
+}
+
+inline void write_node(arrays a, forest f, uint level, uint g, private const float *mean, private const float *square,
+                       private const float *stats)
+{
+    uint block = first_block_of(f.first_block, level);
+    INDEX lane = lane_of(block, g, D), row = ((INDEX)block * 16 + g) * DV;
+    for (uint d = 0; d < D; ++d)
+        a.means[lane + d * 16] = mean[d];
+    if (level >= TOP)
+        for (uint d = 0; d < D; ++d)
+            a.variances[lane_of(block - f.below, g, D) + d * 16] = square[d];
+    for (uint d = 0; d < DV; ++d)
+        a.mean_values[row + d] = mean[D + d];
+    for (uint i = 0; i < STATS; ++i)
+        a.stats[lane_of(block, g, STATS) + i * 16] = stats[i];
+}
+
+inline void sum_squares(private const float *square, private float *of_keys, private float *of_values)
+{
+    *of_keys = *of_values = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        *of_keys += square[d];
+    for (uint d = D; d < D + DV; ++d)
+        *of_values += square[d];
+}
+
+/* All nodes of chunk number g, the largest first. */
+inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g, uint count)
+{
+    float mean[BOTH], square[BOTH], whole = 0.0f, of_keys, of_values;
+    for (uint level = TOP + 1; level-- > 0;) {
+        uint shift = size_shift(level), nodes = CHUNK >> shift;
+        for (uint n = 0; n < nodes; ++n) {
+            uint s0 = n << shift, own = min((uint)max((int)count - (int)s0, 0), 1u << shift);
+            float log_mass = moments(c, s0, own, mean, square);
+            sum_squares(square, &of_keys, &of_values);
+            if (level == TOP)
+                whole = of_keys;
+            float stats[STATS] = {log_mass, whole > 0.0f ? of_keys / whole : 0.0f, sqrt(of_values), (float)own};
+            write_node(a, f, level, g * nodes + n, mean, square, stats);
+        }
+    }
+}
+
+inline void write_keys(private const chunk_keys *c, arrays a, uint g, uint count)
+{
+    for (uint s = 0; s < CHUNK; ++s) {
+        INDEX slot = (INDEX)g * CHUNK + s, lane = lane_of(0, slot, D);
+        bool there = s < count;
+        uint j = there ? c->order[s] : 0;
+        a.biases[slot] = there ? c->bias[s] : -INFINITY;
+        for (uint d = 0; d < D; ++d)
+            STORE(FOREST_TYPE, a.keys, lane + d * 16, there ? LOAD(K_TYPE, c->k, j * c->k_pitch + d) : 0.0f);
+        for (uint d = 0; d < DV; ++d)
+            STORE(FOREST_TYPE, a.values, slot * DV + d, there ? LOAD(V_TYPE, c->v, j * c->v_pitch + d) : 0.0f);
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first_block,
+              global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+              global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
+              global float *means, global float *variances, global float *mean_values, global float *stats)
+{
+    uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
+    if (i * CHUNK >= keys)
+        return;
+    forest f = forest_of(levels, chunks, first_block);
+    arrays a = {tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    a = arrays_of(a, f, (INDEX)b * get_global_size(1) + h);
+
+    chunk_keys c;
+    c.k = k + k_at.s0 + b * k_at.s1 + h * k_at.s2 + i * CHUNK * k_at.s3;
+    c.v = v + v_at.s0 + b * v_at.s1 + h * v_at.s2 + i * CHUNK * v_at.s3;
+    c.k_pitch = k_at.s3;
+    c.v_pitch = v_at.s3;
+    uint count = 0, present = min((uint)CHUNK, keys - i * CHUNK);
+#if BIAS
+    bias += bias_at.s0 + b * bias_at.s1 + h * bias_at.s2 + i * CHUNK * bias_at.s3;
+    for (uint j = 0; j < present; ++j)
+        if (LOAD(BIAS_TYPE, bias, j * bias_at.s3) != -INFINITY)
+            c.order[count++] = j;
+#else
+    for (; count < present; ++count)
+        c.order[count] = count;
+#endif
+
+    scale_both(&c, count);
+    for (uint size = CHUNK; size > LEAF; size /= 2)
+        for (uint begin = 0; begin + size / 2 < count; begin += size) {
+            uint end = min(begin + size, count);
+            project(&c, begin, end);
+            part(&c, begin, begin + size / 2, end);
+        }
+
+    for (uint s = 0; s < count; ++s)
+#if BIAS
+        c.bias[s] = LOAD(BIAS_TYPE, bias, c.order[s] * bias_at.s3);
+#else
+        c.bias[s] = 0.0f;
+#endif
+    c.key_scale = c.value_scale = 1.0f;
+    write_keys(&c, a, first_chunk + i, count);
+    write_nodes(&c, a, f, first_chunk + i, count);
+}
+
+/* Nodes first to first + nodes − 1 of a level above chunks, out of their children, of which there are `children` in all. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uint chunks, uint16 first_block,
+             global float *means, global float *variances, global float *mean_values, global float *stats)
+{
+    uint i = get_global_id(0);
+    if (i >= nodes)
+        return;
+    forest f = forest_of(levels, chunks, first_block);
+    arrays a = {0, 0, 0, means, variances, mean_values, stats};
+    a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
+    uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
+    float mean[BOTH], square[BOTH], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f;
+    set_both(mean, 0.0f);
+    set_both(square, 0.0f);
+    for (uint c = g * 16; c < end; ++c)
+        top = fmax(top, a.stats[lane_of(below, c, STATS) + LOG_MASS * 16]);
+    for (uint c = g * 16; c < end && top > -INFINITY; ++c) {
+        mass += exp(a.stats[lane_of(below, c, STATS) + LOG_MASS * 16] - top);
+        count += a.stats[lane_of(below, c, STATS) + COUNT * 16];
+    }
+    for (uint pass = 0; pass < 2; ++pass)
+        for (uint c = g * 16; c < end && top > -INFINITY; ++c) {
+            global const float *stat = a.stats + lane_of(below, c, STATS);
+            float weight = exp(stat[LOG_MASS * 16] - top) / mass;
+            INDEX lane = lane_of(below, c, D), diagonal = lane_of(below - f.below, c, D), row = ((INDEX)below * 16 + c) * DV;
+            if (pass == 1)
+                spread = MAD(weight * stat[SPREAD * 16], stat[SPREAD * 16], spread);
+            for (uint d = 0; d < D; ++d) {
+                float x = a.means[lane + d * 16];
+                if (pass == 0)
+                    mean[d] = MAD(weight, x, mean[d]);
+                else
+                    square[d] += weight * MAD(x - mean[d], x - mean[d], a.variances[diagonal + d * 16]);
+            }
+            for (uint d = 0; d < DV; ++d) {
+                float x = a.mean_values[row + d];
+                if (pass == 0)
+                    mean[D + d] = MAD(weight, x, mean[D + d]);
+                else
+                    square[D + d] += weight * (x - mean[D + d]) * (x - mean[D + d]);
+            }
+        }
+    sum_squares(square, &of_keys, &of_values);
+    float result[STATS] = {mass > 0.0f ? top + log(mass) : -INFINITY, 1.0f, sqrt(of_values + spread), count};
+    write_node(a, f, level, g, mean, square, result);
+}
