@@ -104,7 +104,7 @@ inline sight look_at(private const walker *w, private const trees *t, uint level
     s.variance = whole * stat[VARIANCE * 16];
     if (level >= TOP)
         s.variance = logit_variance(w->q, t->variances + lane_of(first - t->f.below, g, D));
-    s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lift(s.variance);
+    s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lift(s.variance, knee_of(size_shift(level)));
     s.spread = stat[SPREAD * 16];
     s.count = stat[COUNT * 16];
     s.value = ((INDEX)first * 16 + g) * DV;
