@@ -92,6 +92,8 @@ static void near_far_shape(const void *args, tune_shape *shape) {
 static const op_variant variants[] = {
     {"plain", "relative error of out below 1e-5 in float32 against the same nodes and keys", op_fits_all,
      plain_run, "near_far.cl", &plain_space},
+    {"wide", "relative error of out below 1e-5 in float32 against the same nodes and keys",
+     near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
 };
 const op_family op_near_far_family = {"near_far", variants, sizeof variants / sizeof *variants,
                                       near_far_shape};
