@@ -1,18 +1,16 @@
 /* Gathers the keys of completed chunks into trees (op_forest in src/op/op.h).
  *
  * A chunk's keys are split in halves at the median along their principal direction, and the halves again, down to leaves.
- * The direction is that of keys and values together, each scaled by its spread in the chunk: a node's error is the product of
- * both spreads (near_far.cl). Nothing but the chunk's own keys decides, so that a forest can grow with its sequence, and
- * causally.
+ * Nothing but the chunk's own keys decides, so that a forest can grow with its sequence, and causally.
  *
- * Source: a k-d tree along principal directions (Sproull 1991); four power iterations from the outermost key.
+ * Source: k-d trees along principal directions (Sproull 1991); power iterations from the difference of two halves' means.
  *
  * Shapes: k [B,Hk,keys,D], v [B,Hk,keys,DV], bias [B,Hk,keys]; the forest's as in op.h.
  * Work: gather_chunks, one work-item a chunk; gather_nodes, one a node of a level above chunks; grid (their number rounded up
  * to WG, Hk, B). No local memory, no barrier.
  *
- * Measured on real keys (8,192 tokens, D = 64; error of attention at the same number of keys): values in the direction −1 to
- * −14 %; ten iterations instead of four no gain. */
+ * Measured on real keys (8,192 and 65,536 tokens, D = 64; error of attention at the same number of keys): directions of keys and
+ * values together, or in the metric of the queries, −3 to +3 %; ten iterations instead of four no gain. */
 #include "tensor.clh"
 #include "forest.clh"
 
@@ -25,117 +23,92 @@
 #define BIAS 1
 #endif
 #define ITERATIONS 4
-#define VALUE_WEIGHT 0.5f /* of the values' spread beside the keys' */
-
-/* Columns of keys and values together, in whole vectors. */
-#define BOTH ((D + DV + W - 1) / W * W)
 
 /* A chunk while it is being ordered: its keys as they come, and which of them each slot has. */
 typedef struct chunk_keys {
     global const ELEMENT(K_TYPE) *k;
     global const ELEMENT(V_TYPE) *v;
     INDEX k_pitch, v_pitch;
-    float key_scale, value_scale;
     ushort order[CHUNK];
     float along[CHUNK]; /* of the key in a slot: where it lies in the direction at hand */
     float bias[CHUNK];
 } chunk_keys;
 
-/* Key j, scaled, relative to `from`. */
-inline void load_both(private const chunk_keys *c, uint j, private const float *from, private float *y)
+inline global const ELEMENT(K_TYPE) *key_in(private const chunk_keys *c, uint slot)
 {
-    global const ELEMENT(K_TYPE) *k = c->k + j * c->k_pitch;
-    global const ELEMENT(V_TYPE) *v = c->v + j * c->v_pitch;
-    for (uint d = 0; d < D; ++d)
-        y[d] = LOAD(K_TYPE, k, d) * c->key_scale - from[d];
-    for (uint d = 0; d < DV; ++d)
-        y[D + d] = LOAD(V_TYPE, v, d) * c->value_scale - from[D + d];
-    for (uint d = D + DV; d < BOTH; ++d)
-        y[d] = 0.0f;
+    return c->k + c->order[slot] * c->k_pitch;
 }
 
-inline float dot_both(private const float *x, private const float *y)
+inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x)
 {
     floatW lanes = (floatW)(0.0f);
-    for (uint d = 0; d < BOTH; d += W)
-        lanes = MAD(CAT(vload, W)(0, x + d), CAT(vload, W)(0, y + d), lanes);
-    return SUM(lanes);
+    uint d = 0;
+    for (; d + W <= D; d += W)
+        lanes = MAD(LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d), lanes);
+    float sum = SUM(lanes);
+    for (; d < D; ++d)
+        sum = MAD(LOAD(K_TYPE, key, d), x[d], sum);
+    return sum;
 }
 
-/* x += a y */
-inline void add_both(private float *x, float a, private const float *y)
+/* x += a · key */
+inline void add_key(private float *x, float a, global const ELEMENT(K_TYPE) *key)
 {
-    for (uint d = 0; d < BOTH; d += W)
-        CAT(vstore, W)(MAD((floatW)(a), CAT(vload, W)(0, y + d), CAT(vload, W)(0, x + d)), 0, x + d);
+    uint d = 0;
+    for (; d + W <= D; d += W)
+        CAT(vstore, W)(MAD((floatW)(a), LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d)), 0, x + d);
+    for (; d < D; ++d)
+        x[d] = MAD(a, LOAD(K_TYPE, key, d), x[d]);
 }
 
-inline void set_both(private float *x, float a)
+inline void clear(private float *x, uint count)
 {
-    for (uint d = 0; d < BOTH; ++d)
-        x[d] = a;
+    for (uint d = 0; d < count; ++d)
+        x[d] = 0.0f;
 }
 
-/* The mean of the keys in slots begin to end − 1. */
-inline void mean_both(private const chunk_keys *c, uint begin, uint end, private float *mean)
+inline float dot_private(private const float *x, private const float *y)
 {
-    float zero[BOTH], y[BOTH];
-    set_both(zero, 0.0f);
-    set_both(mean, 0.0f);
-    for (uint s = begin; s < end; ++s) {
-        load_both(c, c->order[s], zero, y);
-        add_both(mean, 1.0f / (float)(end - begin), y);
-    }
-}
-
-/* Scales of keys and values such that their variances are 1 and VALUE_WEIGHT² in all. */
-inline void scale_both(private chunk_keys *c, uint count)
-{
-    float mean[BOTH], y[BOTH], of_keys = 0.0f, of_values = 0.0f;
-    c->key_scale = c->value_scale = 1.0f;
-    mean_both(c, 0, count, mean);
-    for (uint s = 0; s < count; ++s) {
-        load_both(c, c->order[s], mean, y);
-        for (uint d = 0; d < D; ++d)
-            of_keys = MAD(y[d], y[d], of_keys);
-        for (uint d = D; d < D + DV; ++d)
-            of_values = MAD(y[d], y[d], of_values);
-    }
-    float scale = sqrt((float)count / of_keys);
-    c->key_scale = isfinite(scale) ? scale : 0.0f;
-    scale = VALUE_WEIGHT * sqrt((float)count / of_values);
-    c->value_scale = isfinite(scale) ? scale : 0.0f;
+    float sum = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        sum = MAD(x[d], y[d], sum);
+    return sum;
 }
 
 /* c->along, for the slots begin to end − 1: the principal direction, by power iterations. */
 inline void project(private chunk_keys *c, uint begin, uint end)
 {
-    float mean[BOTH], direction[BOTH], next[BOTH], y[BOTH], far = -1.0f;
-    mean_both(c, begin, end, mean);
-    set_both(direction, 0.0f);
-    for (uint s = begin; s < end; ++s) {
-        load_both(c, c->order[s], mean, y);
-        float square = dot_both(y, y);
-        if (square > far) {
-            far = square;
-            for (uint d = 0; d < BOTH; ++d)
-                direction[d] = y[d];
-        }
+    float mean[D], direction[D], next[D], share = 1.0f / (float)(end - begin);
+    uint middle = begin + (end - begin) / 2;
+    clear(mean, D);
+    clear(direction, D);
+    for (uint s = begin; s < middle; ++s)
+        add_key(mean, share, key_in(c, s));
+    for (uint s = middle; s < end; ++s)
+        add_key(direction, share, key_in(c, s));
+    for (uint d = 0; d < D; ++d) {
+        float first = mean[d], second = direction[d];
+        mean[d] = first + second;
+        direction[d] = second * (float)(middle - begin) - first * (float)(end - middle);
     }
     for (uint turn = 0; turn < ITERATIONS; ++turn) {
-        set_both(next, 0.0f);
+        float of_mean = dot_private(mean, direction), sum = 0.0f;
+        clear(next, D);
         for (uint s = begin; s < end; ++s) {
-            load_both(c, c->order[s], mean, y);
-            add_both(next, dot_both(y, direction), y);
+            float along = dot_key(key_in(c, s), direction) - of_mean;
+            sum += along;
+            add_key(next, along, key_in(c, s));
         }
-        float length = rsqrt(dot_both(next, next));
+        for (uint d = 0; d < D; ++d)
+            next[d] = MAD(-sum, mean[d], next[d]);
+        float length = rsqrt(dot_private(next, next));
         if (!isfinite(length))
             break;
-        for (uint d = 0; d < BOTH; ++d)
+        for (uint d = 0; d < D; ++d)
             direction[d] = next[d] * length;
     }
     for (uint s = begin; s < end; ++s) {
-        load_both(c, c->order[s], mean, y);
-        float along = dot_both(y, direction);
+        float along = dot_key(key_in(c, s), direction);
         c->along[s] = isnan(along) ? INFINITY : along;
     }
 }
@@ -177,28 +150,38 @@ inline void part(private chunk_keys *c, uint begin, uint middle, uint end)
     }
 }
 
-/* The mean of the keys in `count` slots from s0 on, and the mean square of what differs from it, with weights e^bias. Returns
- * the logarithm of the sum of weights. */
+/* The means of the keys and values in `count` slots from s0 on, [D + DV], and the mean squares of what differs from them, with
+ * weights e^bias. Returns the logarithm of the sum of weights. */
 inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean, private float *square)
 {
-    float zero[BOTH], y[BOTH], top = -INFINITY, mass = 0.0f;
-    set_both(zero, 0.0f);
-    set_both(mean, 0.0f);
-    set_both(square, 0.0f);
+    float top = -INFINITY, mass = 0.0f;
+    clear(mean, D + DV);
+    clear(square, D + DV);
     for (uint s = s0; s < s0 + count; ++s)
         top = fmax(top, c->bias[s]);
     for (uint s = s0; s < s0 + count; ++s)
         mass += exp(c->bias[s] - top);
-    for (uint s = s0; s < s0 + count; ++s) {
-        load_both(c, c->order[s], zero, y);
-        add_both(mean, exp(c->bias[s] - top) / mass, y);
-    }
-    for (uint s = s0; s < s0 + count; ++s) {
-        load_both(c, c->order[s], mean, y);
-        float weight = exp(c->bias[s] - top) / mass;
-        for (uint d = 0; d < BOTH; ++d)
-            square[d] = MAD(weight * y[d], y[d], square[d]);
-    }
+    for (uint pass = 0; pass < 2; ++pass)
+        for (uint s = s0; s < s0 + count; ++s) {
+            float weight = exp(c->bias[s] - top) / mass;
+            global const ELEMENT(K_TYPE) *k = key_in(c, s);
+            global const ELEMENT(V_TYPE) *v = c->v + c->order[s] * c->v_pitch;
+            if (pass == 0) {
+                for (uint d = 0; d < D; ++d)
+                    mean[d] = MAD(weight, LOAD(K_TYPE, k, d), mean[d]);
+                for (uint d = 0; d < DV; ++d)
+                    mean[D + d] = MAD(weight, LOAD(V_TYPE, v, d), mean[D + d]);
+                continue;
+            }
+            for (uint d = 0; d < D; ++d) {
+                float x = LOAD(K_TYPE, k, d) - mean[d];
+                square[d] = MAD(weight * x, x, square[d]);
+            }
+            for (uint d = 0; d < DV; ++d) {
+                float x = LOAD(V_TYPE, v, d) - mean[D + d];
+                square[D + d] = MAD(weight * x, x, square[D + d]);
+            }
+        }
     return count ? top + log(mass) : -INFINITY;
 }
 
@@ -249,7 +232,7 @@ inline void sum_squares(private const float *square, private float *of_keys, pri
 /* All nodes of chunk number g, the largest first. */
 inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g, uint count)
 {
-    float mean[BOTH], square[BOTH], whole = 0.0f, of_keys, of_values;
+    float mean[D + DV], square[D + DV], whole = 0.0f, of_keys, of_values;
     for (uint level = TOP + 1; level-- > 0;) {
         uint shift = size_shift(level), nodes = CHUNK >> shift;
         for (uint n = 0; n < nodes; ++n) {
@@ -310,7 +293,6 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
         c.order[count] = count;
 #endif
 
-    scale_both(&c, count);
     for (uint size = CHUNK; size > LEAF; size /= 2)
         for (uint begin = 0; begin + size / 2 < count; begin += size) {
             uint end = min(begin + size, count);
@@ -324,7 +306,6 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
 #else
         c.bias[s] = 0.0f;
 #endif
-    c.key_scale = c.value_scale = 1.0f;
     write_keys(&c, a, first_chunk + i, count);
     write_nodes(&c, a, f, first_chunk + i, count);
 }
@@ -341,9 +322,9 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
     arrays a = {0, 0, 0, means, variances, mean_values, stats};
     a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
     uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
-    float mean[BOTH], square[BOTH], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f;
-    set_both(mean, 0.0f);
-    set_both(square, 0.0f);
+    float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f;
+    clear(mean, D + DV);
+    clear(square, D + DV);
     for (uint c = g * 16; c < end; ++c)
         top = fmax(top, a.stats[lane_of(below, c, STATS) + LOG_MASS * 16]);
     for (uint c = g * 16; c < end && top > -INFINITY; ++c) {
