@@ -61,6 +61,7 @@ typedef struct trees {
     forest f;
     global const ELEMENT(FOREST_TYPE) *keys, *values;
     global const float *biases, *means, *variances, *mean_values, *stats;
+    uint covered; /* slots that have been gathered for these rows */
 } trees;
 
 /* The rows and what they know. */
@@ -110,14 +111,17 @@ inline float16 node_error16(float16 variance, float16 spread, float size)
  * these. `there` has the lanes that are nodes with keys. */
 inline float16 judge(private rows *w, uint r, float16 l, float16 variance, float16 spread, int16 there, private openers *o)
 {
-    int16 above = there && l > w->t.top[r] + MARGIN;
-    if (any(above))
-        rebase(w, r, max16(select((float16)(w->t.top[r]), l, above)));
-    float16 p = select((float16)(0.0f), exp_weight(l - w->t.top[r]), there);
-    float16 error = p * node_error16(variance, spread, w->size[r]);
-    int16 open = w->all ? there && variance > 0.0f : error > w->limit[r];
+    float16 factor = node_error16(variance, spread, w->size[r]);
+    float16 p = select((float16)(0.0f), exp_weight(fmin(l - w->t.top[r], MARGIN)), there);
+    int16 open = w->all ? there && variance > 0.0f : p * factor > w->limit[r];
     uint bit = w->active[r / 32] & (1u << r % 32);
     UINTS(o->of[r / 32]) |= as_uint16(open) & bit;
+    int16 above = there && !open && l > w->t.top[r] + MARGIN;
+    if (any(above)) {
+        rebase(w, r, max16(select((float16)(w->t.top[r]), l, above)));
+        p = select((float16)(0.0f), exp_weight(l - w->t.top[r]), there);
+    }
+    float16 error = p * factor;
     error = select(error, (float16)(0.0f), open || isnan(error));
     VECTOR(w->error_sum + 16 * r) += error;
     VECTOR(w->error_squares + 16 * r) = MAD(error, error, VECTOR(w->error_squares + 16 * r));
@@ -140,12 +144,12 @@ inline float16 judge(private rows *w, uint r, float16 l, float16 variance, float
     UNROLL for (uint a = 0; a < N; ++a) s[a] += odd_[a];
 
 /* Adds Σ_j weights[a][j] values[j] to the sums of N rows. */
-#define ADD_VALUES(N, sums, list, weights, type, source)                                               \
+#define ADD_VALUES(N, sums, list, weights, type, source, from_lane, to_lane)                                               \
     for (uint d = 0; d < DV; d += 16 * COLUMNS) {                                                      \
         float16 o[N][COLUMNS];                                                                         \
         UNROLL for (uint a = 0; a < N; ++a)                                                            \
             UNROLL for (uint c = 0; c < COLUMNS; ++c) o[a][c] = VECTOR((sums) + (list)[a] * DV + d + 16 * c); \
-        for (uint j = 0; j < 16; ++j) {                                                                \
+        for (uint j = (from_lane); j < (to_lane); ++j) {                                               \
             float16 v[COLUMNS];                                                                        \
             UNROLL for (uint c = 0; c < COLUMNS; ++c) v[c] = LOAD16(type, source, j * DV + d + 16 * c); \
             UNROLL for (uint a = 0; a < N; ++a)                                                        \
@@ -159,14 +163,14 @@ inline float16 judge(private rows *w, uint r, float16 l, float16 variance, float
 /* A block of 16 nodes. */
 typedef struct nodes {
     global const float *means, *variances, *values, *stats;
-    uint level;
-    int16 there;
+    uint level, begin, end; /* lanes that are nodes; beyond them memory may hold anything */
+    int16 there;            /* those with keys */
 } nodes;
 
 #define LANE ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 
-/* The block with node g; of it the lanes begin to end − 1, as far as they have keys. */
-inline nodes block_of(private const trees *t, uint level, uint g, int begin, int end)
+/* The block with node g; of it the lanes begin to end − 1, as far as they have been gathered. */
+inline nodes block_of(private const trees *t, uint level, uint g, uint begin, uint end)
 {
     uint block = first_block_of(t->f.first_block, level) + g / 16;
     nodes n;
@@ -175,7 +179,10 @@ inline nodes block_of(private const trees *t, uint level, uint g, int begin, int
     n.variances = t->variances + ((INDEX)block - t->f.below) * D * 16;
     n.values = t->mean_values + (INDEX)block * DV * 16;
     n.stats = t->stats + (INDEX)block * STATS * 16;
-    n.there = LANE >= begin && LANE < end && vload16(COUNT, n.stats) > 0.0f;
+    uint gathered = (t->covered + (1u << size_shift(level)) - 1) >> size_shift(level);
+    n.begin = begin;
+    n.end = min(end, gathered - g / 16 * 16);
+    n.there = LANE >= (int)n.begin && LANE < (int)n.end && vload16(COUNT, n.stats) > 0.0f;
     return n;
 }
 
@@ -191,7 +198,7 @@ inline nodes block_of(private const trees *t, uint level, uint g, int begin, int
             float16 l = s[a] + mass + lift16(variance, knee_of(size_shift(n->level)));                 \
             VECTOR(weights + 16 * a) = judge(w, list[a], l, variance, spread, n->there, o);            \
         }                                                                                              \
-        ADD_VALUES(N, w->t.sum, list, weights, F32, n->values)                                         \
+        ADD_VALUES(N, w->t.sum, list, weights, F32, n->values, n->begin, n->end)                                         \
     }
 
 /* A block of 16 keys for N rows; open[row]: which of its leaves the row opened, as bits. */
@@ -212,7 +219,7 @@ inline nodes block_of(private const trees *t, uint level, uint g, int begin, int
             VECTOR(weights + 16 * a) = p;                                                              \
             VECTOR(w->t.mass + 16 * r) += p;                                                           \
         }                                                                                              \
-        ADD_VALUES(N, w->t.sum, list, weights, FOREST_TYPE, values)                                    \
+        ADD_VALUES(N, w->t.sum, list, weights, FOREST_TYPE, values, 0, 16)                                    \
     }
 
 /* All of a list, the largest groups first. */
@@ -267,11 +274,11 @@ inline void look_at_all(private const rows *w, private const nodes *n, private f
 }
 
 /* Adds weights[TILE][16] of 16 nodes to the sums of all rows. */
-inline void add_all(private float *sums, private const float *weights, global const float *values)
+inline void add_all(private float *sums, private const float *weights, private const nodes *n)
 {
     for (uint r = 0; r < TILE; r += 4) {
         const uint list[4] = {r, r + 1, r + 2, r + 3};
-        ADD_VALUES(4, sums, list, weights + 16 * r, F32, values)
+        ADD_VALUES(4, sums, list, weights + 16 * r, F32, n->values, n->begin, n->end)
     }
 }
 
@@ -349,7 +356,7 @@ inline void visit_children(private rows *w, private const trees *t, private stac
             uint r = list[i];
             float weights[16] ALIGNED;
             VECTOR(weights) = judge(w, r, VECTOR(s->scores + 16 * r), VECTOR(s->whole + 16 * r), spread, n.there, o);
-            ADD_VALUES(1, w->t.sum, &r, weights, F32, n.values)
+            ADD_VALUES(1, w->t.sum, &r, weights, F32, n.values, n.begin, n.end)
         }
         return;
     }
@@ -387,28 +394,28 @@ inline void walk(private rows *w, private const trees *t, private stack *s, uint
 }
 
 /* Blocks of roots, the same as roots_of in near_far.cl: number `block` of all. False: there are no more. */
-inline bool root_block(private const trees *t, uint covered, uint highest, bool rest, uint block, private nodes *n, private uint *first)
+inline bool root_block(private const trees *t, uint highest, bool rest, uint block, private nodes *n, private uint *first)
 {
     for (uint level = highest + 1; level-- > TOP;) {
-        uint shift = size_shift(level), begin = 0, end = covered >> shift;
+        uint shift = size_shift(level), begin = 0, end = t->covered >> shift;
         if (level < highest)
-            begin = rest ? end : covered >> size_shift(level + 1) << (size_shift(level + 1) - shift);
+            begin = rest ? end : t->covered >> size_shift(level + 1) << (size_shift(level + 1) - shift);
         else if (rest)
-            end = (covered + (1u << shift) - 1) >> shift;
+            end = (t->covered + (1u << shift) - 1) >> shift;
         uint blocks = end > begin ? (end + 15) / 16 - begin / 16 : 0;
         if (block >= blocks) {
             block -= blocks;
             continue;
         }
         *first = begin / 16 * 16 + block * 16;
-        *n = block_of(t, level, *first, (int)begin - (int)*first, (int)end - (int)*first);
+        *n = block_of(t, level, *first, max(begin, *first) - *first, min(end - *first, 16u));
         return true;
     }
     return false;
 }
 
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
-inline void settle(private rows *w, private const trees *t, uint covered, uint highest, bool rest, float tolerance,
+inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
                    private float *l, private float *variance)
 {
     float most[TILE * 16] ALIGNED, sums[TILE * DV] ALIGNED, weights[TILE * 16] ALIGNED;
@@ -416,7 +423,7 @@ inline void settle(private rows *w, private const trees *t, uint covered, uint h
     uint first;
     for (uint r = 0; r < TILE; ++r)
         VECTOR(most + 16 * r) = (float16)(-INFINITY);
-    for (uint block = 0; root_block(t, covered, highest, rest, block, &n, &first); ++block) {
+    for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
         float knee = knee_of(size_shift(n.level));
         look_at_all(w, &n, lb, vb);
@@ -434,13 +441,13 @@ inline void settle(private rows *w, private const trees *t, uint covered, uint h
         for (uint d = 0; d < DV; d += 16)
             VECTOR(sums + r * DV + d) = VECTOR(w->t.sum + r * DV + d);
     }
-    for (uint block = 0; root_block(t, covered, highest, rest, block, &n, &first); ++block) {
+    for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
             float16 p = exp_weight(fmin(VECTOR(l + (block * TILE + r) * 16) - w->t.top[r], MARGIN));
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
-        add_all(sums, weights, n.values);
+        add_all(sums, weights, &n);
     }
     for (uint r = 0; r < TILE; ++r) {
         float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
@@ -448,20 +455,20 @@ inline void settle(private rows *w, private const trees *t, uint covered, uint h
             square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
         w->mass[r] = mass;
         w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], covered / CHUNK) * mass;
+        w->limit[r] = accepted_error(tolerance, w->size[r], t->covered / CHUNK) * mass;
     }
 }
 
 /* Keys before the own chunk. */
-inline void attend_far(private rows *w, private const trees *t, uint covered, bool rest, float tolerance)
+inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance)
 {
     float l[ROOT_BLOCKS * TILE * 16] ALIGNED, variance[ROOT_BLOCKS * TILE * 16] ALIGNED, weights[TILE * 16] ALIGNED;
-    uint highest = highest_level(t->f.levels, covered / CHUNK), first;
+    uint highest = highest_level(t->f.levels, t->covered / CHUNK), first;
     stack s;
     nodes n;
-    settle(w, t, covered, highest, rest, tolerance, l, variance);
+    settle(w, t, highest, rest, tolerance, l, variance);
     w->all = tolerance == 0.0f;
-    for (uint block = 0; root_block(t, covered, highest, rest, block, &n, &first); ++block) {
+    for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private const float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
         private openers *o = &s.todo[n.level];
         float16 spread = vload16(SPREAD, n.stats);
@@ -470,7 +477,7 @@ inline void attend_far(private rows *w, private const trees *t, uint covered, bo
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) =
                 judge(w, r, VECTOR((private float *)lb + 16 * r), VECTOR((private float *)vb + 16 * r), spread, n.there, o);
-        add_all(w->t.sum, weights, n.values);
+        add_all(w->t.sum, weights, &n);
         s.first[n.level] = first;
         walk(w, t, &s, n.level, vb);
     }
@@ -545,7 +552,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
               )
 {
     uint number = get_global_size(0) - 1 - get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
-    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats, 0};
     INDEX head = (INDEX)b * get_global_size(1) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
     t.values += slots * DV;
@@ -595,8 +602,9 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #else
     at.past = (at.last + CHUNK - 1) / CHUNK;
 #endif
+    t.covered = at.past * CHUNK;
     if (at.past)
-        attend_far(&w, &t, at.past * CHUNK, !OWN, tolerance);
+        attend_far(&w, &t, !OWN, tolerance);
 
     for (uint r = 0; r < SPAN * GROUP; ++r) {
         int i = at.i0 + (int)(r % SPAN);
