@@ -1,4 +1,5 @@
-/* Attention: exact softmax attention, and attention through Gaussian splats in linear cost.
+/* Attention: exact softmax attention, the same with an error that the caller chooses, and attention through
+ * Gaussian splats in linear cost.
  *
  * Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,Dv], key_bias [B,Hk,M,1], out [B,H,N,Dv],
  * lse [B,H,N,1]. H is a multiple of Hk; query head h uses key head h / (H / Hk). D and Dv from 1 to
@@ -7,6 +8,14 @@
  * softmax (splats == NULL)
  *     out_i = Σ_j exp(l_ij) v_j / Σ_j exp(l_ij)      l_ij = scale q_i·k_j + b_j
  *     lse_i = ln Σ_j exp(l_ij)
+ *
+ * near and far (near_far), softmax attention that is exact where it matters
+ *     The keys of every completed chunk of `chunk` keys are gathered into a balanced tree. A node far away
+ * stands for all its keys: their number, mean, spread and mean value. Each row opens the nodes that would
+ *     otherwise make its out err by more than `tolerance`, down to the keys themselves, and takes its own
+ *     unfinished chunk exactly. Tolerance 0 is softmax attention, an infinite one opens nothing. lse errs
+ *     as out does. error_estimate is the error of each row, ‖out − softmax‖ / ‖softmax‖, as the row expects
+ * it.
  *
  * gaussian
  *     φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s
@@ -38,23 +47,33 @@ typedef enum clsplat_mixing {
     CLSPLAT_PER_LEVEL /* each level normalised alone; level weights are shares */
 } clsplat_mixing;
 
+/* What the chunk of near and far may be, and the least sparse_topk. */
+enum { CLSPLAT_CHUNK_LEAST = 16, CLSPLAT_CHUNK_MOST = 4096 };
+
 typedef struct clsplat_attention {
-    clsplat_splats *splats; /* NULL: softmax attention */
+    clsplat_splats *splats; /* NULL: softmax attention, or near and far */
     clsplat_mixing mixing;  /* gaussian only */
     bool causal;
-    float scale;                /* softmax only; NaN: 1/sqrt(D) */
+    float scale; /* softmax, near and far; NaN: 1/sqrt(D) */
+    bool near_far;
+    float tolerance;    /* near and far only, like all down to the progress; 0 and more, INFINITY too */
+    size_t sparse_topk; /* the most keys a row attends to exactly, its own chunk's included; 0: no limit */
+    size_t chunk;       /* a power of two within these limits, at most sparse_topk; 0: the library's choice */
     clsplat_progress *progress; /* clsplat_attend only; NULL: none */
     void *progress_user;
 } clsplat_attention;
 
-/* Softmax attention, joint mixing, not causal, scale 1/sqrt(D). */
+/* Softmax attention, joint mixing, not causal, scale 1/sqrt(D); should it become near and far, tolerance
+ * 0.02. */
 CLSPLAT_API clsplat_attention clsplat_attention_defaults(void);
 
 typedef struct clsplat_attention_tensors {
     clsplat_tensor q, k, v;
     clsplat_tensor key_bias; /* may be absent: 0 for every key */
     clsplat_tensor out;
-    clsplat_tensor lse; /* may be absent */
+    clsplat_tensor lse;            /* may be absent */
+    clsplat_tensor exact_keys;     /* [B,H,N,1], I32; near and far only; may be absent */
+    clsplat_tensor error_estimate; /* [B,H,N,1]; near and far only; may be absent */
 } clsplat_attention_tensors;
 
 /* All tensors in host memory. Inputs and outputs go through device blocks of bounded size, so a

@@ -11,8 +11,9 @@ extern "C" {
 /* Storage types. Arithmetic is always float32. */
 typedef enum clsplat_dtype {
     CLSPLAT_F32,
-    CLSPLAT_F16, /* IEEE binary16 */
-    CLSPLAT_BF16 /* the upper half of a float32 */
+    CLSPLAT_F16,  /* IEEE binary16 */
+    CLSPLAT_BF16, /* the upper half of a float32 */
+    CLSPLAT_I32   /* counts, where a comment asks for them; no input is of this type */
 } clsplat_dtype;
 
 /* Returns: bytes per element. */

@@ -3,10 +3,11 @@
 #include <math.h>
 
 #include "attention/gaussian.h"
+#include "attention/near_far.h"
 #include "runtime/buffer.h"
 
 clsplat_attention clsplat_attention_defaults(void) {
-    return (clsplat_attention){.scale = NAN};
+    return (clsplat_attention){.scale = NAN, .tolerance = 0.02F};
 }
 
 clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
@@ -42,6 +43,26 @@ fail:
     return status;
 }
 
+static clsplat_status near_far_enqueue(queue *q, const attend_call *call, op_tensor lse) {
+    clsplat_status status = CLSPLAT_OK;
+    const clsplat_attention_tensors *t = &call->tensors;
+    op_tensor k = tensor_on_device(&t->k), v = tensor_on_device(&t->v), bias = tensor_on_device(&t->key_bias);
+    op_forest forest;
+    TRY(near_far_plant(q, call, k, v, bias, &forest));
+    op_near_far_args args = near_far_args(call, &forest);
+    args.q = tensor_on_device(&t->q);
+    args.k = k;
+    args.v = v;
+    args.key_bias = bias;
+    args.out = tensor_on_device(&t->out);
+    args.lse = lse;
+    args.exact_keys = tensor_on_device(&t->exact_keys);
+    args.error_estimate = tensor_on_device(&t->error_estimate);
+    TRY(op_near_far(q, &args));
+fail:
+    return status;
+}
+
 static clsplat_status enqueue(queue *q, const attend_call *call, op_tensor lse) {
     const clsplat_attention_tensors *t = &call->tensors;
     if (call->splats) {
@@ -56,6 +77,8 @@ static clsplat_status enqueue(queue *q, const attend_call *call, op_tensor lse) 
                            .lse = lse};
         return gaussian_enqueue(q, &g);
     }
+    if (call->attention.near_far)
+        return near_far_enqueue(q, call, lse);
     op_softmax_args s = {.q = tensor_on_device(&t->q),
                          .k = tensor_on_device(&t->k),
                          .v = tensor_on_device(&t->v),

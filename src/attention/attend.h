@@ -7,9 +7,9 @@
 #include "op/op.h"
 
 typedef struct attend_call {
-    clsplat_attention attention;       /* scale is a number */
+    clsplat_attention attention;       /* scale is a number, chunk the one to take */
     clsplat_attention_tensors tensors; /* strides filled in; lse may be absent */
-    const op_splats *splats;           /* NULL: softmax */
+    const op_splats *splats;           /* NULL: softmax, or near and far */
     int32_t diagonal;                  /* M − N, or OP_SEES_ALL */
 } attend_call;
 

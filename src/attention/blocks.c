@@ -5,6 +5,7 @@
 
 #include "attention/attend.h"
 #include "attention/gaussian.h"
+#include "attention/near_far.h"
 #include "attention/stage.h"
 
 /* Multiply-adds of one launch: about a second on two CPU cores, so that progress can be shown and the
@@ -21,9 +22,11 @@ typedef struct walk {
     const attend_call *call;
     size_t batch, kv_heads, group, queries, keys; /* of the whole; group = H / Hk */
     block_size size;
-    stage_box by_key, by_query; /* the current block */
-    gaussian_call block;        /* its tensors on the device */
-    op_splats splats;           /* with its first head */
+    stage_box by_key, by_query;           /* the current block */
+    gaussian_call block;                  /* its tensors on the device */
+    op_tensor exact_keys, error_estimate; /* near and far: likewise */
+    op_forest forest;                     /* of the current heads */
+    op_splats splats;                     /* with its first head */
     queue queue;
     double done, total; /* for progress, in rows or pairs of rows */
 } walk;
@@ -34,6 +37,21 @@ static size_t smaller(size_t a, size_t b) {
 
 static double block_bytes(const clsplat_tensor *t, double rows) {
     return t->host ? rows * (double)t->shape[3] * (double)clsplat_dtype_size(t->dtype) : 0;
+}
+
+/* Near and far: of a forest, the largest buffer and all together. */
+static void forest_bytes(const walk *w, double *largest, double *total) {
+    const clsplat_attention_tensors *t = &w->call->tensors;
+    op_tensor k = {.shape = {w->size.batch, w->size.kv_heads, w->keys, t->k.shape[3]}},
+              v = {.shape = {w->size.batch, w->size.kv_heads, w->keys, t->v.shape[3]}};
+    size_t bytes[FOREST_BUFFERS];
+    op_forest forest = forest_shape(&k, &v, w->keys, w->call->attention.chunk);
+    forest_sizes(&forest, bytes);
+    *largest = *total = 0;
+    for (int i = 0; i < FOREST_BUFFERS; ++i) {
+        *largest = fmax(*largest, (double)bytes[i]);
+        *total += (double)bytes[i];
+    }
 }
 
 static bool memory_fits(const walk *w, const clsplat_limits *limits) {
@@ -47,8 +65,13 @@ static bool memory_fits(const walk *w, const clsplat_limits *limits) {
         block_bytes(&t->key_bias, keys),
         4 * queries * (double)t->v.shape[3],
         4 * queries,
+        0, /* a forest's */
     };
-    double total = 0;
+    double total = w->call->attention.near_far ? 8 * queries : 0, forest;
+    if (w->call->attention.near_far) {
+        forest_bytes(w, &bytes[6], &forest);
+        total += forest - bytes[6];
+    }
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; ++i) {
         if (bytes[i] > (double)limits->max_allocation)
             return false;
@@ -60,6 +83,8 @@ static bool memory_fits(const walk *w, const clsplat_limits *limits) {
 static bool is_quick(const walk *w) {
     const clsplat_attention_tensors *t = &w->call->tensors;
     double sources = w->call->splats ? 2 * (double)w->call->splats->count : (double)w->size.keys;
+    if (w->call->attention.near_far)
+        sources /= 4;
     double rows = (double)(w->size.batch * w->size.kv_heads * w->group) * (double)w->size.queries;
     return w->size.queries <= 256 ||
            rows * sources * (double)(t->q.shape[3] + t->v.shape[3]) <= WORK_PER_BLOCK;
@@ -83,7 +108,7 @@ static size_t half_of(size_t n) {
 /* Halves what is cheapest to cut until a block fits, or cannot be cut further. Queries and keys of causal
  * Gaussian blocks advance together, in multiples of the chunk. */
 static void choose_size(walk *w, const clsplat_limits *limits) {
-    bool together = w->call->splats && w->call->attention.causal;
+    bool together = w->call->splats && w->call->attention.causal, whole = w->call->attention.near_far;
     block_size *s = &w->size;
     *s = (block_size){w->batch, w->kv_heads, together ? smaller(w->queries, w->keys) : w->queries, w->keys};
     for (;;) {
@@ -98,9 +123,9 @@ static void choose_size(walk *w, const clsplat_limits *limits) {
         else if (together && s->keys > GAUSSIAN_CHUNK) {
             s->keys = (half_of(s->keys) + GAUSSIAN_CHUNK - 1) / GAUSSIAN_CHUNK * GAUSSIAN_CHUNK;
             s->queries = smaller(s->queries, s->keys);
-        } else if (!together && s->queries > 1 && (!quick || s->queries >= s->keys))
+        } else if (!together && s->queries > 1 && (whole || !quick || s->queries >= s->keys))
             s->queries = half_of(s->queries);
-        else if (!together && s->keys > 1)
+        else if (!together && !whole && s->keys > 1)
             s->keys = half_of(s->keys);
         else
             return; /* whoever allocates will say what is too large */
@@ -140,6 +165,11 @@ static clsplat_status bring_queries(walk *w, size_t begin, size_t count) {
     TRY(stage_in(&w->queue, WORKSPACE_Q, &t->q, w->by_query, &w->block.q));
     TRY(stage_result(w->queue.device, WORKSPACE_OUT, &t->out, w->by_query, &w->block.out));
     TRY(stage_result(w->queue.device, WORKSPACE_LSE, &lse, w->by_query, &w->block.lse));
+    if (t->exact_keys.host)
+        TRY(stage_result(w->queue.device, WORKSPACE_EXACT_KEYS, &t->exact_keys, w->by_query, &w->exact_keys));
+    if (t->error_estimate.host)
+        TRY(stage_result(w->queue.device, WORKSPACE_ERROR_ESTIMATE, &t->error_estimate, w->by_query,
+                         &w->error_estimate));
 fail:
     return status;
 }
@@ -148,6 +178,8 @@ static clsplat_status take_results(walk *w) {
     clsplat_status status = CLSPLAT_OK;
     TRY(stage_out(&w->queue, &w->block.out, &w->call->tensors.out, w->by_query));
     TRY(stage_out(&w->queue, &w->block.lse, &w->call->tensors.lse, w->by_query));
+    TRY(stage_out(&w->queue, &w->exact_keys, &w->call->tensors.exact_keys, w->by_query));
+    TRY(stage_out(&w->queue, &w->error_estimate, &w->call->tensors.error_estimate, w->by_query));
 fail:
     return status;
 }
@@ -188,6 +220,31 @@ static clsplat_status softmax_heads(walk *w) {
                 TRY(bring_keys(w, j, keys));
             TRY(softmax_block(w, j > 0));
         }
+        TRY(take_results(w));
+        TRY(advance(w, (double)(w->by_key.count[0] * w->by_key.count[1] * queries)));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status near_far_heads(walk *w) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(bring_keys(w, 0, w->keys));
+    TRY(near_far_plant(&w->queue, w->call, w->block.k, w->block.v, w->block.key_bias, &w->forest));
+    for (size_t i = 0; i < w->queries; i += w->size.queries) {
+        size_t queries = smaller(w->size.queries, w->queries - i);
+        TRY(bring_queries(w, i, queries));
+        op_near_far_args args = near_far_args(w->call, &w->forest);
+        args.q = w->block.q;
+        args.k = w->block.k;
+        args.v = w->block.v;
+        args.key_bias = w->block.key_bias;
+        args.out = w->block.out;
+        args.lse = w->block.lse;
+        args.exact_keys = w->exact_keys;
+        args.error_estimate = w->error_estimate;
+        args.diagonal = block_diagonal(w);
+        TRY(op_near_far(&w->queue, &args));
         TRY(take_results(w));
         TRY(advance(w, (double)(w->by_key.count[0] * w->by_key.count[1] * queries)));
     }
@@ -247,6 +304,8 @@ static clsplat_status attend_heads(walk *w, size_t batch, size_t kv_head) {
            heads = smaller(w->size.kv_heads, w->kv_heads - kv_head);
     w->by_key = (stage_box){{batch, kv_head, 0}, {batches, heads, 0}};
     w->by_query = (stage_box){{batch, kv_head * w->group, 0}, {batches, heads * w->group, 0}};
+    if (w->call->attention.near_far)
+        return near_far_heads(w);
     if (!w->call->splats)
         return softmax_heads(w);
     w->splats = *w->call->splats;

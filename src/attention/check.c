@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/attend.h"
+#include "attention/near_far.h"
 #include "attention/splats.h"
 #include "runtime/buffer.h"
 
@@ -34,9 +35,7 @@ static size_t lay_out(clsplat_tensor *t) {
     return end <= SIZE_MAX / 4 ? end : 0;
 }
 
-clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
-    if (t->dtype != CLSPLAT_F32 && t->dtype != CLSPLAT_F16 && t->dtype != CLSPLAT_BF16)
-        return log_error(lib, CLSPLAT_INVALID, "%s: there is no storage type %d", name, (int)t->dtype);
+static clsplat_status check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
     for (int d = 0; d < 4; ++d)
         if (t->shape[d] == 0)
             return log_error(lib, CLSPLAT_SHAPE, "%s has 0 %s; every dimension is at least 1", name,
@@ -53,6 +52,12 @@ clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor
         return log_error(lib, CLSPLAT_SHAPE, "%s ends at byte %zu of its buffer, which has %zu", name,
                          end * clsplat_dtype_size(t->dtype), held);
     return CLSPLAT_OK;
+}
+
+clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
+    if (t->dtype != CLSPLAT_F32 && t->dtype != CLSPLAT_F16 && t->dtype != CLSPLAT_BF16)
+        return log_error(lib, CLSPLAT_INVALID, "%s: there is no storage type %d", name, (int)t->dtype);
+    return check_place(lib, name, t, on_host);
 }
 
 /* One dimension of a tensor against what the others say it is. */
@@ -117,6 +122,34 @@ static clsplat_status check_parameters(clsplat *lib, const clsplat_attention *a,
     return CLSPLAT_OK;
 }
 
+/* The results that only near and far has. */
+static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_attention_tensors *t = &call->tensors;
+    struct {
+        const char *name;
+        clsplat_tensor *tensor;
+        bool counts;
+    } extras[] = {{"exact_keys", &t->exact_keys, true}, {"error_estimate", &t->error_estimate, false}};
+    for (size_t i = 0; i < sizeof extras / sizeof *extras; ++i) {
+        clsplat_tensor *extra = extras[i].tensor;
+        if (is_absent(extra))
+            continue;
+        if (!call->attention.near_far)
+            return log_error(lib, CLSPLAT_INVALID,
+                             "%s is a result of near and far only; set near_far, or leave it absent",
+                             extras[i].name);
+        if (extras[i].counts != (extra->dtype == CLSPLAT_I32))
+            return log_error(lib, CLSPLAT_INVALID, "%s must be of type %s", extras[i].name,
+                             extras[i].counts ? "CLSPLAT_I32" : "CLSPLAT_F32, F16 or BF16");
+        TRY(check_place(lib, extras[i].name, extra, on_host));
+        TRY(check_shape(lib, extras[i].name, extra,
+                        (size_t[]){t->q.shape[0], t->q.shape[1], t->q.shape[2], 1}));
+    }
+fail:
+    return status;
+}
+
 clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
                             clsplat_attention_tensors tensors, bool on_host, attend_call *call) {
     clsplat_status status = CLSPLAT_OK;
@@ -131,8 +164,11 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
         TRY(attend_check_place(lib, "key_bias", &t->key_bias, on_host));
     if (!is_absent(&t->lse))
         TRY(attend_check_place(lib, "lse", &t->lse, on_host));
+    TRY(check_extras(lib, call, on_host));
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));
+    if (attention.near_far)
+        TRY(near_far_check(lib, call));
     if (isnan(attention.scale))
         call->attention.scale = 1.0f / sqrtf((float)t->q.shape[3]);
     call->diagonal = attention.causal ? (int32_t)t->k.shape[2] - (int32_t)t->q.shape[2] : OP_SEES_ALL;

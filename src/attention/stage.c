@@ -56,7 +56,8 @@ fail:
 
 clsplat_status stage_result(clsplat_device *device, workspace_slot slot, const clsplat_tensor *host,
                             stage_box box, op_tensor *staged) {
-    return take_block(device, slot, CLSPLAT_F32, host->shape[3], box, staged);
+    return take_block(device, slot, host->dtype == CLSPLAT_I32 ? CLSPLAT_I32 : CLSPLAT_F32, host->shape[3],
+                      box, staged);
 }
 
 /* Element d of a row of the tensor. */
@@ -90,7 +91,7 @@ clsplat_status stage_out(queue *q, const op_tensor *staged, const clsplat_tensor
     float *rows = NULL;
     if (!host->host)
         return CLSPLAT_OK;
-    bool direct = host->dtype == CLSPLAT_F32;
+    bool direct = clsplat_dtype_size(host->dtype) == sizeof(float);
     if (!direct && !(rows = malloc(staged->stride[1] * sizeof *rows)))
         return log_error(q->device->lib, CLSPLAT_MEMORY, "no memory for %zu rows of a result",
                          staged->shape[2]);

@@ -13,11 +13,11 @@ typedef struct stage_box {
 clsplat_status stage_in(queue *q, workspace_slot slot, const clsplat_tensor *host, stage_box box,
                         op_tensor *staged);
 
-/* A float32 block for the box of a result. */
+/* A block for the box of a result: of float32, or of the counts of an I32 tensor. */
 clsplat_status stage_result(clsplat_device *device, workspace_slot slot, const clsplat_tensor *host,
                             stage_box box, op_tensor *staged);
 
-/* Copies a float32 result block to its place in the host tensor, in that tensor's type. Nothing for an
+/* Copies a result block to its place in the host tensor, in that tensor's type. Nothing for an
  * absent tensor. Blocks. */
 clsplat_status stage_out(queue *q, const op_tensor *staged, const clsplat_tensor *host, stage_box box);
 

@@ -1,7 +1,7 @@
 #include <clsplat/tensor.h>
 
 size_t clsplat_dtype_size(clsplat_dtype dtype) {
-    return dtype == CLSPLAT_F32 ? 4 : 2;
+    return dtype == CLSPLAT_F32 || dtype == CLSPLAT_I32 ? 4 : 2;
 }
 
 static clsplat_tensor described(clsplat_dtype dtype, const size_t shape[4]) {

@@ -10,7 +10,9 @@
 typedef struct attend_request {
     const char *input;
     char *output, *splats, *method, *mixing, *scale; /* as given; NULL: not given */
+    char *tolerance, *sparse_topk, *chunk;           /* likewise */
     int causal, grad;
+    bool near_far;
 } attend_request;
 
 typedef struct attend_problem {
@@ -18,6 +20,8 @@ typedef struct attend_problem {
     input q, k, v, key_bias;
     clsplat_splats *splats; /* NULL: softmax */
     float *out, *lse;       /* [B,H,N,Dv], [B,H,N] */
+    int32_t *exact_keys;    /* near-far only, like the estimate: [B,H,N] */
+    float *error_estimate;
 } attend_problem;
 
 /* Everything that can be wrong with the files is found here, before a device is opened. */

@@ -48,8 +48,12 @@ static clsplat_status make_results(clsplat *lib, const attend_request *r, attend
         numbers <= SIZE_MAX / sizeof(float)) {
         p->out = calloc(numbers, sizeof(float));
         p->lse = calloc(rows, sizeof(float));
+        if (r->near_far) {
+            p->exact_keys = calloc(rows, sizeof(int32_t));
+            p->error_estimate = calloc(rows, sizeof(float));
+        }
     }
-    if (!p->out || !p->lse)
+    if (!p->out || !p->lse || (r->near_far && (!p->exact_keys || !p->error_estimate)))
         return log_error(lib, CLSPLAT_MEMORY,
                          "%s: there is no memory for tensor 'out', [%zu, %zu, %zu, %zu] in F32", r->input,
                          q[0], q[1], q[2], p->v.tensor.shape[3]);
@@ -75,14 +79,19 @@ clsplat_status attend_save(clsplat *lib, const attend_request *request, const at
     const safetensors_output tensors[] = {
         {"out", "F32", 4, {q[0], q[1], q[2], problem->v.tensor.shape[3]}, problem->out},
         {"lse", "F32", 3, {q[0], q[1], q[2]}, problem->lse},
+        {"exact_keys", "I32", 3, {q[0], q[1], q[2]}, problem->exact_keys},
+        {"error_estimate", "F32", 3, {q[0], q[1], q[2]}, problem->error_estimate},
     };
-    return safetensors_save(lib, request->output, tensors, sizeof tensors / sizeof *tensors, NULL, 0);
+    size_t all = sizeof tensors / sizeof *tensors;
+    return safetensors_save(lib, request->output, tensors, request->near_far ? all : 2, NULL, 0);
 }
 
 void attend_free(attend_problem *problem) {
     clsplat_splats_destroy(&problem->splats);
     free(problem->out);
     free(problem->lse);
+    free(problem->exact_keys);
+    free(problem->error_estimate);
     input_free(&problem->q);
     input_free(&problem->k);
     input_free(&problem->v);

@@ -8,6 +8,26 @@ static const char *mixing_name(const clsplat_attention *a) {
     return a->mixing == CLSPLAT_JOINT ? "joint" : "per-level";
 }
 
+static const char *method_name(const clsplat_attention *a) {
+    return a->splats ? "gaussian" : a->near_far ? "near-far" : "softmax";
+}
+
+/* Of the keys that the rows may see, those attended exactly; and the rows' mean estimate. */
+static void sum_near_far(const clsplat_attention *a, const attend_problem *p, double *share,
+                         double *estimate) {
+    const size_t *q = p->q.tensor.shape;
+    size_t rows = q[0] * q[1] * q[2], keys = p->k.tensor.shape[2];
+    double exact = 0, visible = 0, sum = 0;
+    for (size_t row = 0; row < rows; ++row) {
+        double last = (double)(row % q[2]) + (double)keys - (double)q[2];
+        visible += a->causal ? fmax(last + 1, 0) : (double)keys;
+        exact += p->exact_keys[row];
+        sum += (double)p->error_estimate[row];
+    }
+    *share = visible > 0 ? exact / visible : 0;
+    *estimate = sum / (double)rows;
+}
+
 static double kernel_seconds(const attend_cost *cost) {
     double seconds = 0;
     for (size_t i = 0; i < cost->kernel_count; ++i)
@@ -43,13 +63,21 @@ static json_t *splats_json(clsplat_splats *splats) {
 static clsplat_status print_json(cli *c, const clsplat_device *device, const clsplat_attention *a,
                                  const attend_problem *p, const attend_cost *cost) {
     json_t *report =
-        json_pack("{s:s, s:b, s:s, s:f, s:f, s:I, s:o, s:o}", "method", p->splats ? "gaussian" : "softmax",
-                  "causal", a->causal, "device", clsplat_device_describe(device)->name, "seconds",
-                  cost->seconds, "kernel_seconds", kernel_seconds(cost), "device_memory_peak",
-                  (json_int_t)cost->memory.peak, "shape", shape_json(p), "kernels", kernels_json(cost));
+        json_pack("{s:s, s:b, s:s, s:f, s:f, s:I, s:o, s:o}", "method", method_name(a), "causal", a->causal,
+                  "device", clsplat_device_describe(device)->name, "seconds", cost->seconds, "kernel_seconds",
+                  kernel_seconds(cost), "device_memory_peak", (json_int_t)cost->memory.peak, "shape",
+                  shape_json(p), "kernels", kernels_json(cost));
     if (p->splats) {
         json_object_set_new(report, "mixing", json_string(mixing_name(a)));
         json_object_set_new(report, "splats", splats_json(p->splats));
+    }
+    if (a->near_far) {
+        double share, estimate;
+        sum_near_far(a, p, &share, &estimate);
+        json_object_set_new(report, "tolerance",
+                            isinf(a->tolerance) ? json_null() : json_real((double)a->tolerance));
+        json_object_set_new(report, "exact_keys_share", json_real(share));
+        json_object_set_new(report, "error_estimate", json_real(estimate));
     }
     return report_json(c, report);
 }
@@ -69,7 +97,7 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
                                   const attend_problem *p, const attend_cost *cost) {
     const size_t *q = p->q.tensor.shape, *k = p->k.tensor.shape;
     char memory[REPORT_BYTES];
-    printf("%s attention%s on %s\n", p->splats ? "gaussian" : "softmax", a->causal ? ", causal," : "",
+    printf("%s attention%s on %s\n", method_name(a), a->causal ? ", causal," : "",
            clsplat_device_describe(device)->name);
     printf("  %zu × %zu heads (%zu for keys), %zu queries, %zu keys, D %zu, Dv %zu\n", q[0], q[1], k[1], q[2],
            k[2], q[3], p->v.tensor.shape[3]);
@@ -78,6 +106,12 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
         printf("  %zu splats of %s covariance in %zu levels, %s; %s mixing\n", s.count,
                report_covariance(s.covariance), s.levels,
                s.heads == 1 ? "shared by the heads" : "for each head", mixing_name(a));
+    }
+    if (a->near_far) {
+        double share, estimate;
+        sum_near_far(a, p, &share, &estimate);
+        printf("  tolerance %g: %.2f %% of the keys exact, a mean error of %.2g expected\n",
+               (double)a->tolerance, 100 * share, estimate);
     }
     printf("  %.3f s, of which %.3f s in kernels; %s of device memory at most\n", cost->seconds,
            kernel_seconds(cost), report_bytes(cost->memory.peak, memory));

@@ -7,36 +7,81 @@
 #include "cli/attend.h"
 #include "cli/output.h"
 
-enum { METHOD_SOFTMAX, METHOD_GAUSSIAN };
-static const char *const methods[] = {[METHOD_SOFTMAX] = "softmax", [METHOD_GAUSSIAN] = "gaussian", NULL};
+enum { METHOD_SOFTMAX, METHOD_GAUSSIAN, METHOD_NEAR_FAR };
+static const char *const methods[] = {
+    [METHOD_SOFTMAX] = "softmax", [METHOD_GAUSSIAN] = "gaussian", [METHOD_NEAR_FAR] = "near-far", NULL};
 static const char *const mixings[] = {[CLSPLAT_JOINT] = "joint", [CLSPLAT_PER_LEVEL] = "per-level", NULL};
 
 static const char summary[] =
     "Reads queries q [B,H,N,D], keys k [B,Hk,M,D], values v [B,Hk,M,Dv] and, if it is there, key_bias\n"
     "[B,Hk,M] (F32, F16 or BF16 each), and writes out [B,H,N,Dv] and lse [B,H,N], both F32: exact\n"
-    "softmax attention, or attention through Gaussian splats such as `clsplat init` makes.";
+    "softmax attention, the same with an error of your choice (near-far, which adds exact_keys and\n"
+    "error_estimate [B,H,N]), or attention through Gaussian splats such as `clsplat init` makes.";
 
 /* Which options go together. */
-static clsplat_status read_request(cli *c, const attend_request *r, clsplat_attention *attention) {
+static clsplat_status check_options(cli *c, const attend_request *r, int method) {
+    if (!r->output || r->output[0] == '\0')
+        return cli_misuse(c, "-o is missing; it says where the result goes: -o OUT.safetensors");
+    if (method == METHOD_GAUSSIAN && !r->splats)
+        return cli_misuse(c,
+                          "--method gaussian needs --splats SPLATS.safetensors; `clsplat init` makes them");
+    if (method != METHOD_GAUSSIAN && r->splats)
+        return cli_misuse(c, "--splats is for --method gaussian; leave one of the two away");
+    if (method != METHOD_GAUSSIAN && r->mixing)
+        return cli_misuse(c, "--mixing is for --method gaussian, which needs --splats");
+    if (method == METHOD_GAUSSIAN && r->scale)
+        return cli_misuse(c, "--scale is for --method softmax and near-far; splats have their own width and "
+                             "temperature");
+    const char *far = r->tolerance     ? "--tolerance"
+                      : r->sparse_topk ? "--sparse-topk"
+                      : r->chunk       ? "--chunk"
+                                       : NULL;
+    if (method != METHOD_NEAR_FAR && far)
+        return cli_misuse(c, "%s is for --method near-far; add that, or leave it away", far);
+    if (r->grad)
+        return log_error(c->lib, CLSPLAT_UNSUPPORTED, "--grad: gradients are not part of this version");
+    return CLSPLAT_OK;
+}
+
+/* How far near-far goes. */
+static clsplat_status read_near_far(cli *c, const attend_request *r, clsplat_attention *attention) {
+    clsplat_status status = CLSPLAT_OK;
+    uint64_t topk = 0, chunk = 0;
+    double tolerance = attention->tolerance;
+    if (r->tolerance && strcmp(r->tolerance, "inf") == 0)
+        tolerance = INFINITY;
+    else
+        TRY(cli_number(c, "--tolerance", r->tolerance, &tolerance));
+    if (tolerance < 0)
+        return cli_misuse(c, "--tolerance: `%s` is below 0, which is already exact", r->tolerance);
+    TRY(cli_count(c, "--sparse-topk", r->sparse_topk, CLSPLAT_CHUNK_LEAST, &topk));
+    TRY(cli_count(c, "--chunk", r->chunk, CLSPLAT_CHUNK_LEAST, &chunk));
+    if (chunk > CLSPLAT_CHUNK_MOST || (chunk & (chunk - 1)))
+        return cli_misuse(c, "--chunk: `%s` is not a power of two from %d to %d", r->chunk,
+                          CLSPLAT_CHUNK_LEAST, CLSPLAT_CHUNK_MOST);
+    if (topk && chunk > topk)
+        return cli_misuse(c,
+                          "--chunk %s is more than --sparse-topk %s; a row's own chunk is exact and counts",
+                          r->chunk, r->sparse_topk);
+    attention->near_far = true;
+    attention->tolerance = (float)tolerance;
+    attention->sparse_topk = topk;
+    attention->chunk = chunk;
+fail:
+    return status;
+}
+
+static clsplat_status read_request(cli *c, attend_request *r, clsplat_attention *attention) {
     clsplat_status status = CLSPLAT_OK;
     int method = r->splats ? METHOD_GAUSSIAN : METHOD_SOFTMAX, mixing = CLSPLAT_JOINT;
     double scale = NAN;
     TRY(cli_choice(c, "--method", r->method, methods, &method));
     TRY(cli_choice(c, "--mixing", r->mixing, mixings, &mixing));
     TRY(cli_number(c, "--scale", r->scale, &scale));
-    if (!r->output || r->output[0] == '\0')
-        return cli_misuse(c, "-o is missing; it says where the result goes: -o OUT.safetensors");
-    if (method == METHOD_GAUSSIAN && !r->splats)
-        return cli_misuse(c,
-                          "--method gaussian needs --splats SPLATS.safetensors; `clsplat init` makes them");
-    if (method == METHOD_SOFTMAX && r->splats)
-        return cli_misuse(c, "--splats is for --method gaussian; leave one of the two away");
-    if (method == METHOD_SOFTMAX && r->mixing)
-        return cli_misuse(c, "--mixing is for --method gaussian, which needs --splats");
-    if (method == METHOD_GAUSSIAN && r->scale)
-        return cli_misuse(c, "--scale is for --method softmax; splats have their own width and temperature");
-    if (r->grad)
-        return log_error(c->lib, CLSPLAT_UNSUPPORTED, "--grad: gradients are not part of this version");
+    TRY(check_options(c, r, method));
+    r->near_far = method == METHOD_NEAR_FAR;
+    if (r->near_far)
+        TRY(read_near_far(c, r, attention));
     attention->mixing = (clsplat_mixing)mixing;
     attention->causal = r->causal;
     attention->scale = (float)scale;
@@ -55,6 +100,10 @@ static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_atte
         .key_bias = p->key_bias.tensor,
         .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
         .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
+    if (attention->near_far) {
+        tensors.exact_keys = clsplat_tensor_host(CLSPLAT_I32, q[0], q[1], q[2], 1, p->exact_keys);
+        tensors.error_estimate = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->error_estimate);
+    }
     clsplat_profile_set(device, c->json || c->verbose);
     double begin = clock_seconds();
     TRY(clsplat_attend(device, *attention, tensors));
@@ -65,7 +114,7 @@ fail:
     return status;
 }
 
-static clsplat_status attend(cli *c, const attend_request *request) {
+static clsplat_status attend(cli *c, attend_request *request) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = NULL;
     attend_problem problem = {0};
@@ -98,12 +147,19 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
          "where the result goes; it appears only when it is complete", "OUT"},
         {"splats", 0, POPT_ARG_STRING, &r.splats, 0, "the splats for --method gaussian", "SPLATS"},
         {"method", 0, POPT_ARG_STRING, &r.method, 0, "gaussian if --splats is given, otherwise softmax",
-         "softmax|gaussian"},
+         "softmax|gaussian|near-far"},
         {"mixing", 0, POPT_ARG_STRING, &r.mixing, 0, "all levels under one normaliser, or each with its own",
          "joint|per-level"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
-        {"scale", 0, POPT_ARG_STRING, &r.scale, 0, "factor on q.k for softmax; 1/sqrt(D) if it is not given",
-         "X"},
+        {"scale", 0, POPT_ARG_STRING, &r.scale, 0,
+         "factor on q.k for softmax and near-far; 1/sqrt(D) if it is not given", "X"},
+        {"tolerance", 0, POPT_ARG_STRING, &r.tolerance, 0,
+         "near-far: the relative error of a row that you accept; 0.02 if it is not given, 0 is exact", "X"},
+        {"sparse-topk", 0, POPT_ARG_STRING, &r.sparse_topk, 0,
+         "near-far: the most keys a row attends to exactly, its own chunk's included", "N"},
+        {"chunk", 0, POPT_ARG_STRING, &r.chunk, 0,
+         "near-far: keys gathered into one tree, a power of two; the library's choice if it is not given",
+         "C"},
         {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "gradients; not part of this version", NULL},
         POPT_TABLEEND,
     };

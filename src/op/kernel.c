@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 static const char *const dtype_names[] = {
-    [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16"};
+    [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16", [CLSPLAT_I32] = "I32"};
 
 static void options_group(kernel_options *o, const clsplat_device *device, uint32_t group, uint32_t width) {
     const clsplat_limits *limits = &device->info.limits;

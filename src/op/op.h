@@ -14,6 +14,8 @@
  *     write     row: splat    source: key     log-weight: φ_s(k) + b                         value: v
  *     scan      row: splat    source: states of consecutive segments, in their order
  *     read      row: query    source: splat   log-weight: ln w + ln a_s + φ_s(q) + lse_s     value: value_s
+ *     near_far  row: query    source: node    log-weight: ln n + scale q·c + ½γ scale² |q|² σ²  value: mean v
+ *                             source: key     as in softmax, below nodes that are opened and in the own chunk
  *
  * read ∘ write is Gaussian attention: Σ_j Σ_s w a_s e^(φ_s(q)+φ_s(k_j)+b_j) v_j with the sums in the
  * other order. The causal form reads what was written before the query's chunk of keys, and adds the pairs
@@ -143,6 +145,74 @@ typedef struct op_read_args {
     op_tensor v, key_bias;
 } op_read_args;
 clsplat_status op_read(queue *q, const op_read_args *args);
+
+/* The keys of completed chunks as trees of splats: what near-far attention walks through.
+ *
+ * Chunk c has the keys [c·chunk, (c+1)·chunk) of the sequence. Its keys are reordered so that every node of
+ * its balanced tree is a run of consecutive **slots**: node g of level l has the slots [g·size, (g+1)·size)
+ * with
+ *
+ *     size = leaf·16^l below the level `top`      chunk·16^(l−top) from there on (above it, runs of chunks)
+ *
+ * Keys of bias −inf, and those that an unfinished last chunk lacks, have the last slots of their chunk, and
+ * so a node of a chunk has its keys in its first `count` slots. A node is described by the means of its keys
+ * and values, weighted by e^b, and by how its keys vary: in each dimension from the level `top` on, and below
+ * by one number, the share that the node's total variance has in its chunk's.
+ *
+ * Every array begins with [B][Hk]; what follows lies in **blocks** of 16 slots or nodes, along the last
+ * dimension where vectors want it. Slot s is lane s%16 of block s/16; node g of level l lane g%16 of block
+ * first_block[l] + g/16.
+ *     keys         [slots/16][D][16]               of `dtype`
+ *     values       [slots][Dv]                     of `dtype`
+ *     biases       [slots]                         F32; −inf: no key, and then key and value are 0
+ *     means        [blocks][D][16]                 F32
+ *     variances    [blocks of top and above][D][16]  F32
+ *     mean_values  [blocks·16][Dv]                 F32
+ *     stats        [blocks][4][16]                 F32, see below; without keys log-mass −inf, and else 0s */
+enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 4 };
+enum {
+    OP_NODE_LOG_MASS, /* ln Σ e^b */
+    OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */
+    OP_NODE_SPREAD,   /* √Σ_d of the variances of the values */
+    OP_NODE_COUNT     /* of keys */
+};
+typedef struct op_forest {
+    size_t batch, heads, dim, value_dim; /* B, Hk, D, Dv */
+    clsplat_dtype dtype;
+    size_t leaf, chunk, chunks; /* keys in one; how many chunks there is room for */
+    size_t top, levels;
+    size_t first_block[OP_FOREST_LEVELS + 1]; /* the last is their number */
+    cl_mem keys, values, biases, means, variances, mean_values, stats;
+} op_forest;
+
+/* Grows the trees of the chunks from first_chunk on, and the nodes above them. Row 0 of k is the first key of
+ * that chunk; the last chunk may lack keys, and may be gathered again when it has more. */
+typedef struct op_gather_args {
+    const op_forest *forest;
+    size_t first_chunk;
+    op_tensor k, v, key_bias; /* [B,Hk,keys,D], [B,Hk,keys,Dv], [B,Hk,keys,1] */
+} op_gather_args;
+clsplat_status op_gather(queue *q, const op_gather_args *args);
+
+/* (out, lse) of every query over the keys j ≤ i + diagonal of a sequence of `keys` keys. The own chunk of a
+ * query is that of the last key it sees, and exact, up to that key; chunks before it, or all of them for
+ * OP_SEES_ALL, are the forest's.
+ *
+ * Strictly causal: of the forest a query reads only nodes whose keys all are in chunks before its own.
+ *
+ * k, v and key_bias need to hold the queries' own chunks only: their row 0 is the key number `first_key`. */
+typedef struct op_near_far_args {
+    const op_forest *forest;
+    op_tensor q, k, v, key_bias, out, lse;
+    op_tensor exact_keys;     /* [B,H,N,1], I32; may be absent */
+    op_tensor error_estimate; /* [B,H,N,1]; may be absent */
+    float scale;
+    int32_t diagonal;
+    size_t keys, first_key;
+    float tolerance;    /* the relative error of a row's out that is accepted; INFINITY: nothing is opened */
+    size_t sparse_topk; /* the most keys of a row that are exact, its own chunk's included; 0: no limit */
+} op_near_far_args;
+clsplat_status op_near_far(queue *q, const op_near_far_args *args);
 
 /* C = A Bᵀ, as projections need it. Shapes: a [B,H,M,K], b [B,H,N,K], c [B,H,M,N]; a batch or head stride of
  * 0 repeats a matrix. Sums are float32 whatever the storage types. */

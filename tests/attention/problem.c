@@ -86,6 +86,10 @@ problem problem_create(clsplat *lib, const problem_spec *spec, uint64_t seed) {
     p.attention.splats = p.splats;
     p.attention.mixing = spec->mixing;
     p.attention.causal = spec->causal;
+    p.attention.near_far = spec->near_far;
+    p.attention.tolerance = spec->tolerance;
+    p.attention.sparse_topk = spec->sparse_topk;
+    p.attention.chunk = spec->chunk;
     if (spec->scale != 0)
         p.attention.scale = spec->scale;
     problem_fill(&p, seed);

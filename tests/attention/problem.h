@@ -40,6 +40,9 @@ typedef struct problem_spec {
     problem_data data;
     problem_layout layout;
     clsplat_dtype q, k, v, key_bias, out, lse;
+    bool near_far; /* and its parameters; tolerance 0 must give softmax attention */
+    float tolerance;
+    size_t sparse_topk, chunk;
     size_t splats, levels; /* no splats: softmax */
     bool shared;
     clsplat_covariance covariance;

@@ -73,6 +73,39 @@ typedef struct naive_sampling {
 } naive_sampling;
 void naive_sample(size_t count, const double *logits, const naive_sampling *sampling, double *probability);
 
+/* Near-far attention on one head's forest as it has been gathered, in which order is not asked: slots of keys
+ * [slots,D], values [slots,Dv] and biases [slots], −inf where there is no key. Levels as in op_forest. */
+typedef struct naive_forest {
+    size_t dim, value_dim, leaf, chunk, top, levels, slots;
+    const double *keys, *values, *biases;
+} naive_forest;
+typedef struct naive_node {
+    double log_mass, spread, count;
+    double *mean, *variance, *value; /* [D], [D], [Dv] */
+} naive_node;
+naive_node naive_node_create(const naive_forest *forest);
+void naive_node_free(naive_node *node);
+size_t naive_node_size(const naive_forest *forest, size_t level);
+void naive_node_of(const naive_forest *forest, size_t level, size_t g, naive_node *node);
+
+/* A row: its scaled query, the keys of its own chunk that it sees, the chunks before. */
+typedef struct naive_far_row {
+    const double *q;
+    size_t own;
+    const double *k, *v, *bias; /* of the own keys; bias may be NULL */
+    size_t past;
+    bool rest; /* not causal: the last node of the highest level may be a part of one */
+    double tolerance;
+} naive_far_row;
+typedef struct naive_far {
+    double lse, estimate;
+    double *out; /* [Dv] */
+    size_t exact;
+    double margin; /* the least |ln| of an error over the accepted one: decisions below 1e-3 are for the
+                      device to make */
+} naive_far;
+void naive_near_far(const naive_forest *forest, const naive_far_row *row, naive_far *far);
+
 /* A state: the logarithm of a sum of weights, and the weighted mean of values of `width` numbers. Starts as
  * (−inf, 0) with naive_state_clear. */
 typedef struct naive_state {

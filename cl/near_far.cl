@@ -1,0 +1,341 @@
+/* Near-far attention: softmax attention over a forest (op_forest in src/op/op.h), opened where it matters.
+ *
+ *     closed node n:  l = ln mass + q'·c + lift     value: mean v     q' = scale q, variance = Σ_d q'_d² C_d or its share of that
+ *     key:            l = q'·k + b                  value: v
+ *
+ * A row takes its own chunk's keys exactly, then the nodes it starts from (roots) closed: that fixes the mass Z and the size of the
+ * output against which errors are measured. Then it walks from each root and opens a node while
+ *
+ *     e^l / Z · node_error > accepted_error         (near_far.clh)
+ *
+ * What is closed in the end adds up to the row's error: √(Σ e² + (COMMON Σ e)²). With a limit on exact keys a walk before that counts
+ * the keys by the least error on their path, in steps of 2^¼, and only what lies above the step that fits is opened.
+ *
+ * Strictly causal: a row's roots are the nodes wholly before its own chunk, everything else it reads is its own.
+ *
+ * Shapes: q [B,H,N,D], k and v of the own chunks from key first_key on, out [B,H,N,DV], lse, exact_keys, error [B,H,N].
+ * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier. */
+#include "tensor.clh"
+#include "state.clh"
+#include "forest.clh"
+#include "near_far.clh"
+
+#ifndef Q_TYPE
+#define Q_TYPE F32
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#define OUT_TYPE F32
+#define LSE_TYPE F32
+#define ERROR_TYPE F32
+#endif
+#ifndef OWN /* 1: there is an own chunk */
+#define OWN 1
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#ifndef COUNTED /* 1: exact_keys is wanted */
+#define COUNTED 1
+#endif
+#ifndef ESTIMATED /* 1: error is wanted */
+#define ESTIMATED 1
+#endif
+
+/* Steps of 2^¼ of a path's least error, relative to the output. */
+#define STEPS 128
+#define STEP_LEAST -24.0f
+
+/* A head's forest as a reader sees it. */
+typedef struct trees {
+    forest f;
+    global const ELEMENT(FOREST_TYPE) *keys, *values;
+    global const float *biases, *means, *variances, *mean_values, *stats;
+} trees;
+
+typedef struct walker {
+    float q[D];    /* scaled */
+    uint past;     /* chunks */
+    uint covered;  /* slots that have keys for this row, or are padding */
+    bool rest;     /* the highest level's last node may be a part */
+    float mass;    /* lse after the roots */
+    float size;    /* of the output after the roots */
+    float accepted;
+    bool all;      /* open everything */
+    uint step;     /* and nothing whose step is below this */
+    float squares, sum; /* of the errors of closed nodes */
+    uint exact;
+} walker;
+
+inline float dot_lanes(private const float *q, global const float *x)
+{
+    float sum = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        sum = MAD(q[d], x[d * 16], sum);
+    return sum;
+}
+
+inline float logit_variance(private const float *q, global const float *x)
+{
+    float sum = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        sum = MAD(q[d] * q[d], x[d * 16], sum);
+    return sum;
+}
+
+inline void add_values(private state *row, float l, global const float *values)
+{
+    float weight = state_admit(row, l);
+    for (uint d = 0; d < DV; ++d)
+        row->sum[d] = MAD(weight, values[d], row->sum[d]);
+}
+
+/* A node as a row sees it. */
+typedef struct sight {
+    float l, variance, spread, count;
+    INDEX value;
+} sight;
+
+inline sight look_at(private const walker *w, private const trees *t, uint level, uint g, float whole)
+{
+    uint first = first_block_of(t->f.first_block, level);
+    global const float *stat = t->stats + lane_of(first, g, STATS);
+    sight s;
+    s.variance = whole * stat[VARIANCE * 16];
+    if (level >= TOP)
+        s.variance = logit_variance(w->q, t->variances + lane_of(first - t->f.below, g, D));
+    s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lift(s.variance, knee_of(size_shift(level)));
+    s.spread = stat[SPREAD * 16];
+    s.count = stat[COUNT * 16];
+    s.value = ((INDEX)first * 16 + g) * DV;
+    return s;
+}
+
+/* A number that grows with the error, so that counting and opening agree to the bit. */
+inline uint step_of(float error, float size)
+{
+    float steps = 4.0f * (log2(error / size) - STEP_LEAST);
+    return isnan(steps) ? 0 : (uint)clamp(steps, 0.0f, STEPS - 1.0f);
+}
+
+inline void open_leaf(private const walker *w, private const trees *t, private state *row, uint g)
+{
+    for (uint s = g * LEAF; s < (g + 1) * LEAF; ++s) {
+        float l = t->biases[s];
+        if (l == -INFINITY)
+            continue;
+        global const ELEMENT(FOREST_TYPE) *key = t->keys + lane_of(0, s, D);
+        float product = 0.0f;
+        for (uint d = 0; d < D; ++d)
+            product = MAD(w->q[d], LOAD(FOREST_TYPE, key, d * 16), product);
+        l += product;
+        if (l == -INFINITY)
+            continue;
+        float weight = state_admit(row, l);
+        for (uint d = 0; d < DV; ++d)
+            row->sum[d] = MAD(weight, LOAD(FOREST_TYPE, t->values, (INDEX)s * DV + d), row->sum[d]);
+    }
+}
+
+/* Walks through the tree under a root. `steps`: counts keys by their step, and adds nothing to the row. */
+inline void walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
+                 private uint *steps)
+{
+    uint level = root_level, g = root, least[FOREST_LEVELS];
+    float whole = 0.0f;
+    do {
+        sight s = look_at(w, t, level, g, whole);
+        if (g << size_shift(level) >= w->covered) { /* beyond the last chunk: never written */
+            s.l = -INFINITY;
+            s.count = 0.0f;
+        }
+        float error = exp(s.l - w->mass) * node_error(s.variance, s.spread, w->size);
+        uint step = steps || w->step ? step_of(error, w->size) : 0;
+        bool open = s.count > 0.0f && (w->all ? s.variance > 0.0f : error > w->accepted) && step >= w->step;
+        if (level == TOP)
+            whole = s.variance;
+        if (steps)
+            least[level] = level == root_level ? step : min(step, least[level + 1]);
+        if (open && level > 0) {
+            g <<= fan_shift(level);
+            --level;
+            continue;
+        }
+        if (open && steps)
+            steps[least[0]] += (uint)s.count;
+        else if (open) {
+            w->exact += (uint)s.count;
+            open_leaf(w, t, row, g);
+        } else if (!steps && s.l > -INFINITY) {
+            add_values(row, s.l, t->mean_values + s.value);
+            if (error > 0.0f) {
+                w->squares = MAD(error, error, w->squares);
+                w->sum += error;
+            }
+        }
+        ++g;
+        while (level < root_level && (g & ((1u << fan_shift(level + 1)) - 1)) == 0) {
+            g >>= fan_shift(level + 1);
+            ++level;
+        }
+    } while (level < root_level);
+}
+
+/* The nodes of a level that a row starts from: those after what the levels above cover. */
+inline uint2 roots_of(private const walker *w, private const trees *t, uint level, uint highest)
+{
+    uint shift = size_shift(level), before = 0;
+    if (level < highest)
+        before = w->covered >> size_shift(level + 1) << (size_shift(level + 1) - shift);
+    uint end = w->covered >> shift;
+    if (level == highest && w->rest)
+        return (uint2)(0, (w->covered + (1u << shift) - 1) >> shift);
+    return (uint2)(before, level < highest && w->rest ? before : end);
+}
+
+/* All roots closed: where the row's mass and its output's size come from. */
+inline void survey(private walker *w, private const trees *t, private const state *own, uint highest)
+{
+    state row = *own;
+    for (uint level = highest + 1; level-- > TOP;) {
+        uint2 roots = roots_of(w, t, level, highest);
+        for (uint g = roots.x; g < roots.y; ++g) {
+            sight s = look_at(w, t, level, g, 0.0f);
+            if (s.l > -INFINITY)
+                add_values(&row, s.l, t->mean_values + s.value);
+        }
+    }
+    float inverse = inverse_mass(&row), square = 0.0f;
+    for (uint d = 0; d < DV; ++d)
+        square = MAD(row.sum[d] * inverse, row.sum[d] * inverse, square);
+    w->mass = log_mass(&row);
+    w->size = sqrt(square);
+}
+
+/* The least step that leaves at most `room` keys. */
+inline uint step_for(private const uint *steps, uint room)
+{
+    uint step = STEPS;
+    while (step > 0 && steps[step - 1] <= room) {
+        room -= steps[step - 1];
+        --step;
+    }
+    return step;
+}
+
+/* Far keys, at most `room` of them exactly. */
+inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance, uint room)
+{
+    uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
+    survey(w, t, row, highest);
+    w->all = tolerance == 0.0f;
+    w->accepted = accepted_error(tolerance, w->size, w->past);
+    w->step = 0;
+    for (uint counting = room < w->covered; ; counting = 0) {
+        for (uint s = 0; s < STEPS && counting; ++s)
+            steps[s] = 0;
+        for (uint level = highest + 1; level-- > TOP;) {
+            uint2 roots = roots_of(w, t, level, highest);
+            for (uint g = roots.x; g < roots.y; ++g)
+                walk(w, t, row, level, g, counting ? steps : 0);
+        }
+        if (!counting)
+            break;
+        w->step = step_for(steps, room);
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
+         uint levels, uint chunks, uint16 first_block,
+         global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
+#if OWN
+         global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+         global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+#endif
+         global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
+         global const float *biases, global const float *means, global const float *variances,
+         global const float *mean_values, global const float *stats,
+         global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
+#if COUNTED
+         , global int *exact, INDEX4 exact_at
+#endif
+#if ESTIMATED
+         , global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
+#endif
+         )
+{
+    uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
+    if (i >= queries)
+        return;
+    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
+    t.keys += slots * D;
+    t.values += slots * DV;
+    t.biases += slots;
+    t.means += blocks * D;
+    t.variances += head * (t.f.blocks - t.f.below) * 16 * D;
+    t.mean_values += blocks * DV;
+    t.stats += blocks * STATS;
+
+    walker w;
+    state row;
+    state_clear(&row);
+    q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
+    for (uint d = 0; d < D; ++d)
+        w.q[d] = scale * LOAD(Q_TYPE, q, d);
+    w.squares = w.sum = 0.0f;
+    w.exact = 0;
+    uint visible = visible_keys(i, diagonal, keys);
+#if OWN
+    w.past = visible ? (visible - 1) / CHUNK : 0;
+    w.rest = false;
+    k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;
+    v += v_at.s0 + b * v_at.s1 + kv * v_at.s2;
+#if BIAS
+    bias += bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;
+#endif
+    for (uint j = w.past * CHUNK; j < visible; ++j) {
+        uint at = j - first_key;
+        float l = 0.0f;
+#if BIAS
+        l = LOAD(BIAS_TYPE, bias, at * bias_at.s3);
+        if (l == -INFINITY)
+            continue;
+#endif
+        w.exact += 1;
+        for (uint d = 0; d < D; ++d)
+            l = MAD(w.q[d], LOAD(K_TYPE, k, at * k_at.s3 + d), l);
+        if (l == -INFINITY)
+            continue;
+        float weight = state_admit(&row, l);
+        for (uint d = 0; d < DV; ++d)
+            row.sum[d] = MAD(weight, LOAD(V_TYPE, v, at * v_at.s3 + d), row.sum[d]);
+    }
+#else
+    w.past = (visible + CHUNK - 1) / CHUNK;
+    w.rest = true;
+#endif
+    w.covered = w.past * CHUNK;
+    w.mass = w.size = 0.0f;
+    if (w.past)
+        attend_far(&w, &t, &row, tolerance, limit ? (limit > w.exact ? limit - w.exact : 0) : w.covered);
+
+    float inverse = inverse_mass(&row), square = 0.0f;
+    for (uint d = 0; d < DV; ++d) {
+        square = MAD(row.sum[d] * inverse, row.sum[d] * inverse, square);
+        STORE(OUT_TYPE, out, out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 + d, row.sum[d] * inverse);
+    }
+    STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, log_mass(&row));
+#if COUNTED
+    exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = w.exact;
+#endif
+#if ESTIMATED
+    float estimate = 0.0f;
+    if (w.sum > 0.0f)
+        estimate = exp(w.mass - log_mass(&row)) * sqrt(MAD(COMMON * w.sum, COMMON * w.sum, w.squares)) / sqrt(square);
+    STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
+#endif
+}

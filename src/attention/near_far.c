@@ -1,0 +1,68 @@
+#include "attention/near_far.h"
+
+#include <math.h>
+
+#include "runtime/buffer.h"
+
+clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op_tensor v, op_tensor key_bias,
+                              op_forest *forest) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t bytes[FOREST_BUFFERS];
+    *forest = forest_shape(&k, &v, k.shape[2], call->attention.chunk);
+    forest_sizes(forest, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; ++i)
+        TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_FOREST + i), bytes[i],
+                           forest_buffer(forest, i)));
+    op_gather_args gather = {.forest = forest, .k = k, .v = v, .key_bias = key_bias};
+    TRY(op_gather(q, &gather));
+fail:
+    return status;
+}
+
+op_near_far_args near_far_args(const attend_call *call, const op_forest *forest) {
+    return (op_near_far_args){.forest = forest,
+                              .scale = call->attention.scale,
+                              .diagonal = call->diagonal,
+                              .keys = call->tensors.k.shape[2],
+                              .tolerance = call->attention.tolerance,
+                              .sparse_topk = call->attention.sparse_topk};
+}
+
+static clsplat_status check_chunk(clsplat *lib, const clsplat_attention *a) {
+    if (a->sparse_topk && a->sparse_topk < CLSPLAT_CHUNK_LEAST)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "sparse_topk is %zu; it must be at least %d, the smallest chunk, or 0 for no limit",
+                         a->sparse_topk, CLSPLAT_CHUNK_LEAST);
+    if (!a->chunk)
+        return CLSPLAT_OK;
+    if (a->chunk < CLSPLAT_CHUNK_LEAST || a->chunk > CLSPLAT_CHUNK_MOST || (a->chunk & (a->chunk - 1)))
+        return log_error(
+            lib, CLSPLAT_INVALID,
+            "chunk is %zu; it must be a power of two from %d to %d, or 0 for the library's choice", a->chunk,
+            CLSPLAT_CHUNK_LEAST, CLSPLAT_CHUNK_MOST);
+    if (a->sparse_topk && a->chunk > a->sparse_topk)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "chunk is %zu and sparse_topk %zu, but a row's own chunk is exact and counts; make "
+                         "chunk at most sparse_topk",
+                         a->chunk, a->sparse_topk);
+    return CLSPLAT_OK;
+}
+
+clsplat_status near_far_check(clsplat *lib, attend_call *call) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_attention *a = &call->attention;
+    const clsplat_attention_tensors *t = &call->tensors;
+    if (a->splats)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "near_far takes the place of softmax attention: leave splats NULL");
+    if (isnan(a->tolerance) || a->tolerance < 0)
+        return log_error(lib, CLSPLAT_INVALID, "tolerance is %g; it must be 0 or more, and may be infinite",
+                         (double)a->tolerance);
+    TRY(check_chunk(lib, a));
+    if (!a->chunk)
+        a->chunk = forest_chunk(t->k.shape[2], a->sparse_topk);
+    if (a->sparse_topk > UINT32_MAX)
+        a->sparse_topk = 0;
+fail:
+    return status;
+}

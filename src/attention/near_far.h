@@ -1,0 +1,18 @@
+/* Near-far attention of one call: a forest in workspaces, and what op_near_far is told of the call. */
+#ifndef CLSPLAT_ATTENTION_NEAR_FAR_H
+#define CLSPLAT_ATTENTION_NEAR_FAR_H
+
+#include "attention/attend.h"
+#include "op/forest.h"
+
+/* Gathers all keys. The forest is the device's until the next one is planted. */
+clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op_tensor v, op_tensor key_bias,
+                              op_forest *forest);
+
+/* Everything but the tensors. */
+op_near_far_args near_far_args(const attend_call *call, const op_forest *forest);
+
+/* Whether the call's parameters make sense together; chooses the chunk. Returns: INVALID. */
+clsplat_status near_far_check(clsplat *lib, attend_call *call);
+
+#endif

@@ -1,0 +1,94 @@
+#include "op/forest.h"
+
+#include <assert.h>
+
+#include "runtime/buffer.h"
+
+/* Siblings in a block: the vectors of the kernels. */
+enum { BLOCK = 16, LEAST_LEAF = 4 };
+
+size_t forest_chunk(size_t keys, size_t sparse_topk) {
+    enum { USUAL = 256 };
+    size_t chunk = USUAL, limit = sparse_topk && sparse_topk < keys ? sparse_topk : keys;
+    while (chunk > CLSPLAT_CHUNK_LEAST && chunk > limit)
+        chunk /= 2;
+    return chunk;
+}
+
+/* A chunk is 16 leaves, unless that makes them too small to have statistics or too large to open. */
+static size_t leaf_of(size_t chunk) {
+    size_t leaf = chunk / BLOCK;
+    return leaf < LEAST_LEAF ? LEAST_LEAF : leaf > FOREST_LEAF_MOST ? FOREST_LEAF_MOST : leaf;
+}
+
+size_t forest_size(const op_forest *f, size_t level) {
+    return level < f->top ? f->leaf << 4 * level : f->chunk << 4 * (level - f->top);
+}
+
+static size_t blocks_of(size_t count) {
+    return (count + BLOCK - 1) / BLOCK;
+}
+
+op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk) {
+    assert(chunk >= CLSPLAT_CHUNK_LEAST && chunk <= CLSPLAT_CHUNK_MOST && (chunk & (chunk - 1)) == 0);
+    op_forest f = {.batch = k->shape[0],
+                   .heads = k->shape[1],
+                   .dim = k->shape[3],
+                   .value_dim = v->shape[3],
+                   .dtype = k->dtype == v->dtype ? k->dtype : CLSPLAT_F32,
+                   .leaf = leaf_of(chunk),
+                   .chunk = chunk,
+                   .chunks = keys ? (keys + chunk - 1) / chunk : 1};
+    while (f.leaf << 4 * f.top < chunk)
+        ++f.top;
+    size_t slots = f.chunks * chunk, blocks = 0, nodes = 0;
+    do {
+        size_t size = forest_size(&f, f.levels);
+        nodes = (slots + size - 1) / size;
+        f.first_block[f.levels++] = blocks;
+        blocks += blocks_of(nodes);
+    } while ((nodes > 1 || f.levels <= f.top) && f.levels < OP_FOREST_LEVELS);
+    f.first_block[f.levels] = blocks;
+    return f;
+}
+
+void forest_sizes(const op_forest *f, size_t bytes[FOREST_BUFFERS]) {
+    size_t heads = f->batch * f->heads, slots = heads * f->chunks * f->chunk,
+           stored = clsplat_dtype_size(f->dtype), blocks = heads * f->first_block[f->levels];
+    bytes[0] = slots * f->dim * stored;
+    bytes[1] = slots * f->value_dim * stored;
+    bytes[2] = slots * sizeof(float);
+    bytes[3] = blocks * BLOCK * f->dim * sizeof(float);
+    bytes[4] = (blocks - heads * f->first_block[f->top]) * BLOCK * f->dim * sizeof(float);
+    bytes[5] = blocks * BLOCK * f->value_dim * sizeof(float);
+    bytes[6] = blocks * BLOCK * OP_NODE_STATS * sizeof(float);
+}
+
+cl_mem *forest_buffer(op_forest *f, int which) {
+    cl_mem *const all[FOREST_BUFFERS] = {&f->keys,      &f->values,      &f->biases, &f->means,
+                                         &f->variances, &f->mean_values, &f->stats};
+    return all[which];
+}
+
+clsplat_status forest_create(clsplat_device *device, op_forest *f) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t bytes[FOREST_BUFFERS];
+    forest_sizes(f, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; ++i)
+        *forest_buffer(f, i) = NULL;
+    for (int i = 0; i < FOREST_BUFFERS; ++i)
+        TRY(buffer_create(device, bytes[i], forest_buffer(f, i)));
+    return CLSPLAT_OK;
+fail:
+    forest_release(device, f);
+    return status;
+}
+
+void forest_release(clsplat_device *device, op_forest *f) {
+    size_t bytes[FOREST_BUFFERS];
+    if (f->levels == 0)
+        return;
+    forest_sizes(f, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; ++i)
+        buffer_release(device, bytes[i], forest_buffer(f, i));
+}

@@ -1,0 +1,35 @@
+/* Forests (op.h) made and sized: which levels they have, and their buffers.
+ *
+ *     op_forest forest = forest_shape(&like, keys, 0);
+ *     TRY(forest_create(device, &forest));
+ *     …
+ *     forest_release(device, &forest);
+ *
+ * or, with buffers of the caller's own, forest_sizes and the cl_mem set by hand. */
+#ifndef CLSPLAT_OP_FOREST_H
+#define CLSPLAT_OP_FOREST_H
+
+#include "op/op.h"
+
+enum { FOREST_BUFFERS = 7, FOREST_LEAF_MOST = 16 };
+
+/* The library's choice of a chunk: 256, or the largest power of two that sparse_topk allows. */
+size_t forest_chunk(size_t keys, size_t sparse_topk);
+
+/* Keys under a node of the level. */
+size_t forest_size(const op_forest *forest, size_t level);
+
+/* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. Shapes: k [B,Hk,·,D], v
+ * [B,Hk,·,Dv], which also give the storage type. */
+op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk);
+
+/* Bytes of keys, values, biases, means, variances, mean_values and stats, and where each of them is in the
+ * struct. */
+void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
+cl_mem *forest_buffer(op_forest *forest, int which);
+
+/* Ownership: the caller's, until forest_release, which accepts a forest without buffers. Returns: MEMORY. */
+clsplat_status forest_create(clsplat_device *device, op_forest *forest);
+void forest_release(clsplat_device *device, op_forest *forest);
+
+#endif

@@ -1,0 +1,147 @@
+#include "op/families.h"
+#include "op/forest_kernel.h"
+
+void options_forest(kernel_options *o, const op_forest *f) {
+    static const char *const types[] = {
+        [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16"};
+    size_t bytes[FOREST_BUFFERS];
+    options_number(o, "D", f->dim);
+    options_number(o, "DV", f->value_dim);
+    options_number(o, "LEAF", f->leaf);
+    options_number(o, "CHUNK", f->chunk);
+    options_number(o, "TOP", f->top);
+    text_add(&o->text, " -DFOREST_TYPE=%s", types[f->dtype]);
+    forest_sizes(f, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; ++i)
+        options_elements(o, (double)bytes[i] / (double)clsplat_dtype_size(i < 2 ? f->dtype : CLSPLAT_F32));
+}
+
+void launch_forest_shape(launch *l, const op_forest *f) {
+    cl_uint first[16] = {0};
+    for (size_t level = 0; level <= f->levels; ++level)
+        first[level] = (cl_uint)f->first_block[level];
+    launch_uint(l, (uint32_t)f->levels);
+    launch_uint(l, (uint32_t)f->chunks);
+    launch_bytes(l, first, sizeof first);
+}
+
+void launch_forest_keys(launch *l, const op_forest *f) {
+    launch_mem(l, f->keys);
+    launch_mem(l, f->values);
+    launch_mem(l, f->biases);
+}
+
+void launch_forest_nodes(launch *l, const op_forest *f) {
+    launch_mem(l, f->means);
+    launch_mem(l, f->variances);
+    launch_mem(l, f->mean_values);
+    launch_mem(l, f->stats);
+}
+
+/* On a CPU a group of one: a chunk is work enough, and groups are what cores share. */
+static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, bool alone) {
+    if (alone) {
+        *o = (kernel_options){.group = 1};
+        options_number(o, "WG", 1);
+        options_number(o, "W", 16);
+    } else
+        options_plain(o, q);
+    options_forest(o, a->forest);
+    options_number(o, "BIAS", a->key_bias.mem != NULL);
+    options_tensor(o, "K", &a->k);
+    options_tensor(o, "V", &a->v);
+    if (a->key_bias.mem)
+        options_tensor(o, "BIAS", &a->key_bias);
+}
+
+static clsplat_status gather_chunks(queue *q, const op_gather_args *a, bool alone) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    size_t keys = a->k.shape[2], chunks = (keys + f->chunk - 1) / f->chunk;
+    double columns = (double)(f->dim + f->value_dim), slots = (double)(f->batch * f->heads * keys);
+    kernel_options o;
+    launch l;
+    options_gather(&o, q, a, alone);
+    TRY(options_launch(&o, q->device, "gather.cl", "gather_chunks", &l));
+    launch_uint(&l, (uint32_t)keys);
+    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_forest_shape(&l, f);
+    launch_tensor(&l, &o, &a->k);
+    launch_tensor(&l, &o, &a->v);
+    if (a->key_bias.mem)
+        launch_tensor(&l, &o, &a->key_bias);
+    launch_forest_keys(&l, f);
+    launch_forest_nodes(&l, f);
+    /* 12 passes over the keys for each halving, and a few more. */
+    TRY(launch_run(&l, q, grid_of(chunks, f->heads, f->batch, o.group),
+                   (work){.flops = 100 * slots * columns, .bytes = 12 * slots * columns}));
+fail:
+    return status;
+}
+
+static clsplat_status gather_nodes(queue *q, const op_gather_args *a, size_t level, bool alone) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    size_t slots = a->first_chunk * f->chunk + a->k.shape[2], size = forest_size(f, level),
+           child = forest_size(f, level - 1);
+    size_t first = a->first_chunk * f->chunk / size, nodes = (slots + size - 1) / size - first;
+    double numbers = (double)(f->batch * f->heads * nodes * 16 * (f->dim + f->value_dim));
+    kernel_options o;
+    launch l;
+    options_gather(&o, q, a, alone);
+    TRY(options_launch(&o, q->device, "gather.cl", "gather_nodes", &l));
+    launch_uint(&l, (uint32_t)level);
+    launch_uint(&l, (uint32_t)first);
+    launch_uint(&l, (uint32_t)nodes);
+    launch_uint(&l, (uint32_t)((slots + child - 1) / child));
+    launch_forest_shape(&l, f);
+    launch_forest_nodes(&l, f);
+    TRY(launch_run(&l, q, grid_of(nodes, f->heads, f->batch, o.group),
+                   (work){.flops = 6 * numbers, .bytes = 8 * numbers}));
+fail:
+    return status;
+}
+
+static clsplat_status gather(queue *q, const op_gather_args *a, bool alone) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(gather_chunks(q, a, alone));
+    for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
+        TRY(gather_nodes(q, a, level, alone));
+fail:
+    return status;
+}
+
+static clsplat_status plain_run(queue *q, const void *args) {
+    return gather(q, args, false);
+}
+
+static clsplat_status alone_run(queue *q, const void *args) {
+    return gather(q, args, true);
+}
+
+static bool alone_fits(const clsplat_limits *limits, const void *args) {
+    (void)args;
+    return limits_are_wide(limits);
+}
+
+static void gather_shape(const void *args, tune_shape *shape) {
+    const op_gather_args *a = args;
+    *shape = (tune_shape){.heads = a->forest->batch * a->forest->heads,
+                          .rows = a->k.shape[2],
+                          .sources = a->forest->chunk,
+                          .dim = a->forest->dim,
+                          .value_dim = a->forest->value_dim};
+    shape_words(shape, a->k.dtype, "-");
+}
+
+static const op_variant variants[] = {
+    {"plain", "every node's moments with a relative error below 1e-5", op_fits_all, plain_run, "gather.cl",
+     &plain_space},
+    {"alone", "every node's moments with a relative error below 1e-5", alone_fits, alone_run, "gather.cl",
+     &tune_nothing},
+};
+const op_family op_gather_family = {"gather", variants, sizeof variants / sizeof *variants, gather_shape};
+
+clsplat_status op_gather(queue *q, const op_gather_args *args) {
+    return op_dispatch(q, &op_gather_family, args);
+}

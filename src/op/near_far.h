@@ -1,0 +1,19 @@
+/* What the rows of near-far attention share. */
+#ifndef CLSPLAT_OP_NEAR_FAR_H
+#define CLSPLAT_OP_NEAR_FAR_H
+
+#include "op/forest_kernel.h"
+
+/* What it does if nothing is opened beside the own chunk: what is opened only the device knows. */
+work near_far_work(const op_near_far_args *args);
+
+/* Definitions of all rows, and their arguments in the order of the kernels. */
+void options_near_far(kernel_options *o, const op_near_far_args *args);
+void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *args);
+
+/* Tiles of rows that share loads, on a CPU; no limit on exact keys. */
+extern const tune_space near_far_wide_space;
+bool near_far_wide_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_wide_run(queue *q, const void *args);
+
+#endif

@@ -1,0 +1,67 @@
+#include "op/near_far.h"
+
+#include "op/families.h"
+
+/* Rows of a tile: their states and scores must stay in a core's cache. */
+enum { ROWS_MOST = 64, BLOCK = 16 };
+
+const tune_space near_far_wide_space = {1, {{"SPAN", {0, 8, 16, 32, 64}}}, NULL};
+
+static size_t group_of(const op_near_far_args *a) {
+    return a->q.shape[1] / a->forest->heads;
+}
+
+bool near_far_wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_near_far_args *a = args;
+    return limits_are_wide(limits) && a->forest->dim % BLOCK == 0 && a->forest->value_dim % BLOCK == 0 &&
+           group_of(a) <= ROWS_MOST && a->sparse_topk == 0;
+}
+
+/* Positions of a tile: 64 rows, of fewer positions the more heads share a key head; no more than there are.
+ */
+static size_t span_of(const queue *q, const op_near_far_args *a) {
+    size_t span = tuned_value(q, &near_far_wide_space, 0);
+    if (span == 0)
+        span = ROWS_MOST;
+    while (span > 1 &&
+           (span * group_of(a) > ROWS_MOST || span > a->forest->chunk || span / 2 >= a->q.shape[2]))
+        span /= 2;
+    return span;
+}
+
+/* Blocks of 16 roots that a row may have, rounded up so that few programs are built. */
+static size_t root_blocks(const op_forest *f) {
+    enum { ROOTS_LEAST = 64 }; /* as in cl/near_far.clh */
+    size_t nodes = f->chunks, level = f->top, blocks = 0, rounded = 4;
+    while (level + 1 < f->levels && nodes >= ROOTS_LEAST * BLOCK) {
+        nodes /= BLOCK;
+        ++level;
+        blocks += 2;
+    }
+    if (level > f->top && nodes < ROOTS_LEAST * BLOCK)
+        nodes = ROOTS_LEAST * BLOCK; /* earlier rows still start one level below */
+    blocks += (nodes + BLOCK - 1) / BLOCK + 1;
+    while (rounded < blocks)
+        rounded *= 2;
+    return rounded;
+}
+
+clsplat_status near_far_wide_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_near_far_args *a = args;
+    kernel_options o = {.group = 1};
+    launch l;
+    size_t span = span_of(q, a), queries = a->q.shape[2];
+    /* Tiles begin at multiples of their span in the positions of keys. */
+    size_t lead = a->diagonal == OP_SEES_ALL ? 0 : (size_t)(a->diagonal & (int32_t)(span - 1));
+    options_number(&o, "SPAN", span);
+    options_number(&o, "GROUP", group_of(a));
+    options_number(&o, "ROOT_BLOCKS", root_blocks(a->forest));
+    options_near_far(&o, a);
+    TRY(options_launch(&o, q->device, "near_far_wide.cl", "near_far_wide", &l));
+    launch_near_far(&l, &o, a);
+    TRY(launch_run(&l, q, grid_of((lead + queries + span - 1) / span, a->forest->heads, a->q.shape[0], 1),
+                   near_far_work(a)));
+fail:
+    return status;
+}

@@ -1,0 +1,196 @@
+#include <math.h>
+#include <stdlib.h>
+
+#include "naive.h"
+
+/* The constants of cl/near_far.clh. */
+static const double TOLERANCE_SHARE = 1.0, COMMON = 0.02, MASS_ERROR = 0.125;
+enum { ROOTS_LEAST = 64 };
+
+size_t naive_node_size(const naive_forest *f, size_t level) {
+    return level < f->top ? f->leaf << 4 * level : f->chunk << 4 * (level - f->top);
+}
+
+/* The weighted mean of `columns` numbers of each key under the node, and the mean square of what differs from
+ * it. */
+static void moments(const naive_forest *f, size_t begin, size_t end, const double *x, size_t columns,
+                    double log_mass, double *mean, double *square) {
+    for (size_t d = 0; d < columns; d++) {
+        mean[d] = square[d] = 0;
+        for (size_t s = begin; s < end; s++)
+            if (f->biases[s] > -INFINITY)
+                mean[d] += exp(f->biases[s] - log_mass) * x[s * columns + d];
+        for (size_t s = begin; s < end; s++)
+            if (f->biases[s] > -INFINITY)
+                square[d] += exp(f->biases[s] - log_mass) * pow(x[s * columns + d] - mean[d], 2);
+    }
+}
+
+void naive_node_of(const naive_forest *f, size_t level, size_t g, naive_node *node) {
+    size_t size = naive_node_size(f, level), begin = g * size,
+           end = begin + size < f->slots ? begin + size : f->slots;
+    double most = -INFINITY, mass = 0;
+    double *squares = calloc(f->value_dim, sizeof *squares);
+    node->count = 0;
+    for (size_t s = begin; s < end; s++)
+        most = fmax(most, f->biases[s]);
+    for (size_t s = begin; s < end; s++)
+        if (f->biases[s] > -INFINITY) {
+            node->count += 1;
+            mass += exp(f->biases[s] - most);
+        }
+    node->log_mass = mass > 0 ? most + log(mass) : -INFINITY;
+    moments(f, begin, end, f->keys, f->dim, node->log_mass, node->mean, node->variance);
+    moments(f, begin, end, f->values, f->value_dim, node->log_mass, node->value, squares);
+    node->spread = 0;
+    for (size_t d = 0; d < f->value_dim; d++)
+        node->spread += squares[d];
+    node->spread = sqrt(node->spread);
+    free(squares);
+}
+
+naive_node naive_node_create(const naive_forest *f) {
+    return (naive_node){.mean = calloc(f->dim, sizeof(double)),
+                        .variance = calloc(f->dim, sizeof(double)),
+                        .value = calloc(f->value_dim, sizeof(double))};
+}
+
+void naive_node_free(naive_node *node) {
+    free(node->mean);
+    free(node->variance);
+    free(node->value);
+}
+
+/* One row on its way through the forest. */
+typedef struct walk {
+    const naive_forest *f;
+    const naive_far_row *row;
+    naive_far *far;
+    size_t count, capacity; /* of the sources so far: log-weights and values */
+    double *l, *v;
+    double lse, size, accepted, squares, sum;
+    bool closed; /* nothing is to be opened */
+} walk;
+
+static void add(walk *w, double l, const double *value) {
+    size_t width = w->f->value_dim;
+    if (w->count == w->capacity) {
+        w->capacity = 2 * w->capacity + 16;
+        w->l = realloc(w->l, w->capacity * sizeof *w->l);
+        w->v = realloc(w->v, w->capacity * width * sizeof *w->v);
+    }
+    w->l[w->count] = l;
+    for (size_t d = 0; d < width; d++)
+        w->v[w->count * width + d] = value[d];
+    w->count++;
+}
+
+static double dot(const double *x, const double *y, size_t count) {
+    double sum = 0;
+    for (size_t d = 0; d < count; d++)
+        sum += x[d] * y[d];
+    return sum;
+}
+
+/* What the spread of n logits adds to the logarithm of their mass. */
+static double lift(double variance, double n) {
+    double knee = 0.5 * sqrt(2 * log(n));
+    return variance <= knee * knee ? 0.5 * variance : knee * sqrt(variance) - 0.5 * knee * knee;
+}
+
+static double sum_of(const double *x, size_t count) {
+    double sum = 0;
+    for (size_t d = 0; d < count; d++)
+        sum += x[d];
+    return sum;
+}
+
+/* `whole`: the sum of its chunk's variances, and the variance of the row's logits in it. */
+static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
+    const naive_forest *f = w->f;
+    const double *q = w->row->q;
+    naive_node n = naive_node_create(f);
+    naive_node_of(f, level, g, &n);
+    double variance = 0, chunk[2] = {sum_of(n.variance, f->dim), 0};
+    for (size_t d = 0; d < f->dim; d++)
+        variance += q[d] * q[d] * n.variance[d];
+    chunk[1] = variance;
+    if (level < f->top) {
+        variance = whole[0] > 0 ? chunk[0] / whole[0] * whole[1] : 0;
+        chunk[0] = whole[0];
+        chunk[1] = whole[1];
+    }
+    double l = dot(q, n.mean, f->dim) + n.log_mass + lift(variance, (double)naive_node_size(f, level));
+    double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
+                                          pow(variance * MASS_ERROR * w->size, 2));
+    bool open = n.count > 0 && !w->closed && (w->row->tolerance > 0 ? error > w->accepted : variance > 0);
+    if (n.count > 0 && !w->closed)
+        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted)));
+    if (n.count > 0 && !open) {
+        add(w, l, n.value);
+        w->squares += error * error;
+        w->sum += error;
+    }
+    size_t size = naive_node_size(f, level), child = level ? naive_node_size(f, level - 1) : 1;
+    for (size_t c = g * size / child; open && c < (g + 1) * size / child && c * child < f->slots; c++) {
+        if (level)
+            visit(w, level - 1, c, chunk);
+        else if (f->biases[c] > -INFINITY) {
+            add(w, dot(q, f->keys + c * f->dim, f->dim) + f->biases[c], f->values + c * f->value_dim);
+            w->far->exact++;
+        }
+    }
+    naive_node_free(&n);
+}
+
+/* The largest nodes wholly before the row's own chunk, where they are enough, and smaller ones for the rest.
+ */
+static void visit_roots(walk *w) {
+    const naive_forest *f = w->f;
+    size_t covered = w->row->past * f->chunk, level = f->levels - 1, begin = 0;
+    while (level > f->top && covered / naive_node_size(f, level) < ROOTS_LEAST)
+        level--;
+    for (;; level--) {
+        size_t size = naive_node_size(f, level);
+        for (; begin + size <= covered || (w->row->rest && begin < covered); begin += size)
+            visit(w, level, begin / size, NULL);
+        if (level == f->top)
+            return;
+    }
+}
+
+/* All sources so far as one state. */
+static double merge(const walk *w, double *value) {
+    naive_state state = {.value = value, .width = w->f->value_dim};
+    naive_state_of(&state, w->count, w->l, w->v);
+    return state.lse;
+}
+
+void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
+    walk w = {.f = f, .row = row, .far = far, .closed = true};
+    far->margin = INFINITY;
+    far->exact = 0;
+    for (size_t j = 0; j < row->own; j++) {
+        double bias = row->bias ? row->bias[j] : 0;
+        if (bias == -INFINITY)
+            continue;
+        add(&w, dot(row->q, row->k + j * f->dim, f->dim) + bias, row->v + j * f->value_dim);
+        far->exact++;
+    }
+    size_t own = w.count;
+    if (row->past) {
+        visit_roots(&w);
+        w.lse = merge(&w, far->out);
+        w.size = sqrt(dot(far->out, far->out, f->value_dim));
+        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.6);
+        w.count = own;
+        w.squares = w.sum = 0;
+        w.closed = false;
+        visit_roots(&w);
+    }
+    far->lse = merge(&w, far->out);
+    double size = sqrt(dot(far->out, far->out, f->value_dim));
+    far->estimate = w.sum > 0 ? exp(w.lse - far->lse) * sqrt(w.squares + pow(COMMON * w.sum, 2)) / size : 0;
+    free(w.l);
+    free(w.v);
+}

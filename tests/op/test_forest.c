@@ -1,0 +1,421 @@
+/* Trees and the walk through them, every row of both tables, against the reference: what a node says of its
+ * keys, and a row's output from the same nodes and keys. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "compare.h"
+#include "op/families.h"
+#include "op/forest.h"
+#include "runtime/buffer.h"
+#include "runtime/device.h"
+
+/* What is different from one case to the next beside the problem. */
+typedef struct far_spec {
+    problem_spec problem;
+    size_t chunk, steps; /* chunks gathered at a time; 0: all at once */
+    float tolerance;
+} far_spec;
+
+// clang-format off
+static const far_spec specs[] = {
+    {{.queries = 40, .keys = 300, .dim = 8, .value_dim = 8, .causal = true}, 16, 0, 0.05F},
+    {{.batch = 2, .heads = 4, .kv_heads = 2, .queries = 70, .keys = 300, .dim = 16, .value_dim = 32, .causal = true,
+      .bias = BIAS_HOLES}, 32, 0, 0.1F},
+    {{.heads = 3, .kv_heads = 1, .queries = 100, .keys = 100, .dim = 5, .value_dim = 7, .causal = true}, 16, 1, 0.05F},
+    {{.heads = 2, .queries = 33, .keys = 700, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM}, 64, 0, 0.2F},
+    {{.heads = 2, .kv_heads = 1, .queries = 130, .keys = 1100, .dim = 16, .value_dim = 16, .causal = true}, 512, 0, 0.1F},
+    {{.heads = 6, .kv_heads = 1, .queries = 50, .keys = 1300, .dim = 16, .value_dim = 16, .causal = true}, 16, 0, 0.2F},
+    {{.queries = 20, .keys = 1290, .dim = 16, .value_dim = 16, .bias = BIAS_FRONT}, 16, 0, 0.05F},
+    {{.queries = 150, .keys = 60, .dim = 16, .value_dim = 16, .causal = true, .bias = BIAS_HOLES}, 16, 2, 0.3F},
+    {{.queries = 60, .keys = 300, .dim = 32, .value_dim = 16, .causal = true}, 32, 3, 0},
+    {{.queries = 60, .keys = 300, .dim = 16, .value_dim = 16, .causal = true}, 32, 3, INFINITY},
+    {{.batch = 2, .queries = 9, .keys = 200, .dim = 16, .value_dim = 16, .causal = true, .bias = BIAS_ALL}, 64, 0, 0.1F},
+    {{.queries = 80, .keys = 400, .dim = 16, .value_dim = 16, .causal = true, .data = DATA_IDENTICAL}, 64, 0, 0.1F},
+};
+// clang-format on
+enum { SPECS = sizeof specs / sizeof *specs };
+
+typedef struct bench {
+    far_spec spec;
+    problem p;
+    clsplat_device *device;
+    op_tensor t[PROBLEM_TENSORS], exact, estimate;
+    double *host[PROBLEM_TENSORS]; /* dense doubles */
+    op_forest forest;
+    double *keys, *values, *biases, *means, *variances, *mean_values, *stats; /* of the forest, as they lie */
+} bench;
+
+static op_tensor tensor_of(bench *b, size_t heads, size_t rows, size_t columns, const double *values) {
+    size_t batch = b->p.spec.batch, count = batch * heads * rows * columns;
+    op_tensor t = {.dtype = CLSPLAT_F32,
+                   .shape = {batch, heads, rows, columns},
+                   .stride = {heads * rows * columns, rows * columns, columns}};
+    float *floats = malloc(count * sizeof *floats);
+    for (size_t i = 0; i < count; i++)
+        floats[i] = values ? (float)values[i] : NAN;
+    suite_ok(b->p.lib, buffer_create_from(b->device, count * sizeof *floats, floats, &t.mem));
+    free(floats);
+    return t;
+}
+
+static size_t count_of(const op_tensor *t) {
+    return t->shape[0] * t->stride[0];
+}
+
+static void *read_bytes(bench *b, cl_mem mem, size_t bytes) {
+    void *read = malloc(bytes);
+    suite_ok(b->p.lib, clsplat_device_finish(b->device));
+    ck_assert_int_eq(
+        clEnqueueReadBuffer(clsplat_device_queue(b->device), mem, CL_TRUE, 0, bytes, read, 0, NULL, NULL),
+        CL_SUCCESS);
+    return read;
+}
+
+static double *read_floats(bench *b, cl_mem mem, size_t count) {
+    float *floats = read_bytes(b, mem, count * sizeof *floats);
+    double *values = malloc(count * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = (double)floats[i];
+    free(floats);
+    return values;
+}
+
+static void upload(bench *b, int which) {
+    const problem_tensor *from = &b->p.tensors[which];
+    if (!from->bytes)
+        return;
+    const size_t *n = from->view.shape;
+    size_t count = n[0] * n[1] * n[2] * n[3], at = 0;
+    b->host[which] = malloc(count * sizeof(double));
+    for (size_t i = 0; i < n[0] * n[1]; i++)
+        for (size_t row = 0; row < n[2]; row++)
+            for (size_t d = 0; d < n[3]; d++)
+                b->host[which][at++] = problem_get(from, i / n[1], i % n[1], row, d);
+    b->t[which] = tensor_of(b, n[1], n[2], n[3], b->host[which]);
+}
+
+static bench bench_create(int number) {
+    problem_stage stage = problem_on_stage();
+    bench b = {.spec = specs[number],
+               .p = problem_create(stage.lib, &specs[number].problem, (uint64_t)number),
+               .device = stage.device};
+    for (int i = 0; i < PROBLEM_TENSORS; i++)
+        upload(&b, i);
+    b.exact = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
+    b.estimate = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
+    b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk);
+    suite_ok(stage.lib, forest_create(b.device, &b.forest));
+    return b;
+}
+
+static void forget_forest(bench *b) {
+    double **all[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        free(*all[i]);
+        *all[i] = NULL;
+    }
+}
+
+static void bench_free(bench *b) {
+    forget_forest(b);
+    forest_release(b->device, &b->forest);
+    for (int i = 0; i < PROBLEM_TENSORS; i++) {
+        if (b->t[i].mem)
+            buffer_release(b->device, count_of(&b->t[i]) * sizeof(float), &b->t[i].mem);
+        free(b->host[i]);
+    }
+    buffer_release(b->device, count_of(&b->exact) * sizeof(float), &b->exact.mem);
+    buffer_release(b->device, count_of(&b->estimate) * sizeof(float), &b->estimate.mem);
+    problem_free(&b->p);
+}
+
+static bool run_row(bench *b, const op_family *family, size_t row, const void *args) {
+    const op_variant *variant = &family->variants[row];
+    if (!variant->fits(&clsplat_device_describe(b->device)->limits, args))
+        return false;
+    queue q;
+    queue_begin(b->device, 0, NULL, &q);
+    suite_ok(b->p.lib, op_run(&q, variant, NULL, args));
+    return true;
+}
+
+/* Gathers with a row of the table, into memory that is NaN everywhere, and reads the forest. */
+static bool gather(bench *b, size_t row) {
+    size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
+                                  step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
+    double **to[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    queue q;
+    forest_sizes(&b->forest, bytes);
+    queue_begin(b->device, 0, NULL, &q);
+    for (int i = 0; i < FOREST_BUFFERS; i++)
+        suite_ok(b->p.lib, queue_fill(&q, *forest_buffer(&b->forest, i), 0, bytes[i], NAN));
+    for (size_t begin = 0; begin < keys; begin += step) {
+        size_t count = begin + step < keys ? step : keys - begin;
+        op_gather_args args = {.forest = &b->forest,
+                               .first_chunk = begin / b->spec.chunk,
+                               .k = op_slice(b->t[PROBLEM_K], 2, begin, count),
+                               .v = op_slice(b->t[PROBLEM_V], 2, begin, count),
+                               .key_bias = op_slice(b->t[PROBLEM_BIAS], 2, begin, count)};
+        if (!run_row(b, &op_gather_family, row, &args))
+            return false;
+    }
+    forget_forest(b);
+    for (int i = 0; i < FOREST_BUFFERS; i++)
+        *to[i] = read_floats(b, *forest_buffer(&b->forest, i), bytes[i] / sizeof(float));
+    return true;
+}
+
+/* Head `head` of B·Hk in tree order; keys is the caller's to free. */
+static naive_forest forest_of(const bench *b, size_t head, double **keys) {
+    const op_forest *f = &b->forest;
+    size_t slots = f->chunks * f->chunk;
+    *keys = malloc(slots * f->dim * sizeof **keys);
+    for (size_t s = 0; s < slots; s++)
+        for (size_t d = 0; d < f->dim; d++)
+            (*keys)[s * f->dim + d] = b->keys[(head * slots + s - s % 16) * f->dim + d * 16 + s % 16];
+    return (naive_forest){.dim = f->dim,
+                          .value_dim = f->value_dim,
+                          .leaf = f->leaf,
+                          .chunk = f->chunk,
+                          .top = f->top,
+                          .levels = f->levels,
+                          .slots = slots,
+                          .keys = *keys,
+                          .values = b->values + head * slots * f->value_dim,
+                          .biases = b->biases + head * slots};
+}
+
+/* Every key of a chunk is in one of its slots, the first ones, with its value and bias; the others are empty.
+ */
+static void check_slots(const bench *b, const naive_forest *f, size_t head, size_t chunk) {
+    size_t keys = b->p.spec.keys, count = 0, found = 0;
+    for (size_t j = chunk * f->chunk; j < (chunk + 1) * f->chunk && j < keys; j++) {
+        const double *k = b->host[PROBLEM_K] + (head * keys + j) * f->dim;
+        const double *v = b->host[PROBLEM_V] + (head * keys + j) * f->value_dim;
+        double bias = b->host[PROBLEM_BIAS] ? b->host[PROBLEM_BIAS][head * keys + j] : 0;
+        if (bias == -INFINITY)
+            continue;
+        count++;
+        for (size_t s = chunk * f->chunk; s < (chunk + 1) * f->chunk; s++)
+            if (f->biases[s] == bias && memcmp(f->keys + s * f->dim, k, f->dim * sizeof *k) == 0 &&
+                memcmp(f->values + s * f->value_dim, v, f->value_dim * sizeof *v) == 0) {
+                found++;
+                break;
+            }
+    }
+    ck_assert_msg(found == count, "chunk %zu of head %zu has %zu of its %zu keys", chunk, head, found, count);
+    for (size_t s = chunk * f->chunk; s < (chunk + 1) * f->chunk; s++)
+        ck_assert_msg((s - chunk * f->chunk < count) == (f->biases[s] > -INFINITY), "slot %zu of %zu keys", s,
+                      count);
+}
+
+static void check_node(const bench *b, const naive_forest *f, size_t head, size_t level, size_t g,
+                       naive_node *n, double whole) {
+    const op_forest *o = &b->forest;
+    size_t blocks = o->first_block[o->levels], block = o->first_block[level] + g / 16, lane = g % 16;
+    const double *stats = b->stats + (head * blocks + block) * 64 + lane;
+    double mean[256], square[256], sum = 0;
+    for (size_t d = 0; d < f->dim; d++) {
+        mean[d] = b->means[((head * blocks + block) * f->dim + d) * 16 + lane];
+        sum += n->variance[d];
+    }
+    const double *value = b->mean_values + ((head * blocks + block) * 16 + lane) * f->value_dim;
+    ck_assert_msg(stats[48] == n->count, "node %zu of level %zu has %g keys, expected %g", g, level,
+                  stats[48], n->count);
+    ck_assert_msg(n->count > 0 ? fabs(stats[0] - n->log_mass) < 1e-5 * fmax(1, fabs(n->log_mass))
+                               : stats[0] == -INFINITY,
+                  "node %zu of level %zu: log-mass %g, expected %g", g, level, stats[0], n->log_mass);
+    ck_assert_msg(fabs(stats[32] - n->spread) <= 1e-4 * n->spread + 1e-5,
+                  "node %zu of level %zu: spread %g, expected %g", g, level, stats[32], n->spread);
+    double share = level >= f->top ? (n->count > 0 || level > f->top ? 1 : 0) : whole > 0 ? sum / whole : 0;
+    ck_assert_msg(n->count == 0 || whole == 0 || fabs(stats[16] - share) < 1e-4,
+                  "node %zu of level %zu: share %g, expected %g", g, level, stats[16], share);
+    ck_assert(compare_norm(mean, n->mean, f->dim) < 1e-5);
+    ck_assert(compare_norm(value, n->value, f->value_dim) < 1e-5);
+    if (level < f->top)
+        return;
+    size_t above = blocks - o->first_block[f->top], at = head * above + block - o->first_block[f->top];
+    for (size_t d = 0; d < f->dim; d++)
+        square[d] = b->variances[(at * f->dim + d) * 16 + lane];
+    /* Of identical keys, what rounding left of their differences. */
+    ck_assert(sum < 1e-9 || compare_norm(square, n->variance, f->dim) < 1e-4);
+}
+
+static void check_forest(const bench *b) {
+    for (size_t head = 0; head < b->forest.batch * b->forest.heads; head++) {
+        double *keys, whole = 0;
+        naive_forest f = forest_of(b, head, &keys);
+        naive_node n = naive_node_create(&f);
+        for (size_t chunk = 0; chunk < b->forest.chunks; chunk++)
+            check_slots(b, &f, head, chunk);
+        for (size_t level = 0; level < f.levels; level++)
+            for (size_t g = 0; g * naive_node_size(&f, level) < f.slots; g++) {
+                whole = 0;
+                naive_node_of(&f, f.top, g * naive_node_size(&f, level) / f.chunk, &n);
+                for (size_t d = 0; d < f.dim; d++)
+                    whole += n.variance[d];
+                naive_node_of(&f, level, g, &n);
+                check_node(b, &f, head, level, g, &n, whole);
+            }
+        naive_node_free(&n);
+        free(keys);
+    }
+}
+
+static naive_far_row row_of(const bench *b, size_t head, size_t i, double *scaled) {
+    const problem_spec *s = &b->p.spec;
+    size_t kv = head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads);
+    size_t visible = !s->causal ? s->keys : i + s->keys + 1 > s->queries ? i + s->keys + 1 - s->queries : 0;
+    naive_far_row row = {.q = scaled, .tolerance = (double)b->spec.tolerance, .rest = !s->causal};
+    row.past = s->causal ? (visible ? (visible - 1) / b->spec.chunk : 0) : b->forest.chunks;
+    row.own = s->causal ? visible - row.past * b->spec.chunk : 0;
+    size_t at = kv * s->keys + row.past * b->spec.chunk;
+    if (row.own) {
+        row.k = b->host[PROBLEM_K] + at * s->dim;
+        row.v = b->host[PROBLEM_V] + at * s->value_dim;
+        row.bias = b->host[PROBLEM_BIAS] ? b->host[PROBLEM_BIAS] + at : NULL;
+    }
+    for (size_t d = 0; d < s->dim; d++)
+        scaled[d] = b->host[PROBLEM_Q][(head * s->queries + i) * s->dim + d] * 0.25;
+    return row;
+}
+
+/* What a row of the table left. */
+typedef struct results {
+    double *out, *lse, *estimate;
+    int32_t *exact;
+} results;
+
+static void check_row(const bench *b, const naive_forest *f, size_t head, size_t i, const results *r,
+                      size_t *unsure) {
+    double scaled[256], out[256];
+    naive_far far = {.out = out};
+    naive_far_row row = row_of(b, head, i, scaled);
+    naive_near_far(f, &row, &far);
+    size_t at = head * b->p.spec.queries + i;
+    if (far.margin < 1e-3) {
+        ++*unsure;
+        return;
+    }
+    ck_assert_msg((size_t)r->exact[at] == far.exact, "row %zu of head %zu: %d keys are exact, expected %zu",
+                  i, head, r->exact[at], far.exact);
+    double error = compare_norm(r->out + at * f->value_dim, out, f->value_dim),
+           lse_error = compare_lse(r->lse + at, &far.lse, 1);
+    ck_assert_msg(error < 2e-5 && lse_error < 2e-5, "row %zu of head %zu: out is off by %.1e, lse by %.1e", i,
+                  head, error, lse_error);
+    ck_assert_msg(fabs(r->estimate[at] - far.estimate) <= 1e-3 * far.estimate + 1e-6,
+                  "row %zu of head %zu: estimate %g, expected %g", i, head, r->estimate[at], far.estimate);
+}
+
+static void check_results(bench *b) {
+    const problem_spec *s = &b->p.spec;
+    size_t rows = s->queries, all = s->batch * s->heads * rows, unsure = 0;
+    results r = {read_floats(b, b->t[PROBLEM_OUT].mem, all * s->value_dim),
+                 read_floats(b, b->t[PROBLEM_LSE].mem, all), read_floats(b, b->estimate.mem, all),
+                 read_bytes(b, b->exact.mem, all * sizeof(int32_t))};
+    for (size_t head = 0; head < s->batch * s->heads; head++) {
+        double *keys;
+        naive_forest f =
+            forest_of(b, head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads), &keys);
+        for (size_t i = 0; i < rows; i++)
+            check_row(b, &f, head, i, &r, &unsure);
+        free(keys);
+    }
+    ck_assert_msg(b->spec.tolerance == 0 || isinf(b->spec.tolerance) || unsure * 5 <= all,
+                  "%zu of %zu rows are unsure", unsure, all);
+    free(r.out);
+    free(r.lse);
+    free(r.estimate);
+    free(r.exact);
+}
+
+/* NaN in all results, before a row writes them. */
+static void poison(bench *b) {
+    const op_tensor *all[] = {&b->t[PROBLEM_OUT], &b->t[PROBLEM_LSE], &b->exact, &b->estimate};
+    queue q;
+    queue_begin(b->device, 0, NULL, &q);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        suite_ok(b->p.lib, queue_fill(&q, all[i]->mem, 0, count_of(all[i]) * sizeof(float), NAN));
+}
+
+static op_near_far_args args_of(const bench *b) {
+    const problem_spec *s = &b->p.spec;
+    return (op_near_far_args){.forest = &b->forest,
+                              .q = b->t[PROBLEM_Q],
+                              .k = b->t[PROBLEM_K],
+                              .v = b->t[PROBLEM_V],
+                              .key_bias = b->t[PROBLEM_BIAS],
+                              .out = b->t[PROBLEM_OUT],
+                              .lse = b->t[PROBLEM_LSE],
+                              .exact_keys = b->exact,
+                              .error_estimate = b->estimate,
+                              .scale = 0.25F,
+                              .diagonal = s->causal ? (int32_t)s->keys - (int32_t)s->queries : OP_SEES_ALL,
+                              .keys = s->keys,
+                              .tolerance = b->spec.tolerance};
+}
+
+START_TEST(gather_trees) {
+    bench b = bench_create(_i);
+    for (size_t row = 0; row < op_gather_family.count; row++)
+        if (gather(&b, row))
+            check_forest(&b);
+    bench_free(&b);
+}
+END_TEST
+
+START_TEST(walk_trees) {
+    bench b = bench_create(_i);
+    ck_assert(gather(&b, 0));
+    op_near_far_args args = args_of(&b);
+    for (size_t row = 0; row < op_near_far_family.count; row++) {
+        poison(&b);
+        if (run_row(&b, &op_near_far_family, row, &args))
+            check_results(&b);
+    }
+    bench_free(&b);
+}
+END_TEST
+
+/* The last query alone, with the keys of its own chunk alone, as a cache has them. */
+START_TEST(walk_from_a_cache) {
+    bench b = bench_create(_i);
+    ck_assert(gather(&b, 0));
+    op_near_far_args args = args_of(&b);
+    const problem_spec *s = &b.p.spec;
+    size_t first = (s->keys - 1) / b.spec.chunk * b.spec.chunk;
+    for (size_t row = 0; row < op_near_far_family.count && s->causal; row++) {
+        poison(&b);
+        args = args_of(&b);
+        if (!run_row(&b, &op_near_far_family, row, &args))
+            continue;
+        args.q = op_slice(args.q, 2, s->queries - 1, 1);
+        args.out = op_slice(args.out, 2, s->queries - 1, 1);
+        args.lse = op_slice(args.lse, 2, s->queries - 1, 1);
+        args.exact_keys = op_slice(args.exact_keys, 2, s->queries - 1, 1);
+        args.error_estimate = op_slice(args.error_estimate, 2, s->queries - 1, 1);
+        args.k = op_slice(args.k, 2, first, s->keys - first);
+        args.v = op_slice(args.v, 2, first, s->keys - first);
+        args.key_bias = op_slice(args.key_bias, 2, first, s->keys - first);
+        args.first_key = first;
+        args.diagonal = (int32_t)s->keys - 1;
+        if (run_row(&b, &op_near_far_family, row, &args))
+            check_results(&b);
+    }
+    bench_free(&b);
+}
+END_TEST
+
+static void add_all(TCase *part) {
+    problem_add_stage(part);
+    tcase_add_loop_test(part, gather_trees, 0, SPECS);
+    tcase_add_loop_test(part, walk_trees, 0, SPECS);
+    tcase_add_loop_test(part, walk_from_a_cache, 0, SPECS);
+}
+
+int main(void) {
+    static const suite_part parts[] = {{"forest", add_all}};
+    return suite_run("forest", parts, sizeof parts / sizeof *parts);
+}
