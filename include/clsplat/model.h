@@ -87,17 +87,24 @@ CLSPLAT_API void clsplat_model_free(void *list);
 
 /* How the layers attend. */
 typedef enum clsplat_model_method {
-    CLSPLAT_MODEL_EXACT,   /* softmax over all keys that the model lets a token see */
-    CLSPLAT_MODEL_WINDOW,  /* softmax over the last `window` keys of those, the token's own included */
-    CLSPLAT_MODEL_NEAR_FAR /* softmax over the keys nearby, and through a tree of splats over those far away
-                            */
+    CLSPLAT_MODEL_EXACT,    /* softmax over all keys that the model lets a token see */
+    CLSPLAT_MODEL_WINDOW,   /* softmax over the last `window` keys of those, the token's own included */
+    CLSPLAT_MODEL_NEAR_FAR, /* softmax over the keys nearby, and through a tree of splats over those far away
+                             */
+    CLSPLAT_MODEL_TOPK,     /* to compare with: softmax over the sparse_topk keys of the largest scores. No
+                               faster than EXACT, since it computes all scores to find them */
+    CLSPLAT_MODEL_BLOCKS    /* to compare with: over blocks of consecutive keys with the largest mean scores,
+                               sparse_topk keys in all, the token's own block among them */
 } clsplat_model_method;
 
 typedef struct clsplat_model_attention {
     clsplat_model_method method; /* EXACT */
     size_t window;               /* WINDOW only: keys; 512 */
     float tolerance;             /* NEAR_FAR only: the relative error that a row may expect; 0.02 */
-    size_t sparse_topk;          /* NEAR_FAR only: keys that a row attends to exactly at most; 0: no limit */
+    size_t sparse_topk;  /* NEAR_FAR: keys that a row attends to exactly at most; 0: no limit. TOPK, BLOCKS:
+                            keys that it attends to; at least 1 */
+    bool measure_errors; /* every layer attends exactly, too, and clsplat_session_errors tells the difference
+                          */
 } clsplat_model_attention;
 CLSPLAT_API clsplat_model_attention clsplat_model_attention_defaults(void);
 
@@ -163,6 +170,11 @@ typedef struct clsplat_session_statistics {
 } clsplat_session_statistics;
 CLSPLAT_API clsplat_status clsplat_session_statistics_read(clsplat_session *session,
                                                            clsplat_session_statistics *statistics);
+
+/* How far each layer's attention is from softmax attention of the same queries, keys and values: ‖out −
+ * exact‖ / ‖exact‖ over all tokens since the session was opened, rewound or not. Writes: errors [layers].
+ * Returns: INVALID if the session does not measure them. */
+CLSPLAT_API clsplat_status clsplat_session_errors(clsplat_session *session, double *errors);
 
 #ifdef __cplusplus
 }

@@ -22,7 +22,7 @@ static clsplat_status window_open(clsplat_device *device, const attention_shape 
 }
 
 /* Keys before the first query's window are left out; what is left of the window's edge is the operation's. */
-static clsplat_status softmax(queue *q, const attention_step *step, size_t window) {
+clsplat_status attention_softmax(queue *q, const attention_step *step, size_t window) {
     size_t queries = step->q.shape[2], visible = step->first + queries;
     size_t begin = window && step->first + 1 > window ? step->first + 1 - window : 0;
     bool edge = window && visible > window && queries > 1;
@@ -40,13 +40,14 @@ static clsplat_status softmax(queue *q, const attention_step *step, size_t windo
 static clsplat_status exact_attend(queue *q, void *state, const clsplat_model_attention *parameters,
                                    const attention_step *step) {
     (void)state, (void)parameters;
-    return softmax(q, step, step->window);
+    return attention_softmax(q, step, step->window);
 }
 
 static clsplat_status window_attend(queue *q, void *state, const clsplat_model_attention *parameters,
                                     const attention_step *step) {
     (void)state;
-    return softmax(q, step, step->window ? smaller(step->window, parameters->window) : parameters->window);
+    return attention_softmax(q, step,
+                             step->window ? smaller(step->window, parameters->window) : parameters->window);
 }
 
 static size_t exact_keys(const clsplat_model_attention *parameters, size_t visible) {
@@ -70,7 +71,11 @@ const attention_form *attention_form_of(clsplat_model_method method) {
     case CLSPLAT_MODEL_WINDOW:
         return &attention_window;
     case CLSPLAT_MODEL_NEAR_FAR:
-        return NULL;
+        return &attention_near_far;
+    case CLSPLAT_MODEL_TOPK:
+        return &attention_topk;
+    case CLSPLAT_MODEL_BLOCKS:
+        return &attention_blocks;
     }
     return NULL;
 }

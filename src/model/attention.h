@@ -11,6 +11,7 @@
 typedef struct attention_shape {
     size_t layers, heads, kv_heads, head_dim, capacity;
     clsplat_dtype cache;
+    const bool *windowed; /* [layers]: the model has a window of its own there */
 } attention_shape;
 
 /* Queries of consecutive tokens against all keys so far; `k` and `v` end with the last query's own token, or
@@ -49,5 +50,13 @@ const attention_form *attention_form_of(clsplat_model_method method);
 
 /* Softmax over what a token sees, all of it or the last keys: op_softmax. */
 extern const attention_form attention_exact, attention_window;
+clsplat_status attention_softmax(queue *q, const attention_step *step, size_t window);
+
+/* Through a forest per layer, which grows with the cache: op_gather, op_near_far. Layers with a window of the
+ * model's own stay exact. */
+extern const attention_form attention_near_far;
+
+/* Over the largest scores, key by key or block by block: op_topk. */
+extern const attention_form attention_topk, attention_blocks;
 
 #endif

@@ -93,7 +93,8 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     *session = s;
     TRY(create_cache(s));
     TRY(create_lists(s));
-    attention_shape shape = {c->layers, c->heads, c->kv_heads, c->head_dim, capacity, model->cache};
+    attention_shape shape = {c->layers, c->heads,     c->kv_heads, c->head_dim,
+                             capacity,  model->cache, c->windowed};
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
     s->bytes = model->device->memory.now - before;
     return CLSPLAT_OK;
