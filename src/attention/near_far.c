@@ -13,6 +13,7 @@ clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op
     for (int i = 0; i < FOREST_BUFFERS; ++i)
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_FOREST + i), bytes[i],
                            forest_buffer(forest, i)));
+    TRY(forest_clear(q, forest));
     op_gather_args gather = {.forest = forest, .k = k, .v = v, .key_bias = key_bias};
     TRY(op_gather(q, &gather));
 fail:

@@ -60,6 +60,7 @@ fail:
 static clsplat_status near_far_open(clsplat_device *device, const attention_shape *shape,
                                     const clsplat_model_attention *parameters, void **state) {
     clsplat_status status = CLSPLAT_OK;
+    queue q;
     op_tensor k = {.dtype = shape->cache, .shape = {1, shape->kv_heads, shape->capacity, shape->head_dim}};
     TRY(check(device->lib, parameters));
     near_far_state *s = calloc(1, sizeof *s);
@@ -71,11 +72,14 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     s->capacity = shape->capacity;
     s->windowed = shape->windowed;
     TRY(create_counts(device, s));
+    queue_begin(device, 0, NULL, &q);
     for (size_t i = 0; i < s->layers; ++i) {
         s->forests[i] =
             forest_shape(&k, &k, shape->capacity, forest_chunk(shape->capacity, parameters->sparse_topk));
-        if (!s->windowed[i])
-            TRY(forest_create(device, &s->forests[i]));
+        if (s->windowed[i])
+            continue;
+        TRY(forest_create(device, &s->forests[i]));
+        TRY(forest_clear(&q, &s->forests[i]));
     }
 fail:
     if (status != CLSPLAT_OK)

@@ -70,6 +70,12 @@ cl_mem *forest_buffer(op_forest *f, int which) {
     return all[which];
 }
 
+clsplat_status forest_clear(queue *q, const op_forest *f) {
+    size_t bytes[FOREST_BUFFERS];
+    forest_sizes(f, bytes);
+    return queue_fill(q, f->mean_values, 0, bytes[5], 0.0f);
+}
+
 clsplat_status forest_create(clsplat_device *device, op_forest *f) {
     clsplat_status status = CLSPLAT_OK;
     size_t bytes[FOREST_BUFFERS];

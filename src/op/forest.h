@@ -2,6 +2,7 @@
  *
  *     op_forest forest = forest_shape(&like, keys, 0);
  *     TRY(forest_create(device, &forest));
+ *     TRY(forest_clear(queue, &forest));
  *     …
  *     forest_release(device, &forest);
  *
@@ -27,6 +28,10 @@ op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size
  * struct. */
 void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
 cl_mem *forest_buffer(op_forest *forest, int which);
+
+/* Mean values of 0 everywhere: kernels read whole blocks, and what no node has written yet must be finite
+ * there. To be called before the first op_gather. */
+clsplat_status forest_clear(queue *q, const op_forest *forest);
 
 /* Ownership: the caller's, until forest_release, which accepts a forest without buffers. Returns: MEMORY. */
 clsplat_status forest_create(clsplat_device *device, op_forest *forest);
