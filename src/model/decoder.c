@@ -83,6 +83,8 @@ static clsplat_status attend(const passage *p, size_t layer, op_tensor queries) 
                            .lse = op_slice(p->scratch->lse, 2, 0, p->live),
                            .window = c->windowed[layer] ? c->window : 0};
     TRY(s->form->attend(p->q, s->state, &s->attention, &step));
+    if (s->distances)
+        TRY(attention_compare(p->q, &step, &s->distances[layer]));
     count_keys(p, &step);
 fail:
     return status;

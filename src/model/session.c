@@ -1,6 +1,7 @@
 #include "model/session.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,13 @@ fail:
     return status;
 }
 
+static clsplat_status create_distances(clsplat_session *s) {
+    if (s->attention.measure_errors &&
+        !(s->distances = calloc(s->model->config.layers, sizeof *s->distances)))
+        return log_error(library(s), CLSPLAT_MEMORY, "no memory for a session");
+    return CLSPLAT_OK;
+}
+
 static clsplat_status create_lists(clsplat_session *s) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = s->model->device;
@@ -93,6 +101,7 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     *session = s;
     TRY(create_cache(s));
     TRY(create_lists(s));
+    TRY(create_distances(s));
     attention_shape shape = {c->layers, c->heads,     c->kv_heads, c->head_dim,
                              capacity,  model->cache, c->windowed};
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
@@ -118,6 +127,7 @@ void clsplat_session_close(clsplat_session **session) {
     tensor_release(device, &s->logits);
     for (size_t i = 0; s->k && i < 2 * s->model->config.layers; ++i)
         tensor_release(device, &s->k[i]);
+    free(s->distances);
     free(s->k);
     free(s);
     *session = NULL;
@@ -343,4 +353,15 @@ clsplat_status clsplat_session_statistics_read(clsplat_session *session,
         TRY(session->form->count(&q, session->state, &statistics->exact_keys));
 fail:
     return status;
+}
+
+clsplat_status clsplat_session_errors(clsplat_session *session, double *errors) {
+    if (!session->distances)
+        return log_error(library(session), CLSPLAT_INVALID,
+                         "the session does not measure errors: open it with measure_errors");
+    for (size_t i = 0; i < session->model->config.layers; ++i) {
+        const attention_distance *d = &session->distances[i];
+        errors[i] = d->size > 0 ? sqrt(d->difference / d->size) : 0;
+    }
+    return CLSPLAT_OK;
 }

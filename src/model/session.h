@@ -3,6 +3,7 @@
 #define CLSPLAT_MODEL_SESSION_H
 
 #include "model/attention.h"
+#include "model/compare.h"
 #include "model/model.h"
 
 struct clsplat_session {
@@ -17,6 +18,7 @@ struct clsplat_session {
     bool has_last, has_logits;
     cl_mem ids, targets, log_likelihood, greedy, token; /* [capacity] each; [1] */
     double visible_keys, exact_keys;                    /* what the host knows of */
+    attention_distance *distances;                      /* [layers]; NULL: they are not measured */
     uint64_t tokens, bytes;
 };
 

@@ -87,6 +87,13 @@ typedef struct op_topk_args {
 size_t op_topk_scores(const op_topk_args *args);
 clsplat_status op_topk(queue *q, const op_topk_args *args);
 
+/* squares [B,H,N,2], dense: Σ (a − b)² and Σ b² of every row. Shapes: a, b [B,H,N,C]. */
+typedef struct op_distance_args {
+    op_tensor a, b;
+    cl_mem squares;
+} op_distance_args;
+clsplat_status op_distance(queue *q, const op_distance_args *args);
+
 /* The normalised states of splats, for segments of consecutive keys. They do not depend on the query
  * head if the set is shared: heads Hw = Hk for a shared set, H otherwise. */
 typedef struct op_state {
