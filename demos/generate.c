@@ -13,28 +13,28 @@ typedef struct writer {
     clsplat_model *model;
     clsplat_session *session;
     int32_t *tokens;
+    size_t count; /* of the prompt */
 } writer;
 
 static clsplat_status begin(writer *w, const char *folder, const char *prompt) {
-    size_t count = 0;
     clsplat_status status = clsplat_create(clsplat_options_defaults(), &w->lib);
     if (!status)
         status = clsplat_device_open(w->lib, NULL, &w->device);
     if (!status)
         status = clsplat_model_open(w->device, folder, clsplat_model_options_defaults(), &w->model);
     if (!status)
-        status = clsplat_model_encode(w->model, prompt, strlen(prompt), true, &w->tokens, &count);
+        status = clsplat_model_encode(w->model, prompt, strlen(prompt), true, &w->tokens, &w->count);
     if (!status)
-        status =
-            clsplat_session_open(w->model, count + WRITTEN, clsplat_model_attention_defaults(), &w->session);
+        status = clsplat_session_open(w->model, w->count + WRITTEN, clsplat_model_attention_defaults(),
+                                      &w->session);
     if (!status)
-        status = clsplat_session_feed(w->session, w->tokens, count, NULL);
+        status = clsplat_session_feed(w->session, w->tokens, w->count, NULL);
     return status;
 }
 
-/* Tokens become text one by one here; where one character may take several tokens, decode them together. */
 static clsplat_status write_on(writer *w, clsplat_sampling sampling) {
     clsplat_status status = CLSPLAT_OK;
+    int32_t previous = w->tokens[w->count - 1];
     for (int i = 0; i < WRITTEN && !status; ++i) {
         int32_t token = 0;
         char *text = NULL;
@@ -42,9 +42,10 @@ static clsplat_status write_on(writer *w, clsplat_sampling sampling) {
         status = clsplat_session_sample(w->session, sampling, &token);
         if (status || clsplat_model_is_end(w->model, token))
             break;
-        status = clsplat_model_decode(w->model, &token, 1, &text, &bytes);
+        status = clsplat_model_decode_next(w->model, previous, token, &text, &bytes);
         if (!status)
             fwrite(text, 1, bytes, stdout);
+        previous = token;
         clsplat_model_free(text);
         if (!status)
             status = clsplat_session_feed(w->session, &token, 1, NULL);

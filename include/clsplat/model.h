@@ -82,6 +82,11 @@ CLSPLAT_API clsplat_status clsplat_model_encode(const clsplat_model *model, cons
                                                 bool special, int32_t **tokens, size_t *count);
 CLSPLAT_API clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *tokens,
                                                 size_t count, char **text, size_t *bytes);
+/* What one more token adds to a text, to show it as it comes: a space at its beginning stays unless it begins
+ * the text. `previous`: the token before it; −1: none. *text may be half a character, and is empty for
+ * special tokens. Ownership and Returns: as clsplat_model_decode. */
+CLSPLAT_API clsplat_status clsplat_model_decode_next(const clsplat_model *model, int32_t previous,
+                                                     int32_t token, char **text, size_t *bytes);
 /* Accepts NULL. */
 CLSPLAT_API void clsplat_model_free(void *list);
 

@@ -117,7 +117,7 @@ static clsplat_status show(chat *h, language_stream *s, size_t bytes) {
 
 static clsplat_status answer(chat *h) {
     clsplat_status status = CLSPLAT_OK;
-    language_stream stream = {.previous = -1};
+    language_stream stream = {.previous = h->read[h->read_count - 1]};
     bool over = false;
     double begin = clock_seconds();
     size_t first = h->written;

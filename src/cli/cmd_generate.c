@@ -78,10 +78,9 @@ static clsplat_status show(const language *l, language_stream *s, size_t bytes, 
 }
 
 /* From the prompt's last logits on. */
-static clsplat_status write_on(const language *l, clsplat_session *session, clsplat_sampling sampling,
-                               size_t tokens, outcome *o) {
+static clsplat_status write_on(const language *l, clsplat_session *session, language_stream stream,
+                               clsplat_sampling sampling, size_t tokens, outcome *o) {
     clsplat_status status = CLSPLAT_OK;
-    language_stream stream = {.previous = -1};
     double begin = clock_seconds();
     o->end = "tokens";
     for (o->tokens = 0; o->tokens < tokens;) {
@@ -152,7 +151,8 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
     o->reading = clock_seconds() - begin;
     o->prompt = prompt.count;
     progress_clear(&c->progress);
-    TRY(write_on(l, session, r->sampling, tokens, o));
+    TRY(write_on(l, session, (language_stream){.previous = prompt.list[prompt.count - 1]}, r->sampling,
+                 tokens, o));
     if (o->tokens == room && room < r->tokens)
         o->end = "context";
 fail:

@@ -113,25 +113,17 @@ fail:
     return status;
 }
 
-/* A token's text is what a pair's is longer than its first one's: at the beginning of a text some tokenisers
- * leave out a space. */
 clsplat_status language_stream_add(const language *l, language_stream *s, int32_t token) {
     clsplat_status status = CLSPLAT_OK;
-    int32_t pair[] = {s->previous, token};
-    char *before = NULL, *both = NULL;
-    size_t skipped = 0, bytes = 0;
-    if (s->previous >= 0)
-        TRY(clsplat_model_decode(l->model, pair, 1, &before, &skipped));
-    TRY(clsplat_model_decode(l->model, s->previous >= 0 ? pair : pair + 1, s->previous >= 0 ? 2 : 1, &both,
-                             &bytes));
-    text_add_bytes(&s->held, both + skipped, bytes - skipped);
-    if (bytes > skipped)
-        s->previous = token;
+    char *words = NULL;
+    size_t bytes = 0;
+    TRY(clsplat_model_decode_next(l->model, s->previous, token, &words, &bytes));
+    text_add_bytes(&s->held, words, bytes);
+    s->previous = token;
     if (!text_ok(&s->held))
         TRY(log_error(l->c->lib, CLSPLAT_MEMORY, "there is no memory for the text"));
 fail:
-    clsplat_model_free(before);
-    clsplat_model_free(both);
+    clsplat_model_free(words);
     return status;
 }
 

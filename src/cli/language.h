@@ -85,7 +85,7 @@ clsplat_status language_feed(const language *l, clsplat_session *session, langua
 /* Text out of single tokens: what is only half a character is held back. */
 typedef struct language_stream {
     text held;        /* not shown yet */
-    int32_t previous; /* the last token that was text; −1: none */
+    int32_t previous; /* the token before; −1: none */
 } language_stream;
 
 /* Adds the token's text to what is held. */

@@ -116,6 +116,11 @@ clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *t
     return tokenizer_decode(model->tokenizer, tokens, count, text, bytes);
 }
 
+clsplat_status clsplat_model_decode_next(const clsplat_model *model, int32_t previous, int32_t token,
+                                         char **text, size_t *bytes) {
+    return tokenizer_decode_next(model->tokenizer, previous, token, text, bytes);
+}
+
 void clsplat_model_free(void *list) {
     free(list);
 }

@@ -160,10 +160,10 @@ static void add_first(const tokenizer *t, text *to, const char *bytes, size_t co
     text_add_bytes(to, bytes + i, count - i);
 }
 
-clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **words,
-                                size_t *bytes) {
+/* Text before which `first` says that there is none yet. */
+static clsplat_status decode(const tokenizer *t, const int32_t *tokens, size_t count, bool first,
+                             char **words, size_t *bytes) {
     text to = {0};
-    bool first = true;
     *words = NULL;
     *bytes = 0;
     text_add(&to, "%s", "");
@@ -189,4 +189,15 @@ clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_
     *words = to.data;
     *bytes = to.length;
     return CLSPLAT_OK;
+}
+
+clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **words,
+                                size_t *bytes) {
+    return decode(t, tokens, count, true, words, bytes);
+}
+
+clsplat_status tokenizer_decode_next(const tokenizer *t, int32_t previous, int32_t token, char **words,
+                                     size_t *bytes) {
+    bool first = previous < 0 || (t->begin.count > 0 && previous == t->begin.tokens[t->begin.count - 1]);
+    return decode(t, &token, 1, first, words, bytes);
 }

@@ -16,11 +16,14 @@ clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabular
 /* Accepts NULL and a NULL handle; sets *t to NULL. */
 void tokenizer_close(tokenizer **t);
 
-/* As clsplat_model_encode and clsplat_model_decode; *tokens and *text are malloc'ed and the caller's. Neither
- * count may be 0 because of an error: an empty text has 0 tokens (and those that `special` adds). */
+/* As clsplat_model_encode, clsplat_model_decode and clsplat_model_decode_next; *tokens and *text are
+ * malloc'ed and the caller's. Neither count may be 0 because of an error: an empty text has 0 tokens (and
+ * those that `special` adds). */
 clsplat_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool special,
                                 int32_t **tokens, size_t *count);
 clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **text,
                                 size_t *bytes);
+clsplat_status tokenizer_decode_next(const tokenizer *t, int32_t previous, int32_t token, char **text,
+                                     size_t *bytes);
 
 #endif

@@ -83,6 +83,29 @@ static void expect_tokens(const tokenizer *t, clsplat *lib, const json_t *c, boo
     free(tokens);
 }
 
+/* Token by token the same text comes out, though perhaps with spaces at its beginning that are not all the
+ * first token's. */
+static void expect_stream(const tokenizer *t, clsplat *lib, const int32_t *tokens, size_t count,
+                          const char *decoded, size_t decoded_bytes) {
+    text whole = {0};
+    int32_t previous = -1;
+    text_add(&whole, "%s", "");
+    for (size_t i = 0; i < count; ++i) {
+        char *words;
+        size_t bytes;
+        suite_ok(lib, tokenizer_decode_next(t, previous, tokens[i], &words, &bytes));
+        text_add_bytes(&whole, words, bytes);
+        previous = tokens[i];
+        free(words);
+    }
+    size_t spaces = whole.length > decoded_bytes ? strspn(whole.data, " ") : 0;
+    size_t more = whole.length - decoded_bytes;
+    ck_assert_msg(whole.length >= decoded_bytes && more <= spaces &&
+                      memcmp(whole.data + more, decoded, decoded_bytes) == 0,
+                  "in turn %s, at once %s", text_show(whole.data).bytes, text_show(decoded).bytes);
+    text_free(&whole);
+}
+
 static void expect_text(const tokenizer *t, clsplat *lib, const json_t *c) {
     const json_t *ids = json_object_get(c, "ids");
     size_t count = json_array_size(ids), bytes;
@@ -99,6 +122,7 @@ static void expect_text(const tokenizer *t, clsplat *lib, const json_t *c) {
                   "decoded %s, expected %s", text_show(mended.data).bytes, text_show(expected.data).bytes);
     text_free(&expected);
     text_free(&mended);
+    expect_stream(t, lib, tokens, count, decoded, bytes);
     free(decoded);
     free(tokens);
 }
