@@ -17,8 +17,9 @@ clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabular
 void tokenizer_close(tokenizer **t);
 
 /* As clsplat_model_encode, clsplat_model_decode and clsplat_model_decode_next; *tokens and *text are
- * malloc'ed and the caller's. Neither count may be 0 because of an error: an empty text has 0 tokens (and
- * those that `special` adds). */
+ * malloc'ed and the caller's. All but bytes read U+FFFD, with a warning, where a text is not UTF-8: one for
+ * each longest beginning of a character, as Python's errors="replace" does before its tokenisers see a text.
+ * Decoding writes the bytes that tokens stand for, whether or not they are UTF-8 together. */
 clsplat_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool special,
                                 int32_t **tokens, size_t *count);
 clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_t count, char **text,

@@ -10,7 +10,7 @@
 #include "model/json.h"
 #include "model/tokenizer_added.h"
 
-enum { FILE_LIMIT = 256 << 20 };
+enum { FILE_LIMIT = 64 << 20 }; /* bytes; the largest that are published have half of that */
 
 clsplat_status hf_refuse(const tokenizer *t, clsplat_status status, const char *key, const char *format,
                          ...) {

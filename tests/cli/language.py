@@ -15,6 +15,9 @@ MODEL = HERE.parent.parent / "demos" / "bytelm-4m"
 TOKENISERS = HERE.parent / "model" / "tokenizers"
 EVAL_KEYS = ["bits_per_byte", "perplexity", "tokens", "tokens_per_second", "exact_keys_share", "peak_bytes", "device"]
 
+WRITTEN = {"chatml": "<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n", "plain": "User: Hi there\nAssistant:",
+           "llama3": "<|start_header_id|>user<|end_header_id|>\n\nHi there<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"}
+
 
 def report(bench, name, *arguments, **options):
     return json.loads(bench.works(name, *arguments, "--json", **options) or "{}")
@@ -140,6 +143,9 @@ def conversation(bench, models):
     for tokeniser, template in {"llama3": "llama3", "qwen": "chatml", "llama2": "plain"}.items():
         answer = json.loads(talk(f"chat: {tokeniser}", "Hi there\n<|im_end|>\n", "--json", "-n", "8", model=models[tokeniser]) or "{}")
         bench.check(f"chat: {tokeniser}: template", answer.get("template") == template and len(answer["turns"]) == 2, str(answer))
+        said = answer["turns"][0]["assistant"]
+        text = report(bench, f"chat: {tokeniser}: as text", "generate", models[tokeniser], "--prompt", WRITTEN[template], "-n", "8")["text"]
+        bench.check(f"chat: {tokeniser}: as text: answer", text.split("\nUser:")[0] == said, f"{text!r} {said!r}")
         answer = json.loads(talk(f"chat: {tokeniser}, mistral", "Hi there\n", "--json", "--template", "mistral", "--system", "s", "-n", "4", model=models[tokeniser]) or "{}")
         bench.check(f"chat: {tokeniser}, mistral: template", answer.get("template") == "mistral", str(answer))
 
