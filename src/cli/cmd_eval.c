@@ -2,6 +2,7 @@
 #include "cli/eval.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cli/output.h"
@@ -46,7 +47,7 @@ fail:
     return status;
 }
 
-static double share_of(const eval_cost *cost) {
+double eval_share(const eval_cost *cost) {
     return cost->visible > 0 ? cost->exact / cost->visible : 1;
 }
 
@@ -57,7 +58,7 @@ static double rate_of(const eval_cost *cost) {
 json_t *eval_json(const language *l, const eval_cost *cost, json_t *report) {
     if (report)
         json_object_update_new(report, json_pack("{s:f, s:f, s:I, s:s}", "tokens_per_second", rate_of(cost),
-                                                 "exact_keys_share", share_of(cost), "peak_bytes",
+                                                 "exact_keys_share", eval_share(cost), "peak_bytes",
                                                  (json_int_t)clsplat_device_memory(l->device).peak, "device",
                                                  clsplat_device_describe(l->device)->name));
     return report;
@@ -66,13 +67,14 @@ json_t *eval_json(const language *l, const eval_cost *cost, json_t *report) {
 void eval_print(const language *l, const eval_cost *cost) {
     char memory[REPORT_BYTES];
     printf("%.1f tokens a second, %.1f %% of the keys exactly, %s of device memory at most; %s\n",
-           rate_of(cost), 100 * share_of(cost), report_bytes(clsplat_device_memory(l->device).peak, memory),
+           rate_of(cost), 100 * eval_share(cost), report_bytes(clsplat_device_memory(l->device).peak, memory),
            clsplat_device_describe(l->device)->name);
 }
 
 typedef struct eval_request {
     language_request model;
     char *needles, *tokens, *logits;
+    int compare;
 } eval_request;
 
 /* One of the three things to do. */
@@ -81,21 +83,29 @@ static clsplat_status check_request(cli *c, const eval_request *r) {
         return cli_misuse(c, "what to read is missing or too much: FILE, --needles FILE or --tokens FILE");
     if ((r->tokens != NULL) != (r->logits != NULL))
         return cli_misuse(c, "--tokens IN.safetensors and --logits OUT.safetensors go together");
+    if (r->compare && !c->arguments[1])
+        return cli_misuse(c, "--compare reads a text: name a FILE");
+    if (r->compare && r->model.attention && strcmp(r->model.attention, "near-far") != 0)
+        return cli_misuse(c, "--compare takes every attention in turn; leave --attention away");
     return CLSPLAT_OK;
 }
 
-static clsplat_status eval(cli *c, const eval_request *r) {
+static clsplat_status eval(cli *c, eval_request *r) {
     clsplat_status status = CLSPLAT_OK;
     language l = {0};
     c->interrupted = r->logits ? NULL : "interrupted";
     TRY(check_request(c, r));
     if (r->logits)
         TRY(output_check(c->lib, r->logits));
+    if (r->compare && !r->model.attention)
+        r->model.attention = strdup("near-far");
     TRY(language_open(c, &r->model, c->arguments[0], &l));
     if (r->needles)
         TRY(eval_needles(&l, r->needles));
     else if (r->tokens)
         TRY(eval_logits(&l, r->tokens, r->logits));
+    else if (r->compare)
+        TRY(eval_compare(&l, c->arguments[1]));
     else
         TRY(eval_text(&l, c->arguments[1]));
 fail:
@@ -110,6 +120,11 @@ clsplat_status cmd_eval(cli *c, int argc, const char **argv) {
          "tensors tokens [B,T] and answers [B,F], where the five tokens of each planted fact begin", "FILE"},
         {"tokens", 0, POPT_ARG_STRING, &r.tokens, 0, "a tensor input_ids [B,T], I32", "FILE"},
         {"logits", 0, POPT_ARG_STRING, &r.logits, 0, "where logits [B,T,V] go, F32", "OUT"},
+        {"compare", 0, POPT_ARG_NONE, &r.compare, 0,
+         "near-far beside exact attention, a window, the keys of the largest scores, and blocks of them, "
+         "with "
+         "as many keys; and the error of every layer",
+         NULL},
         LANGUAGE_OPTIONS(r.model),
         POPT_TABLEEND,
     };

@@ -1,4 +1,4 @@
-/* `clsplat eval` in parts: a text, planted facts, or given tokens. */
+/* `clsplat eval` in parts: a text, once or with every attention, planted facts, or given tokens. */
 #ifndef CLSPLAT_CLI_EVAL_H
 #define CLSPLAT_CLI_EVAL_H
 
@@ -25,8 +25,28 @@ json_t *eval_json(const language *l, const eval_cost *cost, json_t *report);
 /* The common line for a person. */
 void eval_print(const language *l, const eval_cost *cost);
 
+/* A text in windows, each for itself. */
+typedef struct eval_reading {
+    const char *path;
+    language_tokens tokens;
+    size_t window;        /* tokens */
+    double nats;          /* of all scored tokens */
+    size_t scored, bytes; /* how many, and the bytes they stand for */
+    double *errors;       /* [layers], as clsplat_session_errors has them; NULL: not measured */
+    eval_cost cost;
+} eval_reading;
+
+/* Finds the tokens and the window. */
+clsplat_status eval_reading_begin(const language *l, const char *path, eval_reading *r);
+/* Reads the text with the language's attention, from the beginning. */
+clsplat_status eval_reading_run(const language *l, language_span bar, eval_reading *r);
+void eval_reading_end(eval_reading *r);
+double eval_reading_bits(const eval_reading *r); /* per byte */
+double eval_share(const eval_cost *cost);        /* of visible keys that were attended exactly */
+
 /* Each evaluates and reports. */
 clsplat_status eval_text(const language *l, const char *path);
+clsplat_status eval_compare(const language *l, const char *path);
 clsplat_status eval_needles(const language *l, const char *path);
 clsplat_status eval_logits(const language *l, const char *path, const char *output);
 

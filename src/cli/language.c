@@ -6,10 +6,10 @@
 
 #include "base/utf8.h"
 
-static const char *const methods[] = {[CLSPLAT_MODEL_EXACT] = "softmax",
-                                      [CLSPLAT_MODEL_WINDOW] = "window",
-                                      [CLSPLAT_MODEL_NEAR_FAR] = "near-far",
-                                      NULL};
+static const char *const methods[] = {
+    [CLSPLAT_MODEL_EXACT] = "softmax",     [CLSPLAT_MODEL_WINDOW] = "window",
+    [CLSPLAT_MODEL_NEAR_FAR] = "near-far", [CLSPLAT_MODEL_TOPK] = "topk",
+    [CLSPLAT_MODEL_BLOCKS] = "blocks",     NULL};
 static const char *const dtypes[] = {
     [CLSPLAT_F32] = "f32", [CLSPLAT_F16] = "f16", [CLSPLAT_BF16] = "bf16", NULL};
 
@@ -27,9 +27,13 @@ static clsplat_status read_attention(cli *c, const language_request *r, clsplat_
     TRY(cli_count(c, "--sparse-topk", r->sparse_topk, 0, &topk));
     if (r->window && method != CLSPLAT_MODEL_WINDOW)
         return cli_misuse(c, "--window is for --attention window");
-    if ((r->tolerance || r->sparse_topk) && method != CLSPLAT_MODEL_NEAR_FAR)
-        return cli_misuse(c, "%s is for --attention near-far",
-                          r->tolerance ? "--tolerance" : "--sparse-topk");
+    if (r->tolerance && method != CLSPLAT_MODEL_NEAR_FAR)
+        return cli_misuse(c, "--tolerance is for --attention near-far");
+    if (r->sparse_topk && method < CLSPLAT_MODEL_NEAR_FAR)
+        return cli_misuse(c, "--sparse-topk is for --attention near-far, topk and blocks");
+    if (!topk && method > CLSPLAT_MODEL_NEAR_FAR)
+        return cli_misuse(c, "--attention %s needs --sparse-topk N: how many keys a query sees",
+                          methods[method]);
     if (!((float)tolerance >= 0))
         return cli_misuse(c, "--tolerance: `%s` is below 0", r->tolerance);
     a->method = (clsplat_model_method)method;

@@ -20,7 +20,7 @@ typedef struct language_request {
      &(r).attention,                                                                                          \
      0,                                                                                                       \
      "softmax over all keys if it is not given",                                                              \
-     "softmax|window|near-far"},                                                                              \
+     "softmax|window|near-far|topk|blocks"},                                                                  \
         {"window", 0, POPT_ARG_STRING, &(r).window, 0, "keys for --attention window; 512 if it is not given", \
          "N"},                                                                                                \
         {"tolerance",                                                                                         \
@@ -35,7 +35,8 @@ typedef struct language_request {
          POPT_ARG_STRING,                                                                                     \
          &(r).sparse_topk,                                                                                    \
          0,                                                                                                   \
-         "keys that a query sees exactly at most, for --attention near-far; 0, no limit, if it is not "       \
+         "keys that a query sees exactly at most, for --attention near-far, topk and blocks; no limit if "    \
+         "it is not "                                                                                         \
          "given",                                                                                             \
          "N"},                                                                                                \
         {"dtype",                                                                                             \
