@@ -105,6 +105,8 @@ static void gemm_shape(const void *args, tune_shape *shape) {
 
 static const op_variant variants[] = {
     {"plain", "relative error of c below 1e-6 in float32", op_fits_all, plain_run, "gemm.cl", &plain_space},
+    {"local", "relative error of c of about 1e-7 √K", gemm_local_fits, gemm_local_run, "gemm_local.cl",
+     &tune_nothing},
 #ifdef CLSPLAT_CLBLAST
     {"clblast", "relative error of c of about 1e-7 √K", gemm_clblast_fits, gemm_clblast_run, NULL,
      &gemm_clblast_space},

@@ -31,12 +31,7 @@ work softmax_work(const op_softmax_args *a) {
     };
 }
 
-clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options *o, const char *source,
-                              const char *kernel, size_t queries_per_group) {
-    clsplat_status status = CLSPLAT_OK;
-    size_t batch = a->q.shape[0], heads = a->q.shape[1], queries = a->q.shape[2];
-    launch l;
-
+void softmax_options(kernel_options *o, const op_softmax_args *a) {
     options_number(o, "D", a->q.shape[3]);
     options_number(o, "DV", a->v.shape[3]);
     options_number(o, "BIAS", a->key_bias.mem != NULL);
@@ -48,6 +43,15 @@ clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options
         options_tensor(o, "BIAS", &a->key_bias);
     options_tensor(o, "OUT", &a->out);
     options_tensor(o, "LSE", &a->lse);
+}
+
+clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options *o, const char *source,
+                              const char *kernel, size_t queries_per_group) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t batch = a->q.shape[0], heads = a->q.shape[1], queries = a->q.shape[2];
+    launch l;
+
+    softmax_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
 
     launch_uint(&l, (uint32_t)queries);
@@ -108,6 +112,8 @@ static const op_variant variants[] = {
      "softmax_local.cl", &tune_nothing},
     {"mma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_mma_fits,
      softmax_mma_run, "softmax_mma.cl", &tune_nothing},
+    {"few", "relative error of out below 1e-5 in float32", softmax_few_fits, softmax_few_run,
+     "softmax_few.cl", &tune_nothing},
 };
 const op_family op_softmax_family = {"softmax", variants, sizeof variants / sizeof *variants, softmax_shape};
 

@@ -6,7 +6,10 @@
 
 work softmax_work(const op_softmax_args *args);
 
-/* All rows but the split one take the same arguments; they differ in the source, and in how many queries a
+/* The definitions of a call's shapes and tensors. */
+void softmax_options(kernel_options *o, const op_softmax_args *args);
+
+/* All rows but the split ones take the same arguments; they differ in the source, and in how many queries a
  * work-group has. `o` holds the group's size and the row's own definitions. */
 clsplat_status softmax_launch(queue *q, const op_softmax_args *args, kernel_options *o, const char *source,
                               const char *kernel, size_t queries_per_group);
@@ -15,6 +18,10 @@ clsplat_status softmax_launch(queue *q, const op_softmax_args *args, kernel_opti
  * in their order. */
 bool softmax_split_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_split_run(queue *q, const void *args);
+
+/* The same for GPUs. */
+bool softmax_few_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_few_run(queue *q, const void *args);
 
 /* GPUs: tiles in local memory, of any vendor, and NVIDIA's matrix units. */
 bool softmax_local_fits(const clsplat_limits *limits, const void *args);

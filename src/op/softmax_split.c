@@ -44,17 +44,7 @@ static void options_split(kernel_options *o, const op_softmax_args *a, const cut
     options_number(o, "RT", high);
     options_number(o, "TILE", (c->rows + high - 1) / high * high);
     options_number(o, "LANES", high);
-    options_number(o, "D", a->q.shape[3]);
-    options_number(o, "DV", a->v.shape[3]);
-    options_number(o, "BIAS", a->key_bias.mem != NULL);
-    options_number(o, "WINDOW", a->window);
-    options_tensor(o, "Q", &a->q);
-    options_tensor(o, "K", &a->k);
-    options_tensor(o, "V", &a->v);
-    if (a->key_bias.mem)
-        options_tensor(o, "BIAS", &a->key_bias);
-    options_tensor(o, "OUT", &a->out);
-    options_tensor(o, "LSE", &a->lse);
+    softmax_options(o, a);
 }
 
 static clsplat_status split(queue *q, const op_softmax_args *a, const cut *c, const op_state *part) {

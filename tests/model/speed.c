@@ -1,11 +1,13 @@
 /* How long a model takes, for tests/peers/model.py: speed MODEL FILE TOKENS DECODED REPEATS [TYPE [CHUNK]]
  *
  * Reads the first TOKENS bytes of FILE (prefill, up to the logits of the next token), then DECODED tokens
- * greedily, one by one. Prints one JSON object: the median seconds of each, and the peak of device memory. */
+ * greedily, one by one. Prints one JSON object: the median seconds of each, by the clock and of all
+ * processors together, and the peak of device memory. */
 #include <clsplat/clsplat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -19,47 +21,64 @@ typedef struct timing {
     float *logits;
 } timing;
 
-static clsplat_status prefill(timing *t, double *seconds) {
+/* How long something took, by the clock and of all processors together. */
+typedef struct duration {
+    double seconds, processors;
+} duration;
+
+static duration now(void) {
+    return (duration){clock_seconds(), (double)clock() / CLOCKS_PER_SEC};
+}
+
+static duration since(duration start) {
+    duration end = now();
+    return (duration){end.seconds - start.seconds, end.processors - start.processors};
+}
+
+static clsplat_status prefill(timing *t, duration *taken) {
     clsplat_status status = CLSPLAT_OK;
-    double start = clock_seconds();
+    duration start = now();
     TRY(clsplat_session_rewind(t->session, 0));
     TRY(clsplat_session_feed(t->session, t->tokens, t->count, NULL));
     TRY(clsplat_session_logits(t->session, t->logits));
-    *seconds = clock_seconds() - start;
+    *taken = since(start);
 fail:
     return status;
 }
 
-static clsplat_status decode(timing *t, double *seconds) {
+static clsplat_status decode(timing *t, duration *taken) {
     clsplat_status status = CLSPLAT_OK;
     int32_t token = 0;
-    double start = clock_seconds();
+    duration start = now();
     for (size_t i = 0; i < t->decoded; i++) {
         TRY(clsplat_session_sample(t->session, clsplat_sampling_defaults(), &token));
         TRY(clsplat_session_feed(t->session, &token, 1, NULL));
     }
     TRY(clsplat_session_logits(t->session, t->logits));
-    *seconds = clock_seconds() - start;
+    *taken = since(start);
 fail:
     return status;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+static int by_seconds(const void *a, const void *b) {
+    const duration *x = a, *y = b;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
 }
 
 static clsplat_status measure(timing *t, size_t repeats, const clsplat_device *device) {
     clsplat_status status = CLSPLAT_OK;
-    double reading[REPEATS_LIMIT + 1], writing[REPEATS_LIMIT + 1];
+    duration reading[REPEATS_LIMIT + 1], writing[REPEATS_LIMIT + 1];
     for (size_t i = 0; i <= repeats; i++) { /* the first warms up */
         TRY(prefill(t, &reading[i]));
         TRY(decode(t, &writing[i]));
     }
-    qsort(reading + 1, repeats, sizeof *reading, by_size);
-    qsort(writing + 1, repeats, sizeof *writing, by_size);
-    printf("{\"prefill\": %.6f, \"decode\": %.6f, \"peak_bytes\": %llu}\n", reading[1 + repeats / 2],
-           writing[1 + repeats / 2], (unsigned long long)clsplat_device_memory(device).peak);
+    qsort(reading + 1, repeats, sizeof *reading, by_seconds);
+    qsort(writing + 1, repeats, sizeof *writing, by_seconds);
+    const duration *r = &reading[1 + repeats / 2], *w = &writing[1 + repeats / 2];
+    printf("{\"prefill\": %.6f, \"prefill_processors\": %.6f, \"decode\": %.6f, \"decode_processors\": %.6f, "
+           "\"peak_bytes\": %llu}\n",
+           r->seconds, r->processors, w->seconds, w->processors,
+           (unsigned long long)clsplat_device_memory(device).peak);
 fail:
     return status;
 }

@@ -139,7 +139,12 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, keys_are_cut, CASES - 2, CASES);
 }
 
+static void add_disguised(TCase *part) {
+    add_all(part);
+    matrix_add_disguise(part);
+}
+
 int main(void) {
-    static const suite_part parts[] = {{"window", add_all}};
+    static const suite_part parts[] = {{"window", add_all}, {"window as on a GPU", add_disguised}};
     return suite_run("window", parts, sizeof parts / sizeof *parts);
 }

@@ -1,0 +1,177 @@
+/* Exact softmax attention of few queries over many keys, as in decoding, for GPUs. Mathematics and shapes as in softmax.cl.
+ *
+ * The keys are cut into `splits` ranges of `share` keys. A work-group takes one range for all ROWS queries of all heads that share
+ * its key head, WG keys at a time: an item scores one key against every row, the group finds the rows' new tops in local memory,
+ * and then the items go along the columns of the values, which are read side by side. What a group knows then is a state per row
+ * (op.h); a second kernel merges a row's states in the order of the ranges.
+ *
+ * Work: grid (splits·WG, Hk, B), then (WG, ROWS, Hk·B). Local memory: ROWS · (2 WG + D + 1) floats. */
+#include "tensor.clh"
+
+#ifndef D
+#define D 64
+#endif
+#ifndef DV
+#define DV 64
+#endif
+#ifndef ROWS /* N·H/Hk */
+#define ROWS 1
+#endif
+#ifndef Q_TYPE
+#define Q_TYPE F32
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#define OUT_TYPE F32
+#define LSE_TYPE F32
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#define UNROLL _Pragma("unroll")
+
+/* Items side by side along the columns of a value, rows of values at once, and columns of an item. */
+#define LANES (DV < WG ? DV : WG)
+#define AT_ONCE (WG / LANES)
+#define EACH ((DV + LANES - 1) / LANES)
+
+/* part[r·WG] = the join of part[r·WG …] for every row; the rest of part is spent. */
+#define JOIN(part, item, operation)                                                                        \
+    for (uint reach_ = WG / 2; reach_ > 0; reach_ /= 2) {                                                  \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                      \
+        if (item < reach_)                                                                                 \
+            UNROLL for (uint r_ = 0; r_ < ROWS; ++r_)                                                      \
+                part[r_ * WG + item] = operation(part[r_ * WG + item], part[r_ * WG + item + reach_]);     \
+    }                                                                                                      \
+    barrier(CLK_LOCAL_MEM_FENCE);
+#define PLUS(a, b) ((a) + (b))
+
+inline float score(local const float *q, global const ELEMENT(K_TYPE) *k)
+{
+    floatW lanes = (floatW)(0.0f);
+    uint d = 0;
+    for (; d + W <= D; d += W)
+        lanes = MAD(CAT(vload, W)(0, q + d), LOADW(K_TYPE, k, d), lanes);
+    float total = SUM(lanes);
+    for (; d < D; ++d)
+        total = MAD(q[d], LOAD(K_TYPE, k, d), total);
+    return total;
+}
+
+/* Row r of a key head is query r % queries of its head r / queries. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint share,
+            global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
+            global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+            global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+            global float *part_lse, global float *part_value)
+{
+    local float scaled[ROWS * D], weights[ROWS * WG], joined[ROWS * WG];
+    uint item = get_local_id(0), split = get_group_id(0), splits = get_num_groups(0);
+    uint h = get_global_id(1), b = get_global_id(2), end = min(keys, (split + 1) * share);
+    q += q_at.s0 + b * q_at.s1 + h * group * q_at.s2;
+    k += k_at.s0 + b * k_at.s1 + h * k_at.s2;
+    v += v_at.s0 + b * v_at.s1 + h * v_at.s2;
+#if BIAS
+    bias += bias_at.s0 + b * bias_at.s1 + h * bias_at.s2;
+#endif
+    for (uint x = item; x < ROWS * D; x += WG) {
+        uint r = x / D;
+        scaled[x] = scale * LOAD(Q_TYPE, q, r / queries * q_at.s2 + r % queries * q_at.s3 + x % D);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    float top[ROWS], mass[ROWS], sum[ROWS][EACH];
+    UNROLL for (uint r = 0; r < ROWS; ++r) {
+        top[r] = -INFINITY;
+        mass[r] = 0.0f;
+        UNROLL for (uint e = 0; e < EACH; ++e)
+            sum[r][e] = 0.0f;
+    }
+    uint lane = item % LANES, turn = item / LANES;
+    for (uint begin = split * share; begin < end; begin += WG) {
+        uint j = begin + item;
+        UNROLL for (uint r = 0; r < ROWS; ++r) {
+            float l = -INFINITY;
+            uint i = r % queries;
+            if (j < end && j < visible_keys(i, diagonal, keys) && j >= first_key(i, diagonal, keys)) {
+#if BIAS
+                l = LOAD(BIAS_TYPE, bias, j * bias_at.s3);
+                if (l != -INFINITY)
+                    l += score(scaled + r * D, k + (INDEX)j * k_at.s3);
+#else
+                l = score(scaled + r * D, k + (INDEX)j * k_at.s3);
+#endif
+            }
+            weights[r * WG + item] = joined[r * WG + item] = l;
+        }
+        JOIN(joined, item, fmax)
+        UNROLL for (uint r = 0; r < ROWS; ++r) {
+            float most = fmax(top[r], joined[r * WG]), base = most == -INFINITY ? 0.0f : most;
+            float shrink = exp(top[r] - base), weight = exp(weights[r * WG + item] - base);
+            mass[r] = mass[r] * shrink + weight;
+            weights[r * WG + item] = weight;
+            top[r] = most;
+            UNROLL for (uint e = 0; e < EACH; ++e)
+                sum[r][e] *= shrink;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (uint x = turn; turn < AT_ONCE && x < min((uint)WG, end - begin); x += AT_ONCE)
+            UNROLL for (uint e = 0; e < EACH; ++e) {
+                uint d = lane + e * LANES;
+                float value = d < DV ? LOAD(V_TYPE, v, (INDEX)(begin + x) * v_at.s3 + d) : 0.0f;
+                UNROLL for (uint r = 0; r < ROWS; ++r)
+                    sum[r][e] = MAD(weights[r * WG + x], value, sum[r][e]);
+            }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+
+    UNROLL for (uint r = 0; r < ROWS; ++r)
+        joined[r * WG + item] = mass[r];
+    JOIN(joined, item, PLUS)
+    INDEX at = ((INDEX)b * get_global_size(1) + h) * ROWS * splits + split;
+    UNROLL for (uint e = 0; e < EACH; ++e) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        UNROLL for (uint r = 0; r < ROWS; ++r)
+            weights[r * WG + item] = sum[r][e];
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (turn == 0 && lane + e * LANES < DV)
+            UNROLL for (uint r = 0; r < ROWS; ++r) {
+                float total = 0.0f, whole = joined[r * WG];
+                for (uint t = 0; t < AT_ONCE; ++t)
+                    total += weights[r * WG + t * LANES + lane];
+                part_value[(at + r * splits) * DV + lane + e * LANES] = whole == 0.0f ? 0.0f : total / whole;
+                if (e == 0 && lane == 0)
+                    part_lse[at + r * splits] = whole == 0.0f ? -INFINITY : top[r] + log(whole);
+            }
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+softmax_few_merge(uint queries, uint kv_heads, uint group, uint splits, uint accumulate, global const float *part_lse,
+                  global const float *part_value, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
+                  global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
+{
+    uint item = get_local_id(0), row = get_global_id(1), h = get_global_id(2) % kv_heads, b = get_global_id(2) / kv_heads;
+    uint head = h * group + row / queries, i = row % queries;
+    INDEX at = (((INDEX)b * kv_heads + h) * ROWS + row) * splits;
+    out += out_at.s0 + b * out_at.s1 + head * out_at.s2 + i * out_at.s3;
+    lse += lse_at.s0 + b * lse_at.s1 + head * lse_at.s2 + i * lse_at.s3;
+    float before = accumulate ? LOAD(LSE_TYPE, lse, 0) : -INFINITY, top = before;
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all have read what the first will write */
+    for (uint p = 0; p < splits; ++p)
+        top = fmax(top, part_lse[at + p]);
+    float base = top == -INFINITY ? 0.0f : top, mass = exp(before - base);
+    for (uint p = 0; p < splits; ++p)
+        mass += exp(part_lse[at + p] - base);
+    for (uint d = item; d < DV; d += WG) {
+        float sum = before == -INFINITY ? 0.0f : exp(before - base) * LOAD(OUT_TYPE, out, d);
+        for (uint p = 0; p < splits; ++p)
+            sum = MAD(exp(part_lse[at + p] - base), part_value[(at + p) * DV + d], sum);
+        STORE(OUT_TYPE, out, d, mass == 0.0f ? 0.0f : sum / mass);
+    }
+    if (item == 0)
+        STORE(LSE_TYPE, lse, 0, mass == 0.0f ? -INFINITY : top + log(mass));
+}
