@@ -134,12 +134,12 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
            outlier = fmax(2 * n.reach, OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
            hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
     double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
-    double error =
-        exp(l + hidden - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
-                                        pow(variance * MASS_ERROR * w->size, 2));
-    bool open = n.count > 0 && !w->closed && (w->row->tolerance > 0 ? error > w->accepted : variance > 0);
+    double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
+                                          pow(variance * MASS_ERROR * w->size, 2));
+    bool open = n.count > 0 && !w->closed &&
+                (w->row->tolerance > 0 ? error * exp(hidden) > w->accepted : variance > 0);
     if (n.count > 0 && !w->closed)
-        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted)));
+        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
     if (n.count > 0 && !open) {
         add(w, l, n.value);
         w->squares += error * error;
@@ -204,7 +204,9 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
     }
     far->lse = merge(&w, far->out);
     double size = sqrt(dot(far->out, far->out, f->value_dim));
-    far->estimate = w.sum > 0 ? exp(w.lse - far->lse) * sqrt(w.squares + pow(COMMON * w.sum, 2)) / size : 0;
+    far->estimate =
+        w.sum > 0 ? exp(w.lse - far->lse) * sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
+                  : 0;
     free(w.l);
     free(w.v);
 }
