@@ -151,12 +151,13 @@ inline void part(private chunk_keys *c, uint begin, uint middle, uint end)
 }
 
 /* The means of the keys and values in `count` slots from s0 on, [D + DV], and the mean squares of what differs from them, with
- * weights e^bias. Returns the logarithm of the sum of weights. */
-inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean, private float *square)
+ * weights e^bias; the largest square of a key's distance from the mean. Returns the logarithm of the sum of weights. */
+inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean, private float *square, private float *far)
 {
     float top = -INFINITY, mass = 0.0f;
     clear(mean, D + DV);
     clear(square, D + DV);
+    *far = 0.0f;
     for (uint s = s0; s < s0 + count; ++s)
         top = fmax(top, c->bias[s]);
     for (uint s = s0; s < s0 + count; ++s)
@@ -173,10 +174,12 @@ inline float moments(private const chunk_keys *c, uint s0, uint count, private f
                     mean[D + d] = MAD(weight, LOAD(V_TYPE, v, d), mean[D + d]);
                 continue;
             }
+            float distance[D];
             for (uint d = 0; d < D; ++d) {
-                float x = LOAD(K_TYPE, k, d) - mean[d];
-                square[d] = MAD(weight * x, x, square[d]);
+                distance[d] = LOAD(K_TYPE, k, d) - mean[d];
+                square[d] = MAD(weight * distance[d], distance[d], square[d]);
             }
+            *far = fmax(*far, dot_private(distance, distance));
             for (uint d = 0; d < DV; ++d) {
                 float x = LOAD(V_TYPE, v, d) - mean[D + d];
                 square[D + d] = MAD(weight * x, x, square[D + d]);
@@ -232,16 +235,17 @@ inline void sum_squares(private const float *square, private float *of_keys, pri
 /* All nodes of chunk number g, the largest first. */
 inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g, uint count)
 {
-    float mean[D + DV], square[D + DV], whole = 0.0f, of_keys, of_values;
+    float mean[D + DV], square[D + DV], whole = 0.0f, of_keys, of_values, far;
     for (uint level = TOP + 1; level-- > 0;) {
         uint shift = size_shift(level), nodes = CHUNK >> shift;
         for (uint n = 0; n < nodes; ++n) {
             uint s0 = n << shift, own = min((uint)max((int)count - (int)s0, 0), 1u << shift);
-            float log_mass = moments(c, s0, own, mean, square);
+            float log_mass = moments(c, s0, own, mean, square, &far);
             sum_squares(square, &of_keys, &of_values);
             if (level == TOP)
                 whole = of_keys;
-            float stats[STATS] = {log_mass, whole > 0.0f ? of_keys / whole : 0.0f, sqrt(of_values), (float)own};
+            float stats[STATS] = {log_mass, whole > 0.0f ? of_keys / whole : 0.0f, sqrt(of_values), (float)own,
+                                  of_keys > 0.0f ? sqrt(far / of_keys) : 1.0f};
             write_node(a, f, level, g * nodes + n, mean, square, stats);
         }
     }
@@ -322,7 +326,7 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
     arrays a = {0, 0, 0, means, variances, mean_values, stats};
     a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
     uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
-    float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f;
+    float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f, far = 0.0f;
     clear(mean, D + DV);
     clear(square, D + DV);
     for (uint c = g * 16; c < end; ++c)
@@ -338,13 +342,18 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
             INDEX lane = lane_of(below, c, D), diagonal = lane_of(below - f.below, c, D), row = ((INDEX)below * 16 + c) * DV;
             if (pass == 1)
                 spread = MAD(weight * stat[SPREAD * 16], stat[SPREAD * 16], spread);
+            float distance = 0.0f, within = 0.0f;
             for (uint d = 0; d < D; ++d) {
-                float x = a.means[lane + d * 16];
+                float x = a.means[lane + d * 16], variance = a.variances[diagonal + d * 16];
                 if (pass == 0)
                     mean[d] = MAD(weight, x, mean[d]);
-                else
-                    square[d] += weight * MAD(x - mean[d], x - mean[d], a.variances[diagonal + d * 16]);
+                else {
+                    square[d] += weight * MAD(x - mean[d], x - mean[d], variance);
+                    distance = MAD(x - mean[d], x - mean[d], distance);
+                    within += variance;
+                }
             }
+            far = fmax(far, sqrt(distance) + stat[REACH * 16] * sqrt(within));
             for (uint d = 0; d < DV; ++d) {
                 float x = a.mean_values[row + d];
                 if (pass == 0)
@@ -354,6 +363,7 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
             }
         }
     sum_squares(square, &of_keys, &of_values);
-    float result[STATS] = {mass > 0.0f ? top + log(mass) : -INFINITY, 1.0f, sqrt(of_values + spread), count};
+    float result[STATS] = {mass > 0.0f ? top + log(mass) : -INFINITY, 1.0f, sqrt(of_values + spread), count,
+                           of_keys > 0.0f ? far / sqrt(of_keys) : 1.0f};
     write_node(a, f, level, g, mean, square, result);
 }

@@ -6,9 +6,9 @@
  * A row takes its own chunk's keys exactly, then the nodes it starts from (roots) closed: that fixes the mass Z and the size of the
  * output against which errors are measured. Then it walks from each root and opens a node while
  *
- *     e^l / Z · node_error > accepted_error         (near_far.clh)
+ *     e^(l + hidden_mass) / Z · node_error > accepted_error         (near_far.clh)
  *
- * What is closed in the end adds up to the row's error: √(Σ e² + (COMMON Σ e)²). With a limit on exact keys a walk before that counts
+ * The errors e = e^l / Z · node_error of what is closed in the end add up to the row's. With a limit on exact keys a walk before that counts
  * the keys by the least error on their path, in steps of 2^¼, and only what lies above the step that fits is opened.
  *
  * Strictly causal: a row's roots are the nodes wholly before its own chunk, everything else it reads is its own.
@@ -92,7 +92,7 @@ inline void add_values(private state *row, float l, global const float *values)
 
 /* A node as a row sees it. */
 typedef struct sight {
-    float l, variance, spread, count;
+    float l, variance, spread, count, hidden;
     INDEX value;
 } sight;
 
@@ -104,9 +104,11 @@ inline sight look_at(private const walker *w, private const trees *t, uint level
     s.variance = whole * stat[VARIANCE * 16];
     if (level >= TOP)
         s.variance = logit_variance(w->q, t->variances + lane_of(first - t->f.below, g, D));
-    s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lift(s.variance, knee_of(size_shift(level)));
+    float knee = knee_of(size_shift(level)), lifted = lift(s.variance, knee);
+    s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lifted;
     s.spread = stat[SPREAD * 16];
     s.count = stat[COUNT * 16];
+    s.hidden = hidden_mass(s.variance, outlier_of(stat[REACH * 16], knee), s.count, lifted);
     s.value = ((INDEX)first * 16 + g) * DV;
     return s;
 }
@@ -149,9 +151,9 @@ inline void walk(private walker *w, private const trees *t, private state *row, 
             s.l = -INFINITY;
             s.count = 0.0f;
         }
-        float error = exp(s.l - w->mass) * node_error(s.variance, s.spread, w->size);
-        uint step = steps || w->step ? step_of(error, w->size) : 0;
-        bool open = s.count > 0.0f && (w->all ? s.variance > 0.0f : error > w->accepted) && step >= w->step;
+        float error = exp(s.l - w->mass) * node_error(s.variance, s.spread, w->size), most = error * exp(s.hidden);
+        uint step = steps || w->step ? step_of(most, w->size) : 0;
+        bool open = s.count > 0.0f && (w->all ? s.variance > 0.0f : most > w->accepted) && step >= w->step;
         if (level == TOP)
             whole = s.variance;
         if (steps)
@@ -335,7 +337,7 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
 #if ESTIMATED
     float estimate = 0.0f;
     if (w.sum > 0.0f)
-        estimate = exp(w.mass - log_mass(&row)) * sqrt(MAD(COMMON * w.sum, COMMON * w.sum, w.squares)) / sqrt(square);
+        estimate = exp(w.mass - log_mass(&row)) * joint_error(w.squares, w.sum) / sqrt(square);
     STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
 }

@@ -107,13 +107,50 @@ inline float16 node_error16(float16 variance, float16 spread, float size)
     return sqrt(variance * MAD(MAD((float16)(0.5f), variance, (float16)(1.0f)), spread * spread, variance * (lost * lost)));
 }
 
-/* What row r thinks of 16 nodes: sets the bits of those it opens, adds the errors of those it closes, and returns the weights of
- * these. `there` has the lanes that are nodes with keys. */
-inline float16 judge(private rows *w, uint r, float16 l, float16 variance, float16 spread, int16 there, private openers *o)
+/* A block of 16 nodes. */
+typedef struct nodes {
+    global const float *means, *variances, *values, *stats;
+    uint level, begin, end; /* lanes that are nodes; beyond them memory may hold anything */
+    int16 there;            /* those with keys */
+    float knee;
+    float16 mass, spread, outlier, log_count;
+} nodes;
+
+#define LANE ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+
+/* The block with node g; of it the lanes begin to end − 1, as far as they have been gathered. */
+inline nodes block_of(private const trees *t, uint level, uint g, uint begin, uint end)
 {
-    float16 factor = node_error16(variance, spread, w->size[r]);
+    uint block = first_block_of(t->f.first_block, level) + g / 16;
+    nodes n;
+    n.level = level;
+    n.means = t->means + (INDEX)block * D * 16;
+    n.variances = t->variances + ((INDEX)block - t->f.below) * D * 16;
+    n.values = t->mean_values + (INDEX)block * DV * 16;
+    n.stats = t->stats + (INDEX)block * STATS * 16;
+    uint gathered = (t->covered + (1u << size_shift(level)) - 1) >> size_shift(level);
+    n.begin = begin;
+    n.end = min(end, gathered - g / 16 * 16);
+    n.knee = knee_of(size_shift(level));
+    n.mass = vload16(LOG_MASS, n.stats);
+    n.spread = vload16(SPREAD, n.stats);
+    n.outlier = fmax(2.0f * vload16(REACH, n.stats), OUTLIER * 2.0f * n.knee);
+    n.log_count = log(vload16(COUNT, n.stats));
+    n.there = LANE >= (int)n.begin && LANE < (int)n.end && vload16(COUNT, n.stats) > 0.0f;
+    return n;
+}
+
+/* What row r thinks of 16 nodes: sets the bits of those it opens, adds the errors of those it closes, and returns the weights of
+ * these. */
+inline float16 judge(private rows *w, uint r, float16 l, float16 variance, private const nodes *n, private openers *o)
+{
+    int16 there = n->there;
+    float16 factor = node_error16(variance, n->spread, w->size[r]), most = factor;
     float16 p = select((float16)(0.0f), exp_weight(fmin(l - w->t.top[r], MARGIN)), there);
-    int16 open = w->all ? there && variance > 0.0f : p * factor > w->limit[r];
+    float16 hidden = MAD(n->outlier, sqrt(variance), -n->log_count);
+    if (any(hidden > 0.0f)) /* rare */
+        most *= exp(fmin(fmax(hidden - lift16(variance, n->knee), (float16)(0.0f)), MARGIN));
+    int16 open = w->all ? there && variance > 0.0f : p * most > w->limit[r];
     uint bit = w->active[r / 32] & (1u << r % 32);
     UINTS(o->of[r / 32]) |= as_uint16(open) & bit;
     int16 above = there && !open && l > w->t.top[r] + MARGIN;
@@ -160,43 +197,17 @@ inline float16 judge(private rows *w, uint r, float16 l, float16 variance, float
             UNROLL for (uint c = 0; c < COLUMNS; ++c) VECTOR((sums) + (list)[a] * DV + d + 16 * c) = o[a][c]; \
     }
 
-/* A block of 16 nodes. */
-typedef struct nodes {
-    global const float *means, *variances, *values, *stats;
-    uint level, begin, end; /* lanes that are nodes; beyond them memory may hold anything */
-    int16 there;            /* those with keys */
-} nodes;
-
-#define LANE ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
-
-/* The block with node g; of it the lanes begin to end − 1, as far as they have been gathered. */
-inline nodes block_of(private const trees *t, uint level, uint g, uint begin, uint end)
-{
-    uint block = first_block_of(t->f.first_block, level) + g / 16;
-    nodes n;
-    n.level = level;
-    n.means = t->means + (INDEX)block * D * 16;
-    n.variances = t->variances + ((INDEX)block - t->f.below) * D * 16;
-    n.values = t->mean_values + (INDEX)block * DV * 16;
-    n.stats = t->stats + (INDEX)block * STATS * 16;
-    uint gathered = (t->covered + (1u << size_shift(level)) - 1) >> size_shift(level);
-    n.begin = begin;
-    n.end = min(end, gathered - g / 16 * 16);
-    n.there = LANE >= (int)n.begin && LANE < (int)n.end && vload16(COUNT, n.stats) > 0.0f;
-    return n;
-}
-
 /* Children below chunks, for N rows that opened their parent; whole[16 row]: the variance of the row's logits in their chunk. */
 #define DEFINE_VISIT(N)                                                                                \
     inline void visit_##N(private rows *w, private const nodes *n, private const uint *list, private const float *whole, private openers *o) \
     {                                                                                                  \
         PRODUCTS(N, s, w->q, list, F32, n->means)                                                      \
         float weights[N * 16] ALIGNED;                                                                 \
-        float16 mass = vload16(LOG_MASS, n->stats), share = vload16(VARIANCE, n->stats), spread = vload16(SPREAD, n->stats); \
+        float16 share = vload16(VARIANCE, n->stats);                                                   \
         UNROLL for (uint a = 0; a < N; ++a) {                                                          \
             float16 variance = share * whole[16 * list[a]];                                            \
-            float16 l = s[a] + mass + lift16(variance, knee_of(size_shift(n->level)));                 \
-            VECTOR(weights + 16 * a) = judge(w, list[a], l, variance, spread, n->there, o);            \
+            float16 l = s[a] + n->mass + lift16(variance, n->knee);                                    \
+            VECTOR(weights + 16 * a) = judge(w, list[a], l, variance, n, o);                           \
         }                                                                                              \
         ADD_VALUES(N, w->t.sum, list, weights, F32, n->values, n->begin, n->end)                                         \
     }
@@ -253,8 +264,6 @@ inline uint list_rows(private const uint *set, private uint *list)
 /* Score and variance of all rows and 16 nodes of whole chunks, or more. */
 inline void look_at_all(private const rows *w, private const nodes *n, private float *l, private float *variance)
 {
-    float16 mass = vload16(LOG_MASS, n->stats);
-    float knee = knee_of(size_shift(n->level));
     for (uint r = 0; r < TILE; r += 4) {
         float16 s[4], v[4];
         UNROLL for (uint a = 0; a < 4; ++a)
@@ -267,7 +276,7 @@ inline void look_at_all(private const rows *w, private const nodes *n, private f
             }
         }
         UNROLL for (uint a = 0; a < 4; ++a) {
-            VECTOR(l + 16 * (r + a)) = select((float16)(-INFINITY), s[a] + mass + lift16(v[a], knee), n->there);
+            VECTOR(l + 16 * (r + a)) = select((float16)(-INFINITY), s[a] + n->mass + lift16(v[a], n->knee), n->there);
             VECTOR(variance + 16 * (r + a)) = v[a];
         }
     }
@@ -351,11 +360,10 @@ inline void visit_children(private rows *w, private const trees *t, private stac
         UINTS(o->of[m]) = (uint16)(0);
     if (level - 1 >= TOP) {
         look_at_all(w, &n, s->scores, s->whole);
-        float16 spread = vload16(SPREAD, n.stats);
         for (uint i = 0; i < count; ++i) {
             uint r = list[i];
             float weights[16] ALIGNED;
-            VECTOR(weights) = judge(w, r, VECTOR(s->scores + 16 * r), VECTOR(s->whole + 16 * r), spread, n.there, o);
+            VECTOR(weights) = judge(w, r, VECTOR(s->scores + 16 * r), VECTOR(s->whole + 16 * r), &n, o);
             ADD_VALUES(1, w->t.sum, &r, weights, F32, n.values, n.begin, n.end)
         }
         return;
@@ -425,10 +433,9 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
         VECTOR(most + 16 * r) = (float16)(-INFINITY);
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
-        float knee = knee_of(size_shift(n.level));
         look_at_all(w, &n, lb, vb);
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(vb + 16 * r), knee));
+            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(vb + 16 * r), n.knee));
     }
     for (uint r = 0; r < TILE; ++r) {
         float base = fmax(w->t.top[r], max16(VECTOR(most + 16 * r)));
@@ -471,12 +478,11 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private const float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
         private openers *o = &s.todo[n.level];
-        float16 spread = vload16(SPREAD, n.stats);
         for (uint m = 0; m < MASKS; ++m)
             UINTS(o->of[m]) = (uint16)(0);
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) =
-                judge(w, r, VECTOR((private float *)lb + 16 * r), VECTOR((private float *)vb + 16 * r), spread, n.there, o);
+                judge(w, r, VECTOR((private float *)lb + 16 * r), VECTOR((private float *)vb + 16 * r), &n, o);
         add_all(w->t.sum, weights, &n);
         s.first[n.level] = first;
         walk(w, t, &s, n.level, vb);
@@ -622,8 +628,8 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = w.exact[r];
 #endif
 #if ESTIMATED
-        float sum = COMMON * sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));
-        float estimate = squares > 0.0f ? inverse * sqrt(MAD(sum, sum, squares)) / sqrt(square) : 0.0f;
+        float sum = sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));
+        float estimate = squares > 0.0f ? inverse * joint_error(squares, sum) / sqrt(square) : 0.0f;
         STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
     }

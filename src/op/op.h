@@ -175,13 +175,14 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *     means        [blocks][D][16]                 F32
  *     variances    [blocks of top and above][D][16]  F32
  *     mean_values  [blocks·16][Dv]                 F32
- *     stats        [blocks][4][16]                 F32, see below; without keys log-mass −inf, and else 0s */
-enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 4 };
+ *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s */
+enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5 };
 enum {
     OP_NODE_LOG_MASS, /* ln Σ e^b */
     OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */
     OP_NODE_SPREAD,   /* √Σ_d of the variances of the values */
-    OP_NODE_COUNT     /* of keys */
+    OP_NODE_COUNT,    /* of keys */
+    OP_NODE_REACH     /* the farthest key's distance from the mean, over the root of the mean square */
 };
 typedef struct op_forest {
     size_t batch, heads, dim, value_dim; /* B, Hk, D, Dv */

@@ -81,6 +81,7 @@ typedef struct naive_forest {
 } naive_forest;
 typedef struct naive_node {
     double log_mass, spread, count;
+    double reach;                    /* its farthest key from the mean, over the root of the mean square */
     double *mean, *variance, *value; /* [D], [D], [Dv] */
 } naive_node;
 naive_node naive_node_create(const naive_forest *forest);

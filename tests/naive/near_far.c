@@ -4,7 +4,7 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 1.0, COMMON = 0.02, MASS_ERROR = 0.125;
+static const double TOLERANCE_SHARE = 1.0, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
 enum { ROOTS_LEAST = 64 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -46,6 +46,16 @@ void naive_node_of(const naive_forest *f, size_t level, size_t g, naive_node *no
     for (size_t d = 0; d < f->value_dim; d++)
         node->spread += squares[d];
     node->spread = sqrt(node->spread);
+    double far = 0, all = 0;
+    for (size_t d = 0; d < f->dim; d++)
+        all += node->variance[d];
+    for (size_t s = begin; s < end; s++) {
+        double square = 0;
+        for (size_t d = 0; d < f->dim && f->biases[s] > -INFINITY; d++)
+            square += pow(f->keys[s * f->dim + d] - node->mean[d], 2);
+        far = fmax(far, square);
+    }
+    node->reach = all > 0 ? sqrt(far / all) : 1;
     free(squares);
 }
 
@@ -120,12 +130,16 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         chunk[0] = whole[0];
         chunk[1] = whole[1];
     }
-    double l = dot(q, n.mean, f->dim) + n.log_mass + lift(variance, (double)naive_node_size(f, level));
+    double lifted = lift(variance, (double)naive_node_size(f, level)),
+           outlier = fmax(2 * n.reach, OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
+           hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
+    double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
     double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
                                           pow(variance * MASS_ERROR * w->size, 2));
-    bool open = n.count > 0 && !w->closed && (w->row->tolerance > 0 ? error > w->accepted : variance > 0);
+    bool open = n.count > 0 && !w->closed &&
+                (w->row->tolerance > 0 ? error * exp(hidden) > w->accepted : variance > 0);
     if (n.count > 0 && !w->closed)
-        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted)));
+        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
     if (n.count > 0 && !open) {
         add(w, l, n.value);
         w->squares += error * error;
@@ -190,7 +204,9 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
     }
     far->lse = merge(&w, far->out);
     double size = sqrt(dot(far->out, far->out, f->value_dim));
-    far->estimate = w.sum > 0 ? exp(w.lse - far->lse) * sqrt(w.squares + pow(COMMON * w.sum, 2)) / size : 0;
+    far->estimate =
+        w.sum > 0 ? exp(w.lse - far->lse) * sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
+                  : 0;
     free(w.l);
     free(w.v);
 }

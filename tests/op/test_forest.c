@@ -215,7 +215,7 @@ static void check_node(const bench *b, const naive_forest *f, size_t head, size_
                        naive_node *n, double whole) {
     const op_forest *o = &b->forest;
     size_t blocks = o->first_block[o->levels], block = o->first_block[level] + g / 16, lane = g % 16;
-    const double *stats = b->stats + (head * blocks + block) * 64 + lane;
+    const double *stats = b->stats + (head * blocks + block) * 16 * OP_NODE_STATS + lane;
     double mean[256], square[256], sum = 0;
     for (size_t d = 0; d < f->dim; d++) {
         mean[d] = b->means[((head * blocks + block) * f->dim + d) * 16 + lane];
@@ -229,6 +229,10 @@ static void check_node(const bench *b, const naive_forest *f, size_t head, size_
                   "node %zu of level %zu: log-mass %g, expected %g", g, level, stats[0], n->log_mass);
     ck_assert_msg(fabs(stats[32] - n->spread) <= 1e-4 * n->spread + 1e-5,
                   "node %zu of level %zu: spread %g, expected %g", g, level, stats[32], n->spread);
+    /* Above chunks it is a bound. */
+    ck_assert_msg(level > f->top ? stats[64] > 0.999 * n->reach
+                                 : sum < 1e-9 || fabs(stats[64] - n->reach) < 1e-3 * n->reach,
+                  "node %zu of level %zu: reach %g, expected %g", g, level, stats[64], n->reach);
     double share = level >= f->top ? (n->count > 0 || level > f->top ? 1 : 0) : whole > 0 ? sum / whole : 0;
     ck_assert_msg(n->count == 0 || whole == 0 || fabs(stats[16] - share) < 1e-4,
                   "node %zu of level %zu: share %g, expected %g", g, level, stats[16], share);
