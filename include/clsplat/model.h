@@ -106,8 +106,10 @@ typedef struct clsplat_model_attention {
     clsplat_model_method method; /* EXACT */
     size_t window;               /* WINDOW only: keys; 512 */
     float tolerance;             /* NEAR_FAR only: the relative error that a row may expect; 0.02 */
-    size_t sparse_topk;  /* NEAR_FAR: keys that a row attends to exactly at most; 0: no limit. TOPK, BLOCKS:
-                            keys that it attends to; at least 1 */
+    size_t sparse_topk; /* NEAR_FAR: keys that a row attends to exactly at most; 0: no limit. TOPK, BLOCKS:
+                           keys that it attends to; at least 1 */
+    size_t chunk; /* NEAR_FAR only: keys of a tree, and so how many tokens back a row is always exact; a power
+                     of two from 16 to 4096, at most sparse_topk; 0: the library's choice */
     bool measure_errors; /* every layer attends exactly, too, and clsplat_session_errors tells the difference
                           */
 } clsplat_model_attention;

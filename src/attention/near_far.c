@@ -29,39 +29,46 @@ op_near_far_args near_far_args(const attend_call *call, const op_forest *forest)
                               .sparse_topk = call->attention.sparse_topk};
 }
 
-static clsplat_status check_chunk(clsplat *lib, const clsplat_attention *a) {
-    if (a->sparse_topk && a->sparse_topk < CLSPLAT_CHUNK_LEAST)
+static clsplat_status check_chunk(clsplat *lib, size_t sparse_topk, size_t chunk) {
+    if (sparse_topk && sparse_topk < CLSPLAT_CHUNK_LEAST)
         return log_error(lib, CLSPLAT_INVALID,
                          "sparse_topk is %zu; it must be at least %d, the smallest chunk, or 0 for no limit",
-                         a->sparse_topk, CLSPLAT_CHUNK_LEAST);
-    if (!a->chunk)
+                         sparse_topk, CLSPLAT_CHUNK_LEAST);
+    if (!chunk)
         return CLSPLAT_OK;
-    if (a->chunk < CLSPLAT_CHUNK_LEAST || a->chunk > CLSPLAT_CHUNK_MOST || (a->chunk & (a->chunk - 1)))
+    if (chunk < CLSPLAT_CHUNK_LEAST || chunk > CLSPLAT_CHUNK_MOST || (chunk & (chunk - 1)))
         return log_error(
             lib, CLSPLAT_INVALID,
-            "chunk is %zu; it must be a power of two from %d to %d, or 0 for the library's choice", a->chunk,
+            "chunk is %zu; it must be a power of two from %d to %d, or 0 for the library's choice", chunk,
             CLSPLAT_CHUNK_LEAST, CLSPLAT_CHUNK_MOST);
-    if (a->sparse_topk && a->chunk > a->sparse_topk)
+    if (sparse_topk && chunk > sparse_topk)
         return log_error(lib, CLSPLAT_INVALID,
                          "chunk is %zu and sparse_topk %zu, but a row's own chunk is exact and counts; make "
                          "chunk at most sparse_topk",
-                         a->chunk, a->sparse_topk);
+                         chunk, sparse_topk);
     return CLSPLAT_OK;
+}
+
+clsplat_status near_far_choose(clsplat *lib, float tolerance, size_t sparse_topk, size_t keys,
+                               size_t *chunk) {
+    clsplat_status status = CLSPLAT_OK;
+    if (isnan(tolerance) || tolerance < 0)
+        return log_error(lib, CLSPLAT_INVALID, "tolerance is %g; it must be 0 or more, and may be infinite",
+                         (double)tolerance);
+    TRY(check_chunk(lib, sparse_topk, *chunk));
+    if (!*chunk)
+        *chunk = forest_chunk(keys, sparse_topk);
+fail:
+    return status;
 }
 
 clsplat_status near_far_check(clsplat *lib, attend_call *call) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_attention *a = &call->attention;
-    const clsplat_attention_tensors *t = &call->tensors;
     if (a->splats)
         return log_error(lib, CLSPLAT_INVALID,
                          "near_far takes the place of softmax attention: leave splats NULL");
-    if (isnan(a->tolerance) || a->tolerance < 0)
-        return log_error(lib, CLSPLAT_INVALID, "tolerance is %g; it must be 0 or more, and may be infinite",
-                         (double)a->tolerance);
-    TRY(check_chunk(lib, a));
-    if (!a->chunk)
-        a->chunk = forest_chunk(t->k.shape[2], a->sparse_topk);
+    TRY(near_far_choose(lib, a->tolerance, a->sparse_topk, call->tensors.k.shape[2], &a->chunk));
     if (a->sparse_topk > UINT32_MAX)
         a->sparse_topk = 0;
 fail:

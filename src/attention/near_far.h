@@ -12,6 +12,9 @@ clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op
 /* Everything but the tensors. */
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest);
 
+/* Whether these go together; chooses the chunk where it is 0, for so many keys. Returns: INVALID. */
+clsplat_status near_far_choose(clsplat *lib, float tolerance, size_t sparse_topk, size_t keys, size_t *chunk);
+
 /* Whether the call's parameters make sense together; chooses the chunk. Returns: INVALID. */
 clsplat_status near_far_check(clsplat *lib, attend_call *call);
 

@@ -19,16 +19,17 @@ enum { PIECE = 512 }; /* tokens between two looks at the keyboard */
 static clsplat_status read_attention(cli *c, const language_request *r, clsplat_model_attention *a) {
     clsplat_status status = CLSPLAT_OK;
     int method = CLSPLAT_MODEL_EXACT;
-    uint64_t window = a->window, topk = a->sparse_topk;
+    uint64_t window = a->window, topk = a->sparse_topk, chunk = 0;
     double tolerance = (double)a->tolerance;
     TRY(cli_choice(c, "--attention", r->attention, methods, &method));
     TRY(cli_count(c, "--window", r->window, 1, &window));
     TRY(cli_number(c, "--tolerance", r->tolerance, &tolerance));
     TRY(cli_count(c, "--sparse-topk", r->sparse_topk, 0, &topk));
+    TRY(cli_count(c, "--chunk", r->chunk, 1, &chunk));
     if (r->window && method != CLSPLAT_MODEL_WINDOW)
         return cli_misuse(c, "--window is for --attention window");
-    if (r->tolerance && method != CLSPLAT_MODEL_NEAR_FAR)
-        return cli_misuse(c, "--tolerance is for --attention near-far");
+    if ((r->tolerance || r->chunk) && method != CLSPLAT_MODEL_NEAR_FAR)
+        return cli_misuse(c, "%s is for --attention near-far", r->tolerance ? "--tolerance" : "--chunk");
     if (r->sparse_topk && method < CLSPLAT_MODEL_NEAR_FAR)
         return cli_misuse(c, "--sparse-topk is for --attention near-far, topk and blocks");
     if (!topk && method > CLSPLAT_MODEL_NEAR_FAR)
@@ -40,6 +41,7 @@ static clsplat_status read_attention(cli *c, const language_request *r, clsplat_
     a->window = window;
     a->tolerance = (float)tolerance;
     a->sparse_topk = topk;
+    a->chunk = chunk;
 fail:
     return status;
 }

@@ -9,7 +9,7 @@
 
 /* Options as given; NULL: not given. */
 typedef struct language_request {
-    char *attention, *window, *tolerance, *sparse_topk, *dtype, *context;
+    char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context;
 } language_request;
 
 /* Rows of a table of options. */
@@ -38,6 +38,9 @@ typedef struct language_request {
          "keys that a query sees exactly at most, for --attention near-far, topk and blocks; no limit if "    \
          "it is not "                                                                                         \
          "given",                                                                                             \
+         "N"},                                                                                                \
+        {"chunk",    0, POPT_ARG_STRING,                                                                      \
+         &(r).chunk, 0, "keys of a tree, for --attention near-far; the library's choice if it is not given",  \
          "N"},                                                                                                \
         {"dtype",                                                                                             \
          0,                                                                                                   \

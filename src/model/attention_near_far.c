@@ -1,9 +1,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "attention/near_far.h"
 #include "model/attention.h"
 #include "model/scratch.h"
-#include "op/forest.h"
 #include "runtime/buffer.h"
 
 /* What a session keeps for near-far attention. */
@@ -30,17 +30,6 @@ static void near_far_close(clsplat_device *device, void **state) {
     *state = NULL;
 }
 
-static clsplat_status check(clsplat *lib, const clsplat_model_attention *parameters) {
-    if (!(parameters->tolerance >= 0))
-        return log_error(lib, CLSPLAT_INVALID, "a tolerance of %g is not 0 or more",
-                         (double)parameters->tolerance);
-    if (parameters->sparse_topk && parameters->sparse_topk < CLSPLAT_CHUNK_LEAST)
-        return log_error(lib, CLSPLAT_INVALID,
-                         "a sparse_topk of %zu keys is below %d, the smallest chunk; 0 is for no limit",
-                         parameters->sparse_topk, CLSPLAT_CHUNK_LEAST);
-    return CLSPLAT_OK;
-}
-
 /* Zeros, so that queries that a last layer is not asked for count as none. */
 static clsplat_status create_counts(clsplat_device *device, near_far_state *s) {
     clsplat_status status = CLSPLAT_OK;
@@ -62,7 +51,9 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     clsplat_status status = CLSPLAT_OK;
     queue q;
     op_tensor k = {.dtype = shape->cache, .shape = {1, shape->kv_heads, shape->capacity, shape->head_dim}};
-    TRY(check(device->lib, parameters));
+    size_t chunk = parameters->chunk;
+    TRY(near_far_choose(device->lib, parameters->tolerance, parameters->sparse_topk, shape->capacity,
+                        &chunk));
     near_far_state *s = calloc(1, sizeof *s);
     *state = s;
     if (!s || !(s->forests = calloc(shape->layers, sizeof *s->forests)))
@@ -74,8 +65,7 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     TRY(create_counts(device, s));
     queue_begin(device, 0, NULL, &q);
     for (size_t i = 0; i < s->layers; ++i) {
-        s->forests[i] =
-            forest_shape(&k, &k, shape->capacity, forest_chunk(shape->capacity, parameters->sparse_topk));
+        s->forests[i] = forest_shape(&k, &k, shape->capacity, chunk);
         if (s->windowed[i])
             continue;
         TRY(forest_create(device, &s->forests[i]));
