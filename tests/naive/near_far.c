@@ -4,7 +4,7 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 1.0, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
+static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
 enum { ROOTS_LEAST = 64 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -196,7 +196,7 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.6);
+        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.75);
         w.count = own;
         w.squares = w.sum = 0;
         w.closed = false;
