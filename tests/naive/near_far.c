@@ -131,7 +131,8 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         chunk[1] = whole[1];
     }
     double lifted = lift(variance, (double)naive_node_size(f, level)),
-           outlier = fmax(2 * n.reach, OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
+           outlier = fmax(2 * n.reach,
+                          level < f->top ? 0 : OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
            hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
     double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
     double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
