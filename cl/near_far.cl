@@ -108,7 +108,7 @@ inline sight look_at(private const walker *w, private const trees *t, uint level
     s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lifted;
     s.spread = stat[SPREAD * 16];
     s.count = stat[COUNT * 16];
-    s.hidden = hidden_mass(s.variance, outlier_of(stat[REACH * 16], knee), s.count, lifted);
+    s.hidden = hidden_mass(s.variance, outlier_of(stat[REACH * 16], level), s.count, lifted);
     s.value = ((INDEX)first * 16 + g) * DV;
     return s;
 }

@@ -1,4 +1,4 @@
-/* Near-far attention in register tiles (wide.clh), for CPUs. Mathematics and shapes as in near_far.cl; without a limit on exact keys.
+/* Near-far attention in register tiles (wide.clh), for CPUs. Mathematics and shapes as in near_far.cl.
  *
  * A work-item has TILE rows: SPAN consecutive positions, aligned so that all have the same own chunk, of the GROUP query heads of a key
  * head. Every row decides alone and does only its own work; what rows share is loads:
@@ -8,6 +8,8 @@
  *      rows that open it.
  *   4. From each root that any row opens, depth first: 16 children at a time are scored for the rows that opened their parent, in
  *      groups of 6 to 1 rows; at a leaf its keys.
+ * With a limit on exact keys steps 3 and 4 come twice, at first without keys and values, to find how far each row's limit of errors must
+ * rise; and a row that is full opens no further leaf.
  * Sums of a row are formed in the same order whatever the group, so that rows do not depend on each other by a single bit.
  *
  * A row's base, which weights are relative to, starts as a lower bound of its lse: the largest of its own keys' logits and of the roots'
@@ -48,358 +50,15 @@
 #ifndef ESTIMATED
 #define ESTIMATED 1
 #endif
+#ifndef LIMITED /* 1: exact keys have a limit */
+#define LIMITED 1
+#endif
 #ifndef ROOT_BLOCKS /* blocks of 16 roots that there may be */
 #define ROOT_BLOCKS 16
 #endif
 
-#define MARGIN 60.0f
-#define MASKS ((TILE + 31) / 32)
-#define LEAVES (16 / LEAF) /* in a block of keys */
-
-/* A head's forest as a reader sees it. */
-typedef struct trees {
-    forest f;
-    global const ELEMENT(FOREST_TYPE) *keys, *values;
-    global const float *biases, *means, *variances, *mean_values, *stats;
-    uint covered; /* slots that have been gathered for these rows */
-} trees;
-
-/* The rows and what they know. */
-typedef struct rows {
-    tile t; /* its top is the base */
-    float q[TILE * D] ALIGNED, squares[TILE * D] ALIGNED;
-    float error_squares[TILE * 16] ALIGNED, error_sum[TILE * 16] ALIGNED;
-    float size[TILE], limit[TILE], mass[TILE]; /* after the roots; the limit of errors relative to the base */
-    uint exact[TILE];
-    uint active[MASKS];
-    bool all;
-} rows;
-
-/* For each of 16 nodes, the rows that open it. */
-typedef struct openers {
-    uint of[MASKS][16] ALIGNED;
-} openers;
-
-#define UINTS(p) (*(private uint16 *)(p))
-
-/* Moves a row's base up to `base`. */
-inline void rebase(private rows *w, uint r, float base)
-{
-    float shrink = exp(w->t.top[r] - base);
-    w->t.top[r] = base;
-    w->limit[r] *= shrink;
-    w->mass[r] *= shrink;
-    VECTOR(w->t.mass + 16 * r) *= shrink;
-    VECTOR(w->error_sum + 16 * r) *= shrink;
-    VECTOR(w->error_squares + 16 * r) *= shrink * shrink;
-    for (uint d = 0; d < DV; d += 16)
-        VECTOR(w->t.sum + r * DV + d) *= shrink;
-}
-
-inline float16 lift16(float16 variance, float knee)
-{
-    return select(knee * (sqrt(variance) - 0.5f * knee), 0.5f * variance, variance <= knee * knee);
-}
-
-inline float16 node_error16(float16 variance, float16 spread, float size)
-{
-    float lost = MASS_ERROR * size;
-    return sqrt(variance * MAD(MAD((float16)(0.5f), variance, (float16)(1.0f)), spread * spread, variance * (lost * lost)));
-}
-
-/* A block of 16 nodes. */
-typedef struct nodes {
-    global const float *means, *variances, *values, *stats;
-    uint level, begin, end; /* lanes that are nodes; beyond them memory may hold anything */
-    int16 there;            /* those with keys */
-    float knee;
-    float16 mass, spread, outlier, log_count;
-} nodes;
-
-#define LANE ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
-
-/* The block with node g; of it the lanes begin to end − 1, as far as they have been gathered. */
-inline nodes block_of(private const trees *t, uint level, uint g, uint begin, uint end)
-{
-    uint block = first_block_of(t->f.first_block, level) + g / 16;
-    nodes n;
-    n.level = level;
-    n.means = t->means + (INDEX)block * D * 16;
-    n.variances = t->variances + ((INDEX)block - t->f.below) * D * 16;
-    n.values = t->mean_values + (INDEX)block * DV * 16;
-    n.stats = t->stats + (INDEX)block * STATS * 16;
-    uint gathered = (t->covered + (1u << size_shift(level)) - 1) >> size_shift(level);
-    n.begin = begin;
-    n.end = min(end, gathered - g / 16 * 16);
-    n.knee = knee_of(size_shift(level));
-    n.mass = vload16(LOG_MASS, n.stats);
-    n.spread = vload16(SPREAD, n.stats);
-    n.outlier = fmax(2.0f * vload16(REACH, n.stats), OUTLIER * 2.0f * n.knee);
-    n.log_count = log(vload16(COUNT, n.stats));
-    n.there = LANE >= (int)n.begin && LANE < (int)n.end && vload16(COUNT, n.stats) > 0.0f;
-    return n;
-}
-
-/* What row r thinks of 16 nodes: sets the bits of those it opens, adds the errors of those it closes, and returns the weights of
- * these. */
-inline float16 judge(private rows *w, uint r, float16 l, float16 variance, private const nodes *n, private openers *o)
-{
-    int16 there = n->there;
-    float16 factor = node_error16(variance, n->spread, w->size[r]), most = factor;
-    float16 p = select((float16)(0.0f), exp_weight(fmin(l - w->t.top[r], MARGIN)), there);
-    float16 hidden = MAD(n->outlier, sqrt(variance), -n->log_count);
-    if (any(hidden > 0.0f)) /* rare */
-        most *= exp(fmin(fmax(hidden - lift16(variance, n->knee), (float16)(0.0f)), MARGIN));
-    int16 open = w->all ? there && variance > 0.0f : p * most > w->limit[r];
-    uint bit = w->active[r / 32] & (1u << r % 32);
-    UINTS(o->of[r / 32]) |= as_uint16(open) & bit;
-    int16 above = there && !open && l > w->t.top[r] + MARGIN;
-    if (any(above)) {
-        rebase(w, r, max16(select((float16)(w->t.top[r]), l, above)));
-        p = select((float16)(0.0f), exp_weight(l - w->t.top[r]), there);
-    }
-    float16 error = p * factor;
-    error = select(error, (float16)(0.0f), open || isnan(error));
-    VECTOR(w->error_sum + 16 * r) += error;
-    VECTOR(w->error_squares + 16 * r) = MAD(error, error, VECTOR(w->error_squares + 16 * r));
-    p = select(p, (float16)(0.0f), open);
-    VECTOR(w->t.mass + 16 * r) += p;
-    return p;
-}
-
-/* The products s of N rows with 16 nodes or keys; two chains of sums, whatever N. */
-#define PRODUCTS(N, s, from, list, type, source)                                                       \
-    float16 s[N], odd_[N];                                                                             \
-    UNROLL for (uint a = 0; a < N; ++a) s[a] = odd_[a] = (float16)(0.0f);                              \
-    for (uint d = 0; d < D; d += 2) {                                                                  \
-        float16 x0 = LOAD16(type, source, d * 16), x1 = LOAD16(type, source, d * 16 + 16);             \
-        UNROLL for (uint a = 0; a < N; ++a) {                                                          \
-            s[a] = MAD((float16)((from)[(list)[a] * D + d]), x0, s[a]);                                \
-            odd_[a] = MAD((float16)((from)[(list)[a] * D + d + 1]), x1, odd_[a]);                      \
-        }                                                                                              \
-    }                                                                                                  \
-    UNROLL for (uint a = 0; a < N; ++a) s[a] += odd_[a];
-
-/* Adds Σ_j weights[a][j] values[j] to the sums of N rows. */
-#define ADD_VALUES(N, sums, list, weights, type, source, from_lane, to_lane)                                               \
-    for (uint d = 0; d < DV; d += 16 * COLUMNS) {                                                      \
-        float16 o[N][COLUMNS];                                                                         \
-        UNROLL for (uint a = 0; a < N; ++a)                                                            \
-            UNROLL for (uint c = 0; c < COLUMNS; ++c) o[a][c] = VECTOR((sums) + (list)[a] * DV + d + 16 * c); \
-        for (uint j = (from_lane); j < (to_lane); ++j) {                                               \
-            float16 v[COLUMNS];                                                                        \
-            UNROLL for (uint c = 0; c < COLUMNS; ++c) v[c] = LOAD16(type, source, j * DV + d + 16 * c); \
-            UNROLL for (uint a = 0; a < N; ++a)                                                        \
-                UNROLL for (uint c = 0; c < COLUMNS; ++c)                                              \
-                    o[a][c] = MAD((float16)((weights)[a * 16 + j]), v[c], o[a][c]);                    \
-        }                                                                                              \
-        UNROLL for (uint a = 0; a < N; ++a)                                                            \
-            UNROLL for (uint c = 0; c < COLUMNS; ++c) VECTOR((sums) + (list)[a] * DV + d + 16 * c) = o[a][c]; \
-    }
-
-/* Children below chunks, for N rows that opened their parent; whole[16 row]: the variance of the row's logits in their chunk. */
-#define DEFINE_VISIT(N)                                                                                \
-    inline void visit_##N(private rows *w, private const nodes *n, private const uint *list, private const float *whole, private openers *o) \
-    {                                                                                                  \
-        PRODUCTS(N, s, w->q, list, F32, n->means)                                                      \
-        float weights[N * 16] ALIGNED;                                                                 \
-        float16 share = vload16(VARIANCE, n->stats);                                                   \
-        UNROLL for (uint a = 0; a < N; ++a) {                                                          \
-            float16 variance = share * whole[16 * list[a]];                                            \
-            float16 l = s[a] + n->mass + lift16(variance, n->knee);                                    \
-            VECTOR(weights + 16 * a) = judge(w, list[a], l, variance, n, o);                           \
-        }                                                                                              \
-        ADD_VALUES(N, w->t.sum, list, weights, F32, n->values, n->begin, n->end)                                         \
-    }
-
-/* A block of 16 keys for N rows; open[row]: which of its leaves the row opened, as bits. */
-#define DEFINE_OPEN(N)                                                                                 \
-    inline void open_##N(private rows *w, global const ELEMENT(FOREST_TYPE) *keys, global const ELEMENT(FOREST_TYPE) *values, \
-                         float16 bias, private const uint *list, private const uint *open)             \
-    {                                                                                                  \
-        PRODUCTS(N, s, w->q, list, FOREST_TYPE, keys)                                                  \
-        float weights[N * 16] ALIGNED;                                                                 \
-        UNROLL for (uint a = 0; a < N; ++a) {                                                          \
-            uint r = list[a];                                                                          \
-            float16 l = s[a] + bias;                                                                   \
-            if (LEAVES > 1)                                                                            \
-                l = select((float16)(-INFINITY), l, ((int16)(open[a]) >> (LANE / LEAF) & 1) != 0);     \
-            if (any(l > w->t.top[r] + MARGIN))                                                         \
-                rebase(w, r, max16(l));                                                                \
-            float16 p = exp_weight(l - w->t.top[r]);                                                   \
-            VECTOR(weights + 16 * a) = p;                                                              \
-            VECTOR(w->t.mass + 16 * r) += p;                                                           \
-        }                                                                                              \
-        ADD_VALUES(N, w->t.sum, list, weights, FOREST_TYPE, values, 0, 16)                                    \
-    }
-
-/* All of a list, the largest groups first. */
-#define IN_GROUPS(count, CALL)                                                                         \
-    {                                                                                                  \
-        uint i = 0;                                                                                    \
-        for (; i + 6 <= (count); i += 6) CALL(6)                                                       \
-        switch ((count) - i) {                                                                         \
-        case 5: CALL(3) i += 3; CALL(2) break;                                                         \
-        case 4: CALL(4) break;                                                                         \
-        case 3: CALL(3) break;                                                                         \
-        case 2: CALL(2) break;                                                                         \
-        case 1: CALL(1) break;                                                                         \
-        default: break;                                                                                \
-        }                                                                                              \
-    }
-
-DEFINE_VISIT(1) DEFINE_VISIT(2) DEFINE_VISIT(3) DEFINE_VISIT(4) DEFINE_VISIT(6)
-DEFINE_OPEN(1) DEFINE_OPEN(2) DEFINE_OPEN(3) DEFINE_OPEN(4) DEFINE_OPEN(6)
-
-/* The rows of a set, in order. */
-inline uint list_rows(private const uint *set, private uint *list)
-{
-    uint count = 0;
-    for (uint m = 0; m < MASKS; ++m)
-        for (uint bits = set[m]; bits; bits &= bits - 1)
-            list[count++] = 32 * m + (31 - clz(bits & -bits));
-    return count;
-}
-
-/* Score and variance of all rows and 16 nodes of whole chunks, or more. */
-inline void look_at_all(private const rows *w, private const nodes *n, private float *l, private float *variance)
-{
-    for (uint r = 0; r < TILE; r += 4) {
-        float16 s[4], v[4];
-        UNROLL for (uint a = 0; a < 4; ++a)
-            s[a] = v[a] = (float16)(0.0f);
-        for (uint d = 0; d < D; ++d) {
-            float16 x = vload16(d, n->means), c = vload16(d, n->variances);
-            UNROLL for (uint a = 0; a < 4; ++a) {
-                s[a] = MAD((float16)(w->q[(r + a) * D + d]), x, s[a]);
-                v[a] = MAD((float16)(w->squares[(r + a) * D + d]), c, v[a]);
-            }
-        }
-        UNROLL for (uint a = 0; a < 4; ++a) {
-            VECTOR(l + 16 * (r + a)) = select((float16)(-INFINITY), s[a] + n->mass + lift16(v[a], n->knee), n->there);
-            VECTOR(variance + 16 * (r + a)) = v[a];
-        }
-    }
-}
-
-/* Adds weights[TILE][16] of 16 nodes to the sums of all rows. */
-inline void add_all(private float *sums, private const float *weights, private const nodes *n)
-{
-    for (uint r = 0; r < TILE; r += 4) {
-        const uint list[4] = {r, r + 1, r + 2, r + 3};
-        ADD_VALUES(4, sums, list, weights + 16 * r, F32, n->values, n->begin, n->end)
-    }
-}
-
-/* Where a walk is: at each level the block it is in, and what of it is still to be opened. */
-typedef struct stack {
-    openers todo[FOREST_LEVELS];
-    uint first[FOREST_LEVELS];            /* node of the block's lane 0 */
-    float whole[TILE * 16] ALIGNED;       /* variances of the block at level TOP, where the walk found it */
-    float scores[TILE * 16] ALIGNED;
-} stack;
-
-/* The first node that is still to be opened, which is taken off, with its rows; 16: none. */
-inline uint take_next(private openers *o, private uint *set)
-{
-    for (uint c = 0; c < 16; ++c) {
-        uint any_row = 0;
-        for (uint m = 0; m < MASKS; ++m)
-            any_row |= o->of[m][c];
-        if (!any_row)
-            continue;
-        for (uint m = 0; m < MASKS; ++m) {
-            set[m] = o->of[m][c];
-            o->of[m][c] = 0;
-        }
-        return c;
-    }
-    return 16;
-}
-
-/* The keys of a leaf that the rows of a set opened, and of the leaves beside it in their block. */
-inline void open_leaves(private rows *w, private const trees *t, uint leaf, uint lane, private openers *o, private uint *set)
-{
-    uint first = leaf - leaf % LEAVES, lane0 = lane - leaf % LEAVES, of[LEAVES][MASKS], every[MASKS], list[TILE], open[TILE];
-    for (uint m = 0; m < MASKS; ++m) {
-        every[m] = 0;
-        for (uint x = 0; x < LEAVES; ++x) {
-            of[x][m] = x == leaf % LEAVES ? set[m] : o->of[m][lane0 + x];
-            o->of[m][lane0 + x] = 0;
-            every[m] |= of[x][m];
-        }
-    }
-    uint count = list_rows(every, list), block = first_block_of(t->f.first_block, 0);
-    for (uint i = 0; i < count; ++i) {
-        uint r = list[i];
-        open[i] = 0;
-        for (uint x = 0; x < LEAVES; ++x)
-            if (of[x][r / 32] >> r % 32 & 1) {
-                open[i] |= 1u << x;
-                w->exact[r] += (uint)t->stats[lane_of(block, first + x, STATS) + COUNT * 16];
-            }
-    }
-    INDEX slot = (INDEX)first * LEAF;
-    global const ELEMENT(FOREST_TYPE) *keys = t->keys + slot * D, *values = t->values + slot * DV;
-    float16 bias = vload16(0, t->biases + slot);
-#define CALL(N) open_##N(w, keys, values, bias, list + i, open + i);
-    IN_GROUPS(count, CALL)
-#undef CALL
-}
-
-/* The children of node g, for the rows that opened it: to the top of the stack. */
-inline void visit_children(private rows *w, private const trees *t, private stack *s, uint level, uint g, uint lane,
-                           private const uint *set, private const float *whole)
-{
-    uint fan = 1u << fan_shift(level), child = g << fan_shift(level), list[TILE];
-    private openers *o = &s->todo[level - 1];
-    nodes n = block_of(t, level - 1, child, child % 16, child % 16 + fan);
-    uint count = list_rows(set, list);
-    s->first[level - 1] = child - child % 16;
-    for (uint m = 0; m < MASKS; ++m)
-        UINTS(o->of[m]) = (uint16)(0);
-    if (level - 1 >= TOP) {
-        look_at_all(w, &n, s->scores, s->whole);
-        for (uint i = 0; i < count; ++i) {
-            uint r = list[i];
-            float weights[16] ALIGNED;
-            VECTOR(weights) = judge(w, r, VECTOR(s->scores + 16 * r), VECTOR(s->whole + 16 * r), &n, o);
-            ADD_VALUES(1, w->t.sum, &r, weights, F32, n.values, n.begin, n.end)
-        }
-        return;
-    }
-#define CALL(N) visit_##N(w, &n, list + i, whole + lane, o);
-    IN_GROUPS(count, CALL)
-#undef CALL
-}
-
-/* Everything below the roots of a block that is in s->todo[level]. variances: of the rows' logits in these roots. */
-inline void walk(private rows *w, private const trees *t, private stack *s, uint root_level, private const float *variances)
-{
-    uint level = root_level, set[MASKS];
-    private const float *whole = variances;
-    uint top_lane = 0;
-    for (;;) {
-        uint lane = take_next(&s->todo[level], set);
-        if (lane == 16) {
-            if (level == root_level)
-                return;
-            ++level;
-            continue;
-        }
-        uint g = s->first[level] + lane;
-        if (level == TOP) {
-            whole = level == root_level ? variances : s->whole;
-            top_lane = lane;
-        }
-        if (level == 0)
-            open_leaves(w, t, g, lane, &s->todo[0], set);
-        else {
-            visit_children(w, t, s, level, g, top_lane, set, whole);
-            --level;
-        }
-    }
-}
+#include "near_far_rows.clh"
+#include "near_far_walk.clh"
 
 /* Blocks of roots, the same as roots_of in near_far.cl: number `block` of all. False: there are no more. */
 inline bool root_block(private const trees *t, uint highest, bool rest, uint block, private nodes *n, private uint *first)
@@ -466,27 +125,65 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     }
 }
 
-/* Keys before the own chunk. */
-inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance)
+/* Where a row's nodes begin to open, from the keys that it counted: as many of the largest errors as find room. */
+#if LIMITED
+inline void raise_limits(private rows *w)
 {
-    float l[ROOT_BLOCKS * TILE * 16] ALIGNED, variance[ROOT_BLOCKS * TILE * 16] ALIGNED, weights[TILE * 16] ALIGNED;
-    uint highest = highest_level(t->f.levels, t->covered / CHUNK), first;
-    stack s;
+    for (uint r = 0; r < TILE; ++r) {
+        uint step = STEPS, room = w->room[r];
+        while (step > 0 && w->steps[r * STEPS + step - 1] <= room)
+            room -= w->steps[r * STEPS + --step];
+        if (step == STEPS)
+            w->limit[r] = INFINITY;
+        else if (step > 0)
+            w->limit[r] = fmax(w->limit[r], 0.9999f * step_error(w, r, step));
+    }
+}
+#endif
+
+/* From all roots down. */
+inline void descend(private rows *w, private const trees *t, private stack *s, uint highest, bool rest, private float *l,
+                    private float *variance)
+{
+    float weights[TILE * 16] ALIGNED;
     nodes n;
-    settle(w, t, highest, rest, tolerance, l, variance);
-    w->all = tolerance == 0.0f;
+    uint first;
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
-        private const float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
-        private openers *o = &s.todo[n.level];
+        private float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
+        private openers *o = &s->todo[n.level];
         for (uint m = 0; m < MASKS; ++m)
             UINTS(o->of[m]) = (uint16)(0);
+#if LIMITED
+        w->root_level = n.level;
+#endif
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) =
-                judge(w, r, VECTOR((private float *)lb + 16 * r), VECTOR((private float *)vb + 16 * r), &n, o);
-        add_all(w->t.sum, weights, &n);
-        s.first[n.level] = first;
-        walk(w, t, &s, n.level, vb);
+            VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(vb + 16 * r), &n, o);
+        if (!COUNTING(w))
+            add_all(w->t.sum, weights, &n);
+        s->first[n.level] = first;
+        walk(w, t, s, n.level, vb);
     }
+}
+
+/* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
+inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most)
+{
+    float l[ROOT_BLOCKS * TILE * 16] ALIGNED, variance[ROOT_BLOCKS * TILE * 16] ALIGNED;
+    uint highest = highest_level(t->f.levels, t->covered / CHUNK);
+    stack s;
+    settle(w, t, highest, rest, tolerance, l, variance);
+    w->all = LIMITED ? false : tolerance == 0.0f;
+#if LIMITED
+    for (uint r = 0; r < TILE; ++r)
+        w->room[r] = keys_most > w->exact[r] ? keys_most - w->exact[r] : 0;
+    for (uint i = 0; i < TILE * STEPS; ++i)
+        w->steps[i] = 0;
+    w->counting = true;
+    descend(w, t, &s, highest, rest, l, variance);
+    raise_limits(w);
+    w->counting = false;
+#endif
+    descend(w, t, &s, highest, rest, l, variance);
 }
 
 /* A tile's place: position t of head g is row g·SPAN + t, query i0 + t, which sees the keys up to t + p0 (all, without OWN). */
@@ -610,7 +307,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #endif
     t.covered = at.past * CHUNK;
     if (at.past)
-        attend_far(&w, &t, !OWN, tolerance);
+        attend_far(&w, &t, !OWN, tolerance, limit);
 
     for (uint r = 0; r < SPAN * GROUP; ++r) {
         int i = at.i0 + (int)(r % SPAN);

@@ -8,16 +8,17 @@
 enum { BLOCK = 16, LEAST_LEAF = 4 };
 
 size_t forest_chunk(size_t keys, size_t sparse_topk) {
-    enum { USUAL = 256 };
-    size_t chunk = USUAL, limit = sparse_topk && sparse_topk < keys ? sparse_topk : keys;
+    enum { SHORT = 4096 };
+    size_t chunk = keys <= SHORT ? 64 : 256, limit = sparse_topk && sparse_topk < keys ? sparse_topk : keys;
     while (chunk > CLSPLAT_CHUNK_LEAST && chunk > limit)
         chunk /= 2;
     return chunk;
 }
 
-/* A chunk is 16 leaves, unless that makes them too small to have statistics or too large to open. */
+/* Chunks of up to 256 keys are two levels, which is fastest: 16 leaves, unless that makes them too small to
+ * have statistics. Larger ones are three, for smaller leaves: fewer keys at the same error, more nodes. */
 static size_t leaf_of(size_t chunk) {
-    size_t leaf = chunk / BLOCK;
+    size_t leaf = chunk <= BLOCK * BLOCK ? chunk / BLOCK : chunk / (BLOCK * BLOCK);
     return leaf < LEAST_LEAF ? LEAST_LEAF : leaf > FOREST_LEAF_MOST ? FOREST_LEAF_MOST : leaf;
 }
 

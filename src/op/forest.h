@@ -14,7 +14,8 @@
 
 enum { FOREST_BUFFERS = 7, FOREST_LEAF_MOST = 16 };
 
-/* The library's choice of a chunk: 256, or the largest power of two that sparse_topk allows. */
+/* The library's choice of a chunk: 256, or 64 for up to 4096 keys, of which own chunks would otherwise be a
+ * good part; less where sparse_topk allows no more. */
 size_t forest_chunk(size_t keys, size_t sparse_topk);
 
 /* Keys under a node of the level. */

@@ -11,7 +11,7 @@ work near_far_work(const op_near_far_args *args);
 void options_near_far(kernel_options *o, const op_near_far_args *args);
 void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *args);
 
-/* Tiles of rows that share loads, on a CPU; no limit on exact keys. */
+/* Tiles of rows that share loads, on a CPU. */
 extern const tune_space near_far_wide_space;
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args);
 clsplat_status near_far_wide_run(queue *q, const void *args);

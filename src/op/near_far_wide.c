@@ -14,7 +14,7 @@ static size_t group_of(const op_near_far_args *a) {
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
     return limits_are_wide(limits) && a->forest->dim % BLOCK == 0 && a->forest->value_dim % BLOCK == 0 &&
-           group_of(a) <= ROWS_MOST && a->sparse_topk == 0;
+           group_of(a) <= ROWS_MOST;
 }
 
 /* Positions of a tile: 64 rows, of fewer positions the more heads share a key head; no more than there are.
@@ -56,6 +56,7 @@ clsplat_status near_far_wide_run(queue *q, const void *args) {
     size_t lead = a->diagonal == OP_SEES_ALL ? 0 : (size_t)(a->diagonal & (int32_t)(span - 1));
     options_number(&o, "SPAN", span);
     options_number(&o, "GROUP", group_of(a));
+    options_number(&o, "LIMITED", a->sparse_topk > 0);
     options_number(&o, "ROOT_BLOCKS", root_blocks(a->forest));
     options_near_far(&o, a);
     TRY(options_launch(&o, q->device, "near_far_wide.cl", "near_far_wide", &l));

@@ -4,7 +4,7 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 1.0, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
+static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
 enum { ROOTS_LEAST = 64 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -131,7 +131,8 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         chunk[1] = whole[1];
     }
     double lifted = lift(variance, (double)naive_node_size(f, level)),
-           outlier = fmax(2 * n.reach, OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
+           outlier = fmax(2 * n.reach,
+                          level < f->top ? 0 : OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
            hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
     double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
     double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
@@ -196,7 +197,7 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.6);
+        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.75);
         w.count = own;
         w.squares = w.sum = 0;
         w.closed = false;

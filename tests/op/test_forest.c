@@ -4,19 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/problem.h"
 #include "compare.h"
-#include "op/families.h"
-#include "op/forest.h"
-#include "runtime/buffer.h"
+#include "op/forest_case.h"
 #include "runtime/device.h"
-
-/* What is different from one case to the next beside the problem. */
-typedef struct far_spec {
-    problem_spec problem;
-    size_t chunk, steps; /* chunks gathered at a time; 0: all at once */
-    float tolerance;
-} far_spec;
 
 // clang-format off
 static const far_spec specs[] = {
@@ -37,159 +27,9 @@ static const far_spec specs[] = {
 // clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
-typedef struct bench {
-    far_spec spec;
-    problem p;
-    clsplat_device *device;
-    op_tensor t[PROBLEM_TENSORS], exact, estimate;
-    double *host[PROBLEM_TENSORS]; /* dense doubles */
-    op_forest forest;
-    double *keys, *values, *biases, *means, *variances, *mean_values, *stats; /* of the forest, as they lie */
-} bench;
-
-static op_tensor tensor_of(bench *b, size_t heads, size_t rows, size_t columns, const double *values) {
-    size_t batch = b->p.spec.batch, count = batch * heads * rows * columns;
-    op_tensor t = {.dtype = CLSPLAT_F32,
-                   .shape = {batch, heads, rows, columns},
-                   .stride = {heads * rows * columns, rows * columns, columns}};
-    float *floats = malloc(count * sizeof *floats);
-    for (size_t i = 0; i < count; i++)
-        floats[i] = values ? (float)values[i] : NAN;
-    suite_ok(b->p.lib, buffer_create_from(b->device, count * sizeof *floats, floats, &t.mem));
-    free(floats);
-    return t;
-}
-
-static size_t count_of(const op_tensor *t) {
-    return t->shape[0] * t->stride[0];
-}
-
-static void *read_bytes(bench *b, cl_mem mem, size_t bytes) {
-    void *read = malloc(bytes);
-    suite_ok(b->p.lib, clsplat_device_finish(b->device));
-    ck_assert_int_eq(
-        clEnqueueReadBuffer(clsplat_device_queue(b->device), mem, CL_TRUE, 0, bytes, read, 0, NULL, NULL),
-        CL_SUCCESS);
-    return read;
-}
-
-static double *read_floats(bench *b, cl_mem mem, size_t count) {
-    float *floats = read_bytes(b, mem, count * sizeof *floats);
-    double *values = malloc(count * sizeof *values);
-    for (size_t i = 0; i < count; i++)
-        values[i] = (double)floats[i];
-    free(floats);
-    return values;
-}
-
-static void upload(bench *b, int which) {
-    const problem_tensor *from = &b->p.tensors[which];
-    if (!from->bytes)
-        return;
-    const size_t *n = from->view.shape;
-    size_t count = n[0] * n[1] * n[2] * n[3], at = 0;
-    b->host[which] = malloc(count * sizeof(double));
-    for (size_t i = 0; i < n[0] * n[1]; i++)
-        for (size_t row = 0; row < n[2]; row++)
-            for (size_t d = 0; d < n[3]; d++)
-                b->host[which][at++] = problem_get(from, i / n[1], i % n[1], row, d);
-    b->t[which] = tensor_of(b, n[1], n[2], n[3], b->host[which]);
-}
-
-static bench bench_create(int number) {
-    problem_stage stage = problem_on_stage();
-    bench b = {.spec = specs[number],
-               .p = problem_create(stage.lib, &specs[number].problem, (uint64_t)number),
-               .device = stage.device};
-    for (int i = 0; i < PROBLEM_TENSORS; i++)
-        upload(&b, i);
-    b.exact = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
-    b.estimate = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
-    b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk);
-    suite_ok(stage.lib, forest_create(b.device, &b.forest));
-    return b;
-}
-
-static void forget_forest(bench *b) {
-    double **all[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        free(*all[i]);
-        *all[i] = NULL;
-    }
-}
-
-static void bench_free(bench *b) {
-    forget_forest(b);
-    forest_release(b->device, &b->forest);
-    for (int i = 0; i < PROBLEM_TENSORS; i++) {
-        if (b->t[i].mem)
-            buffer_release(b->device, count_of(&b->t[i]) * sizeof(float), &b->t[i].mem);
-        free(b->host[i]);
-    }
-    buffer_release(b->device, count_of(&b->exact) * sizeof(float), &b->exact.mem);
-    buffer_release(b->device, count_of(&b->estimate) * sizeof(float), &b->estimate.mem);
-    problem_free(&b->p);
-}
-
-static bool run_row(bench *b, const op_family *family, size_t row, const void *args) {
-    const op_variant *variant = &family->variants[row];
-    if (!variant->fits(&clsplat_device_describe(b->device)->limits, args))
-        return false;
-    queue q;
-    queue_begin(b->device, 0, NULL, &q);
-    suite_ok(b->p.lib, op_run(&q, variant, NULL, args));
-    return true;
-}
-
-/* Gathers with a row of the table, into memory that is NaN everywhere, and reads the forest. */
-static bool gather(bench *b, size_t row) {
-    size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
-                                  step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
-    double **to[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
-    queue q;
-    forest_sizes(&b->forest, bytes);
-    queue_begin(b->device, 0, NULL, &q);
-    for (int i = 0; i < FOREST_BUFFERS; i++)
-        suite_ok(b->p.lib, queue_fill(&q, *forest_buffer(&b->forest, i), 0, bytes[i], NAN));
-    for (size_t begin = 0; begin < keys; begin += step) {
-        size_t count = begin + step < keys ? step : keys - begin;
-        op_gather_args args = {.forest = &b->forest,
-                               .first_chunk = begin / b->spec.chunk,
-                               .k = op_slice(b->t[PROBLEM_K], 2, begin, count),
-                               .v = op_slice(b->t[PROBLEM_V], 2, begin, count),
-                               .key_bias = op_slice(b->t[PROBLEM_BIAS], 2, begin, count)};
-        if (!run_row(b, &op_gather_family, row, &args))
-            return false;
-    }
-    forget_forest(b);
-    for (int i = 0; i < FOREST_BUFFERS; i++)
-        *to[i] = read_floats(b, *forest_buffer(&b->forest, i), bytes[i] / sizeof(float));
-    return true;
-}
-
-/* Head `head` of B·Hk in tree order; keys is the caller's to free. */
-static naive_forest forest_of(const bench *b, size_t head, double **keys) {
-    const op_forest *f = &b->forest;
-    size_t slots = f->chunks * f->chunk;
-    *keys = malloc(slots * f->dim * sizeof **keys);
-    for (size_t s = 0; s < slots; s++)
-        for (size_t d = 0; d < f->dim; d++)
-            (*keys)[s * f->dim + d] = b->keys[(head * slots + s - s % 16) * f->dim + d * 16 + s % 16];
-    return (naive_forest){.dim = f->dim,
-                          .value_dim = f->value_dim,
-                          .leaf = f->leaf,
-                          .chunk = f->chunk,
-                          .top = f->top,
-                          .levels = f->levels,
-                          .slots = slots,
-                          .keys = *keys,
-                          .values = b->values + head * slots * f->value_dim,
-                          .biases = b->biases + head * slots};
-}
-
 /* Every key of a chunk is in one of its slots, the first ones, with its value and bias; the others are empty.
  */
-static void check_slots(const bench *b, const naive_forest *f, size_t head, size_t chunk) {
+static void check_slots(const forest_case *b, const naive_forest *f, size_t head, size_t chunk) {
     size_t keys = b->p.spec.keys, count = 0, found = 0;
     for (size_t j = chunk * f->chunk; j < (chunk + 1) * f->chunk && j < keys; j++) {
         const double *k = b->host[PROBLEM_K] + (head * keys + j) * f->dim;
@@ -211,7 +51,7 @@ static void check_slots(const bench *b, const naive_forest *f, size_t head, size
                       count);
 }
 
-static void check_node(const bench *b, const naive_forest *f, size_t head, size_t level, size_t g,
+static void check_node(const forest_case *b, const naive_forest *f, size_t head, size_t level, size_t g,
                        naive_node *n, double whole) {
     const op_forest *o = &b->forest;
     size_t blocks = o->first_block[o->levels], block = o->first_block[level] + g / 16, lane = g % 16;
@@ -247,10 +87,10 @@ static void check_node(const bench *b, const naive_forest *f, size_t head, size_
     ck_assert(sum < 1e-9 || compare_norm(square, n->variance, f->dim) < 1e-4);
 }
 
-static void check_forest(const bench *b) {
+static void check_forest(const forest_case *b) {
     for (size_t head = 0; head < b->forest.batch * b->forest.heads; head++) {
         double *keys, whole = 0;
-        naive_forest f = forest_of(b, head, &keys);
+        naive_forest f = forest_case_head(b, head, &keys);
         naive_node n = naive_node_create(&f);
         for (size_t chunk = 0; chunk < b->forest.chunks; chunk++)
             check_slots(b, &f, head, chunk);
@@ -268,7 +108,7 @@ static void check_forest(const bench *b) {
     }
 }
 
-static naive_far_row row_of(const bench *b, size_t head, size_t i, double *scaled) {
+static naive_far_row row_of(const forest_case *b, size_t head, size_t i, double *scaled) {
     const problem_spec *s = &b->p.spec;
     size_t kv = head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads);
     size_t visible = !s->causal ? s->keys : i + s->keys + 1 > s->queries ? i + s->keys + 1 - s->queries : 0;
@@ -292,7 +132,7 @@ typedef struct results {
     int32_t *exact;
 } results;
 
-static void check_row(const bench *b, const naive_forest *f, size_t head, size_t i, const results *r,
+static void check_row(const forest_case *b, const naive_forest *f, size_t head, size_t i, const results *r,
                       size_t *unsure) {
     double scaled[256], out[256];
     naive_far far = {.out = out};
@@ -313,16 +153,17 @@ static void check_row(const bench *b, const naive_forest *f, size_t head, size_t
                   "row %zu of head %zu: estimate %g, expected %g", i, head, r->estimate[at], far.estimate);
 }
 
-static void check_results(bench *b) {
+static void check_results(forest_case *b) {
     const problem_spec *s = &b->p.spec;
     size_t rows = s->queries, all = s->batch * s->heads * rows, unsure = 0;
-    results r = {read_floats(b, b->t[PROBLEM_OUT].mem, all * s->value_dim),
-                 read_floats(b, b->t[PROBLEM_LSE].mem, all), read_floats(b, b->estimate.mem, all),
-                 read_bytes(b, b->exact.mem, all * sizeof(int32_t))};
+    results r = {forest_case_floats(b, b->t[PROBLEM_OUT].mem, all * s->value_dim),
+                 forest_case_floats(b, b->t[PROBLEM_LSE].mem, all),
+                 forest_case_floats(b, b->estimate.mem, all),
+                 forest_case_bytes(b, b->exact.mem, all * sizeof(int32_t))};
     for (size_t head = 0; head < s->batch * s->heads; head++) {
         double *keys;
-        naive_forest f =
-            forest_of(b, head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads), &keys);
+        naive_forest f = forest_case_head(
+            b, head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads), &keys);
         for (size_t i = 0; i < rows; i++)
             check_row(b, &f, head, i, &r, &unsure);
         free(keys);
@@ -336,15 +177,15 @@ static void check_results(bench *b) {
 }
 
 /* NaN in all results, before a row writes them. */
-static void poison(bench *b) {
+static void poison(forest_case *b) {
     const op_tensor *all[] = {&b->t[PROBLEM_OUT], &b->t[PROBLEM_LSE], &b->exact, &b->estimate};
     queue q;
     queue_begin(b->device, 0, NULL, &q);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        suite_ok(b->p.lib, queue_fill(&q, all[i]->mem, 0, count_of(all[i]) * sizeof(float), NAN));
+        suite_ok(b->p.lib, queue_fill(&q, all[i]->mem, 0, forest_case_count(all[i]) * sizeof(float), NAN));
 }
 
-static op_near_far_args args_of(const bench *b) {
+static op_near_far_args args_of(const forest_case *b) {
     const problem_spec *s = &b->p.spec;
     return (op_near_far_args){.forest = &b->forest,
                               .q = b->t[PROBLEM_Q],
@@ -362,38 +203,38 @@ static op_near_far_args args_of(const bench *b) {
 }
 
 START_TEST(gather_trees) {
-    bench b = bench_create(_i);
+    forest_case b = forest_case_create(&specs[_i], (uint64_t)_i);
     for (size_t row = 0; row < op_gather_family.count; row++)
-        if (gather(&b, row))
+        if (forest_case_gather(&b, row))
             check_forest(&b);
-    bench_free(&b);
+    forest_case_free(&b);
 }
 END_TEST
 
 START_TEST(walk_trees) {
-    bench b = bench_create(_i);
-    ck_assert(gather(&b, 0));
+    forest_case b = forest_case_create(&specs[_i], (uint64_t)_i);
+    ck_assert(forest_case_gather(&b, 0));
     op_near_far_args args = args_of(&b);
     for (size_t row = 0; row < op_near_far_family.count; row++) {
         poison(&b);
-        if (run_row(&b, &op_near_far_family, row, &args))
+        if (forest_case_run(&b, &op_near_far_family, row, &args))
             check_results(&b);
     }
-    bench_free(&b);
+    forest_case_free(&b);
 }
 END_TEST
 
 /* The last query alone, with the keys of its own chunk alone, as a cache has them. */
 START_TEST(walk_from_a_cache) {
-    bench b = bench_create(_i);
-    ck_assert(gather(&b, 0));
+    forest_case b = forest_case_create(&specs[_i], (uint64_t)_i);
+    ck_assert(forest_case_gather(&b, 0));
     op_near_far_args args = args_of(&b);
     const problem_spec *s = &b.p.spec;
     size_t first = (s->keys - 1) / b.spec.chunk * b.spec.chunk;
     for (size_t row = 0; row < op_near_far_family.count && s->causal; row++) {
         poison(&b);
         args = args_of(&b);
-        if (!run_row(&b, &op_near_far_family, row, &args))
+        if (!forest_case_run(&b, &op_near_far_family, row, &args))
             continue;
         args.q = op_slice(args.q, 2, s->queries - 1, 1);
         args.out = op_slice(args.out, 2, s->queries - 1, 1);
@@ -405,10 +246,10 @@ START_TEST(walk_from_a_cache) {
         args.key_bias = op_slice(args.key_bias, 2, first, s->keys - first);
         args.first_key = first;
         args.diagonal = (int32_t)s->keys - 1;
-        if (run_row(&b, &op_near_far_family, row, &args))
+        if (forest_case_run(&b, &op_near_far_family, row, &args))
             check_results(&b);
     }
-    bench_free(&b);
+    forest_case_free(&b);
 }
 END_TEST
 

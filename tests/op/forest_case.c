@@ -1,0 +1,144 @@
+#include "op/forest_case.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "runtime/buffer.h"
+#include "runtime/device.h"
+
+static op_tensor tensor_of(forest_case *b, size_t heads, size_t rows, size_t columns, const double *values) {
+    size_t batch = b->p.spec.batch, count = batch * heads * rows * columns;
+    op_tensor t = {.dtype = CLSPLAT_F32,
+                   .shape = {batch, heads, rows, columns},
+                   .stride = {heads * rows * columns, rows * columns, columns}};
+    float *floats = malloc(count * sizeof *floats);
+    for (size_t i = 0; i < count; i++)
+        floats[i] = values ? (float)values[i] : NAN;
+    suite_ok(b->p.lib, buffer_create_from(b->device, count * sizeof *floats, floats, &t.mem));
+    free(floats);
+    return t;
+}
+
+size_t forest_case_count(const op_tensor *t) {
+    return t->shape[0] * t->stride[0];
+}
+
+void *forest_case_bytes(forest_case *b, cl_mem mem, size_t bytes) {
+    void *read = malloc(bytes);
+    suite_ok(b->p.lib, clsplat_device_finish(b->device));
+    ck_assert_int_eq(
+        clEnqueueReadBuffer(clsplat_device_queue(b->device), mem, CL_TRUE, 0, bytes, read, 0, NULL, NULL),
+        CL_SUCCESS);
+    return read;
+}
+
+double *forest_case_floats(forest_case *b, cl_mem mem, size_t count) {
+    float *floats = forest_case_bytes(b, mem, count * sizeof *floats);
+    double *values = malloc(count * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = (double)floats[i];
+    free(floats);
+    return values;
+}
+
+static void upload(forest_case *b, int which) {
+    const problem_tensor *from = &b->p.tensors[which];
+    if (!from->bytes)
+        return;
+    const size_t *n = from->view.shape;
+    size_t count = n[0] * n[1] * n[2] * n[3], at = 0;
+    b->host[which] = malloc(count * sizeof(double));
+    for (size_t i = 0; i < n[0] * n[1]; i++)
+        for (size_t row = 0; row < n[2]; row++)
+            for (size_t d = 0; d < n[3]; d++)
+                b->host[which][at++] = problem_get(from, i / n[1], i % n[1], row, d);
+    b->t[which] = tensor_of(b, n[1], n[2], n[3], b->host[which]);
+}
+
+forest_case forest_case_create(const far_spec *spec, uint64_t seed) {
+    problem_stage stage = problem_on_stage();
+    forest_case b = {
+        .spec = *spec, .p = problem_create(stage.lib, &spec->problem, seed), .device = stage.device};
+    for (int i = 0; i < PROBLEM_TENSORS; i++)
+        upload(&b, i);
+    b.exact = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
+    b.estimate = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
+    b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk);
+    suite_ok(stage.lib, forest_create(b.device, &b.forest));
+    return b;
+}
+
+static void forget_forest(forest_case *b) {
+    double **all[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        free(*all[i]);
+        *all[i] = NULL;
+    }
+}
+
+void forest_case_free(forest_case *b) {
+    forget_forest(b);
+    forest_release(b->device, &b->forest);
+    for (int i = 0; i < PROBLEM_TENSORS; i++) {
+        if (b->t[i].mem)
+            buffer_release(b->device, forest_case_count(&b->t[i]) * sizeof(float), &b->t[i].mem);
+        free(b->host[i]);
+    }
+    buffer_release(b->device, forest_case_count(&b->exact) * sizeof(float), &b->exact.mem);
+    buffer_release(b->device, forest_case_count(&b->estimate) * sizeof(float), &b->estimate.mem);
+    problem_free(&b->p);
+}
+
+bool forest_case_run(forest_case *b, const op_family *family, size_t row, const void *args) {
+    const op_variant *variant = &family->variants[row];
+    if (!variant->fits(&clsplat_device_describe(b->device)->limits, args))
+        return false;
+    queue q;
+    queue_begin(b->device, 0, NULL, &q);
+    suite_ok(b->p.lib, op_run(&q, variant, NULL, args));
+    return true;
+}
+
+bool forest_case_gather(forest_case *b, size_t row) {
+    size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
+                                  step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
+    double **to[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    queue q;
+    forest_sizes(&b->forest, bytes);
+    queue_begin(b->device, 0, NULL, &q);
+    for (int i = 0; i < FOREST_BUFFERS; i++)
+        suite_ok(b->p.lib, queue_fill(&q, *forest_buffer(&b->forest, i), 0, bytes[i], NAN));
+    for (size_t begin = 0; begin < keys; begin += step) {
+        size_t count = begin + step < keys ? step : keys - begin;
+        op_gather_args args = {.forest = &b->forest,
+                               .first_chunk = begin / b->spec.chunk,
+                               .k = op_slice(b->t[PROBLEM_K], 2, begin, count),
+                               .v = op_slice(b->t[PROBLEM_V], 2, begin, count),
+                               .key_bias = op_slice(b->t[PROBLEM_BIAS], 2, begin, count)};
+        if (!forest_case_run(b, &op_gather_family, row, &args))
+            return false;
+    }
+    forget_forest(b);
+    for (int i = 0; i < FOREST_BUFFERS; i++)
+        *to[i] = forest_case_floats(b, *forest_buffer(&b->forest, i), bytes[i] / sizeof(float));
+    return true;
+}
+
+naive_forest forest_case_head(const forest_case *b, size_t head, double **keys) {
+    const op_forest *f = &b->forest;
+    size_t slots = f->chunks * f->chunk;
+    *keys = malloc(slots * f->dim * sizeof **keys);
+    for (size_t s = 0; s < slots; s++)
+        for (size_t d = 0; d < f->dim; d++)
+            (*keys)[s * f->dim + d] = b->keys[(head * slots + s - s % 16) * f->dim + d * 16 + s % 16];
+    return (naive_forest){.dim = f->dim,
+                          .value_dim = f->value_dim,
+                          .leaf = f->leaf,
+                          .chunk = f->chunk,
+                          .top = f->top,
+                          .levels = f->levels,
+                          .slots = slots,
+                          .keys = *keys,
+                          .values = b->values + head * slots * f->value_dim,
+                          .biases = b->biases + head * slots};
+}
