@@ -152,7 +152,7 @@ on_rusticl() {
   stage golden-rusticl on rusticl "${llvmpipe[@]}" "${golden[@]}"
 }
 
-attention=(test_softmax test_gaussian test_gaussian_bits test_limits test_guest test_op)
+attention=(test_softmax test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
 golden=(python3 tests/golden/check.py "$binary" --forward)
