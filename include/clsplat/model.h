@@ -28,7 +28,8 @@ extern "C" {
 typedef struct clsplat_model clsplat_model;
 
 typedef struct clsplat_model_options {
-    clsplat_dtype activations; /* of what passes between layers, and of queries; F32. BF16 suits GPUs */
+    clsplat_dtype activations; /* of what products and attention read and write; F32. BF16 suits GPUs. What
+                                  layers add to stays float32 */
     clsplat_dtype cache;       /* of keys and values in sessions; F32 */
     size_t context; /* the longest session in tokens; 0: what the model was made for. More is possible,
                        but then it sees positions that it was not trained on */
@@ -61,7 +62,8 @@ typedef struct clsplat_model_info {
     uint64_t weight_bytes; /* on the device */
     uint64_t token_bytes;  /* of cache that one token takes in a session, over all layers */
     int32_t begin;         /* the token that begins a text; −1: none */
-    const int32_t *ends;   /* [end_count] tokens after which generation stops */
+    const int32_t *ends;   /* [end_count] tokens after which generation stops: eos_token_id of config.json and
+                              generation_config.json */
     size_t end_count;
 } clsplat_model_info;
 
@@ -129,8 +131,9 @@ CLSPLAT_API void clsplat_session_close(clsplat_session **session);
 
 /* Reads the next tokens of the text, many (prefill) or one (decoding).
  * Writes: logits [count, vocabulary] in host memory, unless it is NULL: entry i is for the token after
- * tokens[i]. Blocks: only for logits. Returns: INVALID (a token outside the vocabulary; more tokens than the
- * session has room for: it stays as it was), MEMORY, BUILD, OPENCL. */
+ * tokens[i]. Blocks: while earlier commands of the device end, and for logits until they are written.
+ * Returns: INVALID (a token outside the vocabulary; more tokens than the session has room for: it stays as it
+ * was), MEMORY, BUILD, OPENCL. */
 CLSPLAT_API clsplat_status clsplat_session_feed(clsplat_session *session, const int32_t *tokens, size_t count,
                                                 float *logits);
 

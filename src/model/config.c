@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "model/json.h"
@@ -167,25 +168,47 @@ fail:
     return status;
 }
 
-/* One token, or a list of them. */
+static void add_end(model_config *c, int32_t token) {
+    for (size_t i = 0; i < c->end_count; ++i)
+        if (c->ends[i] == token)
+            return;
+    c->ends[c->end_count++] = token;
+}
+
+/* One token, or a list of them, beside those that are known. */
 static clsplat_status read_ends(const json_place *at, model_config *c) {
     const json_t *found = json_object_get(at->object, "eos_token_id");
     bool list = json_is_array(found);
     size_t count = !json_has(at, "eos_token_id") ? 0 : list ? json_array_size(found) : 1;
     if (count > ENDS_LIMIT)
         return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id", "lists more than %d tokens", ENDS_LIMIT);
-    c->ends = calloc(count + 1, sizeof *c->ends);
-    if (!c->ends)
-        return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its tokens", at->path);
     for (size_t i = 0; i < count; ++i) {
         const json_t *token = list ? json_array_get(found, i) : found;
         json_int_t id = json_integer_value(token);
         if (!json_is_integer(token) || id < 0 || (size_t)id >= c->vocabulary)
             return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id",
                                "must be a token below vocab_size, %zu, or a list of them", c->vocabulary);
-        c->ends[c->end_count++] = (int32_t)id;
+        add_end(c, (int32_t)id);
     }
     return CLSPLAT_OK;
+}
+
+/* Chat models end their turns with tokens that only this file lists. */
+static clsplat_status read_generation(clsplat *lib, const char *folder, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    json_t *root = NULL;
+    text path = {0};
+    text_add(&path, "%s/generation_config.json", folder);
+    if (!text_ok(&path))
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder));
+    if (access(path.data, F_OK) == 0) {
+        TRY(json_file(lib, path.data, FILE_LIMIT, &root));
+        TRY(read_ends(&(json_place){.lib = lib, .path = path.data, .prefix = "", .object = root}, c));
+    }
+fail:
+    json_decref(root);
+    text_free(&path);
+    return status;
 }
 
 static clsplat_status read_tokens(const json_place *at, model_config *c) {
@@ -193,6 +216,9 @@ static clsplat_status read_tokens(const json_place *at, model_config *c) {
     size_t begin = 0;
     TRY(json_size(at, "bos_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &begin));
     c->begin = json_has(at, "bos_token_id") ? (int32_t)begin : -1;
+    c->ends = calloc(2 * ENDS_LIMIT, sizeof *c->ends);
+    if (!c->ends)
+        return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its tokens", at->path);
     TRY(read_ends(at, c));
 fail:
     return status;
@@ -216,6 +242,7 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
     TRY(read_biases(&at, f, config));
     TRY(read_window(&at, f, config));
     TRY(read_tokens(&at, config));
+    TRY(read_generation(lib, folder, config));
     TRY(rotary_load(&at, config));
 fail:
     if (status != CLSPLAT_OK)

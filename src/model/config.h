@@ -1,4 +1,5 @@
-/* config.json of a model's folder, checked: what the decoder has to know of an architecture. */
+/* config.json of a model's folder (and what generation_config.json adds), checked: what the decoder has to
+ * know of an architecture. */
 #ifndef CLSPLAT_MODEL_CONFIG_H
 #define CLSPLAT_MODEL_CONFIG_H
 

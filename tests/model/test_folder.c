@@ -215,6 +215,23 @@ START_TEST(memory_is_short) {
 }
 END_TEST
 
+/* generation_config.json adds tokens that end a text. */
+START_TEST(ends_are_joined) {
+    clsplat_model *model = NULL;
+    use_weights();
+    write_config("eos_token_id", "[7, 9]");
+    write_text("generation_config.json", "{\"eos_token_id\": [9, 11]}");
+    suite_ok(lib, clsplat_model_open(device, folder, clsplat_model_options_defaults(), &model));
+    ck_assert_uint_eq(clsplat_model_describe(model)->end_count, 3);
+    ck_assert(clsplat_model_is_end(model, 7) && clsplat_model_is_end(model, 9) &&
+              clsplat_model_is_end(model, 11));
+    ck_assert(!clsplat_model_is_end(model, 0));
+    clsplat_model_close(&model);
+    write_text("generation_config.json", "{\"eos_token_id\": 256}");
+    check_refusal(CLSPLAT_FORMAT, "generation_config.json: key eos_token_id");
+}
+END_TEST
+
 static bool stop(void *user, double done) {
     *(double *)user = done;
     return false;
@@ -267,6 +284,7 @@ static void add_all(TCase *part) {
     tcase_add_test(part, weights_are_damaged);
     tcase_add_test(part, index_is_damaged);
     tcase_add_test(part, memory_is_short);
+    tcase_add_test(part, ends_are_joined);
     tcase_add_test(part, options_are_checked);
 }
 
