@@ -9,8 +9,10 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "runtime/build_log.h"
 #include "runtime/cache.h"
 #include "runtime/describe.h"
+#include "runtime/ptx.h"
 
 typedef struct built_kernel {
     struct built_kernel *next;
@@ -71,37 +73,81 @@ static text cache_key(const clsplat_device *device, const char *source, const ch
     return key;
 }
 
-/* The caller frees it; NULL if there is none. */
-static char *build_log(const clsplat_device *device, cl_program built) {
-    size_t bytes = 0;
-    if (clGetProgramBuildInfo(built, device->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &bytes) != CL_SUCCESS)
-        return NULL;
-    char *log = calloc(bytes + 1, 1);
-    if (log)
-        clGetProgramBuildInfo(built, device->id, CL_PROGRAM_BUILD_LOG, bytes, log, NULL);
-    return log;
-}
-
-/* The first lines tell the cause; the rest of a long log is its echo. */
-static void keep_first_lines(char *log) {
-    static const char left_out[] = "(the rest of the build log is left out)";
-    enum { KEPT = 7000 };
-    if (strlen(log) <= KEPT)
-        return;
-    log[KEPT - sizeof left_out] = '\0';
-    char *end = strrchr(log, '\n');
-    strcpy(end ? end + 1 : log, left_out);
-}
-
-static clsplat_status build_failed(clsplat_device *device, const char *source, const char *options,
+static clsplat_status build_failed(clsplat_device *device, embedded_source source, const char *options,
                                    cl_program built, cl_int code) {
-    char *log = build_log(device, built);
-    if (log)
-        keep_first_lines(log);
+    char *log = build_log_read(built, device->id, source.text);
     clsplat_status status = log_error(
-        device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d), options %.500s\n%s", source,
+        device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d), options %.500s\n%s", source.name,
         device->info.name, cl_error_name(code), (int)code, options, log ? log : "without a build log");
     free(log);
+    return status;
+}
+
+/* The position of the device among those of the program; `count` if it is not there. */
+static cl_uint device_position(cl_program built, cl_device_id id, cl_uint count) {
+    cl_device_id *ids = calloc(count, sizeof *ids);
+    cl_uint i = count;
+    if (ids && clGetProgramInfo(built, CL_PROGRAM_DEVICES, count * sizeof *ids, ids, NULL) == CL_SUCCESS)
+        for (i = 0; i < count && ids[i] != id;)
+            ++i;
+    free(ids);
+    return i;
+}
+
+/* The binary for one device, even if the caller's context has several, with a 0 behind it; NULL if the driver
+ * gives none. */
+static unsigned char *program_binary(cl_program built, cl_device_id id, size_t *bytes) {
+    cl_uint count = 0;
+    unsigned char *binary = NULL;
+    if (clGetProgramInfo(built, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL) != CL_SUCCESS ||
+        count == 0)
+        return NULL;
+    cl_uint at = device_position(built, id, count);
+    size_t *sizes = calloc(count, sizeof *sizes);
+    unsigned char **binaries = calloc(count, sizeof *binaries);
+    if (at < count && sizes && binaries &&
+        clGetProgramInfo(built, CL_PROGRAM_BINARY_SIZES, count * sizeof *sizes, sizes, NULL) == CL_SUCCESS &&
+        sizes[at] > 0 && (binaries[at] = binary = calloc(sizes[at] + 1, 1))) {
+        *bytes = sizes[at];
+        if (clGetProgramInfo(built, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL) !=
+            CL_SUCCESS) {
+            free(binary);
+            binary = NULL;
+        }
+    }
+    free(binaries);
+    free(sizes);
+    return binary;
+}
+
+/* Replaces a program by the one that its own PTX makes once its comments are opened: runtime/ptx.h. */
+static clsplat_status open_ptx(clsplat_device *device, embedded_source source, const char *options,
+                               cl_program *built) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t bytes = 0;
+    cl_int code = CL_SUCCESS, loaded = CL_SUCCESS;
+    cl_program p = NULL;
+    char *ptx = (char *)program_binary(*built, device->id, &bytes);
+    text opened = ptx ? ptx_opened(ptx) : (text){0};
+    if (opened.failed)
+        TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for the PTX of %s", source.name));
+    if (opened.length == 0)
+        goto fail;
+    p = clCreateProgramWithBinary(device->context, 1, &device->id, &opened.length,
+                                  (const unsigned char **)&opened.data, &loaded, &code);
+    if (code != CL_SUCCESS || loaded != CL_SUCCESS)
+        TRY(cl_failed(device->lib, "clCreateProgramWithBinary", code ? code : loaded));
+    code = clBuildProgram(p, 1, &device->id, "", NULL, NULL);
+    if (code != CL_SUCCESS)
+        TRY(build_failed(device, source, options, p, code));
+    clReleaseProgram(*built);
+    *built = p;
+    p = NULL;
+fail:
+    if (p)
+        clReleaseProgram(p);
+    text_free(&opened);
+    free(ptx);
     return status;
 }
 
@@ -114,7 +160,13 @@ static clsplat_status build_source(clsplat_device *device, embedded_source sourc
         return cl_failed(device->lib, "clCreateProgramWithSource", code);
     code = clBuildProgram(p, 1, &device->id, options, NULL, NULL);
     if (code != CL_SUCCESS) {
-        clsplat_status status = build_failed(device, source.name, options, p, code);
+        clsplat_status status = build_failed(device, source, options, p, code);
+        clReleaseProgram(p);
+        return status;
+    }
+    clsplat_status status =
+        strstr(source.text, PTX_MARK) ? open_ptx(device, source, options, &p) : CLSPLAT_OK;
+    if (status != CLSPLAT_OK) {
         clReleaseProgram(p);
         return status;
     }
@@ -141,42 +193,6 @@ static cl_program build_cached(clsplat_device *device, const char *source, const
     free(bytes);
     text_free(&key);
     return p;
-}
-
-/* The position of the device among those of the program; `count` if it is not there. */
-static cl_uint device_position(cl_program built, cl_device_id id, cl_uint count) {
-    cl_device_id *ids = calloc(count, sizeof *ids);
-    cl_uint i = count;
-    if (ids && clGetProgramInfo(built, CL_PROGRAM_DEVICES, count * sizeof *ids, ids, NULL) == CL_SUCCESS)
-        for (i = 0; i < count && ids[i] != id;)
-            ++i;
-    free(ids);
-    return i;
-}
-
-/* The binary for one device, even if the caller's context has several; NULL if the driver gives none. */
-static unsigned char *program_binary(cl_program built, cl_device_id id, size_t *bytes) {
-    cl_uint count = 0;
-    unsigned char *binary = NULL;
-    if (clGetProgramInfo(built, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL) != CL_SUCCESS ||
-        count == 0)
-        return NULL;
-    cl_uint at = device_position(built, id, count);
-    size_t *sizes = calloc(count, sizeof *sizes);
-    unsigned char **binaries = calloc(count, sizeof *binaries);
-    if (at < count && sizes && binaries &&
-        clGetProgramInfo(built, CL_PROGRAM_BINARY_SIZES, count * sizeof *sizes, sizes, NULL) == CL_SUCCESS &&
-        sizes[at] > 0 && (binaries[at] = binary = malloc(sizes[at]))) {
-        *bytes = sizes[at];
-        if (clGetProgramInfo(built, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL) !=
-            CL_SUCCESS) {
-            free(binary);
-            binary = NULL;
-        }
-    }
-    free(binaries);
-    free(sizes);
-    return binary;
 }
 
 /* To be called once a kernel was made: some drivers compile only then. */

@@ -9,6 +9,7 @@
 #include "runtime/buffer.h"
 #include "runtime/launch.h"
 #include "runtime/program.h"
+#include "runtime/ptx.h"
 #include "suite.h"
 
 static const embedded_source scale = {"scale.cl", "#line 1 \"scale.cl\"\n"
@@ -157,14 +158,36 @@ START_TEST(a_long_build_log_keeps_its_beginning) {
     for (int i = 0; i < LINES; i++) /* warnings, of which compilers have no limit; then the error */
         used += (size_t)sprintf(source + used, "#warning line %d\n", i);
     strcpy(source + used, "x[0] = missing; }\n");
-    embedded_source text = {"long.cl", source};
-    ck_assert_int_eq(program_kernel_text(f.device, text, "k", "", &kernel), CLSPLAT_BUILD);
+    embedded_source named = {"long.cl", source};
+    ck_assert_int_eq(program_kernel_text(f.device, named, "k", "", &kernel), CLSPLAT_BUILD);
     const char *words = clsplat_last_error(f.lib);
     ck_assert_msg(strstr(words, "long.cl:2:") != NULL, "%.500s", words);
     ck_assert_uint_lt(strlen(words), sizeof f.lib->last_error - 1);
     ck_assert_msg(strstr(words, "left out)") != NULL, "%s", words);
     free(source);
     end(&f);
+}
+END_TEST
+
+/* Comments are opened, and the directives of a kernel stand in front of its body. */
+START_TEST(marked_lines_of_ptx_are_opened) {
+    static const char ptx[] =
+        ".version 9.0\n.target sm_90, texmode_independent\n.entry k()\n.reqntid 128\n{\n\t// inline\n"
+        "\t// sm_90a: wgmma.fence.sync.aligned;\n\t// sm_90a entry: .minnctapersm 3\n\tret;\n}\n.entry "
+        "l()\n{\n}\n";
+    text opened = ptx_opened(ptx);
+    ck_assert_str_eq(
+        opened.data,
+        ".version 9.0\n.target sm_90a, texmode_independent\n.entry k()\n.reqntid 128\n.minnctapersm 3\n{\n"
+        "\t// inline\n\twgmma.fence.sync.aligned;\n\t// sm_90a entry: .minnctapersm 3\n\tret;\n}\n.entry "
+        "l()\n{\n}\n");
+    text_free(&opened);
+    const char *others[] = {"", ".version 9.0\n.target sm_90\n.entry k()\n{\n\tret;\n}\n", "\177ELF",
+                            ".target sm_80\n// sm_90a: wgmma.fence.sync.aligned;\n"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        opened = ptx_opened(others[i]);
+        ck_assert_uint_eq(opened.length, 0);
+    }
 }
 END_TEST
 
@@ -323,6 +346,7 @@ static void add_build(TCase *part) {
     tcase_add_test(part, embedded_sources_are_found);
     tcase_add_test(part, a_build_error_is_told);
     tcase_add_test(part, a_long_build_log_keeps_its_beginning);
+    tcase_add_test(part, marked_lines_of_ptx_are_opened);
     tcase_add_test(part, a_kernel_that_is_not_there_is_named);
 }
 

@@ -123,6 +123,15 @@ START_TEST(finishing_waits_for_the_librarys_commands_only) {
 }
 END_TEST
 
+/* NVIDIA's queues fail every command after one that failed, which no library can mend. */
+static bool queue_survives(cl_command_queue commands) {
+    cl_event marker = NULL;
+    ck_assert_int_eq(clEnqueueMarkerWithWaitList(commands, 0, NULL, &marker), CL_SUCCESS);
+    cl_int code = clWaitForEvents(1, &marker);
+    clReleaseEvent(marker);
+    return code == CL_SUCCESS;
+}
+
 /* A caller's event that failed takes its call with it, not the later ones. */
 START_TEST(a_failed_wait_is_forgotten) {
     steps s;
@@ -136,6 +145,12 @@ START_TEST(a_failed_wait_is_forgotten) {
     suite_ok(s.lib, steps_scale(&s, &q, 3));
     clSetUserEventStatus(gate, -42);
     clsplat_device_finish(s.device);
+    if (!queue_survives(s.device->queue)) {
+        suite_skipped("a call after a failed one", "the driver's queue fails whatever follows");
+        clReleaseEvent(gate);
+        steps_end(&s);
+        return;
+    }
     q = steps_call(&s);
     steps_refill(&s);
     suite_ok(s.lib, steps_scale(&s, &q, 3));
