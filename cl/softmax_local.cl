@@ -3,13 +3,18 @@
  *
  * Work: a group of TX × TY work-items for TY·RT queries; grid (⌈N / (TY·RT)⌉ · WG, H, B), the queries that see most keys
  * first. Item (x, y) scores queries y·RT… against keys x·CT… of a tile of KEYS, and sums value columns 4(x + TX c)… of
- * the same queries. Weights change hands through local memory, over the keys that are used up: 32 KiB in all for D = DV = 64.
+ * the same queries. Weights change hands through local memory, over the keys that are used up. For D = DV = 64 that is 24 KiB in all
+ * with TY 8, 32 KiB with TY 16.
  *
  * Columns come first in local memory (queries, keys) so that a step of the product reads vectors of consecutive
  * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive or, so that
  * neither the transposing stores nor the loads meet in a bank.
  *
- * Logits are in base 2. The rows' common reference is raised only if a score exceeds it by more than SLACK, which all items then agree on. */
+ * Logits are in base 2. A query's reference is raised only when a score exceeds it by more than SLACK; all items agree on when to
+ * look, and each query decides by its own scores.
+ *
+ * Measured (H200, F32, H = 16, D = 64, N = 4096; PyTorch's SDPA 33.5 TFLOP/s): TY 16 31.8 TFLOP/s, TY 8 27.9; RT 8 with TY 8 31.1, RT 8
+ * with TY 16 and CT 2 22.4; TX 16 22; products unrolled by 16 rather than 8 +4 %; rows clamped in the last tile only +9 %. */
 #ifndef Q_TYPE
 #define Q_TYPE F32
 #define K_TYPE F32
@@ -34,7 +39,7 @@
 #define TY 8
 #endif
 #ifndef RT /* queries per item, a multiple of 4 */
-#define RT (D > 64 || DV > 64 ? 4 : 8)
+#define RT 4
 #endif
 #ifndef CT /* keys per item: 2 or 4 */
 #if D > 64 || DV > 64
@@ -69,53 +74,42 @@
 #define D_UP ((D + 7) / 8 * 8)
 #define TILE_LOAD(row)                                                                                 \
     {                                                                                                  \
-        LOADS for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                \
+        UNROLL for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                \
             uint e = item + i * WG, d = e / 32 % (D_UP / 8) * 8 + e % 8;                               \
             uint j = e / 32 / (D_UP / 8) * 4 + e / 8 % 4;                                              \
             if ((D == D_UP || d < D) && (KEYS * D_UP % WG == 0 || j < KEYS))                           \
                 shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, (row) * k_at.s3 + d);     \
         }                                                                                              \
-        LOADS for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                             \
+        UNROLL for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                             \
             uint e = item + i * WG, d = e % PITCH_V, j = e / PITCH_V;                                  \
             if (KEYS * PITCH_V % WG == 0 || j < KEYS)                                                  \
                 value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, (row) * v_at.s3 + d) : 0.0f; \
         }                                                                                              \
     }
 
-#define PRAGMA(x) _Pragma(#x)
-#ifndef SU
-#define SU 8
-#endif
-#ifndef PU
-#define PU 8
-#endif
-#if FLAVOR == 1
-#define LOADS _Pragma("unroll")
-#elif FLAVOR == 2
-#define LOADS _Pragma("unroll 8")
-#else
-#define LOADS _Pragma("unroll 4")
-#endif
 typedef struct rows {
     float4 sum[RT][VT];
     float top[RT], mass[RT];
 } rows;
 
-/* Raises the rows' references to the largest score of any item. `most` [ROWS][TX] is free to use. */
+/* Raises the references of those rows that some item found a score above, by more than SLACK, to their largest score. What
+ * other rows find has no part in it. `most` [ROWS][TX] is free to use. */
 static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most)
 {
     UNROLL for (uint a = 0; a < RT; ++a)
         most[(y * RT + a) * TX + x] = own[a];
     barrier(CLK_LOCAL_MEM_FENCE);
     UNROLL for (uint a = 0; a < RT; ++a) {
-        float top = r->top[a];
+        float top = -INFINITY;
         UNROLL for (uint i = 0; i < TX; ++i)
             top = fmax(top, most[(y * RT + a) * TX + i]);
-        float shrink = top == -INFINITY ? 1.0f : exp2(r->top[a] - top);
-        r->top[a] = top;
-        r->mass[a] *= shrink;
-        UNROLL for (uint c = 0; c < VT; ++c)
-            r->sum[a][c] *= shrink;
+        if (top > r->top[a] + SLACK) {
+            float shrink = exp2(r->top[a] - top);
+            r->top[a] = top;
+            r->mass[a] *= shrink;
+            UNROLL for (uint c = 0; c < VT; ++c)
+                r->sum[a][c] *= shrink;
+        }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 }
@@ -174,7 +168,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         floatCT s[RT];
         UNROLL for (uint a = 0; a < RT; ++a)
             s[a] = (floatCT)(0.0f);
-        PRAGMA(unroll SU) for (uint d = 0; d < D; ++d) {
+        _Pragma("unroll 16") for (uint d = 0; d < D; ++d) {
             floatCT key = ALIGNED(floatCT, shared_tile + KEY_PLACE(d, x));
             UNROLL for (uint a = 0; a < RT; a += 4) {
                 float4 query = ALIGNED(float4, query_tile + d * ROWS + y * RT + a);
@@ -227,7 +221,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
                 shared_tile[WEIGHT_PLACE(x * CT + c, (y * RT + a) / 4) + a % 4] = score[a][c];
         barrier(CLK_LOCAL_MEM_FENCE);
 
-        PRAGMA(unroll PU) for (uint j = 0; j < KEYS; ++j) {
+        _Pragma("unroll 16") for (uint j = 0; j < KEYS; ++j) {
             float4 value[VT];
             UNROLL for (uint c = 0; c < VT; ++c)
                 value[c] = ALIGNED(float4, value_tile + j * PITCH_V + 4 * (x + TX * c));

@@ -71,7 +71,13 @@ fail:
 /* Few enough for the workspace and for long sums. */
 size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *c) {
     size_t rows = c->k.shape[0] * state_heads(c) * c->splats->count;
-    size_t wanted = limits->compute_units * (size_t)2048 / rows + 1, most = (c->k.shape[2] + 63) / 64;
+    /* Matrix units work on 64 rows or more at once, and about 192 fill a compute unit; elsewhere a row is a
+     * work-item's. */
+    bool matrices = limits->nvidia_capability >= 80 && c->k.dtype != CLSPLAT_F32;
+    size_t wanted = matrices ? limits->compute_units * (size_t)192 / rows
+                             : limits->compute_units * (size_t)2048 / rows + 1;
+    size_t most = (c->k.shape[2] + 63) / 64;
+    wanted = wanted > 0 ? wanted : 1;
     size_t fitting = units_in_budget(limits, 4 * (double)rows * (double)c->v.shape[3]);
     return smaller(smaller(wanted, 64), smaller(most, fitting));
 }

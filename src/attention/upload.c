@@ -12,7 +12,7 @@ typedef struct prepared {
     size_t *order; /* [S]: splats by level, in their own order within one */
     float *mean, *inverse, *centre, *log_weight;
     uint32_t *level_begin;
-    double spread;
+    double spread, distance;
 } prepared;
 
 static void prepared_free(prepared *p) {
@@ -76,7 +76,8 @@ static void prepare_splat(prepared *p, const clsplat_splats_parameters *from, si
             to_float(exp(-0.5 * (double)from->log_var[source * size + d] - half_log_temperature));
 }
 
-/* The mean of a head's means, and how far the means lie from it in widths of a splat (op_splats.spread). */
+/* The mean of a head's means, and how far the means lie from it and from the origin in widths of a splat
+ * (op_splats.spread, op_splats.distance). */
 static void find_centre(prepared *p, const clsplat_splats_shape *s, size_t head) {
     size_t size = splats_covariance_size(s);
     float *centre = p->centre + head * s->dim;
@@ -87,13 +88,15 @@ static void find_centre(prepared *p, const clsplat_splats_shape *s, size_t head)
         centre[d] = (float)(sum / (double)s->count);
     }
     for (size_t i = head * s->count; i < (head + 1) * s->count; ++i) {
-        double square = 0, widest = 0;
+        double square = 0, widest = 0, from_origin = 0;
         for (size_t d = 0; d < s->dim; ++d) {
             double distance = fabs((double)p->mean[i * s->dim + d] - (double)centre[d]) *
                               (double)p->inverse[i * size + (s->covariance == CLSPLAT_DIAGONAL ? d : 0)];
             square += distance * distance;
             widest = fmax(widest, distance);
+            from_origin += (double)p->mean[i * s->dim + d] * (double)p->mean[i * s->dim + d];
         }
+        p->distance = fmax(p->distance, sqrt(from_origin) * (double)p->inverse[i * size]);
         p->spread = fmax(p->spread, s->covariance == CLSPLAT_ISOTROPIC ? sqrt(square) : widest);
     }
 }
@@ -146,7 +149,8 @@ static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, con
                          .count = s->count,
                          .dim = s->dim,
                          .levels = s->levels,
-                         .spread = p->spread};
+                         .spread = p->spread,
+                         .distance = p->distance};
     list_parts(ready, &splats->parameters, p, parts);
     for (size_t i = 0; i < PARTS; ++i)
         TRY(buffer_create_from(device, parts[i].bytes, parts[i].host, parts[i].mem));

@@ -142,6 +142,24 @@ bool splats_are_centred(const op_splats *splats) {
     return splats->covariance != CLSPLAT_FULL && splats->dim % 16 == 0 && splats->spread <= SPREAD_LIMIT;
 }
 
+bool splats_are_near(const op_splats *splats) {
+    return splats->covariance == CLSPLAT_ISOTROPIC && splats->distance <= SPREAD_LIMIT;
+}
+
+bool limits_have_mma(const clsplat_limits *limits) {
+    return limits->nvidia_capability >= 80 && limits->max_work_group >= 256 &&
+           limits->local_memory >= 48 << 10;
+}
+
+bool limits_have_wgmma(const clsplat_limits *limits) {
+    return limits_have_mma(limits) && limits->nvidia_capability == 90;
+}
+
+bool tensor_suits_mma(const op_tensor *t) {
+    return t->dtype != CLSPLAT_F32 && t->offset % 8 == 0 && t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 &&
+           t->stride[2] % 8 == 0;
+}
+
 void shape_words(tune_shape *shape, clsplat_dtype type, const char *form) {
     snprintf(shape->type, sizeof shape->type, "%s", dtype_names[type]);
     snprintf(shape->form, sizeof shape->form, "%s", form);

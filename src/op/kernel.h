@@ -62,6 +62,14 @@ bool limits_are_wide(const clsplat_limits *limits);
  * ulp of 1. */
 #define SPREAD_LIMIT 16.0
 bool splats_are_centred(const op_splats *splats);
+/* The same for distances from the origin. */
+bool splats_are_near(const op_splats *splats);
+
+/* NVIDIA's matrix units (cl/mma.clh), and Hopper's own instructions for them (cl/wgmma.clh). */
+bool limits_have_mma(const clsplat_limits *limits);
+bool limits_have_wgmma(const clsplat_limits *limits);
+/* Whether a tensor may be their operand: 16 bits, rows that can be copied 16 bytes at a time. */
+bool tensor_suits_mma(const op_tensor *tensor);
 
 /* The words of a tune_shape. */
 void shape_words(tune_shape *shape, clsplat_dtype type, const char *form);

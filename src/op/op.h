@@ -53,6 +53,7 @@ typedef struct op_splats {
     cl_mem centre;  /* [Hs,D]: the mean of a head's means */
     double spread; /* the largest |μ − centre| / (σ √τ) of a dimension: what distances from the centre can
                       lose */
+    double distance;    /* the same from the origin: isotropic sets */
     cl_mem log_weight;  /* ln a [Hs,S] */
     cl_mem level_begin; /* [L+1] uint: the splats of level l are level_begin[l] … level_begin[l+1]−1 */
     cl_mem level_log_weight; /* ln w [L] */

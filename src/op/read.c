@@ -1,7 +1,8 @@
-#include "op/families.h"
-#include "op/kernel.h"
+#include "op/read.h"
 
-static work read_work(const op_read_args *a) {
+#include "op/families.h"
+
+work read_work(const op_read_args *a) {
     double splats = (double)a->splats->count, value_dim = (double)a->out.shape[3];
     double queries = (double)(a->q.shape[0] * a->q.shape[1]) * (double)a->q.shape[2];
     double flops = queries * splats * 2 * value_dim, bytes = tensor_bytes(&a->out) + tensor_bytes(&a->lse);
@@ -127,6 +128,9 @@ static const op_variant variants[] = {
      "read_wide.cl", &wide_space},
     {"causal-wide", "relative error of out below 1e-5 in float32", causal_wide_fits, causal_wide_run,
      "read_causal_wide.cl", &causal_space},
+    {"mma", "relative error of out below 1e-2: means, values and weights are rounded to q's type",
+     read_mma_fits, read_mma_run, "read_mma.cl", &tune_nothing},
+    {"wgmma", "the same", read_wgmma_fits, read_wgmma_run, "read_mma.cl", &tune_nothing},
 };
 const op_family op_read_family = {"read", variants, sizeof variants / sizeof *variants, read_shape};
 

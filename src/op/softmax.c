@@ -112,6 +112,8 @@ static const op_variant variants[] = {
      "softmax_local.cl", &tune_nothing},
     {"mma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_mma_fits,
      softmax_mma_run, "softmax_mma.cl", &tune_nothing},
+    {"wgmma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_wgmma_fits,
+     softmax_wgmma_run, "softmax_mma.cl", &tune_nothing},
     {"few", "relative error of out below 1e-5 in float32", softmax_few_fits, softmax_few_run,
      "softmax_few.cl", &tune_nothing},
 };

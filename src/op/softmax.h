@@ -23,10 +23,12 @@ clsplat_status softmax_split_run(queue *q, const void *args);
 bool softmax_few_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_few_run(queue *q, const void *args);
 
-/* GPUs: tiles in local memory, of any vendor, and NVIDIA's matrix units. */
+/* GPUs: tiles in local memory, of any vendor; NVIDIA's matrix units; Hopper's own instructions for them. */
 bool softmax_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_local_run(queue *q, const void *args);
 bool softmax_mma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_mma_run(queue *q, const void *args);
+bool softmax_wgmma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_wgmma_run(queue *q, const void *args);
 
 #endif

@@ -12,7 +12,7 @@ static work write_work(const op_write_args *a) {
 }
 
 static clsplat_status run(queue *q, const op_write_args *a, kernel_options *o, const char *source,
-                          const char *kernel, size_t splats_per_item) {
+                          const char *kernel, size_t items) {
     clsplat_status status = CLSPLAT_OK;
     const op_splats *splats = a->splats;
     size_t rows = a->k.shape[0] * a->heads;
@@ -39,7 +39,6 @@ static clsplat_status run(queue *q, const op_write_args *a, kernel_options *o, c
         launch_tensor(&l, o, &a->key_bias);
     launch_mem(&l, a->state.lse);
     launch_mem(&l, a->state.value);
-    size_t items = (splats->count + splats_per_item - 1) / splats_per_item;
     TRY(launch_run(&l, q, grid_of(items, a->state.segments, rows, o->group), write_work(a)));
 fail:
     return status;
@@ -48,7 +47,7 @@ fail:
 static clsplat_status plain_run(queue *q, const void *args) {
     kernel_options o;
     options_plain(&o, q);
-    return run(q, args, &o, "write.cl", "gaussian_write", 1);
+    return run(q, args, &o, "write.cl", "gaussian_write", ((const op_write_args *)args)->splats->count);
 }
 
 static bool wide_fits(const clsplat_limits *limits, const void *args) {
@@ -60,7 +59,41 @@ static clsplat_status wide_run(queue *q, const void *args) {
     const op_write_args *a = args;
     kernel_options o;
     size_t tile = options_wide(&o, q, a->splats->count);
-    return run(q, a, &o, "write_wide.cl", "write_wide", tile);
+    return run(q, a, &o, "write_wide.cl", "write_wide", (a->splats->count + tile - 1) / tile);
+}
+
+static bool mma_fits(const clsplat_limits *limits, const void *args) {
+    const op_write_args *a = args;
+    size_t dim = a->k.shape[3], value_dim = a->v.shape[3];
+    return limits_have_mma(limits) && tensor_suits_mma(&a->k) && tensor_suits_mma(&a->v) &&
+           a->k.dtype == a->v.dtype && a->splats->covariance == CLSPLAT_ISOTROPIC &&
+           splats_are_centred(a->splats) && dim <= 128 && value_dim <= 128 && value_dim % 16 == 0;
+}
+
+/* Groups of 4 warps, of 16 rows each or of 32 as mma_tile.clh has it. */
+static clsplat_status mma_run_with(queue *q, const op_write_args *a, size_t blocks, bool wgmma) {
+    enum { GROUP = 128 };
+    kernel_options o = {.group = GROUP};
+    size_t rows = GROUP / 32 * 16 * blocks;
+    options_number(&o, "WG", GROUP);
+    options_number(&o, "BLOCKS", blocks);
+    options_number(&o, "WGMMA", wgmma);
+    options_number(&o, "ORIGIN", splats_are_near(a->splats));
+    return run(q, a, &o, "write_mma.cl", "write_mma", (a->splats->count + rows - 1) / rows * GROUP);
+}
+
+static clsplat_status mma_run(queue *q, const void *args) {
+    const op_write_args *a = args;
+    return mma_run_with(q, a, a->k.shape[3] + a->v.shape[3] > 128 ? 1 : 2, false);
+}
+
+static bool wgmma_fits(const clsplat_limits *limits, const void *args) {
+    const op_write_args *a = args;
+    return limits_have_wgmma(limits) && mma_fits(limits, args) && a->k.shape[3] == 64 && a->v.shape[3] == 64;
+}
+
+static clsplat_status wgmma_run(queue *q, const void *args) {
+    return mma_run_with(q, args, 1, true);
 }
 
 /* A segment is a problem of its own. */
@@ -79,6 +112,9 @@ static const op_variant variants[] = {
      &plain_space},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
      "write_wide.cl", &wide_space},
+    {"mma", "relative error of a value below 1e-2: means and weights are rounded to the inputs' type",
+     mma_fits, mma_run, "write_mma.cl", &tune_nothing},
+    {"wgmma", "the same", wgmma_fits, wgmma_run, "write_mma.cl", &tune_nothing},
 };
 const op_family op_write_family = {"write", variants, sizeof variants / sizeof *variants, write_shape};
 
