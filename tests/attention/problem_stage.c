@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "attention/problem.h"
 
@@ -26,9 +27,22 @@ void problem_add_cases(TCase *part, const TTest *test, const problem_spec *cases
 /* Check's fixtures have no argument, so what they open must live here. */
 static problem_stage stage;
 
+/* Lets a CPU run the rows for GPUs: slowly, but with every index and barrier of theirs. Matrix units are
+ * emulated (cl/mma.clh), which only Oclgrind compiles in reasonable time. */
+static void feign_gpu(clsplat_device *device, uint32_t capability) {
+    clsplat_limits limits = clsplat_device_describe(device)->limits;
+    limits.vector_width_float = 1;
+    limits.local_memory = capability ? 48 << 10 : 32 << 10;
+    limits.nvidia_capability = capability;
+    clsplat_device_set_limits(device, limits);
+}
+
 static void open_stage(void) {
     stage.lib = suite_library();
     stage.device = suite_device(stage.lib);
+    const char *capability = getenv("CLSPLAT_TEST_GPU");
+    if (capability)
+        feign_gpu(stage.device, (uint32_t)atoi(capability));
 }
 
 static void close_stage(void) {

@@ -121,6 +121,7 @@ void properties_repeatable(const problem_spec *spec, uint64_t seed) {
         check_kept(&p, &before, p.spec.queries, SIZE_MAX, "another run");
     }
     clsplat_device *second = suite_device(stage.lib);
+    clsplat_device_set_limits(second, clsplat_device_describe(stage.device)->limits);
     run(&p, second);
     check_kept(&p, &before, p.spec.queries, SIZE_MAX, "another device handle");
     clsplat_device_close(&second);

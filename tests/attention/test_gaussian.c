@@ -1,5 +1,6 @@
 /* Attention through Gaussian splats against its definition. */
 #include "attention/problem.h"
+#include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
 #define BF16 CLSPLAT_BF16
@@ -122,6 +123,24 @@ static const problem_spec types[] = {
 };
 // clang-format on
 
+/* Shapes that rows on matrix units take. */
+// clang-format off
+static const problem_spec halves[] = {
+    {.heads = 2, .queries = 70, .keys = 300, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .splats = 130},
+    {.heads = 4, .kv_heads = 2, .queries = 300, .keys = 200, .dim = 64, .value_dim = 64, .q = F16, .k = F16, .v = F16,
+     .splats = 65, .levels = 3, .shared = true, .bias = BIAS_HOLES, .tier = NORMAL},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 33, .keys = 65, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16,
+     .v = BF16, .out = BF16, .splats = 40, .levels = 2, .bias = BIAS_ALL, .tier = NORMAL},
+    {.queries = 200, .keys = 200, .dim = 64, .value_dim = 64, .q = F16, .k = F16, .v = F16, .splats = 30, .data = DATA_FAR,
+     .tier = NORMAL},
+    {.queries = 200, .keys = 1000, .dim = 16, .value_dim = 48, .q = BF16, .k = BF16, .v = BF16, .splats = 64, .tier = NORMAL},
+    {.queries = 60, .keys = 80, .dim = 128, .value_dim = 128, .q = F16, .k = F16, .v = F16, .splats = 20,
+     .bias = BIAS_RANDOM, .layout = LAYOUT_TOKENS, .tier = NORMAL},
+    {.queries = 130, .keys = 130, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .splats = 40, .causal = true,
+     .tier = NORMAL},
+};
+// clang-format on
+
 static const clsplat_covariance forms[] = {ISOTROPIC, DIAGONAL, FULL};
 /* Head dimensions of 8 and of 16, which wide variants take, too. */
 enum { COVARIANCES = sizeof forms / sizeof *forms, FORMS = 2 * COVARIANCES };
@@ -157,6 +176,20 @@ START_TEST(type) {
 }
 END_TEST
 
+/* By each of those rows, where the device has it. */
+START_TEST(half) {
+    static const char *const rows[] = {"mma", "wgmma"};
+    problem_stage s = problem_on_stage();
+    problem_spec spec = halves[_i];
+    spec.covariance = ISOTROPIC;
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        s.device->preferred = rows[row];
+        solve(&spec, 350 + (uint64_t)_i);
+        s.device->preferred = NULL;
+    }
+}
+END_TEST
+
 /* Parameters written in place count from clsplat_splats_changed on. */
 START_TEST(changed_splats_are_used) {
     const problem_spec base = {.queries = 20, .keys = 30, .splats = 6};
@@ -182,6 +215,7 @@ static void add_kinds(TCase *part) {
     problem_add_stage(part);
     problem_add_cases(part, kind, kinds, sizeof kinds / sizeof *kinds);
     problem_add_cases(part, type, types, sizeof types / sizeof *types);
+    problem_add_cases(part, half, halves, sizeof halves / sizeof *halves);
     tcase_add_test(part, changed_splats_are_used);
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/properties.h"
+#include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
 #define BF16 CLSPLAT_BF16
@@ -79,6 +80,28 @@ static const problem_spec types[] = {
 };
 // clang-format on
 
+/* Shapes that rows on matrix units take: 16-bit types of one kind, tiles that are ragged at either end. */
+// clang-format off
+static const problem_spec halves[] = {
+    {.heads = 2, .queries = 300, .keys = 300, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .causal = true},
+    {.heads = 2, .queries = 70, .keys = 513, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .out = BF16},
+    {.heads = 4, .kv_heads = 2, .queries = 100, .keys = 130, .dim = 64, .value_dim = 64, .q = F16, .k = F16, .v = F16,
+     .bias = BIAS_HOLES, .causal = true, .tier = SUITE_NORMAL},
+    {.batch = 2, .heads = 2, .kv_heads = 1, .queries = 64, .keys = 64, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16,
+     .v = BF16, .bias = BIAS_ALL, .tier = SUITE_NORMAL},
+    {.queries = 200, .keys = 90, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .bias = BIAS_FRONT,
+     .causal = true, .tier = SUITE_NORMAL},
+    {.queries = 130, .keys = 130, .dim = 64, .value_dim = 64, .q = F16, .k = F16, .v = F16, .data = DATA_DOMINANT,
+     .bias = BIAS_RANDOM, .tier = SUITE_NORMAL},
+    {.queries = 65, .keys = 130, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16, .data = DATA_LOUD, .scale = 0.5F,
+     .causal = true, .tier = SUITE_NORMAL},
+    {.queries = 40, .keys = 70, .dim = 32, .value_dim = 48, .q = BF16, .k = BF16, .v = BF16, .tier = SUITE_NORMAL},
+    {.queries = 40, .keys = 200, .dim = 128, .value_dim = 128, .q = F16, .k = F16, .v = F16, .causal = true,
+     .tier = SUITE_NORMAL},
+};
+// clang-format on
+static const char *const matrix_rows[] = {"mma", "wgmma"};
+
 /* Head dimensions that only the plain variant takes, and that wider ones take, too. */
 static const size_t widths[] = {8, 16};
 enum { WIDTHS = sizeof widths / sizeof *widths };
@@ -113,6 +136,17 @@ START_TEST(type) {
 }
 END_TEST
 
+/* By each of those rows, where the device has it. */
+START_TEST(half) {
+    problem_stage s = problem_on_stage();
+    for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
+        s.device->preferred = matrix_rows[row];
+        solve(&halves[_i], 350 + (uint64_t)_i);
+        s.device->preferred = NULL;
+    }
+}
+END_TEST
+
 START_TEST(random_shape) {
     problem_spec spec = properties_random((uint64_t)_i);
     solve(&spec, (uint64_t)_i);
@@ -133,6 +167,16 @@ START_TEST(later_keys_leave_earlier_rows) {
     for (int width = 0; width < WIDTHS; width++) {
         problem_spec spec = as_wide(causal[_i], width);
         properties_causal(&spec, 400 + (uint64_t)_i);
+    }
+}
+END_TEST
+
+START_TEST(later_keys_leave_earlier_halves) {
+    problem_stage s = problem_on_stage();
+    for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
+        s.device->preferred = matrix_rows[row];
+        properties_causal(&halves[_i], 450 + (uint64_t)_i);
+        s.device->preferred = NULL;
     }
 }
 END_TEST
@@ -184,6 +228,7 @@ static void add_kinds(TCase *part) {
     problem_add_stage(part);
     problem_add_cases(part, kind, kinds, sizeof kinds / sizeof *kinds);
     problem_add_cases(part, type, types, sizeof types / sizeof *types);
+    problem_add_cases(part, half, halves, sizeof halves / sizeof *halves);
     tcase_add_test(part, without_lse);
 }
 
@@ -196,6 +241,7 @@ static void add_random(TCase *part) {
 static void add_properties(TCase *part) {
     problem_add_stage(part);
     problem_add_cases(part, later_keys_leave_earlier_rows, causal, sizeof causal / sizeof *causal);
+    problem_add_cases(part, later_keys_leave_earlier_halves, halves, 1);
     problem_add_cases(part, same_bits, causal, sizeof causal / sizeof *causal);
     tcase_add_loop_test(part, padding_does_not_matter, 0, 2 * WIDTHS);
     tcase_add_loop_test(part, nan_stays_in_its_row, 0, 2 * WIDTHS);

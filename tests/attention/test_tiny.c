@@ -26,17 +26,41 @@ static const problem_spec specs[] = {
      .q = CLSPLAT_BF16, .k = CLSPLAT_F16, .v = CLSPLAT_BF16, .out = CLSPLAT_F16},
 };
 // clang-format on
+/* What matrix units take: CLSPLAT_TEST_GPU=80, or 90 for the layout of Hopper's tiles. */
+// clang-format off
+static const problem_spec halves[] = {
+    {.queries = 17, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
+     .causal = true},
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 70, .dim = 16, .value_dim = 32, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
+     .v = CLSPLAT_F16, .bias = BIAS_HOLES, .out = CLSPLAT_F16},
+    {.queries = 17, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
+     .splats = 20, .covariance = CLSPLAT_ISOTROPIC, .out = CLSPLAT_BF16},
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 70, .dim = 32, .value_dim = 16, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
+     .v = CLSPLAT_F16, .splats = 70, .levels = 2, .covariance = CLSPLAT_ISOTROPIC, .bias = BIAS_HOLES, .shared = true,
+     .data = DATA_FAR},
+};
+// clang-format on
+enum { HALVES = sizeof halves / sizeof *halves };
 enum { SPECS = sizeof specs / sizeof *specs, FORMS = 3 };
 
-START_TEST(attention) {
+static void solve(const problem_spec *spec, uint64_t seed) {
     problem_stage s = problem_on_stage();
-    problem_spec spec = specs[_i % SPECS];
-    spec.covariance = (clsplat_covariance)(_i / SPECS);
-    problem p = problem_create(s.lib, &spec, (uint64_t)_i);
+    problem p = problem_create(s.lib, spec, seed);
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
     problem_expect(&p);
     problem_check(&p);
     problem_free(&p);
+}
+
+START_TEST(attention) {
+    problem_spec spec = specs[_i % SPECS];
+    spec.covariance = (clsplat_covariance)(_i / SPECS);
+    solve(&spec, (uint64_t)_i);
+}
+END_TEST
+
+START_TEST(half) {
+    solve(&halves[_i], 50 + (uint64_t)_i);
 }
 END_TEST
 
@@ -73,11 +97,12 @@ static void add_rows(TCase *part, const TTest *test, int first, int count) {
             tcase_add_loop_test(part, test, i, i + 1);
 }
 
-/* 21 rows and 9: tests/run.sh counts on it. */
+/* 21 rows, 9 and 4: tests/run.sh counts on it. */
 static void add_all(TCase *part) {
     problem_add_stage(part);
     add_rows(part, attention, 0, FORMS * SPECS);
     add_rows(part, initialisation, FORMS * SPECS, 3 * FORMS);
+    add_rows(part, half, FORMS * (SPECS + 3), HALVES);
 }
 
 int main(void) {

@@ -36,6 +36,9 @@ static const gemm_case cases[] = {
     {.rows = 8, .columns = 67, .depth = 99, .b = CLSPLAT_BF16},
     {.tier = SUITE_NORMAL, .rows = 300, .columns = 270, .depth = 261},
     {.tier = SUITE_NORMAL, .rows = 257, .columns = 513, .depth = 530, .b = CLSPLAT_BF16},
+    {.tier = SUITE_NORMAL, .rows = 140, .columns = 270, .depth = 264, .a = CLSPLAT_BF16, .b = CLSPLAT_BF16},
+    {.tier = SUITE_NORMAL, .batch = 2, .heads = 2, .rows = 16, .columns = 33, .depth = 40, .a = CLSPLAT_F16, .b = CLSPLAT_F16,
+     .c = CLSPLAT_F16},
     {.tier = SUITE_LONG, .rows = 1030, .columns = 777, .depth = 1100},
 };
 // clang-format on

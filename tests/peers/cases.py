@@ -40,10 +40,10 @@ def openblas(size):
 
 
 def torch_product(size):
-    def make(_case, on):
-        a, b = torch.randn(size, size, device=on), torch.randn(size, size, device=on)
+    def make(case, on):
+        a, b = (torch.randn(size, size, device=on, dtype=DTYPES[case.get("dtype", "f32")]) for _ in range(2))
         return lambda: a @ b.T, synchroniser(on)
-    return {"name": f"PyTorch sgemm {size}³", "make": make, "flops": 2 * size**3}
+    return {"name": f"PyTorch product {size}³", "make": make, "flops": 2 * size**3}
 
 
 def least(peer, ratio):
@@ -69,12 +69,16 @@ CASES = {
         {"name": "gemm 2048³", "op": "gemm", "shape": [1, 1, 2048, 2048, 2048], "peers": [least(BLAS, 1), torch_product(2048)]},
     ],
     "cuda": [
-        *({"name": f"softmax bf16, H = 16, D = 64, N = {n}", "op": "softmax", "dtype": "bf16", "shape": [1, 16, n, n, 64, 64, 1],
-           "peers": [least(SDPA, 0.75)]} for n in [4096, 16384]),
+        *({"name": f"softmax bf16{' causal' * causal}, H = 16, D = 64, N = {n}, {row}", "op": "softmax", "dtype": "bf16", "causal": causal,
+           "variant": row, "shape": [1, 16, n, n, 64, 64, 1], "peers": [least(SDPA, ratio)]}
+          for causal in [False, True] for n in [4096, 16384] for row, ratio in [("mma", 0.75), ("wgmma", 1)]),
         {"name": "Gaussian isotropic bf16, N = 65536, S = 256, H = 16", "op": "gaussian-isotropic", "dtype": "bf16",
          "shape": [1, 16, 65536, 65536, 64, 64, 256], "peers": [least(TWO_SDPA, 1.6)]},
-        {"name": "softmax F32, H = 16, D = 64, N = 4096", "op": "softmax", "shape": [1, 16, 4096, 4096, 64, 64, 1], "peers": [SDPA]},
-        {"name": "gemm 4096³ by CLBlast", "op": "gemm", "variant": "clblast", "shape": [1, 1, 4096, 4096, 4096],
+        {"name": "softmax F32, H = 16, D = 64, N = 4096", "op": "softmax", "shape": [1, 16, 4096, 4096, 64, 64, 1],
+         "peers": [SDPA]},
+        {"name": "gemm F32 4096³ by CLBlast", "op": "gemm", "variant": "clblast", "shape": [1, 1, 4096, 4096, 4096],
+         "peers": [torch_product(4096)]},
+        {"name": "gemm bf16 4096³", "op": "gemm", "dtype": "bf16", "shape": [1, 1, 4096, 4096, 4096],
          "peers": [torch_product(4096)]},
     ],
 }
