@@ -129,6 +129,7 @@ INLINED void scores_offset(warp w, private scores *s, per_row square, local cons
  * and takes its own rows alone. */
 #define AHEAD (WGMMA && D <= 64)
 #define PITCH_Q (D + 8)
+#if AHEAD
 INLINED void ahead_copy(warp w, local ushort *to, global const ushort *q, INDEX stride, uint first, uint count)
 {
     UNROLL for (uint c = 0; c < WARP_ROWS * D / 8; c += 32) {
@@ -143,6 +144,7 @@ INLINED void ahead_take(warp w, private operands *o, local const ushort *from)
         UNROLL for (uint d = 0; d < D / 16; ++d)
             load_tiles(w, o->a[b][d], from + (b * 16 + w.lane % 16) * PITCH_Q + d * 16 + w.lane / 16 * 8);
 }
+#endif
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_mma(uint queries, uint group, uint splats, uint per_head, uint first_head, global const float *centre_,

@@ -160,6 +160,11 @@ bool tensor_suits_mma(const op_tensor *t) {
            t->stride[2] % 8 == 0;
 }
 
+bool splats_suit_mma(const op_splats *splats, clsplat_dtype tokens) {
+    return splats->covariance == CLSPLAT_ISOTROPIC && splats_are_centred(splats) && splats->dim <= 128 &&
+           (tokens == CLSPLAT_F16 || splats->spread <= 14);
+}
+
 void shape_words(tune_shape *shape, clsplat_dtype type, const char *form) {
     snprintf(shape->type, sizeof shape->type, "%s", dtype_names[type]);
     snprintf(shape->form, sizeof shape->form, "%s", form);

@@ -12,11 +12,11 @@ typedef struct packed {
 
 bool read_mma_fits(const clsplat_limits *limits, const void *args) {
     const op_read_args *a = args;
-    size_t dim = a->q.shape[3], value_dim = a->out.shape[3];
+    size_t value_dim = a->out.shape[3];
     return limits_have_mma(limits) && !a->causal && a->mixing == CLSPLAT_JOINT && tensor_suits_mma(&a->q) &&
-           a->splats->covariance == CLSPLAT_ISOTROPIC && splats_are_centred(a->splats) && dim <= 128 &&
-           value_dim <= 128 && value_dim % 16 == 0 && a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 &&
-           a->out.stride[1] % 4 == 0 && a->out.stride[2] % 4 == 0;
+           splats_suit_mma(a->splats, a->q.dtype) && value_dim <= 128 && value_dim % 16 == 0 &&
+           a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 && a->out.stride[1] % 4 == 0 &&
+           a->out.stride[2] % 4 == 0;
 }
 
 static void options_read(kernel_options *o, const op_read_args *a, size_t blocks, bool wgmma) {

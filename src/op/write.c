@@ -64,10 +64,9 @@ static clsplat_status wide_run(queue *q, const void *args) {
 
 static bool mma_fits(const clsplat_limits *limits, const void *args) {
     const op_write_args *a = args;
-    size_t dim = a->k.shape[3], value_dim = a->v.shape[3];
     return limits_have_mma(limits) && tensor_suits_mma(&a->k) && tensor_suits_mma(&a->v) &&
-           a->k.dtype == a->v.dtype && a->splats->covariance == CLSPLAT_ISOTROPIC &&
-           splats_are_centred(a->splats) && dim <= 128 && value_dim <= 128 && value_dim % 16 == 0;
+           a->k.dtype == a->v.dtype && splats_suit_mma(a->splats, a->k.dtype) && a->v.shape[3] <= 128 &&
+           a->v.shape[3] % 16 == 0;
 }
 
 /* Groups of 4 warps, of 16 rows each or of 32 as mma_tile.clh has it. */

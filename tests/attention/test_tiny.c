@@ -29,11 +29,11 @@ static const problem_spec specs[] = {
 /* What matrix units take: CLSPLAT_TEST_GPU=80, or 90 for the layout of Hopper's tiles. */
 // clang-format off
 static const problem_spec halves[] = {
-    {.queries = 17, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
+    {.queries = 17, .keys = 70, .dim = 64, .value_dim = 64, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
      .causal = true},
     {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 70, .dim = 16, .value_dim = 32, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
      .v = CLSPLAT_F16, .bias = BIAS_HOLES, .out = CLSPLAT_F16},
-    {.queries = 17, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
+    {.queries = 17, .keys = 70, .dim = 64, .value_dim = 64, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
      .splats = 20, .covariance = CLSPLAT_ISOTROPIC, .out = CLSPLAT_BF16},
     {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 70, .dim = 32, .value_dim = 16, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
      .v = CLSPLAT_F16, .splats = 70, .levels = 2, .covariance = CLSPLAT_ISOTROPIC, .bias = BIAS_HOLES, .shared = true,
