@@ -3,7 +3,7 @@
  * A work-item has TILE rows: SPAN consecutive positions, aligned so that all have the same own chunk, of the GROUP query heads of a key
  * head. Every row decides alone and does only its own work; what rows share is loads:
  *   1. The own chunk, as in softmax_wide.cl.
- *   2. All roots closed. Their scores and variances stay in private memory; they give a row's base, mass and size.
+ *   2. All roots closed. Their scores and deviations stay in private memory; they give a row's base, mass and size.
  *   3. Roots again: closed ones are added. Comparing errors with the row's limit gives, over all rows, for each of 16 nodes the set of
  *      rows that open it.
  *   4. From each root that any row opens, depth first: 16 children at a time are scored for the rows that opened their parent, in
@@ -83,7 +83,7 @@ inline bool root_block(private const trees *t, uint highest, bool rest, uint blo
 
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
 inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
-                   private float *l, private float *variance)
+                   private float *l, private float *deviation)
 {
     float most[TILE * 16] ALIGNED, sums[TILE * DV] ALIGNED, weights[TILE * 16] ALIGNED;
     nodes n;
@@ -91,10 +91,10 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     for (uint r = 0; r < TILE; ++r)
         VECTOR(most + 16 * r) = (float16)(-INFINITY);
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
-        private float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
-        look_at_all(w, &n, lb, vb);
+        private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
+        look_at_all(w, &n, lb, db);
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(vb + 16 * r), n.knee));
+            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(db + 16 * r), n.knee));
     }
     for (uint r = 0; r < TILE; ++r) {
         float base = fmax(w->t.top[r], max16(VECTOR(most + 16 * r)));
@@ -143,13 +143,13 @@ inline void raise_limits(private rows *w)
 
 /* From all roots down. */
 inline void descend(private rows *w, private const trees *t, private stack *s, uint highest, bool rest, private float *l,
-                    private float *variance)
+                    private float *deviation)
 {
     float weights[TILE * 16] ALIGNED;
     nodes n;
     uint first;
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
-        private float *lb = l + block * TILE * 16, *vb = variance + block * TILE * 16;
+        private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         private openers *o = &s->todo[n.level];
         for (uint m = 0; m < MASKS; ++m)
             UINTS(o->of[m]) = (uint16)(0);
@@ -157,21 +157,21 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
         w->root_level = n.level;
 #endif
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(vb + 16 * r), &n, o);
+            VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(db + 16 * r), &n, o);
         if (!COUNTING(w))
             add_all(w->t.sum, weights, &n);
         s->first[n.level] = first;
-        walk(w, t, s, n.level, vb);
+        walk(w, t, s, n.level, db);
     }
 }
 
 /* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
 inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most)
 {
-    float l[ROOT_BLOCKS * TILE * 16] ALIGNED, variance[ROOT_BLOCKS * TILE * 16] ALIGNED;
+    float l[ROOT_BLOCKS * TILE * 16] ALIGNED, deviation[ROOT_BLOCKS * TILE * 16] ALIGNED;
     uint highest = highest_level(t->f.levels, t->covered / CHUNK);
     stack s;
-    settle(w, t, highest, rest, tolerance, l, variance);
+    settle(w, t, highest, rest, tolerance, l, deviation);
     w->all = LIMITED ? false : tolerance == 0.0f;
 #if LIMITED
     for (uint r = 0; r < TILE; ++r)
@@ -179,11 +179,11 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     for (uint i = 0; i < TILE * STEPS; ++i)
         w->steps[i] = 0;
     w->counting = true;
-    descend(w, t, &s, highest, rest, l, variance);
+    descend(w, t, &s, highest, rest, l, deviation);
     raise_limits(w);
     w->counting = false;
 #endif
-    descend(w, t, &s, highest, rest, l, variance);
+    descend(w, t, &s, highest, rest, l, deviation);
 }
 
 /* A tile's place: position t of head g is row g·SPAN + t, query i0 + t, which sees the keys up to t + p0 (all, without OWN). */

@@ -72,6 +72,7 @@ END_TEST
 
 // clang-format off
 static const problem_spec loose[] = {
+    {.heads = 2, .kv_heads = 1, .queries = 400, .keys = 700, .chunk = 256, .tolerance = 0.05F},
     {.heads = 2, .queries = 170, .keys = 170, .bias = BIAS_RANDOM, .chunk = 32, .tolerance = 0.1F},
     {.heads = 2, .kv_heads = 1, .queries = 40, .keys = 200, .bias = BIAS_RANDOM, .chunk = 16, .tolerance = 0.05F},
     {.queries = 200, .keys = 140, .bias = BIAS_HOLES, .chunk = 16, .tolerance = 0.2F},
