@@ -15,7 +15,8 @@
  * A row's base, which weights are relative to, starts as a lower bound of its lse: the largest of its own keys' logits and of the roots'
  * log-weights without their lift (Jensen). What exceeds it by more than MARGIN moves it.
  *
- * Work: grid (tiles, Hk, B), the last tiles first since they have most keys; work-groups of one. */
+ * Work: grid (tiles·PARTS, Hk, B), the last tiles first since they have most keys; work-groups of one. With more than one part, for few
+ * rows as in decoding, each has the roots of its turn, the first also the own chunk, and near_far_merge.cl merges the states. */
 #include "tensor.clh"
 
 #ifndef SPAN /* positions of a tile, a power of two that divides CHUNK */
@@ -49,6 +50,9 @@
 #endif
 #ifndef ESTIMATED
 #define ESTIMATED 1
+#endif
+#ifndef PARTS
+#define PARTS 1
 #endif
 #ifndef LIMITED /* 1: exact keys have a limit */
 #define LIMITED 1
@@ -156,12 +160,25 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
 #if LIMITED
         w->root_level = n.level;
 #endif
+        if (PARTS > 1)
+            n.there = n.there && (LANE + (int)first) % PARTS == (int)w->part;
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(db + 16 * r), &n, o);
         if (!COUNTING(w))
             add_all(w->t.sum, weights, &n);
         s->first[n.level] = first;
         walk(w, t, s, n.level, db);
+    }
+}
+
+/* The own chunk is the first part's. */
+inline void forget_own(private rows *w)
+{
+    for (uint r = 0; r < TILE && w->part > 0; ++r) {
+        w->exact[r] = 0;
+        VECTOR(w->t.mass + 16 * r) = (float16)(0.0f);
+        for (uint d = 0; d < DV; d += 16)
+            VECTOR(w->t.sum + r * DV + d) = (float16)(0.0f);
     }
 }
 
@@ -172,6 +189,7 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     uint highest = highest_level(t->f.levels, t->covered / CHUNK);
     stack s;
     settle(w, t, highest, rest, tolerance, l, deviation);
+    forget_own(w);
     w->all = LIMITED ? false : tolerance == 0.0f;
 #if LIMITED
     for (uint r = 0; r < TILE; ++r)
@@ -245,6 +263,9 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
               global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
               global const float *biases, global const float *means, global const float *variances,
               global const float *mean_values, global const float *stats,
+#if PARTS > 1
+              global float *part_numbers, global float *part_values
+#else
               global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
               , global int *exact, INDEX4 exact_at
@@ -252,9 +273,10 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #if ESTIMATED
               , global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
 #endif
+#endif
               )
 {
-    uint number = get_global_size(0) - 1 - get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
+    uint number = get_global_size(0) / PARTS - 1 - get_global_id(0) / PARTS, kv = get_global_id(1), b = get_global_id(2);
     trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats, 0};
     INDEX head = (INDEX)b * get_global_size(1) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
@@ -272,6 +294,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
     at.keys = keys;
     at.last = 0;
     rows w;
+    w.part = get_global_id(0) % PARTS;
     tile_clear(&w.t);
     for (uint m = 0; m < MASKS; ++m)
         w.active[m] = 0;
@@ -308,12 +331,24 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
     t.covered = at.past * CHUNK;
     if (at.past)
         attend_far(&w, &t, !OWN, tolerance, limit);
+    else
+        forget_own(&w);
 
     for (uint r = 0; r < SPAN * GROUP; ++r) {
         int i = at.i0 + (int)(r % SPAN);
         uint h = kv * GROUP + r / SPAN;
         if (!(w.active[r / 32] >> r % 32 & 1))
             continue;
+#if PARTS > 1
+        INDEX part = (((INDEX)b * get_global_size(1) * GROUP + h) * queries + i) * PARTS + w.part;
+        float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
+        float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)w.exact[r]};
+        for (uint n = 0; n < PART_NUMBERS; ++n)
+            part_numbers[part * PART_NUMBERS + n] = numbers[n];
+        for (uint d = 0; d < DV; d += 16)
+            vstore16(VECTOR(w.t.sum + r * DV + d) * of_part, 0, part_values + part * DV + d);
+#else
         float inverse = tile_scale(&w.t, r), square = 0.0f;
         for (uint d = 0; d < DV; d += 16) {
             float16 x = VECTOR(w.t.sum + r * DV + d) * inverse;
@@ -328,6 +363,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         float sum = sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));
         float estimate = squares > 0.0f ? inverse * joint_error(squares, sum) / sqrt(square) : 0.0f;
         STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
+#endif
 #endif
     }
 }
