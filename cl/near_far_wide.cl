@@ -15,6 +15,11 @@
  * A row's base, which weights are relative to, starts as a lower bound of its lse: the largest of its own keys' logits and of the roots'
  * log-weights without their lift (Jensen). What exceeds it by more than MARGIN moves it.
  *
+ * Measured (two Zen 5 cores, processor time against softmax_wide at 400 GFLOP/s; 4 heads on 2, D = 64, real keys of a model of bytes, 8,192):
+ * everything opened 0.82 of its speed (0.72 with one leaf at a time, whose scores load a number of a row for each multiply-add); 2.6 times
+ * at a Frobenius error of 3 %, 1.9 times at 1.1 %; nothing opened 8 times. A tenth of the time is judging, which had three square roots
+ * before, a tenth children, a twelfth gathering.
+ *
  * Work: grid (tiles·PARTS, Hk, B), the last tiles first since they have most keys; work-groups of one. With more than one part, for few
  * rows as in decoding, each has the roots of its turn, the first also the own chunk, and near_far_merge.cl merges the states. */
 #include "tensor.clh"
