@@ -43,22 +43,43 @@ fail:
     return status;
 }
 
+/* One block of heads: from batch entry b and key head h on, `batch` and `kv_heads` of them. */
+static clsplat_status near_far_heads(queue *q, const attend_call *call, op_near_far_args all,
+                                     const size_t at[2], const size_t count[2]) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t group = all.q.shape[1] / all.k.shape[1];
+    op_tensor *const tensors[] = {&all.q,   &all.k,   &all.v,          &all.key_bias,
+                                  &all.out, &all.lse, &all.exact_keys, &all.error_estimate};
+    op_forest forest;
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; ++i) {
+        size_t heads = i >= 1 && i <= 3 ? 1 : group;
+        *tensors[i] = op_slice(op_slice(*tensors[i], 0, at[0], count[0]), 1, at[1] * heads, count[1] * heads);
+    }
+    TRY(near_far_plant(q, call, all.k, all.v, all.key_bias, &forest));
+    all.forest = &forest;
+    TRY(op_near_far(q, &all));
+fail:
+    return status;
+}
+
+/* All heads at once, or one by one where their forest would not fit the device. */
 static clsplat_status near_far_enqueue(queue *q, const attend_call *call, op_tensor lse) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_attention_tensors *t = &call->tensors;
-    op_tensor k = tensor_on_device(&t->k), v = tensor_on_device(&t->v), bias = tensor_on_device(&t->key_bias);
-    op_forest forest;
-    TRY(near_far_plant(q, call, k, v, bias, &forest));
-    op_near_far_args args = near_far_args(call, &forest);
-    args.q = tensor_on_device(&t->q);
-    args.k = k;
-    args.v = v;
-    args.key_bias = bias;
-    args.out = tensor_on_device(&t->out);
-    args.lse = lse;
-    args.exact_keys = tensor_on_device(&t->exact_keys);
-    args.error_estimate = tensor_on_device(&t->error_estimate);
-    TRY(op_near_far(q, &args));
+    op_near_far_args all = near_far_args(call, NULL);
+    all.q = tensor_on_device(&t->q);
+    all.k = tensor_on_device(&t->k);
+    all.v = tensor_on_device(&t->v);
+    all.key_bias = tensor_on_device(&t->key_bias);
+    all.out = tensor_on_device(&t->out);
+    all.lse = lse;
+    all.exact_keys = tensor_on_device(&t->exact_keys);
+    all.error_estimate = tensor_on_device(&t->error_estimate);
+    bool whole = near_far_fits(&q->device->info.limits, call);
+    size_t count[2] = {whole ? all.k.shape[0] : 1, whole ? all.k.shape[1] : 1};
+    for (size_t b = 0; b < all.k.shape[0]; b += count[0])
+        for (size_t h = 0; h < all.k.shape[1]; h += count[1])
+            TRY(near_far_heads(q, call, all, (size_t[]){b, h}, count));
 fail:
     return status;
 }

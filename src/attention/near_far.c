@@ -20,6 +20,21 @@ fail:
     return status;
 }
 
+bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
+    const size_t *k = call->tensors.k.shape, *v = call->tensors.v.shape;
+    op_tensor keys = {.shape = {k[0], k[1], k[2], k[3]}}, values = {.shape = {v[0], v[1], v[2], v[3]}};
+    size_t bytes[FOREST_BUFFERS];
+    double total = 0;
+    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk);
+    forest_sizes(&forest, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; ++i) {
+        if (bytes[i] > limits->max_allocation)
+            return false;
+        total += (double)bytes[i];
+    }
+    return total <= (double)limits->global_memory / 2;
+}
+
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest) {
     return (op_near_far_args){.forest = forest,
                               .scale = call->attention.scale,

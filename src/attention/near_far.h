@@ -9,6 +9,9 @@
 clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op_tensor v, op_tensor key_bias,
                               op_forest *forest);
 
+/* Whether the forest of all heads fits the device beside the call's tensors. */
+bool near_far_fits(const clsplat_limits *limits, const attend_call *call);
+
 /* Everything but the tensors. */
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest);
 

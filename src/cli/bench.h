@@ -4,7 +4,7 @@
 #define CLSPLAT_CLI_BENCH_H
 
 #include "cli/cli.h"
-#include "op/op.h"
+#include "op/forest.h"
 #include "op/peak.h"
 
 typedef enum bench_op {
@@ -12,7 +12,8 @@ typedef enum bench_op {
     BENCH_GAUSSIAN, /* diagonal splats */
     BENCH_ISOTROPIC,
     BENCH_FULL,
-    BENCH_GEMM, /* A Bᵀ of N × D and M × D numbers */
+    BENCH_NEAR_FAR, /* at the default tolerance, the trees grown before */
+    BENCH_GEMM,     /* A Bᵀ of N × D and M × D numbers */
     BENCH_OPS
 } bench_op;
 extern const char *const bench_op_names[BENCH_OPS + 1]; /* the last is NULL */
@@ -40,6 +41,7 @@ typedef struct bench_case {
     clsplat_device *device;
     clsplat_splats *splats;
     const op_splats *ready;      /* its splats on the device */
+    op_forest forest;            /* near and far: of all keys */
     op_tensor q, k, v, out, lse; /* gemm: a, b, absent, c, absent */
 } bench_case;
 clsplat_status bench_case_create(clsplat_device *device, const bench_request *request, bench_case *made);

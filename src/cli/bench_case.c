@@ -9,6 +9,7 @@
 #include "op/families.h"
 #include "op/gemm.h"
 #include "op/kernel.h"
+#include "op/near_far.h"
 #include "op/softmax.h"
 #include "runtime/buffer.h"
 
@@ -95,6 +96,20 @@ fail:
     return status;
 }
 
+/* The trees of all keys, which a cache would have. */
+static clsplat_status make_forest(bench_case *b) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    b->forest = forest_shape(&b->k, &b->v, b->k.shape[2], forest_chunk(b->k.shape[2], 0));
+    TRY(forest_create(b->device, &b->forest));
+    op_gather_args gather = {.forest = &b->forest, .k = b->k, .v = b->v};
+    queue_begin(b->device, 0, NULL, &q);
+    TRY(op_gather(&q, &gather));
+    TRY(clsplat_device_finish(b->device));
+fail:
+    return status;
+}
+
 clsplat_status bench_case_create(clsplat_device *device, const bench_request *request, bench_case *made) {
     clsplat_status status = CLSPLAT_OK;
     const bench_shape *s = &request->shape;
@@ -107,7 +122,9 @@ clsplat_status bench_case_create(clsplat_device *device, const bench_request *re
     TRY(make_random(device, request, s->keys, s->value_dim, 3, &b->v));
     TRY(make(device, request->dtype, s, s->queries, s->value_dim, &b->out));
     TRY(make(device, CLSPLAT_F32, s, s->queries, 1, &b->lse));
-    if (request->op != BENCH_SOFTMAX)
+    if (request->op == BENCH_NEAR_FAR)
+        TRY(make_forest(b));
+    else if (request->op != BENCH_SOFTMAX)
         TRY(make_splats(b));
 fail:
     return status;
@@ -119,6 +136,7 @@ void bench_case_free(bench_case *b) {
         return;
     clsplat_device_finish(b->device);
     clsplat_splats_destroy(&b->splats);
+    forest_release(b->device, &b->forest);
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         buffer_release(b->device, bytes_of(all[i]), &all[i]->mem);
     *b = (bench_case){0};
@@ -143,6 +161,19 @@ static op_softmax_args softmax_args(const bench_case *b, size_t rows) {
                              .diagonal = diagonal_of(b, rows)};
 }
 
+static op_near_far_args near_far_args(const bench_case *b, size_t rows) {
+    return (op_near_far_args){.forest = &b->forest,
+                              .q = last_rows(b->q, rows),
+                              .k = b->k,
+                              .v = b->v,
+                              .out = last_rows(b->out, rows),
+                              .lse = last_rows(b->lse, rows),
+                              .scale = 1.0f / sqrtf((float)b->q.shape[3]),
+                              .diagonal = diagonal_of(b, rows),
+                              .keys = b->k.shape[2],
+                              .tolerance = clsplat_attention_defaults().tolerance};
+}
+
 static op_gemm_args gemm_args(const bench_case *b, size_t rows) {
     return (op_gemm_args){.a = last_rows(b->q, rows), .b = b->k, .c = last_rows(b->out, rows)};
 }
@@ -151,6 +182,10 @@ clsplat_status bench_case_enqueue(const bench_case *b, size_t rows, queue *q) {
     if (b->request.op == BENCH_SOFTMAX) {
         op_softmax_args args = softmax_args(b, rows);
         return op_softmax(q, &args);
+    }
+    if (b->request.op == BENCH_NEAR_FAR) {
+        op_near_far_args args = near_far_args(b, rows);
+        return op_near_far(q, &args);
     }
     if (b->request.op == BENCH_GEMM) {
         op_gemm_args args = gemm_args(b, rows);
@@ -170,7 +205,8 @@ clsplat_status bench_case_enqueue(const bench_case *b, size_t rows, queue *q) {
 work bench_case_work(const bench_case *b, size_t rows) {
     op_softmax_args softmax = softmax_args(b, rows);
     op_gemm_args gemm = gemm_args(b, rows);
-    work w = b->request.op == BENCH_GEMM ? gemm_work(&gemm) : softmax_work(&softmax);
+    work w = b->request.op == BENCH_GEMM ? gemm_work(&gemm)
+                                         : softmax_work(&softmax); /* near-far: of what it replaces */
     if (b->ready)
         w.flops = (double)(b->q.shape[0] * b->q.shape[1]) * (double)b->ready->count *
                   (splat_flops(b->ready) + 2 * (double)b->v.shape[3]) * (double)(rows + b->k.shape[2]);
@@ -200,6 +236,10 @@ bool bench_case_has(const bench_case *b, const char *variant) {
     const clsplat_limits *limits = &b->device->info.limits;
     op_softmax_args softmax = softmax_args(b, b->q.shape[2]);
     op_gemm_args gemm = gemm_args(b, b->q.shape[2]);
+    if (b->request.op == BENCH_NEAR_FAR) {
+        op_near_far_args args = near_far_args(b, b->q.shape[2]);
+        return op_row(&op_near_far_family, variant, limits, &args);
+    }
     if (b->request.op == BENCH_SOFTMAX)
         return op_row(&op_softmax_family, variant, limits, &softmax);
     if (b->request.op == BENCH_GEMM)

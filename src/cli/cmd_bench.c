@@ -7,8 +7,8 @@
 #include "cli/bench.h"
 #include "cli/report.h"
 
-const char *const bench_op_names[] = {"softmax",       "gaussian", "gaussian-isotropic",
-                                      "gaussian-full", "gemm",     NULL};
+const char *const bench_op_names[] = {
+    "softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "near-far", "gemm", NULL};
 const char *const bench_dtype_names[] = {
     [CLSPLAT_F32] = "f32", [CLSPLAT_F16] = "f16", [CLSPLAT_BF16] = "bf16", NULL};
 
@@ -23,6 +23,7 @@ static const bench_shape default_shapes[BENCH_OPS] = {
     [BENCH_GAUSSIAN] = {1, 1, 65536, 65536, 64, 64, 256},
     [BENCH_ISOTROPIC] = {1, 1, 65536, 65536, 64, 64, 256},
     [BENCH_FULL] = {1, 1, 4096, 4096, 64, 64, 256},
+    [BENCH_NEAR_FAR] = {1, 4, 4096, 4096, 64, 64, 1},
     [BENCH_GEMM] = {1, 1, 2048, 2048, 2048, 1, 1},
 };
 
@@ -127,7 +128,8 @@ clsplat_status cmd_bench(cli *c, int argc, const char **argv) {
     bench_options o = {0};
     struct poptOption options[] = {
         {"op", 0, POPT_ARG_STRING, &o.op, 0,
-         "what to time: softmax, gaussian, gaussian-isotropic, gaussian-full or gemm; all of them if it is "
+         "what to time: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far or gemm; all of them "
+         "if it is "
          "not given",
          "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,

@@ -38,7 +38,7 @@ void options_near_far(kernel_options *o, const op_near_far_args *a) {
         options_tensor(o, "ERROR", &a->error_estimate);
 }
 
-void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *a) {
+void launch_near_far_inputs(launch *l, const kernel_options *o, const op_near_far_args *a) {
     launch_uint(l, (uint32_t)a->q.shape[2]);
     launch_uint(l, (uint32_t)a->keys);
     launch_uint(l, (uint32_t)(a->q.shape[1] / a->forest->heads));
@@ -57,12 +57,20 @@ void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args 
     }
     launch_forest_keys(l, a->forest);
     launch_forest_nodes(l, a->forest);
+}
+
+void launch_near_far_results(launch *l, const kernel_options *o, const op_near_far_args *a) {
     launch_tensor(l, o, &a->out);
     launch_tensor(l, o, &a->lse);
     if (a->exact_keys.mem)
         launch_tensor(l, o, &a->exact_keys);
     if (a->error_estimate.mem)
         launch_tensor(l, o, &a->error_estimate);
+}
+
+void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *a) {
+    launch_near_far_inputs(l, o, a);
+    launch_near_far_results(l, o, a);
 }
 
 static clsplat_status plain_run(queue *q, const void *args) {
@@ -94,6 +102,8 @@ static const op_variant variants[] = {
      plain_run, "near_far.cl", &plain_space},
     {"wide", "relative error of out below 1e-5 in float32 against the same nodes and keys",
      near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
+    {"split", "relative error of out below 1e-5 in float32 against the same nodes and keys",
+     near_far_split_fits, near_far_split_run, "near_far_wide.cl", &tune_nothing},
 };
 const op_family op_near_far_family = {"near_far", variants, sizeof variants / sizeof *variants,
                                       near_far_shape};

@@ -10,10 +10,17 @@ work near_far_work(const op_near_far_args *args);
 /* Definitions of all rows, and their arguments in the order of the kernels. */
 void options_near_far(kernel_options *o, const op_near_far_args *args);
 void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *args);
+/* The same without the results, and these alone. */
+void launch_near_far_inputs(launch *l, const kernel_options *o, const op_near_far_args *args);
+void launch_near_far_results(launch *l, const kernel_options *o, const op_near_far_args *args);
 
 /* Tiles of rows that share loads, on a CPU. */
 extern const tune_space near_far_wide_space;
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args);
 clsplat_status near_far_wide_run(queue *q, const void *args);
+
+/* The same for few rows, as in decoding: their roots are split over work-items, and the states merged. */
+bool near_far_split_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_split_run(queue *q, const void *args);
 
 #endif

@@ -106,6 +106,42 @@ static void no_such_mixing(call *c) {
     c->attention.mixing = (clsplat_mixing)5;
 }
 
+static void far_with_nan(call *c) {
+    c->attention.near_far = true;
+    c->attention.splats = NULL;
+    c->attention.tolerance = NAN;
+}
+static void far_below_0(call *c) {
+    far_with_nan(c);
+    c->attention.tolerance = -1;
+}
+static void far_with_an_odd_chunk(call *c) {
+    far_below_0(c);
+    c->attention.tolerance = 0;
+    c->attention.chunk = 48;
+}
+static void far_with_a_chunk_above_the_limit(call *c) {
+    far_with_an_odd_chunk(c);
+    c->attention.chunk = 64;
+    c->attention.sparse_topk = 32;
+}
+static void far_with_a_limit_too_small(call *c) {
+    far_with_an_odd_chunk(c);
+    c->attention.chunk = 0;
+    c->attention.sparse_topk = 5;
+}
+static void exact_keys_without_near_far(call *c) {
+    c->t.exact_keys = c->t.lse;
+}
+static void exact_keys_of_floats(call *c) {
+    c->attention.near_far = true;
+    c->attention.splats = NULL;
+    c->t.exact_keys = c->t.lse;
+}
+static void an_input_of_counts(call *c) {
+    c->t.v.dtype = CLSPLAT_I32;
+}
+
 static const mistake mistakes[] = {
     {q_absent, CLSPLAT_INVALID, "q"},
     {k_absent, CLSPLAT_INVALID, "k"},
@@ -129,6 +165,14 @@ static const mistake mistakes[] = {
     {no_such_type, CLSPLAT_INVALID, "v"},
     {infinite_scale, CLSPLAT_INVALID, "scale"},
     {no_such_mixing, CLSPLAT_INVALID, "mixing"},
+    {far_with_nan, CLSPLAT_INVALID, "tolerance"},
+    {far_below_0, CLSPLAT_INVALID, "tolerance"},
+    {far_with_an_odd_chunk, CLSPLAT_INVALID, "power of two"},
+    {far_with_a_chunk_above_the_limit, CLSPLAT_INVALID, "sparse_topk"},
+    {far_with_a_limit_too_small, CLSPLAT_INVALID, "sparse_topk"},
+    {exact_keys_without_near_far, CLSPLAT_INVALID, "exact_keys"},
+    {exact_keys_of_floats, CLSPLAT_INVALID, "exact_keys"},
+    {an_input_of_counts, CLSPLAT_INVALID, "v"},
 };
 enum { MISTAKES = sizeof mistakes / sizeof *mistakes };
 

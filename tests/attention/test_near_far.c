@@ -38,6 +38,9 @@ static const problem_spec exact[] = {
     {.queries = 50, .keys = 100, .dim = 8, .value_dim = 8, .data = DATA_DOMINANT, .bias = BIAS_HOLES, .chunk = 16},
     {.queries = 40, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_IDENTICAL, .causal = true, .chunk = 16},
     {.heads = 2, .queries = 65, .keys = 65, .dim = 16, .value_dim = 16, .scale = -0.7F, .causal = true, .chunk = 16},
+    {.heads = 8, .kv_heads = 2, .queries = 3, .keys = 1999, .dim = 16, .value_dim = 32, .causal = true,
+     .bias = BIAS_RANDOM, .chunk = 16},
+    {.batch = 2, .heads = 2, .queries = 1, .keys = 1100, .dim = 16, .value_dim = 16, .bias = BIAS_ALL, .chunk = 16},
     {.queries = 33, .keys = 165, .dim = 16, .value_dim = 16, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM,
      .key_bias = F16, .causal = true, .chunk = 32},
     {.queries = 33, .keys = 165, .dim = 16, .value_dim = 16, .q = BF16, .k = BF16, .v = BF16, .bias = BIAS_HOLES,
@@ -72,6 +75,7 @@ END_TEST
 
 // clang-format off
 static const problem_spec loose[] = {
+    {.heads = 2, .kv_heads = 1, .queries = 400, .keys = 700, .chunk = 256, .tolerance = 0.05F},
     {.heads = 2, .queries = 170, .keys = 170, .bias = BIAS_RANDOM, .chunk = 32, .tolerance = 0.1F},
     {.heads = 2, .kv_heads = 1, .queries = 40, .keys = 200, .bias = BIAS_RANDOM, .chunk = 16, .tolerance = 0.05F},
     {.queries = 200, .keys = 140, .bias = BIAS_HOLES, .chunk = 16, .tolerance = 0.2F},

@@ -182,7 +182,19 @@ def flags(bench):
             ("softmax with splats", [*whole, "--method", "softmax", "--splats", given], ["--splats"]),
             ("softmax with mixing", [*whole, "--mixing", "joint"], ["--mixing"]),
             ("unknown mixing", [*whole, "--splats", given, "--mixing", "both"], ["--mixing", "both"]),
-            ("gaussian with scale", [*whole, "--splats", given, "--scale", "1"], ["--scale"])]:
+            ("gaussian with scale", [*whole, "--splats", given, "--scale", "1"], ["--scale"]),
+            ("softmax with tolerance", [*whole, "--tolerance", "0.1"], ["--tolerance", "near-far"]),
+            ("softmax with sparse-topk", [*whole, "--sparse-topk", "100"], ["--sparse-topk", "near-far"]),
+            ("gaussian with chunk", [*whole, "--splats", given, "--chunk", "64"], ["--chunk", "near-far"]),
+            ("near-far with splats", [*whole, "--method", "near-far", "--splats", given], ["--splats"]),
+            ("near-far with mixing", [*whole, "--method", "near-far", "--mixing", "joint"], ["--mixing"]),
+            ("tolerance below 0", [*whole, "--method", "near-far", "--tolerance", "-1"], ["--tolerance"]),
+            ("tolerance not a number", [*whole, "--method", "near-far", "--tolerance", "nan"], ["--tolerance"]),
+            ("chunk of 48", [*whole, "--method", "near-far", "--chunk", "48"], ["--chunk", "power of two"]),
+            ("chunk of 8", [*whole, "--method", "near-far", "--chunk", "8"], ["--chunk", "16"]),
+            ("chunk too large", [*whole, "--method", "near-far", "--chunk", "8192"], ["--chunk", "4096"]),
+            ("sparse-topk too small", [*whole, "--method", "near-far", "--sparse-topk", "9"], ["--sparse-topk", "16"]),
+            ("chunk above sparse-topk", [*whole, "--method", "near-far", "--sparse-topk", "100", "--chunk", "128"], ["--chunk", "--sparse-topk"])]:
         bench.refused(f"flags: {name}", arguments, words, statuses=[2])
     for value in ("nan", "inf", "-inf", "infinity", "abc", "", " ", "1x", "1 2", "1e999", "1e39", "0x", "--causal"):
         bench.refused(f"flags: --scale {value!r}", [*whole, "--scale", value], ["--scale"], statuses=[2])

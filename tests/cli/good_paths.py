@@ -10,7 +10,7 @@ import numpy as np
 
 from tensors import DIM, HEADS, KV_HEADS, file_of, load, problem, softmax, splats
 
-COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output"],
+COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output", "--tolerance", "--sparse-topk", "--chunk"],
             "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match"],
             "bench": ["--op", "--shape", "--dtype", "--causal", "--variant", "--repeat"], "compare": [], "devices": [],
             "generate": ["--prompt", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--attention", "--window", "--context", "--dtype"],
@@ -76,6 +76,16 @@ def exact(bench):
     half = bench.write("half.safetensors", file_of({n: (d, t[1]) for (n, t), d in zip(problem().items(), ("F16", "BF16", "F32", "F16"))}))
     if bench.works("attend: mixed types", "attend", half, "-o", out) is not None:
         bench.check("attend: mixed types: result", distance(load(out)["out"], softmax(problem())[0]) < 1e-2, "wrong")
+    far = ["--method", "near-far", "--causal", "--chunk", "16"]
+    if bench.works("attend: near-far", "attend", path, "-o", out, *far, "--tolerance", "0") is not None:
+        result = load(out)
+        bench.check("attend: near-far: tensors", sorted(result) == ["error_estimate", "exact_keys", "lse", "out"]
+                    and result["exact_keys"].dtype == np.int32 and result["exact_keys"].shape == result["lse"].shape
+                    and result["error_estimate"].shape == result["lse"].shape, str({n: t.dtype for n, t in result.items()}))
+        bench.check("attend: near-far: result", distance(result["out"], softmax(problem(), causal=True)[0]) < 1e-5, "wrong")
+    report = json.loads(bench.works("attend: near-far --json", "attend", path, "-o", out, *far, "--tolerance", "inf", "--json") or "{}")
+    bench.check("attend --json: near-far", report.get("method") == "near-far" and 0 < report["exact_keys_share"] <= 1
+                and (load(out)["exact_keys"] <= 16).all(), str(report))
     same = bench.write("same.safetensors", path.read_bytes())
     if bench.works("attend: output is the input", "attend", same, "-o", same) is not None:
         bench.check("attend: output is the input: result", distance(load(same)["out"], softmax(problem())[0]) < 1e-5, "wrong")

@@ -1,7 +1,7 @@
 """`clsplat bench`: what it reports, never how fast anything is."""
 import json
 
-OPS = ["softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "gemm"]
+OPS = ["softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "near-far", "gemm"]
 SHAPE = [1, 2, 40, 72, 16, 32, 9]
 FIELDS = {"op", "shape", "dtype", "causal", "variant", "rows", "runs", "seconds", "fastest", "slowest", "gflops", "peak_gflops",
           "fraction_of_peak", "gbytes", "peak_gbytes", "error"}
@@ -13,7 +13,7 @@ def flops(op, causal):
     _, heads, queries, keys, dim, value_dim, splats = SHAPE
     if op == "gemm":
         return 2 * heads * queries * keys * dim
-    if op == "softmax":
+    if op in ("softmax", "near-far"):  # near-far: of what it replaces
         pairs = sum(min(keys, i + 1 + keys - queries) for i in range(queries)) if causal else queries * keys
         return 2 * heads * pairs * (dim + value_dim)
     features = {"gaussian": 2 * dim, "gaussian-isotropic": dim, "gaussian-full": dim * (dim + 3) / 2}[op]

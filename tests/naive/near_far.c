@@ -4,7 +4,8 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.125, OUTLIER = 1.2;
+static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05, CURVE = 0.4,
+                    OUTLIER = 1.2;
 enum { ROOTS_LEAST = 64 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -135,8 +136,9 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
                           level < f->top ? 0 : OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
            hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
     double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
-    double error = exp(l - w->lse) * sqrt((variance + 0.5 * variance * variance) * n.spread * n.spread +
-                                          pow(variance * MASS_ERROR * w->size, 2));
+    double deviation = sqrt(variance);
+    double error =
+        exp(l - w->lse) * deviation * (n.spread + deviation * (CURVE * n.spread + MASS_ERROR * w->size));
     bool open = n.count > 0 && !w->closed &&
                 (w->row->tolerance > 0 ? error * exp(hidden) > w->accepted : variance > 0);
     if (n.count > 0 && !w->closed)
