@@ -19,7 +19,7 @@
  * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes; PyTorch's SDPA takes
  * 5.6 s): 1.68 s at an error of 3.4 %, 3.1 s at 1.1 %. Tiles of 64 tokens, 3 to 7 % slower at equal error; of 32 tokens by 2 heads,
  * 13 %. No limit on registers (244, one group of 256 at a time): 7 %. Chunks opened like leaves (EASE 1): 15 % slower, as their leaves
- * are most of the work at this length. Scores of the next keys computed with the values of the last, as in mma_tile.clh: 5 to 8 % slower,
+ * are most of the work at this length. Scores of the next keys computed with the values of the last, as in mma_tile.clh: 5 to 12 % slower,
  * since registers spill; so do branches by which a warp passes over what none of its rows has open.
  *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale; TOP 1, LEAF 16. */
