@@ -38,9 +38,15 @@ void launch_forest_nodes(launch *l, const op_forest *f) {
     launch_mem(l, f->stats);
 }
 
-/* On a CPU a group of one: a chunk is work enough, and groups are what cores share. */
-static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, bool alone) {
-    if (alone) {
+/* Who has a chunk: an item of a group; on a CPU a group of one, since a chunk is work enough, and groups are
+ * what cores share; on a GPU a group of as many items as keys. */
+typedef enum worker { ITEM, ALONE, LOCAL } worker;
+
+static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, worker who) {
+    if (who == LOCAL) {
+        *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
+        options_number(o, "WG", a->forest->chunk);
+    } else if (who == ALONE) {
         *o = (kernel_options){.group = 1};
         options_number(o, "WG", 1);
         options_number(o, "W", 16);
@@ -54,15 +60,16 @@ static void options_gather(kernel_options *o, const queue *q, const op_gather_ar
         options_tensor(o, "BIAS", &a->key_bias);
 }
 
-static clsplat_status gather_chunks(queue *q, const op_gather_args *a, bool alone) {
+static clsplat_status gather_chunks(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = a->forest;
     size_t keys = a->k.shape[2], chunks = (keys + f->chunk - 1) / f->chunk;
     double columns = (double)(f->dim + f->value_dim), slots = (double)(f->batch * f->heads * keys);
     kernel_options o;
     launch l;
-    options_gather(&o, q, a, alone);
-    TRY(options_launch(&o, q->device, "gather.cl", "gather_chunks", &l));
+    options_gather(&o, q, a, who);
+    TRY(options_launch(&o, q->device, who == LOCAL ? "gather_local.cl" : "gather.cl",
+                       who == LOCAL ? "gather_local" : "gather_chunks", &l));
     launch_uint(&l, (uint32_t)keys);
     launch_uint(&l, (uint32_t)a->first_chunk);
     launch_forest_shape(&l, f);
@@ -73,13 +80,13 @@ static clsplat_status gather_chunks(queue *q, const op_gather_args *a, bool alon
     launch_forest_keys(&l, f);
     launch_forest_nodes(&l, f);
     /* 12 passes over the keys for each halving, and a few more. */
-    TRY(launch_run(&l, q, grid_of(chunks, f->heads, f->batch, o.group),
+    TRY(launch_run(&l, q, grid_of(who == LOCAL ? chunks * f->chunk : chunks, f->heads, f->batch, o.group),
                    (work){.flops = 100 * slots * columns, .bytes = 12 * slots * columns}));
 fail:
     return status;
 }
 
-static clsplat_status gather_nodes(queue *q, const op_gather_args *a, size_t level, bool alone) {
+static clsplat_status gather_nodes(queue *q, const op_gather_args *a, size_t level, worker who) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = a->forest;
     size_t slots = a->first_chunk * f->chunk + a->k.shape[2], size = forest_size(f, level),
@@ -88,7 +95,7 @@ static clsplat_status gather_nodes(queue *q, const op_gather_args *a, size_t lev
     double numbers = (double)(f->batch * f->heads * nodes * 16 * (f->dim + f->value_dim));
     kernel_options o;
     launch l;
-    options_gather(&o, q, a, alone);
+    options_gather(&o, q, a, who == LOCAL ? ITEM : who);
     TRY(options_launch(&o, q->device, "gather.cl", "gather_nodes", &l));
     launch_uint(&l, (uint32_t)level);
     launch_uint(&l, (uint32_t)first);
@@ -102,26 +109,37 @@ fail:
     return status;
 }
 
-static clsplat_status gather(queue *q, const op_gather_args *a, bool alone) {
+static clsplat_status gather(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(gather_chunks(q, a, alone));
+    TRY(gather_chunks(q, a, who));
     for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
-        TRY(gather_nodes(q, a, level, alone));
+        TRY(gather_nodes(q, a, level, who));
 fail:
     return status;
 }
 
 static clsplat_status plain_run(queue *q, const void *args) {
-    return gather(q, args, false);
+    return gather(q, args, ITEM);
 }
 
 static clsplat_status alone_run(queue *q, const void *args) {
-    return gather(q, args, true);
+    return gather(q, args, ALONE);
 }
 
 static bool alone_fits(const clsplat_limits *limits, const void *args) {
     (void)args;
     return limits_are_wide(limits);
+}
+
+/* A group a chunk; the nodes above, which are few, as everywhere. */
+static bool local_fits(const clsplat_limits *limits, const void *args) {
+    const op_forest *f = ((const op_gather_args *)args)->forest;
+    return limits->local_memory >= 32 << 10 && f->chunk <= 256 && limits->max_work_group >= f->chunk &&
+           f->dim <= 128 && f->value_dim <= 128;
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    return gather(q, args, LOCAL);
 }
 
 static void gather_shape(const void *args, tune_shape *shape) {
@@ -139,6 +157,8 @@ static const op_variant variants[] = {
      &plain_space},
     {"alone", "every node's moments with a relative error below 1e-5", alone_fits, alone_run, "gather.cl",
      &tune_nothing},
+    {"local", "every node's moments with a relative error below 1e-5", local_fits, local_run,
+     "gather_local.cl", &tune_nothing},
 };
 const op_family op_gather_family = {"gather", variants, sizeof variants / sizeof *variants, gather_shape};
 

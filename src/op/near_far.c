@@ -104,6 +104,10 @@ static const op_variant variants[] = {
      near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
     {"split", "relative error of out below 1e-5 in float32 against the same nodes and keys",
      near_far_split_fits, near_far_split_run, "near_far_wide.cl", &tune_nothing},
+    {"mma",
+     "relative error of out below 1e-2 against softmax over what a row opened, in the inputs' type; a row "
+     "also opens what an earlier token of its tile did",
+     near_far_mma_fits, near_far_mma_run, "near_far_mma.cl", &tune_nothing},
 };
 const op_family op_near_far_family = {"near_far", variants, sizeof variants / sizeof *variants,
                                       near_far_shape};
