@@ -124,22 +124,33 @@ static chosen *look_up(choices *c, const clsplat_limits *limits, const op_family
     return entry;
 }
 
-op_choice op_choose(clsplat_device *device, const op_family *family, const void *args) {
-    const clsplat_limits *limits = &device->info.limits;
+/* The entry of the arguments' class; NULL if there is none, which is without memory. */
+static chosen *entry_of(clsplat_device *device, const op_family *family, const void *args) {
     choices *c = device->choices ? device->choices : remember(device);
     tune_shape shape = {.type = ""};
-    const chosen *entry = NULL;
     if (!family->shape || !c)
-        return op_choose_default(limits, family, args);
+        return NULL;
     family->shape(args, &shape);
     tune_shape_round(&shape);
-    for (size_t i = 0; i < c->count && !entry; ++i)
+    for (size_t i = 0; i < c->count; ++i)
         if (c->list[i].family == family && memcmp(&c->list[i].shape, &shape, sizeof shape) == 0)
-            entry = &c->list[i];
-    if (!entry)
-        entry = look_up(c, limits, family, &shape, args);
+            return &c->list[i];
+    return look_up(c, &device->info.limits, family, &shape, args);
+}
+
+op_choice op_choose(clsplat_device *device, const op_family *family, const void *args) {
+    const clsplat_limits *limits = &device->info.limits;
+    const chosen *entry = entry_of(device, family, args);
     /* The class was looked up with other arguments: these may be laid out as its row does not fit. */
     if (entry && entry->found && family->variants[entry->choice.row].fits(limits, args))
         return entry->choice;
     return op_choose_default(limits, family, args);
+}
+
+void op_choose_plain(clsplat_device *device, const op_family *family, const void *args) {
+    chosen *entry = entry_of(device, family, args);
+    if (entry) {
+        entry->found = true;
+        entry->choice = (op_choice){0, tune_point_at(family->variants[0].space, 0)};
+    }
 }

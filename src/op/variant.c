@@ -41,5 +41,14 @@ clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) 
     if (wanted)
         return op_run(q, wanted, NULL, args);
     op_choice choice = op_choose(q->device, family, args);
-    return op_run(q, &family->variants[choice.row], &choice.point, args);
+    const op_variant *chosen = &family->variants[choice.row];
+    clsplat_status status = op_run(q, chosen, &choice.point, args);
+    if (status != CLSPLAT_BUILD || choice.row == 0)
+        return status;
+    /* A compiler that nobody has tried it with; the plain row is for any. */
+    log_warning(q->device->lib,
+                "the variant `%s` of %s does not build here; the plain one takes its place: %.200s",
+                chosen->name, family->name, clsplat_last_error(q->device->lib));
+    op_choose_plain(q->device, family, args);
+    return op_run(q, &family->variants[0], NULL, args);
 }

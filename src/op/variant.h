@@ -35,7 +35,8 @@ clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *poi
 const op_variant *op_row(const op_family *family, const char *name, const clsplat_limits *limits,
                          const void *args);
 
-/* Runs the row that the device prefers (runtime/device.h), or else op_choose's (op/choose.h). */
+/* Runs the row that the device prefers (runtime/device.h), or else op_choose's (op/choose.h); if that one
+ * does not build, row 0 with a warning, then and from then on. */
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);
 
 /* Row 0's `fits`. */
