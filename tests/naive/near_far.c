@@ -199,7 +199,9 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        w.accepted = row->tolerance * w.size * TOLERANCE_SHARE / pow((double)row->past, 0.75);
+        double leaves = fmax((double)f->chunk / (double)f->leaf / 32, 1);
+        w.accepted =
+            row->tolerance * w.size * TOLERANCE_SHARE / (pow((double)row->past, 0.75) * sqrt(leaves));
         w.count = own;
         w.squares = w.sum = 0;
         w.closed = false;

@@ -15,7 +15,7 @@ static const far_spec specs[] = {
       .bias = BIAS_HOLES}, 32, 0, 0.1F},
     {{.heads = 3, .kv_heads = 1, .queries = 100, .keys = 100, .dim = 5, .value_dim = 7, .causal = true}, 16, 1, 0.05F},
     {{.heads = 2, .queries = 33, .keys = 700, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM}, 64, 0, 0.2F},
-    {{.heads = 2, .kv_heads = 1, .queries = 130, .keys = 1100, .dim = 16, .value_dim = 16, .causal = true}, 512, 0, 0.1F},
+    {{.heads = 2, .kv_heads = 1, .queries = 130, .keys = 1100, .dim = 16, .value_dim = 16, .causal = true}, 512, 0, 0.3F},
     {{.heads = 6, .kv_heads = 1, .queries = 50, .keys = 1300, .dim = 16, .value_dim = 16, .causal = true}, 16, 0, 0.2F},
     {{.queries = 20, .keys = 1290, .dim = 16, .value_dim = 16, .bias = BIAS_FRONT}, 16, 0, 0.05F},
     {{.queries = 150, .keys = 60, .dim = 16, .value_dim = 16, .causal = true, .bias = BIAS_HOLES}, 16, 2, 0.3F},
