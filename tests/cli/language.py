@@ -79,6 +79,12 @@ def evaluation(bench):
     near = report(bench, "eval: window", "eval", MODEL, file, "--attention", "window", "--window", "16")
     bench.check("eval: windows of keys", abs(wide["bits_per_byte"] - nats.mean() / np.log(2)) < 1e-4
                 and near["bits_per_byte"] > wide["bits_per_byte"] + 0.01 and near["exact_keys_share"] < 0.1, f"{wide} {near}")
+    both = report(bench, "eval --compare", "eval", MODEL, windows, "--compare", "--context", "300", "--tolerance", "0.1")
+    rivals = {a["attention"]: a for a in both["attentions"]}
+    bench.check("eval --compare: attentions", list(rivals) == ["near-far", "softmax", "window", "topk", "blocks"], str(both))
+    bench.check("eval --compare: exact", rivals["softmax"]["errors"] == [0] * 6 and rivals["softmax"]["exact_keys_share"] == 1, str(both))
+    bench.check("eval --compare: near-far", all(0 < e < 0.1 for e in rivals["near-far"]["errors"]) and rivals["near-far"]["exact_keys_share"] < 1
+                and abs(rivals["near-far"]["bits_per_byte"] - rivals["softmax"]["bits_per_byte"]) < 0.02, str(both))
     needles = load(MODEL / "needles.safetensors")
     part = bench.write("needles.safetensors", file_of({"tokens": ("U8", needles["tokens"][:1]), "answers": ("I32", needles["answers"][:1])}))
     answer = report(bench, "eval --needles", "eval", MODEL, "--needles", part)
