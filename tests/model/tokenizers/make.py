@@ -5,6 +5,7 @@ Each folder gets a small tokeniser, trained on the given texts and the samples b
 tokens that Hugging Face's `tokenizers`, or Google's `sentencepiece`, makes of them, and the text they make of the tokens.
 """
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -179,11 +180,12 @@ def main():
     corpus.write_text("\n".join([Path(f).read_text(errors="replace") for f in files] + SAMPLES * 20))
     for name, options in {"sp_bpe": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True, remove_extra_whitespaces=False, vocab_size=600,
                                          character_coverage=0.98, split_digits=True, allow_whitespace_only_pieces=True),
-                          "sp_unigram": dict(model_type="unigram", normalization_rule_tsv=str(rules), vocab_size=400, character_coverage=0.98,
+                          "sp_unigram": dict(model_type="unigram", normalization_rule_tsv=os.path.relpath(rules), vocab_size=400, character_coverage=0.98,
                                              user_defined_symbols=["<tool_call>"])}.items():
         folder = HERE / name
         folder.mkdir(exist_ok=True)
-        sentencepiece.SentencePieceTrainer.train(input=str(corpus), model_prefix=str(folder / "tokenizer"), minloglevel=2, **options)
+        # Relative, since the model keeps these paths.
+        sentencepiece.SentencePieceTrainer.train(input=os.path.relpath(corpus), model_prefix=os.path.relpath(folder / "tokenizer"), minloglevel=2, **options)
         (folder / "tokenizer.vocab").unlink()
         write(folder, list(cases_of_sentencepiece(sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")))))
     rules.unlink()
