@@ -9,8 +9,11 @@
 #include "attention/stage.h"
 
 /* Multiply-adds of one launch: about a second on two CPU cores, so that progress can be shown and the
- * call be cancelled. */
-static const double WORK_PER_BLOCK = 2e10;
+ * call be cancelled; and a quarter of a second at most on NVIDIA's multiprocessors, whose number is known to
+ * mean 128 lanes each. */
+static double work_per_block(const clsplat_limits *limits) {
+    return limits->nvidia_capability ? 2.5e10 * limits->compute_units : 2e10;
+}
 
 /* How much of each dimension one block has. */
 typedef struct block_size {
@@ -80,14 +83,14 @@ static bool memory_fits(const walk *w, const clsplat_limits *limits) {
     return total <= (double)limits->global_memory / 2;
 }
 
-static bool is_quick(const walk *w) {
+static bool is_quick(const walk *w, const clsplat_limits *limits) {
     const clsplat_attention_tensors *t = &w->call->tensors;
     double sources = w->call->splats ? 2 * (double)w->call->splats->count : (double)w->size.keys;
     if (w->call->attention.near_far)
         sources /= 4;
     double rows = (double)(w->size.batch * w->size.kv_heads * w->group) * (double)w->size.queries;
     return w->size.queries <= 256 ||
-           rows * sources * (double)(t->q.shape[3] + t->v.shape[3]) <= WORK_PER_BLOCK;
+           rows * sources * (double)(t->q.shape[3] + t->v.shape[3]) <= work_per_block(limits);
 }
 
 static bool heads_fit(const walk *w, const clsplat_limits *limits) {
@@ -112,7 +115,7 @@ static void choose_size(walk *w, const clsplat_limits *limits) {
     block_size *s = &w->size;
     *s = (block_size){w->batch, w->kv_heads, together ? smaller(w->queries, w->keys) : w->queries, w->keys};
     for (;;) {
-        bool fits = memory_fits(w, limits), quick = is_quick(w),
+        bool fits = memory_fits(w, limits), quick = is_quick(w, limits),
              small = heads_fit(w, limits) && fits && quick;
         if (small)
             return;

@@ -47,6 +47,15 @@ static const problem_spec exact[] = {
      .key_bias = BF16, .out = BF16, .lse = BF16, .chunk = 32},
     {.queries = 33, .keys = 165, .dim = 15, .value_dim = 3, .q = F16, .k = BF16, .bias = BIAS_FRONT, .out = F16,
      .lse = F16, .causal = true, .chunk = 16, .layout = LAYOUT_TOKENS},
+    /* What the row for matrix units takes, where there are any. */
+    {.heads = 4, .kv_heads = 2, .queries = 300, .keys = 900, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16, .v = BF16,
+     .causal = true, .chunk = 256},
+    {.batch = 2, .heads = 2, .queries = 150, .keys = 700, .dim = 16, .value_dim = 48, .q = F16, .k = F16, .v = F16,
+     .bias = BIAS_HOLES, .key_bias = F16, .out = F16, .chunk = 256, .layout = LAYOUT_TOKENS},
+    {.heads = 8, .kv_heads = 1, .queries = 17, .keys = 600, .dim = 128, .value_dim = 128, .q = BF16, .k = BF16, .v = BF16,
+     .bias = BIAS_FRONT, .out = BF16, .causal = true, .chunk = 256},
+    {.queries = 600, .keys = 333, .dim = 32, .value_dim = 16, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .causal = true,
+     .chunk = 256},
 };
 // clang-format on
 
@@ -83,6 +92,8 @@ static const problem_spec loose[] = {
     {.queries = 33, .keys = 165, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .key_bias = F16, .chunk = 16,
      .tolerance = 0.1F},
     {.heads = 2, .queries = 170, .keys = 170, .bias = BIAS_RANDOM, .chunk = 32, .tolerance = 0.01F, .sparse_topk = 50},
+    {.heads = 4, .kv_heads = 2, .queries = 500, .keys = 1400, .q = BF16, .k = BF16, .v = BF16, .chunk = 256, .tolerance = 0.05F},
+    {.heads = 2, .queries = 300, .keys = 700, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .chunk = 256, .tolerance = 0.2F},
 };
 // clang-format on
 

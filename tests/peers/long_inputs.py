@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Long, real inputs for attention: q, k and v of chosen layers of a Hugging Face model run over text.
 
-    long_inputs.py MODEL OUT --bytes 65536 --layers 1,4 TEXT...
+    long_inputs.py MODEL OUT --bytes 65536 --layers 1,4 [--on cpu|cuda] [--dtype f16|bf16] TEXT...
 
 MODEL is a folder in the Hugging Face layout; TEXT are files, or folders whose *.py files are taken in the
 order of their paths (default: Python's own standard library, without its tests). A model whose vocabulary
 is the 256 bytes reads the bytes themselves, documents separated by a byte 0; any other uses its tokenizer.
-Writes OUT/bytes-N-layerL.safetensors (N tokens) with q [1,H,N,D] and k, v [1,Hk,N,D] in F16, as attention
-sees them: after RoPE and any normalisation. Attention itself is PyTorch's causal SDPA in float32, one head at a
-time, and the layers after the last one asked for are not run.
+Writes OUT/bytes-N-layerL.safetensors (N tokens) with q [1,H,N,D] and k, v [1,Hk,N,D] in F16 or BF16, as attention
+sees them: after RoPE and any normalisation. Attention itself is PyTorch's causal SDPA in float32 (on a GPU, in the type
+that is written), one head at a time, and the layers after the last one asked for are not run.
 Memory: N x (hidden + 2 H D) floats and little else. Time: N x N / 2 x 4 H D multiply-adds a layer.
 """
 import argparse
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 ROWS = 32768  # of a feed-forward block at a time
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Done(Exception):
@@ -61,7 +62,7 @@ def tokens(model, folder, paths, count):
     return torch.tensor([ids])
 
 
-def attention(wanted, write):
+def attention(wanted, write, dtype):
     """An attention function for transformers: hands q, k, v of the wanted layers to `write`."""
 
     def forward(module, q, k, v, mask, scaling=None, **_):
@@ -70,7 +71,8 @@ def attention(wanted, write):
             write(layer, q, k, v)
         if layer == max(wanted):
             raise Done
-        out = torch.empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])
+        out = torch.empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3], device=q.device)
+        q, k, v = (x.to(dtype) for x in (q, k, v))
         for h in range(q.shape[1]):
             one, key = slice(h, h + 1), slice(h // group, h // group + 1)
             out[:, :, h] = torch.nn.functional.scaled_dot_product_attention(
@@ -87,6 +89,8 @@ def main():
     parser.add_argument("texts", nargs="*", default=[sysconfig.get_paths()["stdlib"]])
     parser.add_argument("--bytes", type=int, default=65536, help="tokens of the input (bytes, for a byte model)")
     parser.add_argument("--layers", default="1,4")
+    parser.add_argument("--on", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="f16", help="what is written")
     args = parser.parse_args()
     wanted = {int(layer) for layer in args.layers.split(",")}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -94,18 +98,19 @@ def main():
 
     def write(layer, q, k, v):
         path = args.out / f"bytes-{q.shape[2]}-layer{layer}.safetensors"
-        save_file({"q": q.half().contiguous(), "k": k.half().contiguous(), "v": v.half().contiguous()}, path)
+        save_file({name: x.to(DTYPES[args.dtype]).contiguous().cpu() for name, x in (("q", q), ("k", k), ("v", v))}, path)
         print(f"{path}  q {list(q.shape)}  k {list(k.shape)}  after {time.time() - start:.0f} s", flush=True)
 
-    AttentionInterface.register("long_inputs", attention(wanted, write))
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="long_inputs")
+    within = torch.float32 if args.on == "cpu" else DTYPES[args.dtype]
+    AttentionInterface.register("long_inputs", attention(wanted, write, within))
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="long_inputs").to(args.on)
     if max(wanted) >= model.config.num_hidden_layers:
         sys.exit(f"long_inputs.py: {args.model} has {model.config.num_hidden_layers} layers, --layers {args.layers}")
     for layer in model.model.layers:  # the widest intermediate result, in blocks of rows
         layer.mlp.forward = lambda x, mlp=layer.mlp.forward: torch.cat([mlp(rows) for rows in x.split(ROWS, 1)], 1)
     try:
         with torch.inference_mode():
-            model.model(tokens(model, args.model, args.texts, args.bytes), use_cache=False)
+            model.model(tokens(model, args.model, args.texts, args.bytes).to(args.on), use_cache=False)
     except Done:
         pass
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Near-far attention beside PyTorch's scaled_dot_product_attention and our own exact attention, causally, on real input.
 
-    near_far.py CLSPLAT INPUT… [--tolerance X,X,…] [--chunk C] [--rows N] [--device DEVICE]
+    near_far.py CLSPLAT INPUT… [--join N,N,…] [--tolerance X,X,…] [--chunk C] [--rows N] [--on cpu|cuda] [--device DEVICE] [--check]
 
-INPUT are files with q [1,H,N,D] and k, v [1,Hk,N,D], as long_inputs.py makes them. The error is ‖out − exact‖ / ‖exact‖ against float64 over N
+INPUT are files with q [1,H,N,D] and k, v [1,Hk,N,D], as long_inputs.py makes them. With --join they are heads of one input, such as layers
+of a model, and it is taken at the lengths N, each a part of the whole. The error is ‖out − exact‖ / ‖exact‖ against float64 over --rows
 sampled rows of every head, from an eighth of the length on; beside it the mean of the rows' errors, and of what the rows expected. Times are
-of the kernels, trees included: the better of two runs, as for PyTorch (one beyond 20,000 tokens). Prints a Markdown table.
+of the kernels, trees included: the better of two runs, as for PyTorch (one beyond 20,000 tokens on a CPU). On a GPU PyTorch gets the inputs as
+they are, otherwise in F32. --check: later tokens change no bit of earlier rows. Prints a Markdown table.
 """
 import argparse
 import json
@@ -16,8 +18,9 @@ import time
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-LONG = 20000
+LONG, VERY_LONG = 20000, 500000  # tokens that are not run twice on a CPU, and anywhere
 
 
 def load(path, *names):
@@ -33,43 +36,91 @@ def attend(options, path, out, *flags):
     return sum(kernel["seconds"] for kernel in report["kernels"])
 
 
-def sdpa(q, k, v, runs):
-    q, k, v = (x.float().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (q, k, v))
-    seconds = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+def seconds_of(call, on):
+    if on == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        return 1e-3 * begin.elapsed_time(end)
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
-def exact_rows(q, k, v, rows):
+def sdpa(options, q, k, v, runs):
+    """Seconds of PyTorch's, causal, with keys and values repeated beforehand."""
+    kind = q.dtype if options.on == "cuda" else torch.float32
+    q, k, v = (x.to(options.on, kind).repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (q, k, v))
+    return min(seconds_of(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True), options.on) for _ in range(runs))
+
+
+def exact_rows(options, q, k, v, rows):
     """Of each sampled row, in float64: [rows, H, D]."""
-    group, scale, result = q.shape[1] // k.shape[1], q.shape[3] ** -0.5, []
+    q, k, v = (x[0].to(options.on) for x in (q, k, v))
+    group, scale, result = q.shape[0] // k.shape[0], q.shape[2] ** -0.5, []
     for i in rows.tolist():
-        keys, values = (x[0, :, : i + 1].double().repeat_interleave(group, 0) for x in (k, v))
-        weights = torch.softmax((q[0, :, i, None].double() * keys).sum(-1) * scale, -1)
-        result.append((weights[..., None] * values).sum(1))
-    return torch.stack(result)
+        out = []
+        for h in range(q.shape[0]):
+            weights = torch.softmax(k[h // group, : i + 1].double() @ q[h, i].double() * scale, 0)
+            out.append(weights @ v[h // group, : i + 1].double())
+        result.append(torch.stack(out))
+    return torch.stack(result).cpu()
 
 
-def compare(options, path, out):
-    q, k, v = load(path, "q", "k", "v")
-    length, runs = q.shape[2], 1 if q.shape[2] > LONG else 2
+def near_far(options, path, out, tolerance, runs):
+    """Seconds of the better run, and what it wrote."""
+    flags = ["--method", "near-far", "--tolerance", tolerance] + (["--chunk", options.chunk] if options.chunk else [])
+    seconds = min(attend(options, path, out, *flags) for _ in range(runs))
+    return seconds, load(out, "out", "lse", "exact_keys", "error_estimate")
+
+
+def check_causal(options, inputs, path, out, tolerance):
+    """Changes what comes late, three times; what came before must keep its bits."""
+    _, before = near_far(options, path, out, tolerance, 1)
+    length = inputs[0].shape[2]
+    for late in (length - 1, length * 2 // 3 + 5, length // 3):
+        changed = [x.clone() for x in inputs]
+        for x in changed:
+            x[:, :, late:] = torch.randn(x[:, :, late:].shape, generator=torch.Generator().manual_seed(late)).to(x.dtype) * 3
+        save_file(dict(zip("qkv", changed)), f"{out}.changed")
+        _, after = near_far(options, f"{out}.changed", out, tolerance, 1)
+        same = all(torch.equal(a[:, :, :late].view(torch.int32), b[:, :, :late].view(torch.int32)) for a, b in zip(before, after))
+        print(f"tokens from {late} of {length} on change {'nothing' if same else 'SOMETHING'} before", flush=True)
+
+
+def compare(options, name, inputs, path, out):
+    q, k, v = inputs
+    length = q.shape[2]
+    runs = 1 if length > (LONG if options.on == "cpu" else VERY_LONG) else 2
     rows = torch.randint(length // 8, length, (options.rows,), generator=torch.Generator().manual_seed(1))
-    exact, peer = exact_rows(q, k, v, rows), sdpa(q, k, v, runs)
-    name = pathlib.Path(path).stem
-    ours = min(attend(options, path, out) for _ in range(runs))
-    print(f"| {name} | exact | {ours:.4f} | {peer:.4f} | {peer / ours:.2f} | | | | 100 % |", flush=True)
+    exact, peer = exact_rows(options, q, k, v, rows), sdpa(options, q, k, v, runs)
+    if not options.no_exact:
+        ours = min(attend(options, path, out) for _ in range(runs))
+        print(f"| {name} | exact | {ours:.4f} | {peer:.4f} | {peer / ours:.2f} | | | | 100 % |", flush=True)
     for tolerance in options.tolerance.split(","):
-        flags = ["--method", "near-far", "--tolerance", tolerance] + (["--chunk", options.chunk] if options.chunk else [])
-        seconds = min(attend(options, path, out, *flags) for _ in range(2))
-        result, expected, keys = (x.double() for x in load(out, "out", "error_estimate", "exact_keys"))
-        difference = result[0][:, rows].transpose(0, 1) - exact
+        seconds, (result, _, keys, expected) = near_far(options, path, out, tolerance, 2 if length < VERY_LONG else 1)
+        difference = result[0][:, rows].double().transpose(0, 1) - exact
         by_row = difference.norm(dim=-1) / exact.norm(dim=-1)
-        share = keys.sum() / (q.shape[1] * length * (length + 1) / 2)
+        share = keys.double().sum() / (q.shape[1] * length * (length + 1) / 2)
         print(f"| {name} | {tolerance} | {seconds:.4f} | {peer:.4f} | {peer / seconds:.2f} | {difference.norm() / exact.norm():.4f} | {by_row.mean():.4f} "
-              f"| {expected[0][:, rows].mean():.4f} | {100 * share:.1f} % |", flush=True)
+              f"| {expected[0][:, rows].double().mean():.4f} | {100 * share:.1f} % |", flush=True)
+    if options.check:
+        check_causal(options, inputs, path, out, options.tolerance.split(",")[0])
+
+
+def inputs_of(options, folder):
+    """Name, tensors and file of each input."""
+    if not options.join:
+        for path in options.inputs:
+            yield pathlib.Path(path).stem, load(path, "q", "k", "v"), path
+        return
+    whole = [torch.cat(parts, 1) for parts in zip(*(load(path, "q", "k", "v") for path in options.inputs))]
+    for length in map(int, options.join.split(",")):
+        parts = [x[:, :, :length].contiguous() for x in whole]
+        save_file(dict(zip("qkv", parts)), f"{folder}/in.safetensors")
+        yield f"{length}, H = {parts[0].shape[1]} on {parts[1].shape[1]}", parts, f"{folder}/in.safetensors"
 
 
 def main():
@@ -79,13 +130,17 @@ def main():
     parser.add_argument("--tolerance", default="0.02,0.05,0.1")
     parser.add_argument("--chunk", help="keys of a tree; the library's choice if it is not given")
     parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--join", metavar="N,N,…", help="inputs are heads of one, taken at these lengths")
+    parser.add_argument("--on", choices=["cpu", "cuda"], default="cpu", help="where PyTorch runs")
+    parser.add_argument("--no-exact", action="store_true", help="leave our own exact attention out")
+    parser.add_argument("--check", action="store_true", help="that later tokens change no bit of earlier rows, too")
     parser.add_argument("--device", help="as for clsplat")
     options = parser.parse_args()
     print("| input | tolerance | s | SDPA, s | times | error | of rows | expected | keys |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for path in options.inputs:
-            compare(options, path, f"{folder}/out.safetensors")
+        for name, inputs, path in inputs_of(options, folder):
+            compare(options, name, inputs, path, f"{folder}/out.safetensors")
 
 
 if __name__ == "__main__":
