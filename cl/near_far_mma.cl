@@ -14,7 +14,7 @@
  * adds 0. And so a row's bits do not depend on later tokens either.
  *
  * near_far_pack, before: nodes in the operands' type. Work: one work-item an element; grid (elements, 1, 1).
- * near_far_mma: grid (tiles · WG, H / SHARE, B), the tiles that see most keys first.
+ * near_far_mma: grid (tiles · WG, H / SHARE, B), the tiles that see most keys first, of all heads.
  *
  * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes; PyTorch's SDPA takes
  * 5.6 s): 1.68 s at an error of 3.4 %, 3.1 s at 1.1 %. Tiles of 64 tokens, 3 to 7 % slower at equal error; of 32 tokens by 2 heads,
@@ -53,6 +53,7 @@
 #ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for all rows of the tile */
 #define EASE(past) sqrt(sqrt((float)(past)))
 #endif
+#define ALL_WARPS !MATRIX_UNITS /* 1: where items pose as warps, all of a group meet in every step */
 #ifndef WG /* a multiple of 32 */
 #define WG 256
 #endif
@@ -90,8 +91,8 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *
         packed[PACKED_MASS * 16] = LOG2_E * stats[LOG_MASS * 16];
         packed[PACKED_SHARE * 16] = sqrt(stats[VARIANCE * 16]);
         packed[PACKED_SPREAD * 16] = stats[SPREAD * 16];
-        packed[PACKED_OUTLIER * 16] = outlier_of(stats[REACH * 16], level);
-        packed[PACKED_LOG_COUNT * 16] = log(fmax(count, 1.0f));
+        packed[PACKED_OUTLIER * 16] = LOG2_E * outlier_of(stats[REACH * 16], level);
+        packed[PACKED_LOG_COUNT * 16] = log2(fmax(count, 1.0f));
         packed[PACKED_COUNT * 16] = count;
     }
 }
@@ -130,7 +131,13 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
     local uint chunk_list[UNIT], leaf_list[UNIT * 16];
     local board shared;
     WARP_DECLARE(w)
-    uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;
+    /* The longest tiles of all heads first: groups begin in the order of their numbers. */
+    uint heads = get_num_groups(1) * get_num_groups(2), tile, h0, b, kv;
+    tile = (get_group_id(2) * get_num_groups(1) + get_group_id(1)) * get_num_groups(0) + get_group_id(0);
+    h0 = tile % heads % get_num_groups(1) * SHARE;
+    b = tile % heads / get_num_groups(1);
+    kv = h0 / group;
+    tile /= heads;
     forest f = forest_of(levels, chunks, first_block);
     INDEX head = (INDEX)b * (get_global_size(1) * SHARE / group) + kv, blocks = head * f.blocks;
     uint leaf_block = first_block_of(first_block, 0), chunk_block = first_block_of(first_block, TOP);
@@ -139,7 +146,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
                       biases + head * chunks * CHUNK};
     half_variances += head * chunks * D;
 
-    int first = (int)((get_num_groups(0) - 1 - get_group_id(0)) * TOKENS) - (OWN ? diagonal & (TOKENS - 1) : 0);
+    int first = (int)((get_num_groups(0) - 1 - tile) * TOKENS) - (OWN ? diagonal & (TOKENS - 1) : 0);
     uint seen_last = SEEN(first + (int)TOKENS - 1);
     uint own = OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1; /* a key of the own chunk */
     uint past = own / CHUNK;
@@ -223,23 +230,24 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
     turn = 0;
     board_clear(&shared, 0);
     for (uint unit = 0; unit < past; unit += UNIT) {
-        uint opened = 0, exact_leaves = 0, stage = 0;
-        for (uint g = unit; g < min(unit + UNIT, past); g += KEYS) {
+        uint opened, exact_leaves, stage = 0, end = min(past - unit, (uint)UNIT), mine;
+        for (uint g = 0; g < end; g += KEYS, turn ^= 1) {
             scores s;
             spreads spread;
             barrier(CLK_LOCAL_MEM_FENCE);
-            chunks_load(nodes, half_variances, chunk_block, g, past, k_tile, v_tile[0], stat_tile[0]);
+            chunks_load(nodes, half_variances, chunk_block, unit + g, past, k_tile, v_tile[0], stat_tile[0]);
+            board_clear(&shared, turn ^ 1);
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), &shared, turn);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, end - g, EASE(past), &shared, turn);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            nodes_note(&shared, turn, stat_tile[0], g, false);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            opened += nodes_list(&shared, turn, stat_tile[0], chunk_list + opened, g, 0);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[0]);
-            turn ^= 1;
         }
+        mine = nodes_list(w, &shared, end, chunk_list, unit, 0, &opened);
 
-        barrier(CLK_LOCAL_MEM_FENCE);
         if (opened > 0)
             list_load(nodes, PACKED, leaf_block, chunk_list, 0, opened, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < opened; c += GROUPS, stage ^= 1, turn ^= 1) {
@@ -247,28 +255,36 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             spreads spread;
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
+            board_clear(&shared, turn ^ 1);
             if (c + GROUPS < opened)
                 list_load(nodes, PACKED, leaf_block, chunk_list, c + GROUPS, opened, k_tile[stage ^ 1], v_tile[stage ^ 1],
                           stat_tile[stage ^ 1]);
-            parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
-            leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
-            nodes_settle(w, &s, &spread, &see, &shared, turn);
-            exact_leaves += nodes_list(&shared, turn, stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c);
-            tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
+            if (ALL_WARPS || c < mine) {
+                parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
+                leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
+                nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
+            }
+            barrier(CLK_LOCAL_MEM_FENCE);
+            nodes_note(&shared, turn, stat_tile[stage], c * 16, true);
+            if (ALL_WARPS || c < mine) {
+                nodes_settle(w, &s, &spread, &see, &shared, turn);
+                tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
+            }
         }
+        mine = nodes_list(w, &shared, opened * 16, leaf_list, 0, chunk_list, &exact_leaves);
 
-        barrier(CLK_LOCAL_MEM_FENCE);
         stage = 0;
         if (exact_leaves > 0)
             list_load(leaves, 1, 0, leaf_list, 0, exact_leaves, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < exact_leaves; c += GROUPS, stage ^= 1) {
-            scores s;
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             if (c + GROUPS < exact_leaves)
                 list_load(leaves, 1, 0, leaf_list, c + GROUPS, exact_leaves, k_tile[stage ^ 1], v_tile[stage ^ 1],
                           stat_tile[stage ^ 1]);
+            if (!ALL_WARPS && c >= mine)
+                continue;
+            scores s;
             uint there = keys_score(w, &s, &a, &see, k_tile[stage], stat_tile[stage], leaf_list + c, exact_leaves - c);
             tile_add(w, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there, v_tile[stage]);
         }

@@ -9,10 +9,9 @@
 #include "attention/stage.h"
 
 /* Multiply-adds of one launch: about a second on two CPU cores, so that progress can be shown and the
- * call be cancelled; and a quarter of a second at most on NVIDIA's multiprocessors, whose number is known to
- * mean 128 lanes each. */
+ * call be cancelled; and on NVIDIA's devices, whose multiprocessors all have 128 lanes. */
 static double work_per_block(const clsplat_limits *limits) {
-    return limits->nvidia_capability ? 2.5e10 * limits->compute_units : 2e10;
+    return limits->nvidia_capability ? 1e11 * limits->compute_units : 2e10;
 }
 
 /* How much of each dimension one block has. */
