@@ -311,7 +311,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
 #if ESTIMATED
         float estimate = 0.0f;
         if (errors > 0.0f)
-            estimate = exp2(see.mass[i] - r.top[i]) * joint_error(squares, errors) / sqrt(size[i]);
+            estimate = fmin(exp2(see.mass[i] - r.top[i]) * joint_error(squares, errors) / sqrt(size[i]), MAXFLOAT);
         STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + query * error_at.s3, estimate);
 #endif
     }
