@@ -53,7 +53,6 @@
 #ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for all rows of the tile */
 #define EASE(past) sqrt(sqrt((float)(past)))
 #endif
-#define ALL_WARPS !MATRIX_UNITS /* 1: where items pose as warps, all of a group meet in every step */
 #ifndef WG /* a multiple of 32 */
 #define WG 256
 #endif
@@ -218,7 +217,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[turn], 0, past - g, 0.0f, 0, 0);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[turn], 0, past - g, 2.0f + log2((float)past), 0, 0);
             barrier(CLK_LOCAL_MEM_FENCE);
             if (g + KEYS < past)
                 chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1], stat_tile[turn ^ 1]);
@@ -230,24 +229,23 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
     turn = 0;
     board_clear(&shared, 0);
     for (uint unit = 0; unit < past; unit += UNIT) {
-        uint opened, exact_leaves, stage = 0, end = min(past - unit, (uint)UNIT), mine;
-        for (uint g = 0; g < end; g += KEYS, turn ^= 1) {
+        uint opened = 0, exact_leaves = 0, stage = 0;
+        for (uint g = unit; g < min(unit + UNIT, past); g += KEYS) {
             scores s;
             spreads spread;
             barrier(CLK_LOCAL_MEM_FENCE);
-            chunks_load(nodes, half_variances, chunk_block, unit + g, past, k_tile, v_tile[0], stat_tile[0]);
-            board_clear(&shared, turn ^ 1);
+            chunks_load(nodes, half_variances, chunk_block, g, past, k_tile, v_tile[0], stat_tile[0]);
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, end - g, EASE(past), &shared, turn);
-            barrier(CLK_LOCAL_MEM_FENCE);
-            nodes_note(&shared, turn, stat_tile[0], g, false);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), &shared, turn);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
+            opened += nodes_list(&shared, turn, stat_tile[0], chunk_list + opened, g, 0);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[0]);
+            turn ^= 1;
         }
-        mine = nodes_list(w, &shared, end, chunk_list, unit, 0, &opened);
 
+        barrier(CLK_LOCAL_MEM_FENCE);
         if (opened > 0)
             list_load(nodes, PACKED, leaf_block, chunk_list, 0, opened, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < opened; c += GROUPS, stage ^= 1, turn ^= 1) {
@@ -255,36 +253,28 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             spreads spread;
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
-            board_clear(&shared, turn ^ 1);
             if (c + GROUPS < opened)
                 list_load(nodes, PACKED, leaf_block, chunk_list, c + GROUPS, opened, k_tile[stage ^ 1], v_tile[stage ^ 1],
                           stat_tile[stage ^ 1]);
-            if (ALL_WARPS || c < mine) {
-                parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
-                leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
-                nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            nodes_note(&shared, turn, stat_tile[stage], c * 16, true);
-            if (ALL_WARPS || c < mine) {
-                nodes_settle(w, &s, &spread, &see, &shared, turn);
-                tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
-            }
+            parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
+            leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
+            nodes_settle(w, &s, &spread, &see, &shared, turn);
+            exact_leaves += nodes_list(&shared, turn, stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c);
+            tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
         }
-        mine = nodes_list(w, &shared, opened * 16, leaf_list, 0, chunk_list, &exact_leaves);
 
+        barrier(CLK_LOCAL_MEM_FENCE);
         stage = 0;
         if (exact_leaves > 0)
             list_load(leaves, 1, 0, leaf_list, 0, exact_leaves, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < exact_leaves; c += GROUPS, stage ^= 1) {
+            scores s;
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             if (c + GROUPS < exact_leaves)
                 list_load(leaves, 1, 0, leaf_list, c + GROUPS, exact_leaves, k_tile[stage ^ 1], v_tile[stage ^ 1],
                           stat_tile[stage ^ 1]);
-            if (!ALL_WARPS && c >= mine)
-                continue;
-            scores s;
             uint there = keys_score(w, &s, &a, &see, k_tile[stage], stat_tile[stage], leaf_list + c, exact_leaves - c);
             tile_add(w, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there, v_tile[stage]);
         }
