@@ -5,7 +5,8 @@
  * most keys first, of all heads. Two tiles of keys and of values in local memory; the tiles after the last repeat its last key, unused.
  *
  * Measured (H200, bf16, H = 16, D = 64; TFLOP/s at N = 4,096 and 16,384, causal counting the visible half; PyTorch's SDPA 405 and
- * 475, causal 280 and 430): 335 and 362, causal 205 and 322; with Hopper's instructions 406 and 490, causal 336 and 470. There,
+ * 475, causal 280 and 430): 335 and 362, causal 310 and 355; with Hopper's instructions 406 and 490, causal 380 and 478. Causal, head after
+ * head was 34 % slower at 4,096 and 10 % at 16,384, as the last head's longest rows began last. With Hopper's instructions,
  * at 16,384, it mattered to wait for the values' product after the exponentials, not before, where the assembler puts it by itself
  * (430 to 468), and to look for the largest logit only when weights have grown too large (to 490). Slower: a quarter of the exponentials
  * by polynomials 8 %, 128 keys per tile 6 %, groups of 256 or 384 items 24 %, four groups per multiprocessor (spills) 14 %; without

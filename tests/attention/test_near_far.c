@@ -207,7 +207,8 @@ START_TEST(errors_are_honest) {
         verdict v = judge(&p, problem_on_stage().device);
         ck_assert_msg(v.error < (double)tolerances[t], "tolerance %g: the error is %g", (double)tolerances[t],
                       v.error);
-        ck_assert_msg(v.error < 3 * v.estimate && v.estimate < 10 * v.error + 1e-6,
+        /* Beside what float32 rounds, where nearly everything is open. */
+        ck_assert_msg(v.error < 3 * v.estimate + 1e-5 && v.estimate < 10 * v.error + 1e-6,
                       "tolerance %g: error %g, estimate %g", (double)tolerances[t], v.error, v.estimate);
         ck_assert_msg(v.keys > before.keys, "tolerance %g opens no more than the one before",
                       (double)tolerances[t]);
