@@ -107,7 +107,8 @@ typedef enum clsplat_model_method {
 typedef struct clsplat_model_attention {
     clsplat_model_method method; /* EXACT */
     size_t window;               /* WINDOW only: keys; 512 */
-    float tolerance;             /* NEAR_FAR only: the relative error that a row may expect; 0.02 */
+    float tolerance;    /* NEAR_FAR only: the relative error that a row may expect; 0.02. From 0.005 on,
+                           trees keep an F32 cache's keys and values in F16 */
     size_t sparse_topk; /* NEAR_FAR: keys that a row attends to exactly at most; 0: no limit. TOPK, BLOCKS:
                            keys that it attends to; at least 1 */
     size_t chunk; /* NEAR_FAR only: keys of a tree, and so how many tokens back a row is always exact; a power

@@ -31,8 +31,8 @@ typedef struct clsplat_tune_step {
 typedef bool clsplat_tune_progress(void *user, const clsplat_tune_step *step);
 
 typedef struct clsplat_tune_options {
-    const char *op; /* "softmax", "gaussian" (diagonal splats), "gaussian-isotropic", "gaussian-full", "gemm";
-                       NULL: all */
+    const char *op; /* "softmax", "gaussian" (diagonal splats), "gaussian-isotropic", "gaussian-full",
+                       "near-far", "gemm"; NULL: all */
     size_t batch, heads, queries, keys, dim, value_dim, splats; /* 1, 4, 4096, 4096, 64, 64, 256; gemm:
         products of queries × dim by keys × dim numbers */
     clsplat_dtype dtype;                                        /* of everything but lse and states; F32 */

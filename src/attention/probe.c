@@ -10,6 +10,7 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "op/families.h"
+#include "op/forest.h"
 #include "runtime/buffer.h"
 
 enum { GUARD = 256 }; /* elements */
@@ -54,9 +55,9 @@ static float load(clsplat_dtype dtype, const void *bytes, size_t i) {
     return dtype == CLSPLAT_F16 ? half_from_f16(bits) : half_from_bf16(bits);
 }
 
-/* A buffer of NaN in every type (bytes 0xFF), with random numbers from `least` to `most` between the guards
- * unless it is a result. */
-static clsplat_status add_buffer(probe *p, probe_buffer b, float least, float most, cl_mem *mem) {
+/* A buffer of NaN in every type (bytes 0xFF), with random numbers between the guards unless it is a result.
+ */
+static clsplat_status add_buffer(probe *p, probe_buffer b, cl_mem *mem) {
     clsplat_status status = CLSPLAT_OK;
     size_t size = clsplat_dtype_size(b.dtype);
     random_state random = random_stream(1, p->count);
@@ -65,8 +66,10 @@ static clsplat_status add_buffer(probe *p, probe_buffer b, float least, float mo
     if (!bytes)
         return log_error(p->device->lib, CLSPLAT_MEMORY, "no memory for %zu numbers to tune with", b.count);
     memset(bytes, 0xFF, b.bytes);
-    for (size_t i = 0; i < b.count && !b.result; ++i)
-        store(b.dtype, bytes, b.before + i, least + (most - least) * (float)random_uniform(&random));
+    for (size_t i = 0; i < b.count && !b.result; ++i) {
+        float x = b.least + (b.most - b.least) * (float)random_uniform(&random);
+        store(b.dtype, bytes, b.before + i, b.columns && i % b.columns >= b.wide ? x / 8 : x);
+    }
     TRY(buffer_create_from(p->device, b.bytes, bytes, &b.mem));
     p->buffers[p->count++] = b;
     *mem = b.mem;
@@ -75,20 +78,37 @@ fail:
     return status;
 }
 
-static clsplat_status add_tensor(probe *p, clsplat_dtype dtype, const size_t shape[4], bool result,
-                                 op_tensor *t) {
+static probe_buffer buffer_of(clsplat_dtype dtype, const size_t shape[4], op_tensor *t) {
     size_t head = shape[2] * shape[3];
-    probe_buffer b = {.dtype = dtype, .before = GUARD, .count = shape[0] * shape[1] * head, .result = result};
     *t = (op_tensor){.dtype = dtype,
                      .shape = {shape[0], shape[1], shape[2], shape[3]},
                      .offset = GUARD,
                      .stride = {shape[1] * head, head, shape[3]}};
-    return add_buffer(p, b, -1, 1, &t->mem);
+    return (probe_buffer){
+        .dtype = dtype, .before = GUARD, .count = shape[0] * shape[1] * head, .least = -1, .most = 1};
+}
+
+static clsplat_status add_tensor(probe *p, clsplat_dtype dtype, const size_t shape[4], bool result,
+                                 op_tensor *t) {
+    probe_buffer b = buffer_of(dtype, shape, t);
+    b.result = result;
+    return add_buffer(p, b, &t->mem);
+}
+
+/* Vectors near a few directions, as queries and keys of models are. */
+static clsplat_status add_directed(probe *p, clsplat_dtype dtype, const size_t shape[4], op_tensor *t) {
+    probe_buffer b = buffer_of(dtype, shape, t);
+    b.least = -4;
+    b.most = 4;
+    b.columns = shape[3];
+    b.wide = shape[3] / 8 + 1;
+    return add_buffer(p, b, &t->mem);
 }
 
 /* An array of floats that a kernel takes from its beginning. */
 static clsplat_status add_array(probe *p, size_t count, bool result, cl_mem *mem) {
-    return add_buffer(p, (probe_buffer){.dtype = CLSPLAT_F32, .count = count, .result = result}, -4, 0, mem);
+    return add_buffer(p, (probe_buffer){.dtype = CLSPLAT_F32, .count = count, .result = result, .least = -4},
+                      mem);
 }
 
 static clsplat_status add_splats(probe *p, const probe_shape *s, const op_splats **ready) {
@@ -176,6 +196,32 @@ fail:
     return status;
 }
 
+/* Causal, over trees. Of 4,096 keys in 64 columns a row has about an eighth exactly. */
+static clsplat_status make_near_far(probe *p, const probe_shape *s) {
+    clsplat_status status = CLSPLAT_OK;
+    op_near_far_args *a = &p->args.near_far;
+    size_t kv_heads = s->heads % 2 ? s->heads : s->heads / 2;
+    queue q;
+    p->family = &op_near_far_family;
+    *a = (op_near_far_args){.forest = &p->forest,
+                            .scale = 1 / sqrtf((float)s->dim),
+                            .diagonal = (int32_t)s->keys - (int32_t)s->queries,
+                            .keys = s->keys,
+                            .tolerance = clsplat_attention_defaults().tolerance};
+    TRY(add_directed(p, s->dtype, (size_t[]){s->batch, s->heads, s->queries, s->dim}, &a->q));
+    TRY(add_directed(p, s->dtype, (size_t[]){s->batch, kv_heads, s->keys, s->dim}, &a->k));
+    TRY(add_directed(p, s->dtype, (size_t[]){s->batch, kv_heads, s->keys, s->value_dim}, &a->v));
+    TRY(add_tensor(p, s->dtype, (size_t[]){s->batch, s->heads, s->queries, s->value_dim}, true, &a->out));
+    TRY(add_tensor(p, CLSPLAT_F32, (size_t[]){s->batch, s->heads, s->queries, 1}, true, &a->lse));
+    p->forest = forest_shape(&a->k, &a->v, s->keys, forest_chunk(s->keys, 0));
+    TRY(forest_create(p->device, &p->forest));
+    queue_begin(p->device, 0, NULL, &q);
+    TRY(forest_clear(&q, &p->forest));
+    TRY(op_gather(&q, &(op_gather_args){.forest = &p->forest, .k = a->k, .v = a->v}));
+fail:
+    return status;
+}
+
 static clsplat_status make_gemm(probe *p, const probe_shape *s) {
     clsplat_status status = CLSPLAT_OK;
     op_gemm_args *a = &p->args.gemm;
@@ -200,6 +246,8 @@ clsplat_status probe_create(clsplat_device *device, probe_kind kind, const probe
         return make_read(made, shape, kind == PROBE_READ_CAUSAL);
     case PROBE_RESPOND:
         return make_respond(made, shape);
+    case PROBE_NEAR_FAR:
+        return make_near_far(made, shape);
     case PROBE_GEMM:
         return make_gemm(made, shape);
     }
@@ -211,6 +259,7 @@ void probe_free(probe *p) {
         return;
     clsplat_device_finish(p->device);
     clsplat_splats_destroy(&p->splats);
+    forest_release(p->device, &p->forest);
     for (size_t i = 0; i < p->count; ++i)
         buffer_release(p->device, p->buffers[i].bytes, &p->buffers[i].mem);
     *p = (probe){0};

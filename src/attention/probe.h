@@ -15,10 +15,12 @@ typedef enum probe_kind {
     PROBE_READ,
     PROBE_RESPOND,
     PROBE_READ_CAUSAL,
+    PROBE_NEAR_FAR,
     PROBE_GEMM
 } probe_kind;
 
-/* gemm: `queries` × `keys` products of `dim` numbers. */
+/* gemm: `queries` × `keys` products of `dim` numbers. near-far: causal, two heads on one of keys if their
+ * number allows it, and as far as it goes by default. */
 typedef struct probe_shape {
     size_t batch, heads, queries, keys, dim, value_dim, splats;
     clsplat_dtype dtype;
@@ -38,6 +40,9 @@ typedef struct probe_buffer {
     size_t before, count; /* elements of the guard in front, and of the numbers */
     size_t bytes;         /* with both guards */
     bool result;
+    float least, most; /* of the numbers, unless it is a result */
+    size_t columns,
+        wide; /* of so many columns the first ones are wide, the others an eighth of that; 0: all */
 } probe_buffer;
 
 typedef struct probe {
@@ -48,9 +53,11 @@ typedef struct probe {
         op_write_args write;
         op_read_args read;
         op_respond_args respond;
+        op_near_far_args near_far;
         op_gemm_args gemm;
     } args;
     clsplat_splats *splats;
+    op_forest forest;
     probe_buffer buffers[PROBE_BUFFERS];
     size_t count;
 } probe;

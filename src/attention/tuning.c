@@ -28,6 +28,7 @@ static const task tasks[] = {
     {"gaussian-isotropic", "read isotropic", PROBE_READ, CLSPLAT_ISOTROPIC},
     {"gaussian-full", "write full", PROBE_WRITE, CLSPLAT_FULL},
     {"gaussian-full", "read full", PROBE_READ, CLSPLAT_FULL},
+    {"near-far", "near-far causal", PROBE_NEAR_FAR, CLSPLAT_DIAGONAL},
     {"gemm", "gemm", PROBE_GEMM, CLSPLAT_DIAGONAL},
 };
 enum {
@@ -120,7 +121,7 @@ fail:
 static probe_shape shape_of(const clsplat_tune_options *o, const task *t) {
     probe_shape shape = {o->batch,     o->heads,  o->queries, o->keys,      o->dim,
                          o->value_dim, o->splats, o->dtype,   t->covariance};
-    if (t->kind == PROBE_SOFTMAX_CAUSAL && shape.keys < shape.queries)
+    if ((t->kind == PROBE_SOFTMAX_CAUSAL || t->kind == PROBE_NEAR_FAR) && shape.keys < shape.queries)
         shape.keys = shape.queries; /* each sees one */
     if (t->kind == PROBE_READ_CAUSAL && shape.queries > PANEL)
         shape.queries = PANEL;
@@ -203,7 +204,7 @@ static clsplat_status check_options(clsplat *lib, const clsplat_tune_options *o)
     if (!known)
         return log_error(lib, CLSPLAT_INVALID,
                          "`%s` cannot be tuned; there are softmax, gaussian, gaussian-isotropic, "
-                         "gaussian-full and gemm",
+                         "gaussian-full, near-far and gemm",
                          text_show(o->op).bytes);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i)
         if (counts[i] < 1 || counts[i] > INT32_MAX)

@@ -167,7 +167,8 @@ clsplat_status cmd_tune(cli *c, int argc, const char **argv) {
     tune_options o = {0};
     struct poptOption options[] = {
         {"op", 0, POPT_ARG_STRING, &o.op, 0,
-         "what to tune: softmax, gaussian, gaussian-isotropic, gaussian-full or gemm; all of them if it is "
+         "what to tune: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far or gemm; all of them "
+         "if it is "
          "not given",
          "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,

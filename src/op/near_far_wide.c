@@ -30,9 +30,11 @@ static size_t span_of(const queue *q, const op_near_far_args *a) {
     return span;
 }
 
-/* Blocks of 16 roots that a row may have, rounded up so that few programs are built. */
+/* Blocks of 16 roots that a row may have, rounded up so that few programs are built. A tile has 8 KiB of
+ * private memory for each. */
 static size_t root_blocks(const op_forest *f) {
-    enum { ROOTS_LEAST = 64 }; /* as in cl/near_far.clh */
+    enum { STEP = 128 };
+    enum { ROOTS_LEAST = 256 }; /* as in cl/near_far.clh */
     size_t nodes = f->chunks, level = f->top, blocks = 0, rounded = 4;
     while (level + 1 < f->levels && nodes >= ROOTS_LEAST * BLOCK) {
         nodes /= BLOCK;
@@ -43,7 +45,7 @@ static size_t root_blocks(const op_forest *f) {
         nodes = ROOTS_LEAST * BLOCK; /* earlier rows still start one level below */
     blocks += (nodes + BLOCK - 1) / BLOCK + 1;
     while (rounded < blocks)
-        rounded *= 2;
+        rounded += rounded < STEP ? rounded : STEP;
     return rounded;
 }
 

@@ -6,7 +6,7 @@
 /* The constants of cl/near_far.clh. */
 static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05, CURVE = 0.4,
                     OUTLIER = 1.2;
-enum { ROOTS_LEAST = 64 };
+enum { ROOTS_LEAST = 256 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
     return level < f->top ? f->leaf << 4 * level : f->chunk << 4 * (level - f->top);

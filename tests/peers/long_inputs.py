@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Long, real inputs for attention: q, k and v of chosen layers of a Hugging Face model run over text.
 
-    long_inputs.py MODEL OUT --bytes 65536 --layers 1,4 [--on cpu|cuda] [--dtype f16|bf16] TEXT...
+    long_inputs.py MODEL OUT --bytes 65536 --layers 1,4 [--on cpu|cuda] [--dtype f16|bf16] [--clsplat CLSPLAT] TEXT...
 
 MODEL is a folder in the Hugging Face layout; TEXT are files, or folders whose *.py files are taken in the
 order of their paths (default: Python's own standard library, without its tests). A model whose vocabulary
@@ -10,15 +10,19 @@ Writes OUT/bytes-N-layerL.safetensors (N tokens) with q [1,H,N,D] and k, v [1,Hk
 sees them: after RoPE and any normalisation. Attention itself is PyTorch's causal SDPA in float32 (on a GPU, in the type
 that is written), one head at a time, and the layers after the last one asked for are not run.
 Memory: N x (hidden + 2 H D) floats and little else. Time: N x N / 2 x 4 H D multiply-adds a layer.
+For a million tokens, which would take PyTorch a day, --clsplat names the command whose near-far attention, at a
+tolerance of 0.003, does the layers before the last one asked for.
 """
 import argparse
 import pathlib
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 ROWS = 32768  # of a feed-forward block at a time
@@ -62,7 +66,16 @@ def tokens(model, folder, paths, count):
     return torch.tensor([ids])
 
 
-def attention(wanted, write, dtype):
+def near_far(clsplat, q, k, v, scale):
+    """Attention by the command, [B,N,H,D]."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_file({"q": q.contiguous().cpu(), "k": k.contiguous().cpu(), "v": v.contiguous().cpu()}, f"{folder}/in.safetensors")
+        subprocess.run([clsplat, "attend", f"{folder}/in.safetensors", "-o", f"{folder}/out.safetensors", "--causal", "--scale", str(scale),
+                        "--method", "near-far", "--tolerance", "0.003"], stdout=sys.stderr, check=True)
+        return load_file(f"{folder}/out.safetensors")["out"].transpose(1, 2).to(q.device)
+
+
+def attention(wanted, write, dtype, clsplat):
     """An attention function for transformers: hands q, k, v of the wanted layers to `write`."""
 
     def forward(module, q, k, v, mask, scaling=None, **_):
@@ -71,6 +84,8 @@ def attention(wanted, write, dtype):
             write(layer, q, k, v)
         if layer == max(wanted):
             raise Done
+        if clsplat:
+            return near_far(clsplat, q, k, v, scaling), None
         out = torch.empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3], device=q.device)
         q, k, v = (x.to(dtype) for x in (q, k, v))
         for h in range(q.shape[1]):
@@ -91,6 +106,7 @@ def main():
     parser.add_argument("--layers", default="1,4")
     parser.add_argument("--on", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="f16", help="what is written")
+    parser.add_argument("--clsplat", help="the command that attends in PyTorch's place, with an error below 0.3 %%")
     args = parser.parse_args()
     wanted = {int(layer) for layer in args.layers.split(",")}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +118,7 @@ def main():
         print(f"{path}  q {list(q.shape)}  k {list(k.shape)}  after {time.time() - start:.0f} s", flush=True)
 
     within = torch.float32 if args.on == "cpu" else DTYPES[args.dtype]
-    AttentionInterface.register("long_inputs", attention(wanted, write, within))
+    AttentionInterface.register("long_inputs", attention(wanted, write, within, args.clsplat))
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="long_inputs").to(args.on)
     if max(wanted) >= model.config.num_hidden_layers:
         sys.exit(f"long_inputs.py: {args.model} has {model.config.num_hidden_layers} layers, --layers {args.layers}")

@@ -54,8 +54,9 @@ static clsplat_tune_options options_of(fixture *f, const char *op) {
     return o;
 }
 
-static const char *const ops[] = {"softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "gemm"};
-static const size_t tasks[] = {2, 4, 2, 2, 1};
+static const char *const ops[] = {"softmax",       "gaussian", "gaussian-isotropic",
+                                  "gaussian-full", "near-far", "gemm"};
+static const size_t tasks[] = {2, 4, 2, 2, 1, 1};
 
 /* Every record that comes out is of a row that agreed with row 0 within the bound, here and now. */
 static void check_records(fixture *f, size_t expected) {
@@ -64,7 +65,8 @@ static void check_records(fixture *f, size_t expected) {
     ck_assert_uint_eq(db.count, expected);
     for (size_t i = 0; i < db.count; i++) {
         ck_assert(isfinite(db.records[i].seconds) && db.records[i].seconds > 0);
-        ck_assert_double_le(db.records[i].error, 2e-5);
+        /* A row of near-far may open another node by a rounding error, within the tolerance. */
+        ck_assert_double_le(db.records[i].error, strcmp(db.records[i].op, "near_far") == 0 ? 0.02 : 2e-5);
         tune_device on = tune_device_of(clsplat_device_describe(f->device));
         ck_assert_int_eq(tune_device_match(&db.records[i].on, &on), TUNE_SAME);
     }
