@@ -97,11 +97,11 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
         INDEX at = ((INDEX)get_global_id(2) * segments + g) * splats;
         UNROLL for (uint a = 0; a < RT; ++a) {
             uint row = first + y * RT + a;
-            if (row >= splats)
-                continue;
-            ROW_STORE(F32, state_value + (at + row) * DV, r, a, x)
-            if (x == 0)
-                state_lse[at + row] = log_mass[a];
+            if (row < splats) {
+                ROW_STORE(F32, state_value + (at + row) * DV, r, a, x)
+                if (x == 0)
+                    state_lse[at + row] = log_mass[a];
+            }
         }
     }
 }
