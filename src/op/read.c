@@ -1,6 +1,7 @@
 #include "op/read.h"
 
 #include "op/families.h"
+#include "op/local.h"
 
 work read_work(const op_read_args *a) {
     double splats = (double)a->splats->count, value_dim = (double)a->out.shape[3];
@@ -100,16 +101,44 @@ static bool causal_wide_fits(const clsplat_limits *limits, const void *args) {
            a->splats->count <= 4096 && a->out.shape[3] % 16 == 0;
 }
 
-/* One item per chunk from the first query's to the last one's. */
-static clsplat_status causal_wide_run(queue *q, const void *args) {
-    const op_read_args *a = args;
+/* From the first query's to the last one's. */
+static size_t chunks_read(const op_read_args *a) {
     int64_t chunk = (int64_t)a->chunk, first = a->diagonal, last = first + (int64_t)a->q.shape[2] - 1;
     int64_t before = first < 0 ? (chunk - 1 - first) / chunk * chunk : 0; /* makes both positive */
+    return (size_t)((last + before) / chunk - (first + before) / chunk + 1);
+}
+
+static clsplat_status causal_wide_run(queue *q, const void *args) {
+    const op_read_args *a = args;
     kernel_options o = {.group = 1};
     options_tuned(&o, q, &causal_space);
     options_number(&o, "SPLATS", a->splats->count);
-    return run(q, a, &o, "read_causal_wide.cl", "read_causal_wide",
-               (size_t)((last + before) / chunk - (first + before) / chunk + 1));
+    return run(q, a, &o, "read_causal_wide.cl", "read_causal_wide", chunks_read(a));
+}
+
+static bool local_row_fits(const clsplat_limits *limits, const void *args) {
+    const op_read_args *a = args;
+    return !a->causal && a->mixing == CLSPLAT_JOINT &&
+           local_fits(limits, a->splats, local_shape_of(a->splats, a->out.shape[3], false));
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    const op_read_args *a = args;
+    kernel_options o;
+    size_t rows = options_local(&o, q, local_shape_of(a->splats, a->out.shape[3], false));
+    return run(q, a, &o, "read_local.cl", "read_local", (a->q.shape[2] + rows - 1) / rows * o.group);
+}
+
+/* Its tile is the chunk; 28 KiB of local memory for 128 value columns. */
+static bool causal_local_fits(const clsplat_limits *limits, const void *args) {
+    const op_read_args *a = args;
+    return a->causal && a->mixing == CLSPLAT_JOINT && a->chunk == 32 && a->out.shape[3] <= 128 &&
+           limits->local_memory >= 32 << 10 && limits->max_work_group >= LOCAL_GROUP;
+}
+
+static clsplat_status causal_local_run(queue *q, const void *args) {
+    kernel_options o = {.group = LOCAL_GROUP};
+    return run(q, args, &o, "read_causal_local.cl", "read_causal_local", chunks_read(args) * LOCAL_GROUP);
 }
 
 static void read_shape(const void *args, tune_shape *shape) {
@@ -128,6 +157,9 @@ static const op_variant variants[] = {
      "read_wide.cl", &wide_space},
     {"causal-wide", "relative error of out below 1e-5 in float32", causal_wide_fits, causal_wide_run,
      "read_causal_wide.cl", &causal_space},
+    {"local", "the same as wide", local_row_fits, local_run, "read_local.cl", &local_space},
+    {"causal-local", "relative error of out below 1e-5 in float32", causal_local_fits, causal_local_run,
+     "read_causal_local.cl", &tune_nothing},
     {"mma", "relative error of out below 1e-2: means, values and weights are rounded to q's type",
      read_mma_fits, read_mma_run, "read_mma.cl", &tune_nothing},
     {"wgmma", "the same", read_wgmma_fits, read_wgmma_run, "read_mma.cl", &tune_nothing},

@@ -1,5 +1,6 @@
 #include "op/families.h"
 #include "op/kernel.h"
+#include "op/local.h"
 
 static clsplat_status run(queue *q, const op_respond_args *a, kernel_options *o, const char *source,
                           const char *kernel, grid g) {
@@ -46,6 +47,21 @@ static clsplat_status wide_run(queue *q, const void *args) {
                grid_of((rows + tile - 1) / tile, 1, a->x.shape[0] * a->heads, 1));
 }
 
+static bool local_row_fits(const clsplat_limits *limits, const void *args) {
+    const op_respond_args *a = args;
+    return local_fits(limits, a->splats, local_shape_of(a->splats, 0, false));
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    enum { SPLATS = 32 }; /* of a group: KEYS */
+    const op_respond_args *a = args;
+    kernel_options o;
+    size_t rows = options_local(&o, q, local_shape_of(a->splats, 0, false));
+    return run(q, a, &o, "respond_local.cl", "respond_local",
+               grid_of((a->x.shape[2] + rows - 1) / rows * o.group, (a->splats->count + SPLATS - 1) / SPLATS,
+                       a->x.shape[0] * a->heads, o.group));
+}
+
 static void respond_shape(const void *args, tune_shape *shape) {
     const op_respond_args *a = args;
     *shape = (tune_shape){.heads = a->x.shape[0] * a->heads,
@@ -59,6 +75,7 @@ static const op_variant variants[] = {
     {"plain", "relative error of φ of a few ulp", op_fits_all, plain_run, "respond.cl", &plain_space},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
      "respond_wide.cl", &wide_space},
+    {"local", "the same", local_row_fits, local_run, "respond_local.cl", &local_space},
 };
 const op_family op_respond_family = {"respond", variants, sizeof variants / sizeof *variants, respond_shape};
 

@@ -1,5 +1,6 @@
 #include "op/families.h"
 #include "op/kernel.h"
+#include "op/local.h"
 
 static work write_work(const op_write_args *a) {
     double splats = (double)a->splats->count, rows = (double)(a->k.shape[0] * a->heads);
@@ -62,6 +63,18 @@ static clsplat_status wide_run(queue *q, const void *args) {
     return run(q, a, &o, "write_wide.cl", "write_wide", (a->splats->count + tile - 1) / tile);
 }
 
+static bool local_row_fits(const clsplat_limits *limits, const void *args) {
+    const op_write_args *a = args;
+    return local_fits(limits, a->splats, local_shape_of(a->splats, a->v.shape[3], true));
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    const op_write_args *a = args;
+    kernel_options o;
+    size_t rows = options_local(&o, q, local_shape_of(a->splats, a->v.shape[3], true));
+    return run(q, a, &o, "write_local.cl", "write_local", (a->splats->count + rows - 1) / rows * o.group);
+}
+
 static bool mma_fits(const clsplat_limits *limits, const void *args) {
     const op_write_args *a = args;
     return limits_have_mma(limits) && tensor_suits_mma(&a->k) && tensor_suits_mma(&a->v) &&
@@ -111,6 +124,7 @@ static const op_variant variants[] = {
      &plain_space},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
      "write_wide.cl", &wide_space},
+    {"local", "the same", local_row_fits, local_run, "write_local.cl", &local_space},
     {"mma", "relative error of a value below 1e-2: means and weights are rounded to the inputs' type",
      mma_fits, mma_run, "write_mma.cl", &tune_nothing},
     {"wgmma", "the same", wgmma_fits, wgmma_run, "write_mma.cl", &tune_nothing},
