@@ -90,6 +90,19 @@ inline bool root_block(private const trees *t, uint highest, bool rest, uint blo
     return false;
 }
 
+/* How far values are from the means of their chunks. */
+inline float spread_of_values(private const trees *t)
+{
+    float16 squares = (float16)(0.0f), keys = (float16)(0.0f);
+    for (uint g = 0; g < t->covered / CHUNK; g += 16) {
+        nodes n = block_of(t, TOP, g, 0, min(t->covered / CHUNK - g, 16u));
+        float16 count = select((float16)(0.0f), vload16(COUNT, n.stats), n.there);
+        keys += count;
+        squares += select((float16)(0.0f), count * n.spread * n.spread, n.there);
+    }
+    return sum16(keys) > 0.0f ? sqrt(sum16(squares) / sum16(keys)) : 0.0f;
+}
+
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
 inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
                    private float *l, private float *deviation)
@@ -118,19 +131,22 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     }
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
-            float16 p = exp_weight(fmin(VECTOR(l + (block * TILE + r) * 16) - w->t.top[r], MARGIN));
+            uint at = (block * TILE + r) * 16;
+            float16 logit = VECTOR(l + at) - doubtful_lift16(VECTOR(deviation + at), n.knee);
+            float16 p = exp_weight(fmin(logit - w->t.top[r], MARGIN));
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
         add_all(sums, weights, &n);
     }
+    float spread = spread_of_values(t);
     for (uint r = 0; r < TILE; ++r) {
         float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
         for (uint d = 0; d < DV; d += 16)
             square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
         w->mass[r] = mass;
         w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], t->covered / CHUNK) * mass;
+        w->limit[r] = accepted_error(tolerance, w->size[r], spread, t->covered / CHUNK) * mass;
     }
 }
 
