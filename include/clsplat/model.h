@@ -123,8 +123,9 @@ CLSPLAT_API clsplat_model_attention clsplat_model_attention_defaults(void);
  * sessions of one model are independent. */
 typedef struct clsplat_session clsplat_session;
 
-/* A session of up to `capacity` tokens. Ownership: *session is the caller's. Returns: INVALID (a capacity of
- * 0 or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
+/* A session of up to `capacity` tokens; it also decides which positions a model with longrope has, those for
+ * long texts or those for short ones. Ownership: *session is the caller's. Returns: INVALID (a capacity of 0
+ * or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
  * cannot compute), MEMORY. */
 CLSPLAT_API clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity,
                                                 clsplat_model_attention attention, clsplat_session **session);
