@@ -208,11 +208,12 @@ def tensors(bench):
             ("one dimension", {"tokens": ("U8", ids[0])}, ["tokens", "2 dimensions"]), ("rows", {"answers": ("I32", answers[:1])}, ["answers", "1 rows"]),
             ("at 0", {"answers": ("I32", answers * 0)}, ["answers", "[0, 0]"]), ("negative", {"answers": ("I32", -answers)}, ["answers", "[0, 0]"]),
             ("beyond the end", {"answers": ("I32", answers + 3)}, ["answers", "[0, 1]"]), ("outside the vocabulary", {"tokens": ("I32", ids + 200)}, ["tokens", "265"]),
-            ("longer than the context", {"tokens": ("U8", np.full((2, 5000), 65))}, ["4096"])]:
+            ("longer than the context", {"tokens": ("U8", np.full((2, 5000), 65))}, ["tokens", "5000", "4096", "--context"])]:
         file = bench.write("bad.safetensors", file_of({n: t for n, t in (good | change).items() if t}))
         bench.refused(f"eval: needles: {name}", [MODEL, "--needles", file], words, statuses=[1], command="eval")
     for name, content, words in [("none", {"x": ("I32", ids)}, ["input_ids"]), ("empty", {"input_ids": ("I32", np.zeros((0, 4)))}, ["input_ids"]),
-                                 ("outside the vocabulary", {"input_ids": ("I32", ids + 256)}, ["input_ids", "321"])]:
+                                 ("outside the vocabulary", {"input_ids": ("I32", ids + 256)}, ["input_ids", "321"]),
+                                 ("longer than the context", {"input_ids": ("U8", np.full((1, 4097), 65))}, ["input_ids", "4097", "4096", "--context"])]:
         file = bench.write("bad.safetensors", file_of(content))
         bench.refused(f"eval: tokens: {name}", [MODEL, "--tokens", file, "--logits", bench.path("new.safetensors")], ["bad.safetensors", *words], statuses=[1], command="eval")
 
