@@ -40,9 +40,10 @@ typedef struct clsplat_model_options {
 CLSPLAT_API clsplat_model_options clsplat_model_options_defaults(void);
 
 /* Opens a folder with config.json, model.safetensors (or the shards that model.safetensors.index.json names)
- * and, unless the vocabulary is the 256 bytes, tokenizer.json or tokenizer.model. Weights stay in their
- * stored type (F32, F16 or BF16) and are uploaded once, straight from the file. Nothing is guessed: a key or
- * tensor that is missing, of another type or shape, or asks for what this library does not do, is an error.
+ * and, for texts, unless the vocabulary is the 256 bytes, tokenizer.json or tokenizer.model. Weights stay in
+ * their stored type (F32, F16 or BF16) and are uploaded once, straight from the file. Nothing is guessed: a
+ * key or tensor that is missing, of another type or shape, or asks for what this library does not do, is an
+ * error.
  *
  * Ownership: *model is the caller's; it keeps using the device. Blocks: until the weights are uploaded.
  * Returns: IO, FORMAT and UNSUPPORTED (naming the file and the key or tensor), INVALID (the options), MEMORY
@@ -79,7 +80,8 @@ CLSPLAT_API bool clsplat_model_is_end(const clsplat_model *model, int32_t token)
  * behind it, and special tokens are left out of it.
  *
  * Ownership: *tokens and *text are the caller's, to be given to clsplat_model_free.
- * Returns: INVALID (a token outside the vocabulary, a text that the vocabulary cannot express), MEMORY. */
+ * Returns: IO (the folder has no tokeniser), INVALID (a token outside the vocabulary, a text that the
+ * vocabulary cannot express), MEMORY. */
 CLSPLAT_API clsplat_status clsplat_model_encode(const clsplat_model *model, const char *text, size_t bytes,
                                                 bool special, int32_t **tokens, size_t *count);
 CLSPLAT_API clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *tokens,
@@ -122,8 +124,9 @@ CLSPLAT_API clsplat_model_attention clsplat_model_attention_defaults(void);
  * sessions of one model are independent. */
 typedef struct clsplat_session clsplat_session;
 
-/* A session of up to `capacity` tokens. Ownership: *session is the caller's. Returns: INVALID (a capacity of
- * 0 or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
+/* A session of up to `capacity` tokens; it also decides which positions a model with longrope has, those for
+ * long texts or those for short ones. Ownership: *session is the caller's. Returns: INVALID (a capacity of 0
+ * or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
  * cannot compute), MEMORY. */
 CLSPLAT_API clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity,
                                                 clsplat_model_attention attention, clsplat_session **session);

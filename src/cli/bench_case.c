@@ -104,6 +104,7 @@ static clsplat_status make_forest(bench_case *b) {
     TRY(forest_create(b->device, &b->forest));
     op_gather_args gather = {.forest = &b->forest, .k = b->k, .v = b->v};
     queue_begin(b->device, 0, NULL, &q);
+    TRY(forest_clear(&q, &b->forest));
     TRY(op_gather(&q, &gather));
     TRY(clsplat_device_finish(b->device));
 fail:

@@ -116,6 +116,20 @@ clsplat_status cli_number(cli *c, const char *option, const char *value, double 
     return CLSPLAT_OK;
 }
 
+clsplat_status cli_tolerance(cli *c, const char *value, float *tolerance) {
+    clsplat_status status = CLSPLAT_OK;
+    double number = (double)*tolerance;
+    if (value && strcmp(value, "inf") == 0)
+        number = INFINITY;
+    else
+        TRY(cli_number(c, "--tolerance", value, &number));
+    if (number < 0)
+        return cli_misuse(c, "--tolerance: `%s` is below 0, which is already exact", value);
+    *tolerance = (float)number;
+fail:
+    return status;
+}
+
 clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t least, uint64_t *number) {
     if (!value)
         return CLSPLAT_OK;

@@ -52,6 +52,8 @@ clsplat_status cli_choice(cli *c, const char *option, const char *value, const c
 /* A finite number, and a whole number from `least` up. NULL values leave *number as it is. */
 clsplat_status cli_number(cli *c, const char *option, const char *value, double *number);
 clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t least, uint64_t *number);
+/* The value of --tolerance: 0 and more, and `inf`. NULL leaves *tolerance as it is. */
+clsplat_status cli_tolerance(cli *c, const char *value, float *tolerance);
 
 /* Returns: IO if what was printed did not reach stdout. */
 clsplat_status cli_flush(cli *c);

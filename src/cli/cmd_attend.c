@@ -1,7 +1,6 @@
 /* clsplat attend: one attention, from a tensor file to a tensor file. */
 #include <clsplat/clsplat.h>
 #include <math.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "cli/attend.h"
@@ -47,24 +46,23 @@ static clsplat_status check_options(cli *c, const attend_request *r, int method)
 static clsplat_status read_near_far(cli *c, const attend_request *r, clsplat_attention *attention) {
     clsplat_status status = CLSPLAT_OK;
     uint64_t topk = 0, chunk = 0;
-    double tolerance = attention->tolerance;
-    if (r->tolerance && strcmp(r->tolerance, "inf") == 0)
-        tolerance = INFINITY;
-    else
-        TRY(cli_number(c, "--tolerance", r->tolerance, &tolerance));
-    if (tolerance < 0)
-        return cli_misuse(c, "--tolerance: `%s` is below 0, which is already exact", r->tolerance);
-    TRY(cli_count(c, "--sparse-topk", r->sparse_topk, CLSPLAT_CHUNK_LEAST, &topk));
+    TRY(cli_tolerance(c, r->tolerance, &attention->tolerance));
+    TRY(cli_count(c, "--sparse-topk", r->sparse_topk, 0, &topk));
     TRY(cli_count(c, "--chunk", r->chunk, CLSPLAT_CHUNK_LEAST, &chunk));
     if (chunk > CLSPLAT_CHUNK_MOST || (chunk & (chunk - 1)))
         return cli_misuse(c, "--chunk: `%s` is not a power of two from %d to %d", r->chunk,
                           CLSPLAT_CHUNK_LEAST, CLSPLAT_CHUNK_MOST);
+    if (topk && topk < CLSPLAT_CHUNK_LEAST)
+        return cli_misuse(
+            c,
+            "--sparse-topk: `%s` is below %d, the smallest chunk, and a row's own chunk is exact; "
+            "0 is no limit",
+            r->sparse_topk, CLSPLAT_CHUNK_LEAST);
     if (topk && chunk > topk)
         return cli_misuse(c,
                           "--chunk %s is more than --sparse-topk %s; a row's own chunk is exact and counts",
                           r->chunk, r->sparse_topk);
     attention->near_far = true;
-    attention->tolerance = (float)tolerance;
     attention->sparse_topk = topk;
     attention->chunk = chunk;
 fail:
@@ -156,7 +154,9 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
         {"tolerance", 0, POPT_ARG_STRING, &r.tolerance, 0,
          "near-far: the relative error of a row that you accept; 0.02 if it is not given, 0 is exact", "X"},
         {"sparse-topk", 0, POPT_ARG_STRING, &r.sparse_topk, 0,
-         "near-far: the most keys a row attends to exactly, its own chunk's included", "N"},
+         "near-far: the most keys a row attends to exactly, its own chunk's included; no limit if it is not "
+         "given",
+         "N"},
         {"chunk", 0, POPT_ARG_STRING, &r.chunk, 0,
          "near-far: keys gathered into one tree, a power of two; the library's choice if it is not given",
          "C"},

@@ -44,7 +44,7 @@ clsplat_status eval_logits(const language *l, const char *path, const char *outp
     float *logits = NULL;
     uint64_t numbers;
     TRY(safetensors_open(c->lib, path, &file));
-    TRY(int_tensor_read(c->lib, file, "input_ids", l->info->vocabulary, &ids));
+    TRY(token_tensor_read(l, file, "input_ids", &ids));
     if (!__builtin_mul_overflow((uint64_t)ids.rows * ids.columns, l->info->vocabulary, &numbers) &&
         numbers <= SIZE_MAX / sizeof *logits)
         logits = malloc(numbers * sizeof *logits);

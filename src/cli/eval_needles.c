@@ -21,7 +21,7 @@ static clsplat_status load(const language *l, const char *path, recall *r) {
     cli *c = l->c;
     safetensors *file = NULL;
     TRY(safetensors_open(c->lib, path, &file));
-    TRY(int_tensor_read(c->lib, file, "tokens", l->info->vocabulary, &r->tokens));
+    TRY(token_tensor_read(l, file, "tokens", &r->tokens));
     TRY(int_tensor_read(c->lib, file, "answers", r->tokens.columns, &r->answers));
     if (r->answers.rows != r->tokens.rows)
         TRY(log_error(c->lib, CLSPLAT_SHAPE, "%s: tensor 'answers' has %zu rows, but tensor 'tokens' has %zu",

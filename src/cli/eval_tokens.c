@@ -51,3 +51,18 @@ void int_tensor_free(int_tensor *t) {
     free(t->numbers);
     *t = (int_tensor){0};
 }
+
+clsplat_status token_tensor_read(const language *l, const safetensors *file, const char *name,
+                                 int_tensor *t) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(int_tensor_read(l->c->lib, file, name, l->info->vocabulary, t));
+    if (t->columns > l->context) {
+        status = log_error(
+            l->c->lib, CLSPLAT_INVALID,
+            "%s: tensor '%s' has rows of %zu tokens, and the context is %zu: ask for a longer --context",
+            safetensors_path(file), name, t->columns, l->context);
+        int_tensor_free(t);
+    }
+fail:
+    return status;
+}

@@ -2,6 +2,7 @@
 #ifndef CLSPLAT_CLI_EVAL_TOKENS_H
 #define CLSPLAT_CLI_EVAL_TOKENS_H
 
+#include "cli/language.h"
 #include "format/safetensors.h"
 
 typedef struct int_tensor {
@@ -14,5 +15,8 @@ typedef struct int_tensor {
 clsplat_status int_tensor_read(clsplat *lib, const safetensors *file, const char *name, size_t limit,
                                int_tensor *t);
 void int_tensor_free(int_tensor *t);
+
+/* The same with rows of the model's tokens, not longer than its context. */
+clsplat_status token_tensor_read(const language *l, const safetensors *file, const char *name, int_tensor *t);
 
 #endif

@@ -18,10 +18,9 @@ static clsplat_status read_attention(cli *c, const language_request *r, clsplat_
     clsplat_status status = CLSPLAT_OK;
     int method = CLSPLAT_MODEL_EXACT;
     uint64_t window = a->window, topk = a->sparse_topk, chunk = 0;
-    double tolerance = (double)a->tolerance;
     TRY(cli_choice(c, "--attention", r->attention, methods, &method));
     TRY(cli_count(c, "--window", r->window, 1, &window));
-    TRY(cli_number(c, "--tolerance", r->tolerance, &tolerance));
+    TRY(cli_tolerance(c, r->tolerance, &a->tolerance));
     TRY(cli_count(c, "--sparse-topk", r->sparse_topk, 0, &topk));
     TRY(cli_count(c, "--chunk", r->chunk, 1, &chunk));
     if (r->window && method != CLSPLAT_MODEL_WINDOW)
@@ -33,11 +32,8 @@ static clsplat_status read_attention(cli *c, const language_request *r, clsplat_
     if (!topk && method > CLSPLAT_MODEL_NEAR_FAR)
         return cli_misuse(c, "--attention %s needs --sparse-topk N: how many keys a query sees",
                           methods[method]);
-    if (!((float)tolerance >= 0))
-        return cli_misuse(c, "--tolerance: `%s` is below 0", r->tolerance);
     a->method = (clsplat_model_method)method;
     a->window = window;
-    a->tolerance = (float)tolerance;
     a->sparse_topk = topk;
     a->chunk = chunk;
 fail:

@@ -17,12 +17,14 @@ typedef struct model_config {
     float epsilon;  /* of the norms */
     bool tied;      /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
-    bool head_norms;     /* queries and keys are normalised, head by head */
-    float *frequencies;  /* [head_dim / 2], of rotary positions */
-    float turn_factor;   /* of their cosines and sines */
-    bool context_is_end; /* beyond `context` the frequencies would have to change */
-    int32_t begin;       /* −1: none */
-    int32_t *ends;       /* [end_count] */
+    bool head_norms;      /* queries and keys are normalised, head by head */
+    float *frequencies;   /* [2, head_dim / 2], of rotary positions; the second ones are for longer sessions
+                             than */
+    size_t short_context; /* tokens; 0: the first ones are for all */
+    float turn_factor;    /* of their cosines and sines */
+    bool context_is_end;  /* beyond `context` the frequencies would have to change */
+    int32_t begin;        /* −1: none */
+    int32_t *ends;        /* [end_count] */
     size_t end_count;
 } model_config;
 

@@ -141,7 +141,8 @@ static clsplat_status begin(const passage *p) {
     op_tensor x = op_slice(p->scratch->x, 2, 0, p->count), h = op_slice(p->scratch->h, 2, 0, p->count);
     TRY(op_embed(
         p->q, &(op_embed_args){.ids = p->session->ids, .first = p->first, .table = w->embedding, .out = x}));
-    TRY(op_turn(p->q, &(op_turn_args){.frequencies = w->frequencies,
+    bool far = c->short_context && p->session->capacity > c->short_context;
+    TRY(op_turn(p->q, &(op_turn_args){.frequencies = w->frequencies[far],
                                       .turn = p->scratch->turn.mem,
                                       .rows = p->count,
                                       .dim = c->head_dim,

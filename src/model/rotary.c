@@ -13,6 +13,7 @@ static const double PI = 3.14159265358979323846;
 /* A scaling under way: where its keys are, and what all kinds know. */
 typedef struct scaling {
     json_place at;
+    const json_place *root;
     model_config *config;
     double theta;
 } scaling;
@@ -48,10 +49,13 @@ static clsplat_status dynamic(const scaling *s) {
 }
 
 static clsplat_status read_original(const scaling *s, double *original) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *key = "original_max_position_embeddings";
     size_t positions = s->config->context;
-    clsplat_status status =
-        json_size(&s->at, "original_max_position_embeddings", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &positions);
+    TRY(json_size(s->root, key, JSON_OPTIONAL, 1, CONTEXT_LIMIT, &positions));
+    TRY(json_size(&s->at, key, JSON_OPTIONAL, 1, CONTEXT_LIMIT, &positions));
     *original = (double)positions;
+fail:
     return status;
 }
 
@@ -119,11 +123,44 @@ fail:
     return status;
 }
 
+static clsplat_status longrope_divide(const scaling *s, const char *key, float *frequencies) {
+    size_t half = s->config->head_dim / 2;
+    const json_t *divisors = json_object_get(s->at.object, key);
+    if (!json_is_array(divisors) || json_array_size(divisors) != half)
+        return json_refuse(&s->at, CLSPLAT_FORMAT, key, "must be a list of head_dim / 2 = %zu numbers", half);
+    for (size_t i = 0; i < half; ++i) {
+        double divisor = json_number_value(json_array_get(divisors, i));
+        if (!(divisor >= 1e-6 && divisor <= FACTOR_LIMIT))
+            return json_refuse(&s->at, CLSPLAT_FORMAT, key, "has entry %zu that is no number from 1e-6 to %g",
+                               i, FACTOR_LIMIT);
+        frequencies[i] = (float)(frequency(s, i) / divisor);
+    }
+    return CLSPLAT_OK;
+}
+
+/* Frequencies for texts within the original context, and others for longer ones. */
+static clsplat_status longrope(const scaling *s) {
+    clsplat_status status = CLSPLAT_OK;
+    model_config *c = s->config;
+    double original = 0, factor = 0, given = 0;
+    TRY(read_original(s, &original));
+    factor = fmax((double)c->context / original, 1);
+    TRY(json_double(&s->at, "factor", JSON_OPTIONAL, 1, FACTOR_LIMIT, &factor));
+    TRY(json_double(&s->at, "attention_factor", JSON_OPTIONAL, 1e-6, FACTOR_LIMIT, &given));
+    c->turn_factor = (float)(given > 0 ? given : sqrt(1 + log(factor) / log(fmax(original, 2))));
+    c->short_context = (size_t)original;
+    TRY(longrope_divide(s, "short_factor", c->frequencies));
+    TRY(longrope_divide(s, "long_factor", c->frequencies + c->head_dim / 2));
+fail:
+    return status;
+}
+
 static const struct {
     const char *name;
     clsplat_status (*fill)(const scaling *s);
 } kinds[] = {
-    {"default", plain}, {"linear", linear}, {"dynamic", dynamic}, {"llama3", llama3}, {"yarn", yarn},
+    {"default", plain}, {"linear", linear}, {"dynamic", dynamic},
+    {"llama3", llama3}, {"yarn", yarn},     {"longrope", longrope},
 };
 
 static clsplat_status fill(const scaling *s, const char *kind) {
@@ -137,7 +174,7 @@ static clsplat_status fill(const scaling *s, const char *kind) {
         if (strcmp(kinds[i].name, kind) == 0)
             return kinds[i].fill(s);
     return json_refuse(&s->at, CLSPLAT_UNSUPPORTED, "rope_type",
-                       "is '%s'; default, linear, dynamic, llama3 and yarn are supported",
+                       "is '%s'; default, linear, dynamic, llama3, yarn and longrope are supported",
                        text_show(kind).bytes);
 fail:
     return status;
@@ -148,10 +185,10 @@ fail:
 clsplat_status rotary_load(const json_place *root, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
     const char *kind = "default";
-    scaling s = {.at = *root, .config = config, .theta = THETA_DEFAULT};
+    scaling s = {.at = *root, .root = root, .config = config, .theta = THETA_DEFAULT};
     const char *key = json_has(root, "rope_parameters") ? "rope_parameters" : "rope_scaling";
     config->turn_factor = 1;
-    config->frequencies = calloc(config->head_dim / 2 + 1, sizeof *config->frequencies);
+    config->frequencies = calloc(config->head_dim, sizeof *config->frequencies);
     if (!config->frequencies)
         return log_error(root->lib, CLSPLAT_MEMORY, "%s: no memory for frequencies", root->path);
     TRY(json_double(root, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s.theta));

@@ -128,7 +128,7 @@ clsplat_status tokenizer_encode(const tokenizer *t, const char *words, size_t by
         words = mend(t, words, &bytes, &mended);
     if (special)
         add_all(&list, &t->begin);
-    if (text_ok(&mended) && bytes > 0)
+    if (text_ok(&mended) && (bytes > 0 || t->kind->mute))
         TRY(t->kind->encode(t, words, bytes, special, &list));
     if (special)
         add_all(&list, &t->end);
@@ -166,6 +166,8 @@ static clsplat_status decode(const tokenizer *t, const int32_t *tokens, size_t c
     text to = {0};
     *words = NULL;
     *bytes = 0;
+    if (t->kind->mute)
+        return tokenizer_refuse(t);
     text_add(&to, "%s", "");
     for (size_t i = 0; i < count; ++i) {
         if (tokens[i] < 0 || (size_t)tokens[i] >= t->vocabulary) {

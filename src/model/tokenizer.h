@@ -10,8 +10,8 @@
 typedef struct tokenizer tokenizer;
 
 /* `vocabulary`: the model's; no token reaches it. A folder without a tokeniser's file is one of bytes if the
- * vocabulary is 256, and an error otherwise. Returns: IO, FORMAT and UNSUPPORTED (naming the file and the
- * key), MEMORY. */
+ * vocabulary is 256; otherwise texts cannot be encoded nor tokens decoded, and both return IO. Returns: IO,
+ * FORMAT and UNSUPPORTED (naming the file and the key), MEMORY. */
 clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabulary, tokenizer **t);
 /* Accepts NULL and a NULL handle; sets *t to NULL. */
 void tokenizer_close(tokenizer **t);

@@ -18,13 +18,32 @@ static void close_nothing(void *state) {
 
 static const tokenizer_kind bytes_kind = {encode, close_nothing, .raw = true};
 
+static clsplat_status refuse(const tokenizer *t, const char *words, size_t count, bool special,
+                             token_list *to) {
+    (void)words;
+    (void)count;
+    (void)special;
+    (void)to;
+    return tokenizer_refuse(t);
+}
+
+static const tokenizer_kind mute_kind = {refuse, close_nothing, .raw = true, .mute = true};
+
+clsplat_status tokenizer_refuse(const tokenizer *t) {
+    return log_error(
+        t->lib, CLSPLAT_IO,
+        "%s: has neither tokenizer.json nor tokenizer.model, which only a vocabulary of the %d "
+        "bytes can do without; the model's has %zu tokens: copy the file from where the model is "
+        "from, or give tokens instead of text",
+        t->path, BYTES, t->vocabulary);
+}
+
 clsplat_status tokenizer_open_bytes(tokenizer *t) {
     clsplat_status status = CLSPLAT_OK;
-    if (t->vocabulary != BYTES)
-        return log_error(t->lib, CLSPLAT_IO,
-                         "%s: has neither tokenizer.json nor tokenizer.model, which only a vocabulary of the "
-                         "%d bytes can do without; the model's has %zu tokens",
-                         t->path, BYTES, t->vocabulary);
+    if (t->vocabulary != BYTES) {
+        t->kind = &mute_kind;
+        return CLSPLAT_OK;
+    }
     t->kind = &bytes_kind;
     for (int byte = 0; byte < BYTES; ++byte)
         TRY(tokenizer_set_piece(t, byte, "", (char[]){(char)byte}, 1));

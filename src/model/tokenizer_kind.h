@@ -32,6 +32,7 @@ typedef struct tokenizer_kind {
                              token_list *to);
     void (*close)(void *state); /* accepts NULL */
     bool raw;
+    bool mute; /* there is no file: tokens have no text */
 } tokenizer_kind;
 
 /* What of a text's beginning is the tokeniser's own and goes again when it is decoded. */
@@ -58,6 +59,9 @@ struct tokenizer {
  * vocabulary; `name` is what the file calls it. */
 clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name, const void *bytes,
                                    size_t count);
+
+/* Says that there is no file. */
+clsplat_status tokenizer_refuse(const tokenizer *t);
 
 /* Each fills in a tokenizer of which path and vocabulary are set; what it set when it fails is released by
  * tokenizer_close. */

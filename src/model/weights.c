@@ -283,7 +283,9 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
     TRY(check_memory(device, folder, s.plan, weights->bytes));
     TRY(upload_all(device, s.plan, weights->bytes, options));
     s.plan->frequency_bytes = config->head_dim / 2 * sizeof(float);
-    TRY(buffer_create_from(device, s.plan->frequency_bytes, config->frequencies, &weights->frequencies));
+    for (size_t i = 0; i < (config->short_context ? 2 : 1); ++i)
+        TRY(buffer_create_from(device, s.plan->frequency_bytes,
+                               config->frequencies + i * (config->head_dim / 2), &weights->frequencies[i]));
     if (config->tied)
         weights->head = weights->embedding;
 fail:
@@ -298,7 +300,8 @@ void model_weights_free(clsplat_device *device, model_weights *weights) {
     for (size_t i = 0; plan && i < plan->count; ++i)
         buffer_release(device, plan->targets[i].bytes, &plan->targets[i].tensor->mem);
     if (plan) {
-        buffer_release(device, plan->frequency_bytes, &weights->frequencies);
+        for (size_t i = 0; i < 2; ++i)
+            buffer_release(device, plan->frequency_bytes, &weights->frequencies[i]);
         free(plan->targets);
     }
     free(plan);

@@ -17,7 +17,7 @@ typedef struct model_layer {
 typedef struct model_weights {
     op_tensor embedding, norm, head; /* head may be the embedding */
     model_layer *layers;
-    cl_mem frequencies; /* float32 [D/2] */
+    cl_mem frequencies[2]; /* float32 [D/2] each, as in the configuration; the second may be NULL */
     uint64_t parameters, bytes;
     struct weight_plan *plan; /* who owns the buffers */
 } model_weights;

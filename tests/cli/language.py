@@ -85,6 +85,8 @@ def evaluation(bench):
     bench.check("eval --compare: exact", rivals["softmax"]["errors"] == [0] * 6 and rivals["softmax"]["exact_keys_share"] == 1, str(both))
     bench.check("eval --compare: near-far", all(0 < e < 0.1 for e in rivals["near-far"]["errors"]) and rivals["near-far"]["exact_keys_share"] < 1
                 and abs(rivals["near-far"]["bits_per_byte"] - rivals["softmax"]["bits_per_byte"]) < 0.02, str(both))
+    nothing = report(bench, "eval: nothing opened", "eval", MODEL, windows, "--attention", "near-far", "--tolerance", "inf", "--chunk", "16")
+    bench.check("eval: nothing opened: keys", 0 < nothing["exact_keys_share"] < 0.1, str(nothing))
     needles = load(MODEL / "needles.safetensors")
     part = bench.write("needles.safetensors", file_of({"tokens": ("U8", needles["tokens"][:1]), "answers": ("I32", needles["answers"][:1])}))
     answer = report(bench, "eval --needles", "eval", MODEL, "--needles", part)
@@ -206,11 +208,12 @@ def tensors(bench):
             ("one dimension", {"tokens": ("U8", ids[0])}, ["tokens", "2 dimensions"]), ("rows", {"answers": ("I32", answers[:1])}, ["answers", "1 rows"]),
             ("at 0", {"answers": ("I32", answers * 0)}, ["answers", "[0, 0]"]), ("negative", {"answers": ("I32", -answers)}, ["answers", "[0, 0]"]),
             ("beyond the end", {"answers": ("I32", answers + 3)}, ["answers", "[0, 1]"]), ("outside the vocabulary", {"tokens": ("I32", ids + 200)}, ["tokens", "265"]),
-            ("longer than the context", {"tokens": ("U8", np.full((2, 5000), 65))}, ["4096"])]:
+            ("longer than the context", {"tokens": ("U8", np.full((2, 5000), 65))}, ["tokens", "5000", "4096", "--context"])]:
         file = bench.write("bad.safetensors", file_of({n: t for n, t in (good | change).items() if t}))
         bench.refused(f"eval: needles: {name}", [MODEL, "--needles", file], words, statuses=[1], command="eval")
     for name, content, words in [("none", {"x": ("I32", ids)}, ["input_ids"]), ("empty", {"input_ids": ("I32", np.zeros((0, 4)))}, ["input_ids"]),
-                                 ("outside the vocabulary", {"input_ids": ("I32", ids + 256)}, ["input_ids", "321"])]:
+                                 ("outside the vocabulary", {"input_ids": ("I32", ids + 256)}, ["input_ids", "321"]),
+                                 ("longer than the context", {"input_ids": ("U8", np.full((1, 4097), 65))}, ["input_ids", "4097", "4096", "--context"])]:
         file = bench.write("bad.safetensors", file_of(content))
         bench.refused(f"eval: tokens: {name}", [MODEL, "--tokens", file, "--logits", bench.path("new.safetensors")], ["bad.safetensors", *words], statuses=[1], command="eval")
 
@@ -226,6 +229,10 @@ def broken(bench, models):
         bench.refused(f"tokeniser: {name}", [folder, "-p", "a"], ["tokenizer.json", word], statuses=[1], command="generate")
     path.unlink()
     bench.refused("tokeniser: none", [folder, "-p", "a"], ["neither tokenizer.json nor tokenizer.model"], statuses=[1], command="generate")
+    out = bench.path("untold.safetensors")
+    given = bench.write("ids.safetensors", file_of({"input_ids": ("I32", np.array([[699, 0, 300]]))}))
+    bench.works("eval --logits: no tokeniser", "eval", folder, "--tokens", given, "--logits", out)
+    bench.check("eval --logits: no tokeniser: shape", out.exists() and load(out)["logits"].shape == (1, 3, 700), "no logits")
     (folder / "tokenizer.model").write_bytes(b"no model at all")
     bench.refused("tokeniser: no SentencePiece", [folder, "-p", "a"], ["tokenizer.model"], statuses=[1], command="generate")
 

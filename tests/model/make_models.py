@@ -38,6 +38,9 @@ MODELS = {
                                  tie_word_embeddings=True, use_sliding_window=True, sliding_window=5, max_window_layers=1,
                                  rope_parameters=rope("default")), "BF16"),
     "qwen3-yarn": (Qwen3Config(**SIZES, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16)), "BF16"),
+    "llama-longrope": (LlamaConfig(**{**SIZES, "num_hidden_layers": 1}, tie_word_embeddings=True, rope_parameters=rope(
+        "longrope", factor=4.0, original_max_position_embeddings=16, short_factor=[1 + i / 20 for i in range(8)],
+        long_factor=[1.5 + i / 2 for i in range(8)])), "BF16"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

@@ -10,8 +10,13 @@
 #include "suite.h"
 
 static const char *const folders[] = {
-    MODELS "/llama",          MODELS "/llama-biases-llama3", MODELS "/llama-linear-shards",
-    MODELS "/mistral-window", MODELS "/qwen2-window",        MODELS "/qwen3-yarn",
+    MODELS "/llama",
+    MODELS "/llama-biases-llama3",
+    MODELS "/llama-linear-shards",
+    MODELS "/mistral-window",
+    MODELS "/qwen2-window",
+    MODELS "/qwen3-yarn",
+    MODELS "/llama-longrope",
     DEMOS "/bytelm-4m",
 };
 enum { LLAMA = 0, MISTRAL = 3, FOLDERS = sizeof folders / sizeof *folders, TRAINED = FOLDERS - 1 };
