@@ -4,8 +4,10 @@
     near_far.py CLSPLAT INPUT… [--tolerance X,X,…] [--chunk C] [--rows N] [--device DEVICE]
 
 INPUT are files with q [1,H,N,D] and k, v [1,Hk,N,D], as long_inputs.py makes them. The error is ‖out − exact‖ / ‖exact‖ against float64 over N
-sampled rows of every head, from an eighth of the length on; beside it the mean of the rows' errors, and of what the rows expected. Times are
-of the kernels, trees included: the better of two runs, as for PyTorch (one beyond 20,000 tokens). Prints a Markdown table.
+sampled rows of every head, from an eighth of the length on; beside it the mean of the rows' errors, and of what the rows expected, and the
+keys that a row has exactly, in number and as a share of those it sees: at one tolerance they tell how work grows with the length. Times are
+of the kernels, trees included: the better of two runs, as for PyTorch (one beyond 20,000 tokens). Beyond 100,000 tokens PyTorch and
+exact attention are timed on the first 65,536, and scaled up by the square of the length: marked ~. Prints a Markdown table.
 """
 import argparse
 import json
@@ -16,8 +18,9 @@ import time
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-LONG = 20000
+LONG, LONGER, TIMED, BLOCK = 20000, 100000, 65536, 32768
 
 
 def load(path, *names):
@@ -44,32 +47,48 @@ def sdpa(q, k, v, runs):
 
 
 def exact_rows(q, k, v, rows):
-    """Of each sampled row, in float64: [rows, H, D]."""
+    """Of each sampled row, in float64: [rows, H, D]. A block of keys at a time."""
     group, scale, result = q.shape[1] // k.shape[1], q.shape[3] ** -0.5, []
-    for i in rows.tolist():
-        keys, values = (x[0, :, : i + 1].double().repeat_interleave(group, 0) for x in (k, v))
-        weights = torch.softmax((q[0, :, i, None].double() * keys).sum(-1) * scale, -1)
-        result.append((weights[..., None] * values).sum(1))
-    return torch.stack(result)
+    for head in range(q.shape[1]):
+        chosen = q[0, head, rows].double() * scale
+        top, mass, total = torch.full((len(rows), 1), -torch.inf).double(), 0.0, 0.0
+        for begin in range(0, int(rows.max()) + 1, BLOCK):
+            keys, values = (x[0, head // group, begin : begin + BLOCK].double() for x in (k, v))
+            hidden = torch.arange(begin, begin + len(keys)) > rows[:, None]
+            logits = (chosen @ keys.T).masked_fill(hidden, -torch.inf)
+            higher = torch.maximum(top, logits.amax(1, keepdim=True))
+            weights, shrink = torch.exp(logits - higher), torch.exp(top - higher)
+            top, mass, total = higher, mass * shrink + weights.sum(1, keepdim=True), total * shrink + weights @ values
+        result.append(total / mass)
+    return torch.stack(result, 1)
 
 
-def compare(options, path, out):
+def baselines(options, path, folder, q, k, v):
+    """Seconds of exact attention and of PyTorch, and whether they were scaled up."""
+    length, runs, scaled = q.shape[2], 1 if q.shape[2] > LONG else 2, 1.0
+    if length > LONGER:
+        q, k, v = (x[:, :, :TIMED].contiguous() for x in (q, k, v))
+        path, scaled = f"{folder}/first.safetensors", (length / TIMED) ** 2
+        save_file({"q": q, "k": k, "v": v}, path)
+    ours = min(attend(options, path, f"{folder}/out.safetensors") for _ in range(runs))
+    return ours * scaled, sdpa(q, k, v, runs) * scaled, "~" if scaled > 1 else ""
+
+
+def compare(options, path, folder):
     q, k, v = load(path, "q", "k", "v")
-    length, runs = q.shape[2], 1 if q.shape[2] > LONG else 2
+    length, out = q.shape[2], f"{folder}/out.safetensors"
     rows = torch.randint(length // 8, length, (options.rows,), generator=torch.Generator().manual_seed(1))
-    exact, peer = exact_rows(q, k, v, rows), sdpa(q, k, v, runs)
-    name = pathlib.Path(path).stem
-    ours = min(attend(options, path, out) for _ in range(runs))
-    print(f"| {name} | exact | {ours:.4f} | {peer:.4f} | {peer / ours:.2f} | | | | 100 % |", flush=True)
+    exact, name = exact_rows(q, k, v, rows), pathlib.Path(path).stem
+    ours, peer, about = baselines(options, path, folder, q, k, v)
+    print(f"| {name} | exact | {about}{ours:.4f} | {about}{peer:.4f} | {peer / ours:.2f} | | | | {(length + 1) / 2:.0f} | 100 % |", flush=True)
     for tolerance in options.tolerance.split(","):
         flags = ["--method", "near-far", "--tolerance", tolerance] + (["--chunk", options.chunk] if options.chunk else [])
-        seconds = min(attend(options, path, out, *flags) for _ in range(2))
-        result, expected, keys = (x.double() for x in load(out, "out", "error_estimate", "exact_keys"))
-        difference = result[0][:, rows].transpose(0, 1) - exact
-        by_row = difference.norm(dim=-1) / exact.norm(dim=-1)
-        share = keys.sum() / (q.shape[1] * length * (length + 1) / 2)
-        print(f"| {name} | {tolerance} | {seconds:.4f} | {peer:.4f} | {peer / seconds:.2f} | {difference.norm() / exact.norm():.4f} | {by_row.mean():.4f} "
-              f"| {expected[0][:, rows].mean():.4f} | {100 * share:.1f} % |", flush=True)
+        seconds = min(attend(options, path, out, *flags) for _ in range(1 if length > LONGER else 2))
+        result, expected, keys = load(out, "out", "error_estimate", "exact_keys")
+        difference = result[0][:, rows].transpose(0, 1).double() - exact
+        by_row, keys = difference.norm(dim=-1) / exact.norm(dim=-1), keys.double().mean()
+        print(f"| {name} | {tolerance} | {seconds:.4f} | {about}{peer:.4f} | {peer / seconds:.2f} | {difference.norm() / exact.norm():.4f} "
+              f"| {by_row.mean():.4f} | {expected[0][:, rows].mean():.4f} | {keys:.0f} | {100 * keys / ((length + 1) / 2):.1f} % |", flush=True)
 
 
 def main():
@@ -81,11 +100,11 @@ def main():
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--device", help="as for clsplat")
     options = parser.parse_args()
-    print("| input | tolerance | s | SDPA, s | times | error | of rows | expected | keys |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| input | tolerance | s | SDPA, s | times | error | of rows | expected | keys a row | share |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for path in options.inputs:
-            compare(options, path, f"{folder}/out.safetensors")
+            compare(options, path, folder)
 
 
 if __name__ == "__main__":
