@@ -9,25 +9,12 @@
  *
  * Sums are kept in two levels, FOLD keys at a time, so that a row over a million keys is as exact as one over a thousand: one running sum
  * alone has an error that grows like √M. */
+#include "softmax.clh"
 #include "tensor.clh"
 #include "state.clh"
 
-#ifndef D
-#define D 64
-#endif
 #ifndef FOLD /* keys per inner sum */
 #define FOLD 1024
-#endif
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#endif
-#ifndef BIAS /* 1: there is a key bias */
-#define BIAS 1
 #endif
 
 #include "dot.clh"

@@ -3,30 +3,14 @@
  * The keys are cut into `splits` ranges of `share` keys. A work-group takes one range for all ROWS queries of all heads that share
  * its key head, WG keys at a time: an item scores one key against every row, the group finds the rows' new tops in local memory,
  * and then the items go along the columns of the values, which are read side by side. What a group knows then is a state per row
- * (op.h); a second kernel merges a row's states in the order of the ranges.
+ * (op.h); softmax_merge.cl merges a row's states.
  *
- * Work: grid (splits·WG, Hk, B), then (WG, ROWS, Hk·B). Local memory: ROWS · (2 WG + D + 1) floats. */
+ * Work: grid (splits·WG, Hk, B). Local memory: ROWS · (2 WG + D + 1) floats. */
+#include "softmax.clh"
 #include "tensor.clh"
 
-#ifndef D
-#define D 64
-#endif
-#ifndef DV
-#define DV 64
-#endif
 #ifndef ROWS /* N·H/Hk */
 #define ROWS 1
-#endif
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#endif
-#ifndef BIAS
-#define BIAS 1
 #endif
 #define UNROLL _Pragma("unroll")
 
@@ -147,31 +131,4 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
                     part_lse[at + r * splits] = whole == 0.0f ? -INFINITY : top[r] + log(whole);
             }
     }
-}
-
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-softmax_few_merge(uint queries, uint kv_heads, uint group, uint splits, uint accumulate, global const float *part_lse,
-                  global const float *part_value, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-                  global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
-    uint item = get_local_id(0), row = get_global_id(1), h = get_global_id(2) % kv_heads, b = get_global_id(2) / kv_heads;
-    uint head = h * group + row / queries, i = row % queries;
-    INDEX at = (((INDEX)b * kv_heads + h) * ROWS + row) * splits;
-    out += out_at.s0 + b * out_at.s1 + head * out_at.s2 + i * out_at.s3;
-    lse += lse_at.s0 + b * lse_at.s1 + head * lse_at.s2 + i * lse_at.s3;
-    float before = accumulate ? LOAD(LSE_TYPE, lse, 0) : -INFINITY, top = before;
-    barrier(CLK_GLOBAL_MEM_FENCE); /* all have read what the first will write */
-    for (uint p = 0; p < splits; ++p)
-        top = fmax(top, part_lse[at + p]);
-    float base = top == -INFINITY ? 0.0f : top, mass = exp(before - base);
-    for (uint p = 0; p < splits; ++p)
-        mass += exp(part_lse[at + p] - base);
-    for (uint d = item; d < DV; d += WG) {
-        float sum = before == -INFINITY ? 0.0f : exp(before - base) * LOAD(OUT_TYPE, out, d);
-        for (uint p = 0; p < splits; ++p)
-            sum = MAD(exp(part_lse[at + p] - base), part_value[(at + p) * DV + d], sum);
-        STORE(OUT_TYPE, out, d, mass == 0.0f ? 0.0f : sum / mass);
-    }
-    if (item == 0)
-        STORE(LSE_TYPE, lse, 0, mass == 0.0f ? -INFINITY : top + log(mass));
 }

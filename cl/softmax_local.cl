@@ -15,23 +15,8 @@
  *
  * Measured (H200, F32, H = 16, D = 64, N = 4096; PyTorch's SDPA 33.5 TFLOP/s): TY 16 31.8 TFLOP/s, TY 8 27.9; RT 8 with TY 8 31.1, RT 8
  * with TY 16 and CT 2 22.4; TX 16 22; products unrolled by 16 rather than 8 +4 %; rows clamped in the last tile only +9 %. */
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#endif
-#ifndef D
-#define D 64
-#endif
-#ifndef DV
-#define DV 64
-#endif
-#ifndef BIAS
-#define BIAS 1
-#endif
+#include "softmax.clh"
+
 #ifndef TX /* work-items along the keys and the value columns; a power of two */
 #define TX 8
 #endif

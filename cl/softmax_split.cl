@@ -2,27 +2,16 @@
  *
  * The keys are cut into `splits` ranges of `share` keys. A work-item takes one range for all queries of all heads that share
  * its key head, in register tiles (wide.clh): keys and values are read once, however many heads use them. What it knows then is a
- * state per row (op.h), and a second kernel merges a row's states in the order of the ranges.
+ * state per row (op.h), and softmax_merge.cl merges a row's states.
  *
- * Work: grid (splits, Hk, B), then (N·H/Hk, Hk, B); work-groups of one.
+ * Work: grid (splits, Hk, B); work-groups of one.
  *
  * Measured (two Zen 4 cores, one query, 4 heads, 65,536 keys, D = 64): 31.6 GB/s beside 29.6 of a copy and 23.7 of a loop that
  * only reads; with the keys transposed 10 GB/s, since then memory is not read in order. With 2 rows to a key head 51 against 18
  * GB/s by processor time, 4 rows 25 against 19, 8 rows 16 against 13, 16 rows 7 against 10. */
+#include "softmax.clh"
 #include "tensor.clh"
 #include "wide.clh"
-
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#endif
-#ifndef BIAS
-#define BIAS 1
-#endif
 
 #if LANES == 1
 /* A lane's sum of the halves of a, then of b, in turn; after four rounds over 16 vectors lane x is the sum of vector x. */
@@ -119,32 +108,4 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
         for (uint d = 0; d < DV; d += 16)
             vstore16(VECTOR(t.sum + r * DV + d) * inverse, 0, part_value + (at + r * splits) * DV + d);
     }
-}
-
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-softmax_merge(uint queries, uint group, uint splits, uint accumulate, global const float *part_lse,
-              global const float *part_value, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-              global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
-    uint row = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
-    uint head = h * group + row / queries, i = row % queries;
-    INDEX at = (((INDEX)b * get_global_size(1) + h) * queries * group + row) * splits;
-    out += out_at.s0 + b * out_at.s1 + head * out_at.s2 + i * out_at.s3;
-    lse += lse_at.s0 + b * lse_at.s1 + head * lse_at.s2 + i * lse_at.s3;
-
-    float before = accumulate ? LOAD(LSE_TYPE, lse, 0) : -INFINITY, top = before;
-    for (uint p = 0; p < splits; ++p)
-        top = fmax(top, part_lse[at + p]);
-    float base = top == -INFINITY ? 0.0f : top, mass = exp(before - base), sum[DV] ALIGNED;
-    for (uint d = 0; d < DV; ++d)
-        sum[d] = before == -INFINITY ? 0.0f : mass * LOAD(OUT_TYPE, out, d);
-    for (uint p = 0; p < splits; ++p) {
-        float weight = exp(part_lse[at + p] - base);
-        mass += weight;
-        for (uint d = 0; d < DV; d += 16)
-            VECTOR(sum + d) = MAD((float16)(weight), vload16(0, part_value + (at + p) * DV + d), VECTOR(sum + d));
-    }
-    for (uint d = 0; d < DV; ++d)
-        STORE(OUT_TYPE, out, d, mass == 0.0f ? 0.0f : sum[d] / mass);
-    STORE(LSE_TYPE, lse, 0, mass == 0.0f ? -INFINITY : top + log(mass));
 }

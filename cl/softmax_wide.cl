@@ -1,20 +1,9 @@
 /* Exact softmax attention in register tiles (wide.clh), for CPUs. Mathematics and shapes as in softmax.cl.
  *
  * Work: one work-item for TILE queries; grid (⌈N / TILE⌉, H, B), work-groups of one. */
+#include "softmax.clh"
 #include "tensor.clh"
 #include "wide.clh"
-
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#endif
-#ifndef BIAS
-#define BIAS 1
-#endif
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,

@@ -8,8 +8,6 @@
 #include "cli/output.h"
 #include "cli/report.h"
 
-enum { PIECE = 512 }; /* tokens between two looks at the keyboard */
-
 static const char summary[] =
     "Reads FILE in windows of --context tokens, each for itself, and says how many bits a byte of it costs "
     "and the\n"
@@ -35,7 +33,7 @@ clsplat_status eval_score(const language *l, clsplat_session *session, language_
     double begin = clock_seconds();
     TRY(clsplat_session_rewind(session, 0));
     for (size_t i = 0, count; i + 1 < tokens.count; i += count) {
-        count = tokens.count - 1 - i < PIECE ? tokens.count - 1 - i : PIECE;
+        count = tokens.count - 1 - i < LANGUAGE_PIECE ? tokens.count - 1 - i : LANGUAGE_PIECE;
         TRY(clsplat_session_score(session, tokens.list + i, tokens.list + i + 1, count,
                                   log_likelihood ? log_likelihood + i : NULL, greedy ? greedy + i : NULL));
         double share = (double)(i + count) / (double)(tokens.count - 1);

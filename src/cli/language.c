@@ -13,8 +13,6 @@ static const char *const methods[] = {
 static const char *const dtypes[] = {
     [CLSPLAT_F32] = "f32", [CLSPLAT_F16] = "f16", [CLSPLAT_BF16] = "bf16", NULL};
 
-enum { PIECE = 512 }; /* tokens between two looks at the keyboard */
-
 /* Which options go together. */
 static clsplat_status read_attention(cli *c, const language_request *r, clsplat_model_attention *a) {
     clsplat_status status = CLSPLAT_OK;
@@ -107,7 +105,7 @@ clsplat_status language_feed(const language *l, clsplat_session *session, langua
                              float *logits, language_span bar) {
     clsplat_status status = CLSPLAT_OK;
     for (size_t i = 0, count; i < tokens.count; i += count) {
-        count = tokens.count - i < PIECE ? tokens.count - i : PIECE;
+        count = tokens.count - i < LANGUAGE_PIECE ? tokens.count - i : LANGUAGE_PIECE;
         TRY(clsplat_session_feed(session, tokens.list + i, count,
                                  logits ? logits + i * l->info->vocabulary : NULL));
         TRY(clsplat_device_finish(l->device));

@@ -7,6 +7,9 @@
 #include "base/text.h"
 #include "cli/cli.h"
 
+/* Tokens between two looks at the keyboard. */
+enum { LANGUAGE_PIECE = 512 };
+
 /* Options as given; NULL: not given. */
 typedef struct language_request {
     char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context;

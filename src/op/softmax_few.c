@@ -1,109 +1,26 @@
 #include "op/kernel.h"
 #include "op/softmax.h"
-#include "runtime/buffer.h"
 
-/* Rows that share a key head, up to which a work-group takes them all; columns of q that local memory has
- * room for; keys of a range, at least and at most; ranges per compute unit; and what states may take. */
-enum {
-    ROWS_LIMIT = 8,
-    DIM_LIMIT = 256,
-    SHORTEST = 2 * GROUP_ITEMS,
-    LONGEST = 1 << 15,
-    RANGES = 2,
-    STATE_LIMIT = 64 << 20
-};
-
-/* How the keys are cut: `splits` ranges of `share` keys each, the last perhaps shorter. */
-typedef struct cut {
-    size_t rows; /* N·H/Hk */
-    size_t share, splits;
-} cut;
-
-static cut choose_cut(const clsplat_limits *limits, const op_softmax_args *a) {
-    size_t heads = a->k.shape[0] * a->k.shape[1], keys = a->k.shape[2];
-    size_t wanted = (limits->compute_units * (size_t)RANGES + heads - 1) / heads;
-    size_t share = (keys + wanted - 1) / wanted;
-    share = share < SHORTEST ? SHORTEST : share > LONGEST ? LONGEST : share;
-    share = (share + GROUP_ITEMS - 1) / GROUP_ITEMS * GROUP_ITEMS;
-    return (cut){.rows = a->q.shape[1] / a->k.shape[1] * a->q.shape[2],
-                 .share = share,
-                 .splits = (keys + share - 1) / share};
+static softmax_parts parts_of(const clsplat_limits *limits, const op_softmax_args *a) {
+    enum { RANGES = 2, SHORTEST = 2 * GROUP_ITEMS, LONGEST = 1 << 15 };
+    return softmax_cut(limits, a, RANGES, SHORTEST, LONGEST);
 }
 
-static size_t states_of(const op_softmax_args *a, const cut *c) {
-    return a->k.shape[0] * a->k.shape[1] * c->rows * c->splits;
-}
-
+/* Rows that share a key head, up to which a work-group takes them all, and columns of q that local memory has
+ * room for. */
 bool softmax_few_fits(const clsplat_limits *limits, const void *args) {
+    enum { ROWS_LIMIT = 8, DIM_LIMIT = 256 };
     const op_softmax_args *a = args;
-    cut c = choose_cut(limits, a);
-    return limits_have_groups(limits) && c.rows <= ROWS_LIMIT && a->q.shape[3] <= DIM_LIMIT &&
-           a->k.shape[2] > 0 && 4 * states_of(a, &c) * a->v.shape[3] <= STATE_LIMIT;
-}
-
-static void options_few(kernel_options *o, const queue *q, const op_softmax_args *a, const cut *c) {
-    options_group_of(o, q->device, GROUP_ITEMS);
-    options_number(o, "ROWS", c->rows);
-    softmax_options(o, a);
-}
-
-static clsplat_status split(queue *q, const op_softmax_args *a, const cut *c, const op_state *part) {
-    clsplat_status status = CLSPLAT_OK;
-    kernel_options o;
-    launch l;
-    options_few(&o, q, a, c);
-    TRY(options_launch(&o, q->device, "softmax_few.cl", "softmax_few", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
-    launch_float(&l, a->scale);
-    launch_int(&l, a->diagonal);
-    launch_uint(&l, (uint32_t)c->share);
-    launch_tensor(&l, &o, &a->q);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
-    if (a->key_bias.mem)
-        launch_tensor(&l, &o, &a->key_bias);
-    launch_mem(&l, part->lse);
-    launch_mem(&l, part->value);
-    TRY(launch_run(&l, q, grid_of(c->splits * o.group, a->k.shape[1], a->k.shape[0], o.group),
-                   softmax_work(a)));
-fail:
-    return status;
-}
-
-static clsplat_status merge(queue *q, const op_softmax_args *a, const cut *c, const op_state *part) {
-    clsplat_status status = CLSPLAT_OK;
-    kernel_options o;
-    launch l;
-    double states = (double)states_of(a, c), values = states * (double)a->v.shape[3];
-    options_few(&o, q, a, c);
-    TRY(options_launch(&o, q->device, "softmax_few.cl", "softmax_few_merge", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)a->k.shape[1]);
-    launch_uint(&l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
-    launch_uint(&l, (uint32_t)c->splits);
-    launch_uint(&l, a->accumulate);
-    launch_mem(&l, part->lse);
-    launch_mem(&l, part->value);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
-    TRY(launch_run(&l, q, grid_of(o.group, c->rows, a->k.shape[1] * a->k.shape[0], o.group),
-                   (work){.flops = 2 * values, .bytes = 4 * (values + states)}));
-fail:
-    return status;
+    softmax_parts p = parts_of(limits, a);
+    return limits_have_groups(limits) && p.rows <= ROWS_LIMIT && a->q.shape[3] <= DIM_LIMIT &&
+           softmax_parts_fit(a, &p);
 }
 
 clsplat_status softmax_few_run(queue *q, const void *args) {
-    clsplat_status status = CLSPLAT_OK;
     const op_softmax_args *a = args;
-    cut c = choose_cut(&q->device->info.limits, a);
-    op_state part = {.segments = c.splits};
-    size_t states = states_of(a, &c);
-    TRY(workspace_take(q->device, WORKSPACE_PART_LSE, 4 * states, &part.lse));
-    TRY(workspace_take(q->device, WORKSPACE_PART_VALUE, 4 * states * a->v.shape[3], &part.value));
-    TRY(split(q, a, &c, &part));
-    TRY(merge(q, a, &c, &part));
-fail:
-    return status;
+    softmax_parts p = parts_of(&q->device->info.limits, a);
+    kernel_options o;
+    options_group_of(&o, q->device, GROUP_ITEMS);
+    options_number(&o, "ROWS", p.rows);
+    return softmax_parts_run(q, a, &o, "softmax_few.cl", "softmax_few", &p);
 }
