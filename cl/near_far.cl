@@ -195,6 +195,18 @@ inline uint2 roots_of(private const walker *w, private const trees *t, uint leve
     return (uint2)(before, level < highest && w->rest ? before : end);
 }
 
+/* How far values are from the means of their chunks. */
+inline float spread_of_values(private const walker *w, private const trees *t)
+{
+    float squares = 0.0f, keys = 0.0f;
+    for (uint g = 0; g < w->past; ++g) {
+        global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, TOP), g, STATS);
+        squares += stat[COUNT * 16] * stat[SPREAD * 16] * stat[SPREAD * 16];
+        keys += stat[COUNT * 16];
+    }
+    return keys > 0.0f ? sqrt(squares / keys) : 0.0f;
+}
+
 /* All roots closed: where the row's mass and its output's size come from. */
 inline void survey(private walker *w, private const trees *t, private const state *own, uint highest)
 {
@@ -204,7 +216,7 @@ inline void survey(private walker *w, private const trees *t, private const stat
         for (uint g = roots.x; g < roots.y; ++g) {
             sight s = look_at(w, t, level, g, 0.0f);
             if (s.l > -INFINITY)
-                add_values(&row, s.l, t->mean_values + s.value);
+                add_values(&row, s.l - doubtful_lift(s.variance, knee_of(size_shift(level))), t->mean_values + s.value);
         }
     }
     float inverse = inverse_mass(&row), square = 0.0f;
@@ -231,7 +243,7 @@ inline void attend_far(private walker *w, private const trees *t, private state 
     uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
     survey(w, t, row, highest);
     w->all = tolerance == 0.0f;
-    w->accepted = accepted_error(tolerance, w->size, w->past);
+    w->accepted = accepted_error(tolerance, w->size, spread_of_values(w, t), w->past);
     w->step = 0;
     for (uint counting = room < w->covered; ; counting = 0) {
         for (uint s = 0; s < STEPS && counting; ++s)

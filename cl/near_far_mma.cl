@@ -160,6 +160,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
         }
     }
     see.scale = scale;
+    see.spread = see.keys = 0.0f;
 
 #if OWN
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;

@@ -90,6 +90,19 @@ inline bool root_block(private const trees *t, uint highest, bool rest, uint blo
     return false;
 }
 
+/* How far values are from the means of their chunks. */
+inline float spread_of_values(private const trees *t)
+{
+    float16 squares = (float16)(0.0f), keys = (float16)(0.0f);
+    for (uint g = 0; g < t->covered / CHUNK; g += 16) {
+        nodes n = block_of(t, TOP, g, 0, min(t->covered / CHUNK - g, 16u));
+        float16 count = select((float16)(0.0f), vload16(COUNT, n.stats), n.there);
+        keys += count;
+        squares += select((float16)(0.0f), count * n.spread * n.spread, n.there);
+    }
+    return sum16(keys) > 0.0f ? sqrt(sum16(squares) / sum16(keys)) : 0.0f;
+}
+
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
 inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
                    private float *l, private float *deviation)
@@ -118,19 +131,22 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     }
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
-            float16 p = exp_weight(fmin(VECTOR(l + (block * TILE + r) * 16) - w->t.top[r], MARGIN));
+            uint at = (block * TILE + r) * 16;
+            float16 logit = VECTOR(l + at) - doubtful_lift16(VECTOR(deviation + at), n.knee);
+            float16 p = exp_weight(fmin(logit - w->t.top[r], MARGIN));
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
         add_all(sums, weights, &n);
     }
+    float spread = spread_of_values(t);
     for (uint r = 0; r < TILE; ++r) {
         float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
         for (uint d = 0; d < DV; d += 16)
             square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
         w->mass[r] = mass;
         w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], t->covered / CHUNK) * mass;
+        w->limit[r] = accepted_error(tolerance, w->size[r], spread, t->covered / CHUNK) * mass;
     }
 }
 
@@ -316,6 +332,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         w.active[r / 32] |= (uint)active << r % 32;
         w.limit[r] = w.mass[r] = w.size[r] = 0.0f;
         w.exact[r] = 0;
+        VECTOR(w.opened + 16 * r) = (float16)(0.0f);
         VECTOR(w.error_sum + 16 * r) = VECTOR(w.error_squares + 16 * r) = (float16)(0.0f);
         if (active)
             at.last = max(at.last, seen_by(at, r));
@@ -348,7 +365,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         INDEX part = (((INDEX)b * get_global_size(1) * GROUP + h) * queries + i) * PARTS + w.part;
         float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
         float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
-                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)w.exact[r]};
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)exact_keys(&w, r)};
         for (uint n = 0; n < PART_NUMBERS; ++n)
             part_numbers[part * PART_NUMBERS + n] = numbers[n];
         for (uint d = 0; d < DV; d += 16)
@@ -362,7 +379,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
         STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, tile_lse(&w.t, r));
 #if COUNTED
-        exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = w.exact[r];
+        exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = exact_keys(&w, r);
 #endif
 #if ESTIMATED
         float sum = sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));

@@ -4,8 +4,8 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 1.8, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05, CURVE = 0.4,
-                    OUTLIER = 1.2;
+static const double TOLERANCE_SHARE = 2.2, SPREAD_SHARE = 0.5, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05,
+                    CURVE = 0.4, OUTLIER = 1.2;
 enum { ROOTS_LEAST = 256 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -135,8 +135,9 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
            outlier = fmax(2 * n.reach,
                           level < f->top ? 0 : OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
            hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
-    double l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
-    double deviation = sqrt(variance);
+    double knee = 0.5 * sqrt(2 * log((double)naive_node_size(f, level))), deviation = sqrt(variance);
+    bool settled = !w->closed || deviation <= 2 * knee;
+    double l = dot(q, n.mean, f->dim) + n.log_mass + (settled ? lifted : 0);
     double error =
         exp(l - w->lse) * deviation * (n.spread + deviation * (CURVE * n.spread + MASS_ERROR * w->size));
     bool open = n.count > 0 && !w->closed &&
@@ -176,6 +177,19 @@ static void visit_roots(walk *w) {
     }
 }
 
+/* How far the values of the first chunks are from their chunks' means. */
+static double spread_of_values(const naive_forest *f, size_t chunks) {
+    naive_node n = naive_node_create(f);
+    double squares = 0, keys = 0;
+    for (size_t g = 0; g < chunks; g++) {
+        naive_node_of(f, f->top, g, &n);
+        squares += n.count * n.spread * n.spread;
+        keys += n.count;
+    }
+    naive_node_free(&n);
+    return keys > 0 ? sqrt(squares / keys) : 0;
+}
+
 /* All sources so far as one state. */
 static double merge(const walk *w, double *value) {
     naive_state state = {.value = value, .width = w->f->value_dim};
@@ -200,8 +214,9 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
         double leaves = fmax((double)f->chunk / (double)f->leaf / 32, 1);
-        w.accepted =
-            row->tolerance * w.size * TOLERANCE_SHARE / (pow((double)row->past, 0.75) * sqrt(leaves));
+        w.accepted = row->tolerance *
+                     fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * spread_of_values(f, row->past)) /
+                     (pow((double)row->past, 0.75) * sqrt(leaves));
         w.count = own;
         w.squares = w.sum = 0;
         w.closed = false;
