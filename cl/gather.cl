@@ -251,17 +251,35 @@ inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g,
     }
 }
 
+/* Rows of `columns` numbers, W at a time; those that are not there are 0. */
+#define COPY_ROW(to_type, to, from_type, from, columns, there)                                         \
+    {                                                                                                  \
+        uint d_ = 0;                                                                                   \
+        for (; d_ + W <= (columns); d_ += W)                                                           \
+            STOREW(to_type, to, d_, (there) ? LOADW(from_type, from, d_) : (floatW)(0.0f));            \
+        for (; d_ < (columns); ++d_)                                                                   \
+            STORE(to_type, (to) + d_, 0, (there) ? LOAD(from_type, from, d_) : 0.0f);                  \
+    }
+
 inline void write_keys(private const chunk_keys *c, arrays a, uint g, uint count)
 {
+    float rows[16 * D], lanes[16];
     for (uint s = 0; s < CHUNK; ++s) {
-        INDEX slot = (INDEX)g * CHUNK + s, lane = lane_of(0, slot, D);
+        INDEX slot = (INDEX)g * CHUNK + s;
         bool there = s < count;
         uint j = there ? c->order[s] : 0;
         a.biases[slot] = there ? c->bias[s] : -INFINITY;
-        for (uint d = 0; d < D; ++d)
-            STORE(FOREST_TYPE, a.keys, lane + d * 16, there ? LOAD(K_TYPE, c->k, j * c->k_pitch + d) : 0.0f);
-        for (uint d = 0; d < DV; ++d)
-            STORE(FOREST_TYPE, a.values, slot * DV + d, there ? LOAD(V_TYPE, c->v, j * c->v_pitch + d) : 0.0f);
+        COPY_ROW(F32, rows + s % 16 * D, K_TYPE, c->k + j * c->k_pitch, D, there)
+        COPY_ROW(FOREST_TYPE, a.values + slot * DV, V_TYPE, c->v + j * c->v_pitch, DV, there)
+        if (s % 16 < 15)
+            continue;
+        global ELEMENT(FOREST_TYPE) *keys = a.keys + lane_of(0, slot - 15, D);
+        for (uint d = 0; d < D; ++d) {
+            for (uint x = 0; x < 16; ++x)
+                lanes[x] = rows[x * D + d];
+            for (uint x = 0; x < 16; x += W)
+                STOREW(FOREST_TYPE, keys, d * 16 + x, CAT(vload, W)(0, lanes + x));
+        }
     }
 }
 

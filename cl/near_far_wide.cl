@@ -332,6 +332,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         w.active[r / 32] |= (uint)active << r % 32;
         w.limit[r] = w.mass[r] = w.size[r] = 0.0f;
         w.exact[r] = 0;
+        VECTOR(w.opened + 16 * r) = (float16)(0.0f);
         VECTOR(w.error_sum + 16 * r) = VECTOR(w.error_squares + 16 * r) = (float16)(0.0f);
         if (active)
             at.last = max(at.last, seen_by(at, r));
@@ -364,7 +365,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         INDEX part = (((INDEX)b * get_global_size(1) * GROUP + h) * queries + i) * PARTS + w.part;
         float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
         float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
-                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)w.exact[r]};
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)exact_keys(&w, r)};
         for (uint n = 0; n < PART_NUMBERS; ++n)
             part_numbers[part * PART_NUMBERS + n] = numbers[n];
         for (uint d = 0; d < DV; d += 16)
@@ -378,7 +379,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
         STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, tile_lse(&w.t, r));
 #if COUNTED
-        exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = w.exact[r];
+        exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = exact_keys(&w, r);
 #endif
 #if ESTIMATED
         float sum = sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));
