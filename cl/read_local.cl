@@ -22,8 +22,8 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
            global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
 {
     local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, value_tile[KEYS * PITCH_V] ALIGNED;
-    local float parts[COVARIANCE ? 4 : TY * KEYS] ALIGNED, offset[KEYS] ALIGNED;
-#if !COVARIANCE
+    local float parts[PRODUCT ? TY * KEYS : 4] ALIGNED, offset[KEYS] ALIGNED;
+#if PRODUCT
     local float factor[KEYS] ALIGNED;
 #endif
     local int raise;
@@ -41,9 +41,9 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
     lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2;
 
 #define QUERY min(first + j, queries - 1)
-#if !COVARIANCE
+#if PRODUCT
     float half_square[RT];
-    ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(Q_TYPE, q, QUERY * q_at.s3 + d) - centre[d])
+    ROWS_HALF_SQUARE(half_square, y, LOAD(Q_TYPE, q, QUERY * q_at.s3 + d) - centre[d])
 #endif
     if (STEPS == 1)
         TOKENS_LOAD(Q_TYPE, row_tile, ROWS, 0, q, q_at.s3, QUERY)
@@ -64,7 +64,7 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
                 VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
                 for (uint j = item; j < KEYS; j += WG) {
                     offset[j] = LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
-#if !COVARIANCE
+#if PRODUCT
                     factor[j] = UNIT * inverse[SPLAT] * inverse[SPLAT];
 #endif
                 }
@@ -77,7 +77,7 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
         float score[RT][4];
         float4 more = VECTOR(offset + 4 * x);
         UNROLL for (uint a = 0; a < RT; ++a) {
-#if COVARIANCE
+#if !PRODUCT
             float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
 #else
             float4 l = MAD(VECTOR(factor + 4 * x), s.s[a] - s.half_square - half_square[a], more);

@@ -16,7 +16,7 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
               global const float *mean, global const float *inverse, global const float *centre,
               global const ELEMENT(X_TYPE) *tokens, INDEX4 at, global float *response)
 {
-    local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, parts[COVARIANCE ? 4 : TY * KEYS] ALIGNED;
+    local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, parts[PRODUCT ? TY * KEYS : 4] ALIGNED;
     uint item = get_local_id(0), x = item % TX, y = item / TX, first = get_group_id(0) * ROWS, begin = get_group_id(1) * KEYS;
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads, set = per_head ? first_head + h : 0;
     mean += (INDEX)set * splats * D;
@@ -27,9 +27,9 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
 
 #define TOKEN min(first + j, count - 1)
 #define SPLAT min(begin + j, splats - 1)
-#if !COVARIANCE
+#if PRODUCT
     float half_square[RT], factor[4];
-    ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(X_TYPE, tokens, TOKEN * at.s3 + d) - centre[d])
+    ROWS_HALF_SQUARE(half_square, y, LOAD(X_TYPE, tokens, TOKEN * at.s3 + d) - centre[d])
     UNROLL for (uint c = 0; c < 4; ++c) {
         uint j = 4 * x + c;
         factor[c] = inverse[SPLAT] * inverse[SPLAT];
@@ -48,7 +48,7 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
     UNROLL for (uint a = 0; a < RT; ++a) {
         uint row = first + y * RT + a;
         float score[4];
-#if COVARIANCE
+#if !PRODUCT
         vstore4(-0.5f * s.s[a], 0, score);
 #else
         vstore4(vload4(0, factor) * (s.s[a] - s.half_square - half_square[a]), 0, score);

@@ -24,7 +24,7 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
             global float *state_lse, global float *state_value)
 {
     local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, value_tile[KEYS * PITCH_V] ALIGNED;
-    local float parts[COVARIANCE ? 4 : TY * KEYS] ALIGNED, offset[KEYS] ALIGNED;
+    local float parts[PRODUCT ? TY * KEYS : 4] ALIGNED, offset[KEYS] ALIGNED;
     local int raise;
     uint item = get_local_id(0), x = item % TX, y = item / TX, first = get_group_id(0) * ROWS;
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads, segments = (keys + segment - 1) / segment;
@@ -39,9 +39,9 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
 #endif
 
 #define SPLAT min(first + j, splats - 1)
-#if !COVARIANCE
+#if PRODUCT
     float half_square[RT], factor[RT];
-    ROWS_HALF_SQUARE(half_square, x, y, shared, mean[SPLAT * D + d] - centre[d])
+    ROWS_HALF_SQUARE(half_square, y, mean[SPLAT * D + d] - centre[d])
     UNROLL for (uint a = 0; a < RT; ++a) {
         uint j = y * RT + a;
         factor[a] = UNIT * inverse[SPLAT] * inverse[SPLAT];
@@ -81,7 +81,7 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
             float score[RT][4];
             float4 more = VECTOR(offset + 4 * x);
             UNROLL for (uint a = 0; a < RT; ++a) {
-#if COVARIANCE
+#if !PRODUCT
                 float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
 #else
                 float4 l = MAD((float4)(factor[a]), s.s[a] - s.half_square - half_square[a], more);

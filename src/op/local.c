@@ -2,6 +2,10 @@
 
 enum { ACROSS = 8, SOURCES = 32 }; /* TX and KEYS of cl/local_tile.clh */
 
+/* Widths up to which the products' cancellation, spread² ulp, is as good as lost in what exponentials lose.
+ */
+#define PRODUCT_SPREAD 6.0
+
 /* A tile of local_tile.clh: TY, RT and STEP. */
 typedef struct local_tile {
     size_t high, rows_each, step;
@@ -15,8 +19,9 @@ static bool space_allows(const clsplat_limits *limits, const tune_point *point) 
 const tune_space local_space = {2, {{"TY", {0, 8, 16, 32}}, {"RT", {4, 8}}}, space_allows};
 
 local_shape local_shape_of(const op_splats *splats, size_t value_dim, bool splat_rows) {
-    size_t parts = splats->covariance == CLSPLAT_DIAGONAL ? 2 : 1;
-    return (local_shape){splats->dim, value_dim, splat_rows ? parts : 1, splat_rows ? 1 : parts};
+    bool product = splats->covariance == CLSPLAT_ISOTROPIC && splats->spread <= PRODUCT_SPREAD;
+    size_t parts = product ? 1 : 2;
+    return (local_shape){splats->dim, value_dim, product, splat_rows ? parts : 1, splat_rows ? 1 : parts};
 }
 
 static size_t padded(size_t number, size_t multiple) {
@@ -68,5 +73,6 @@ size_t options_local(kernel_options *o, const queue *q, local_shape shape) {
     options_number(o, "TY", tile.high);
     options_number(o, "RT", tile.rows_each);
     options_number(o, "STEP", tile.step);
+    options_number(o, "PRODUCT", shape.product);
     return tile.high * tile.rows_each;
 }

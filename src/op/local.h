@@ -12,8 +12,10 @@ extern const tune_space local_space;
 /* What a kernel keeps in a tile. */
 typedef struct local_shape {
     size_t dim, value_dim; /* value_dim 0: no values */
-    size_t row_parts,
-        source_parts; /* numbers per column: 2 for diagonal splats, 1 for others and for tokens */
+    /* Whether means and tokens are multiplied, or their squared differences summed; then splats have two
+     * numbers per column. */
+    bool product;
+    size_t row_parts, source_parts; /* numbers per column */
 } local_shape;
 
 /* The shape for these splats; rows are splats, or else tokens. */
