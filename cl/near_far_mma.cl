@@ -16,11 +16,13 @@
  * near_far_pack, before: nodes in the operands' type. Work: one work-item an element; grid (elements, 1, 1).
  * near_far_mma: grid (tiles · WG, H / SHARE, B), the tiles that see most keys first, of all heads.
  *
- * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes; PyTorch's SDPA takes
- * 5.6 s): 1.68 s at an error of 3.4 %, 3.1 s at 1.1 %. Tiles of 64 tokens, 3 to 7 % slower at equal error; of 32 tokens by 2 heads,
- * 13 %. No limit on registers (244, one group of 256 at a time): 7 %. Chunks opened like leaves (EASE 1): 15 % slower, as their leaves
- * are most of the work at this length. Scores of the next keys computed with the values of the last, as in mma_tile.clh: 5 to 12 % slower,
- * since registers spill; so do branches by which a warp passes over what none of its rows has open.
+ * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes, trees and estimates
+ * included; PyTorch's SDPA takes 5.9 s): 1.93 s at an error of 3.2 %, 2.4 s at 2.1 %, 3.5 s at 1.1 %; faster than it from 70,000 tokens
+ * on at 3 %, from 200,000 at 1 %. 32 sources a step rather than 64, whose scores and errors take twice the registers: 5 %. Tiles of 64
+ * tokens, 3 to 7 % slower at equal error; of 32 tokens by 2 heads, 13 %. No limit on registers (244, one group of 256 at a time): 7 %.
+ * Chunks opened like leaves (EASE 1): 15 % slower, as their leaves are most of the work at this length. Nothing came of lists in the
+ * order of the warps that open first, with warps that pass over what none of their rows has open; of scores of the next keys computed
+ * with the values of the last, as in mma_tile.clh, 5 to 12 % less. Estimates cost 3 %, looking for hidden mass 7 %.
  *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale; TOP 1, LEAF 16. */
 #ifndef Q_TYPE

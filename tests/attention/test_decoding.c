@@ -37,8 +37,8 @@ static bool has_kernel(const clsplat_profile_row *rows, size_t count, const char
     return false;
 }
 
-/* With the device's own compute units and with so many that every range is short. Where the variant fits, it
- * is the one that ran. */
+/* With the device's own compute units and with so many that every range is short. Where ranges fit all
+ * cases, it is them that ran. */
 START_TEST(right_in_any_cut) {
     problem_stage s = problem_on_stage();
     clsplat_limits limits = clsplat_device_describe(s.device)->limits, many = limits;
@@ -53,7 +53,7 @@ START_TEST(right_in_any_cut) {
     clsplat_device_set_limits(s.device, limits);
     suite_ok(s.lib, clsplat_profile_read(s.device, &rows, &count));
     clsplat_profile_set(s.device, false);
-    ck_assert_int_eq(has_kernel(rows, count, "softmax_merge"), limits_are_wide(&limits));
+    ck_assert(!limits_are_wide(&limits) || has_kernel(rows, count, "softmax_merge"));
     clsplat_profile_free(&rows);
     problem_free(&p);
 }

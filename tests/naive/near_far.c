@@ -4,7 +4,7 @@
 #include "naive.h"
 
 /* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 2.2, SPREAD_SHARE = 0.5, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05,
+static const double TOLERANCE_SHARE = 2.2, SPREAD_SHARE = 0.52, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05,
                     CURVE = 0.4, OUTLIER = 1.2;
 enum { ROOTS_LEAST = 256 };
 
