@@ -185,8 +185,13 @@ START_TEST(only_bytes_do_without_a_file) {
     int32_t *tokens;
     size_t count, bytes;
     char *words;
-    ck_assert_int_eq(tokenizer_open(f.lib, f.folder, 257, &t), CLSPLAT_IO);
+    suite_ok(f.lib, tokenizer_open(f.lib, f.folder, 257, &t)); /* for who has tokens */
+    ck_assert_int_eq(tokenizer_encode(t, "", 0, true, &tokens, &count), CLSPLAT_IO);
+    ck_assert(!tokens && count == 0);
     ck_assert_ptr_nonnull(strstr(clsplat_last_error(f.lib), "neither tokenizer.json nor tokenizer.model"));
+    ck_assert_int_eq(tokenizer_decode(t, (int32_t[]){256}, 1, &words, &bytes), CLSPLAT_IO);
+    ck_assert(!words && bytes == 0);
+    tokenizer_close(&t);
     suite_ok(f.lib, tokenizer_open(f.lib, f.folder, 256, &t));
     suite_ok(f.lib, tokenizer_encode(t, "\0\xff z", 4, true, &tokens, &count));
     ck_assert(count == 4 && tokens[0] == 0 && tokens[1] == 255 && tokens[2] == ' ' && tokens[3] == 'z');
