@@ -24,7 +24,7 @@ typedef struct pairs {
     float4 top[RT], mass[RT];
 } pairs;
 
-static inline void pairs_clear(private pairs *p)
+INLINED void pairs_clear(private pairs *p)
 {
     UNROLL for (uint a = 0; a < RT; ++a) {
         p->top[a] = (float4)(-INFINITY);
@@ -33,7 +33,7 @@ static inline void pairs_clear(private pairs *p)
 }
 
 /* One tile of splats; queries [KEYS][ROWS] have ln w + ln a added. */
-static inline void pairs_add(private pairs *p, uint x, uint y, local const float *queries, local const float *keys)
+INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *queries, local const float *keys)
 {
     float4 base[RT];
     UNROLL for (uint a = 0; a < RT; ++a)
@@ -74,7 +74,7 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
 #endif
 )
 {
-    local float query_tile[KEYS * ROWS] ALIGNED, key_tile[KEYS * CHUNK_KEYS] ALIGNED, shared[KEYS * ROWS] ALIGNED;
+    local float query_tile[KEYS * ROWS] ALIGNED, shared[KEYS * ROWS] ALIGNED; /* of keys, then weights */
     local float value_tile[KEYS * PITCH_V] ALIGNED, prior[KEYS], past[KEYS];
     local int raise;
     uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
@@ -83,10 +83,8 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
     int chunk = (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)get_group_id(0);
     uint first = (uint)max(chunk * CHUNK_KEYS - diagonal, 0);
     uint last = (uint)clamp((chunk + 1) * CHUNK_KEYS - diagonal, 0, (int)queries);
-    if (first >= last)
-        return;
     uint count = last - first, begin_key = (uint)max(chunk, 0) * CHUNK_KEYS;
-    uint near_keys = chunk < 0 ? 0 : min((uint)CHUNK_KEYS, keys - begin_key);
+    uint near_last = min((uint)CHUNK_KEYS, keys - begin_key) - 1, known = chunk < 0 ? 0 : splats;
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats;
     state_lse += (writer * segments + max(chunk, 0)) * splats;
     state_value += (writer * segments + max(chunk, 0)) * splats * DV;
@@ -101,12 +99,11 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
 
     rows r;
     pairs p;
-    float score[RT][4];
     rows_clear(&r);
     pairs_clear(&p);
     if (item == 0)
         raise = 0;
-    for (uint begin = 0; chunk >= 0 && begin < splats; begin += KEYS) {
+    for (uint begin = 0; begin < known; begin += KEYS) {
 #define SPLAT min(begin + j, splats - 1)
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint j = item; j < KEYS; j += WG) {
@@ -122,10 +119,11 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
                   query_tile[PLACE(ROWS, d, j)] =
                       MAD(LOG2_E, query_response[(INDEX)min(j, count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)
         TILE_LOAD(CHUNK_KEYS, KEYS,
-                  key_tile[PLACE(CHUNK_KEYS, d, j)] =
-                      LOG2_E * key_response[(INDEX)min(j, near_keys - 1) * splats + min(begin + d, splats - 1)];)
+                  shared[PLACE(CHUNK_KEYS, d, j)] =
+                      LOG2_E * key_response[(INDEX)min(j, near_last) * splats + min(begin + d, splats - 1)];)
         barrier(CLK_LOCAL_MEM_FENCE);
-        pairs_add(&p, x, y, query_tile, key_tile);
+        pairs_add(&p, x, y, query_tile, shared);
+        float score[RT][4];
         UNROLL for (uint c = 0; c < 4; ++c) {
             float4 l = VECTOR(query_tile + PLACE(ROWS, 4 * x + c, 4 * y)) + past[4 * x + c];
             score[0][c] = l.x;
@@ -137,26 +135,25 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
         rows_add(&r, x, y, shared, value_tile);
     }
 
-    if (chunk >= 0) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, near_keys - 1))
-        UNROLL for (uint a = 0; a < RT; ++a) {
-            uint seen = first + min(y * RT + a, count - 1) + diagonal + 1 - begin_key;
-            float4 l = select(p.top[a] + log2(p.mass[a]), (float4)(-INFINITY), p.top[a] == (float4)(-INFINITY));
-            vstore4(l, 0, score[a]);
-            UNROLL for (uint c = 0; c < 4; ++c) {
-                uint j = 4 * x + c;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, near_last))
+    float score[RT][4];
+    UNROLL for (uint a = 0; a < RT; ++a) {
+        uint seen = chunk < 0 ? 0 : first + min(y * RT + a, count - 1) + diagonal + 1 - begin_key;
+        float4 l = select(p.top[a] + log2(p.mass[a]), (float4)(-INFINITY), p.top[a] == (float4)(-INFINITY));
+        vstore4(l, 0, score[a]);
+        UNROLL for (uint c = 0; c < 4; ++c) {
+            uint j = 4 * x + c;
 #if BIAS
-                float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(j, near_keys - 1) * bias_at.s3);
-                score[a][c] = more == -INFINITY ? more : score[a][c] + more;
+            float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(j, near_last) * bias_at.s3);
+            score[a][c] = more == -INFINITY ? more : score[a][c] + more;
 #endif
-                if (j >= seen)
-                    score[a][c] = -INFINITY;
-            }
+            if (j >= seen)
+                score[a][c] = -INFINITY;
         }
-        rows_weigh(&r, score, x, y, shared, &raise);
-        rows_add(&r, x, y, shared, value_tile);
     }
+    rows_weigh(&r, score, x, y, shared, &raise);
+    rows_add(&r, x, y, shared, value_tile);
 
     float log_mass[RT];
     rows_finish(&r, log_mass, x, y, shared);

@@ -43,7 +43,7 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
 #define QUERY min(first + j, queries - 1)
 #if PRODUCT
     float half_square[RT];
-    ROWS_HALF_SQUARE(half_square, y, LOAD(Q_TYPE, q, QUERY * q_at.s3 + d) - centre[d])
+    ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(Q_TYPE, q, QUERY * q_at.s3 + d) - centre[d])
 #endif
     if (STEPS == 1)
         TOKENS_LOAD(Q_TYPE, row_tile, ROWS, 0, q, q_at.s3, QUERY)

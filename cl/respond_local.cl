@@ -29,7 +29,7 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
 #define SPLAT min(begin + j, splats - 1)
 #if PRODUCT
     float half_square[RT], factor[4];
-    ROWS_HALF_SQUARE(half_square, y, LOAD(X_TYPE, tokens, TOKEN * at.s3 + d) - centre[d])
+    ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(X_TYPE, tokens, TOKEN * at.s3 + d) - centre[d])
     UNROLL for (uint c = 0; c < 4; ++c) {
         uint j = 4 * x + c;
         factor[c] = inverse[SPLAT] * inverse[SPLAT];

@@ -41,7 +41,7 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
 #define SPLAT min(first + j, splats - 1)
 #if PRODUCT
     float half_square[RT], factor[RT];
-    ROWS_HALF_SQUARE(half_square, y, mean[SPLAT * D + d] - centre[d])
+    ROWS_HALF_SQUARE(half_square, x, y, shared, mean[SPLAT * D + d] - centre[d])
     UNROLL for (uint a = 0; a < RT; ++a) {
         uint j = y * RT + a;
         factor[a] = UNIT * inverse[SPLAT] * inverse[SPLAT];
