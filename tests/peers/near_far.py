@@ -7,7 +7,7 @@ INPUT are files with q [1,H,N,D] and k, v [1,Hk,N,D], as long_inputs.py makes th
 of a model, and it is taken at the lengths N, each a part of the whole. The error is ‖out − exact‖ / ‖exact‖ against float64 over --rows
 sampled rows of every head, from an eighth of the length on; beside it the mean of the rows' errors, and of what the rows expected, and the
 keys that a row has exactly, in number and as a share of those it sees: at one tolerance they tell how work grows with the length. Times are
-of the kernels, trees included: the better of two runs, as for PyTorch (one for long inputs). On a CPU, beyond 100,000 tokens, PyTorch and
+of the kernels, trees included: the best of several runs, as for PyTorch (one for long inputs). On a CPU, beyond 100,000 tokens, PyTorch and
 exact attention are timed on the first 65,536, and scaled up by the square of the length: marked ~. On a GPU PyTorch gets the inputs as
 they are, otherwise in F32. --check: later tokens change no bit of earlier rows. Prints a Markdown table.
 """
@@ -22,6 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+RUNS = 8  # of which the best counts: short ones are soon disturbed
 LONG, VERY_LONG = 20000, 500000  # tokens beyond which exact attention is run once: on a CPU, and on a GPU
 LONGER, TIMED = 100000, 65536  # and on a CPU only its first tokens
 BLOCK = 32768
@@ -77,6 +78,12 @@ def exact_rows(options, q, k, v, rows):
     return torch.stack(result, 1).cpu()
 
 
+def runs_of(options, length):
+    if options.on == "cpu":
+        return RUNS if length <= LONG else 1
+    return 2 if length <= VERY_LONG else 1
+
+
 def baselines(options, path, out, inputs):
     """Seconds of exact attention (0: not wanted) and of PyTorch, and whether they were scaled up."""
     length, scaled = inputs[0].shape[2], 1.0
@@ -84,7 +91,7 @@ def baselines(options, path, out, inputs):
         inputs, scaled = [x[:, :, :TIMED].contiguous() for x in inputs], (length / TIMED) ** 2
         path = f"{out}.first"
         save_file(dict(zip("qkv", inputs)), path)
-    runs = 1 if length > (LONG if options.on == "cpu" else VERY_LONG) else 2
+    runs = runs_of(options, length)
     ours = 0.0 if options.no_exact else min(attend(options, path, out) for _ in range(runs))
     return ours * scaled, sdpa(options, *inputs, runs) * scaled, "~" if scaled > 1 else ""
 
@@ -119,7 +126,7 @@ def compare(options, name, inputs, path, out):
     if ours:
         print(f"| {name} | exact | {about}{ours:.4f} | {about}{peer:.4f} | {peer / ours:.2f} | | | | {all_keys:.0f} | 100 % |", flush=True)
     for tolerance in options.tolerance.split(","):
-        seconds, (result, _, keys, expected) = near_far(options, path, out, tolerance, 1 if length > LONGER else 2)
+        seconds, (result, _, keys, expected) = near_far(options, path, out, tolerance, max(runs_of(options, length), 1 if length > LONGER else 2))
         difference = result[0][:, rows].double().transpose(0, 1) - exact
         by_row, keys = difference.norm(dim=-1) / exact.norm(dim=-1), keys.double().mean()
         print(f"| {name} | {tolerance} | {seconds:.4f} | {about}{peer:.4f} | {peer / seconds:.2f} | {difference.norm() / exact.norm():.4f} "
