@@ -18,9 +18,9 @@ typedef struct model_config {
     bool tied;      /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
     bool head_norms;      /* queries and keys are normalised, head by head */
-    float *frequencies;   /* [2, head_dim / 2], of rotary positions; the second ones are for longer sessions
-                             than */
-    size_t short_context; /* tokens; 0: the first ones are for all */
+    float *frequencies;   /* [2, head_dim / 2], of rotary positions: of sessions up to short_context, and of
+                             longer ones */
+    size_t short_context; /* tokens; 0: the first frequencies are for all sessions */
     float turn_factor;    /* of their cosines and sines */
     bool context_is_end;  /* beyond `context` the frequencies would have to change */
     int32_t begin;        /* −1: none */

@@ -124,11 +124,13 @@ clsplat_status tokenizer_encode(const tokenizer *t, const char *words, size_t by
     text mended = {0};
     *tokens = NULL;
     *count = 0;
+    if (t->kind->mute)
+        return tokenizer_refuse(t);
     if (!t->kind->raw)
         words = mend(t, words, &bytes, &mended);
     if (special)
         add_all(&list, &t->begin);
-    if (text_ok(&mended) && (bytes > 0 || t->kind->mute))
+    if (text_ok(&mended) && bytes > 0)
         TRY(t->kind->encode(t, words, bytes, special, &list));
     if (special)
         add_all(&list, &t->end);

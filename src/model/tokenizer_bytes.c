@@ -18,16 +18,7 @@ static void close_nothing(void *state) {
 
 static const tokenizer_kind bytes_kind = {encode, close_nothing, .raw = true};
 
-static clsplat_status refuse(const tokenizer *t, const char *words, size_t count, bool special,
-                             token_list *to) {
-    (void)words;
-    (void)count;
-    (void)special;
-    (void)to;
-    return tokenizer_refuse(t);
-}
-
-static const tokenizer_kind mute_kind = {refuse, close_nothing, .raw = true, .mute = true};
+static const tokenizer_kind mute_kind = {NULL, close_nothing, .mute = true};
 
 clsplat_status tokenizer_refuse(const tokenizer *t) {
     return log_error(

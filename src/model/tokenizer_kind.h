@@ -32,7 +32,7 @@ typedef struct tokenizer_kind {
                              token_list *to);
     void (*close)(void *state); /* accepts NULL */
     bool raw;
-    bool mute; /* there is no file: tokens have no text */
+    bool mute; /* there is no file: tokens have no text, and nothing is encoded */
 } tokenizer_kind;
 
 /* What of a text's beginning is the tokeniser's own and goes again when it is decoded. */
