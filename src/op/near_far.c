@@ -18,6 +18,15 @@ work near_far_work(const op_near_far_args *a) {
                   .bytes = tensor_bytes(&a->q) + tensor_bytes(&a->out) + tensor_bytes(&a->lse)};
 }
 
+size_t near_far_group(const op_near_far_args *a) {
+    return a->q.shape[1] / a->forest->heads;
+}
+
+size_t near_far_tiles(const op_near_far_args *a, size_t span) {
+    size_t lead = a->diagonal == OP_SEES_ALL ? 0 : (size_t)(a->diagonal & (int32_t)(span - 1));
+    return (lead + a->q.shape[2] + span - 1) / span;
+}
+
 void options_near_far(kernel_options *o, const op_near_far_args *a) {
     bool own = a->diagonal != OP_SEES_ALL;
     options_forest(o, a->forest);
@@ -103,7 +112,7 @@ static const op_variant variants[] = {
     {"wide", "relative error of out below 1e-5 in float32 against the same nodes and keys",
      near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
     {"split", "relative error of out below 1e-5 in float32 against the same nodes and keys",
-     near_far_split_fits, near_far_split_run, "near_far_wide.cl", &tune_nothing},
+     near_far_split_fits, near_far_split_run, "near_far_split.cl", &tune_nothing},
     {"mma",
      "relative error of out below 1e-2 against softmax over what a row opened, in the inputs' type; a row "
      "also opens what an earlier token of its tile did",

@@ -1,0 +1,332 @@
+/* Near-far attention of few rows, as in decoding, for CPUs. Mathematics and shapes as in near_far.cl, rows as in near_far_wide.cl.
+ *
+ * What a row does is little, and takes as long as what it reads takes from memory. So a tile's roots are split over PARTS work-items,
+ * and each goes down breadth first: of a whole level it lists the nodes that rows opened, in the order of memory, and while it works on
+ * one node those that come next are on their way.
+ *   1. near_far_look: scores and deviations of a part's roots, and the state of each row over them, all closed. A part more, the first,
+ *      has the own chunk.
+ *   2. near_far_split: the states of all parts give each row's base, mass and size. The roots are judged, then the children of those that
+ *      were opened, level by level, and at last the keys of leaves. The order of a row's sums does not depend on the other rows.
+ *   3. near_far_merge.cl: what the parts found becomes one state.
+ *
+ * Workspaces, of [B][Hk][tiles]: scores [blocks from TOP on][2][TILE][16], log-weights and deviations; lists, of each level's nodes,
+ * [blocks·16] with a part's from its own first node on; looks [PARTS+1][TILE][LOOK_NUMBERS] and [PARTS+1][TILE][DV].
+ *
+ * Work: grid (Hk, tiles·PARTS, B), for near_far_look PARTS + 1; work-groups of one. */
+#include "tensor.clh"
+
+#ifndef SPAN /* positions of a tile, a power of two that divides CHUNK */
+#define SPAN 1
+#endif
+#ifndef GROUP /* query heads of a key head; SPAN·GROUP ≤ 32 */
+#define GROUP 2
+#endif
+#ifndef PARTS
+#define PARTS 2
+#endif
+#define TILE (SPAN * GROUP)
+#if TILE % 4 == 0
+#define RT 4
+#elif TILE % 2 == 0
+#define RT 2
+#else
+#define RT 1
+#endif
+#include "wide.clh"
+#include "forest.clh"
+#include "near_far.clh"
+
+#ifndef Q_TYPE
+#define Q_TYPE F32
+#define K_TYPE F32
+#define V_TYPE F32
+#define BIAS_TYPE F32
+#endif
+#ifndef OWN
+#define OWN 1
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#define LIMITED 0
+
+#include "near_far_rows.clh"
+#include "near_far_groups.clh"
+#include "near_far_begin.clh"
+
+/* Of a row's state over some roots: top, mass relative to it, squares_of_values; and of the own chunk its keys, instead. */
+#define LOOK_NUMBERS 4
+#define AHEAD 2 /* nodes or leaves that are on their way */
+
+/* A block's log-weights in scores, and after them its deviations. */
+inline INDEX scores_of(private const trees *t, uint level, uint g)
+{
+    return ((INDEX)first_block_of(t->f.first_block, level) + g / 16 - t->f.below) * 2 * TILE * 16;
+}
+
+/* Blocks of roots begin to end − 1, all closed, for all rows. */
+inline void look(private rows *w, private const trees *t, uint highest, uint begin, uint end, global float *scores)
+{
+    float l[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
+    nodes n;
+    uint first;
+    for (uint block = begin; block < end; ++block) {
+        root_block(t, highest, !OWN, block, &n, &first);
+        global float *to = scores + scores_of(t, n.level, first);
+        look_at_all(w, &n, l, deviation);
+        for (uint r = 0; r < TILE; ++r) {
+            float16 x = VECTOR(l + 16 * r), root = VECTOR(deviation + 16 * r), least = x - lift16(root, n.knee);
+            vstore16(x, r, to);
+            vstore16(root, TILE + r, to);
+            if (any(least > w->t.top[r]))
+                rebase(w, r, fmax(w->t.top[r], max16(least)));
+            float base = w->t.top[r] == -INFINITY ? 0.0f : w->t.top[r];
+            x = exp_weight(fmin(x - doubtful_lift16(root, n.knee) - base, MARGIN));
+            VECTOR(w->t.mass + 16 * r) += x;
+            VECTOR(l + 16 * r) = x;
+        }
+        add_all(w->t.sum, l, &n);
+    }
+}
+
+/* A part of `count` things. */
+inline uint2 part_of(uint part, uint count) { return (uint2)(part * count / PARTS, (part + 1) * count / PARTS); }
+
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+near_far_look(INPUTS, global float *scores, global float *look_numbers, global float *look_values)
+{
+    uint tiles = get_global_size(1) / (PARTS + 1), number = get_global_id(1) % tiles, look_part = get_global_id(1) / tiles;
+    uint kv = get_global_id(0), b = get_global_id(2);
+    INDEX head = (INDEX)b * get_global_size(0) + kv, tile_number = head * tiles + number;
+    trees t = TREES;
+    trees_move(&t, head);
+    rows w;
+    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
+                          q_at.s2);
+    float2 squares = (float2)(0.0f);
+    t.covered = at.past * CHUNK;
+    if (look_part == 0) {
+        ATTEND_OWN(&w, at)
+    } else if (at.past) {
+        uint highest = highest_level(levels, at.past);
+        uint2 blocks = part_of(look_part - 1, root_blocks(&t, highest, !OWN)), all = part_of(look_part - 1, (at.past + 15) / 16);
+        look(&w, &t, highest, blocks.x, blocks.y, scores + tile_number * (t.f.blocks - t.f.below) * 2 * TILE * 16);
+        squares = squares_of_values(&t, all.x, all.y);
+    }
+    INDEX to = (tile_number * (PARTS + 1) + look_part) * TILE;
+    for (uint r = 0; r < TILE; ++r) {
+        float4 numbers = (float4)(w.t.top[r], sum16(VECTOR(w.t.mass + 16 * r)), squares);
+        if (look_part == 0)
+            numbers.z = (float)w.exact[r];
+        vstore4(numbers, to + r, look_numbers);
+        for (uint d = 0; d < DV; d += 16)
+            vstore16(VECTOR(w.t.sum + r * DV + d), 0, look_values + (to + r) * DV + d);
+    }
+}
+
+/* Base, mass, size and limit of each row from the states of all parts; the own chunk's stays if this is the first part. */
+inline void settle(private rows *w, global const float *numbers, global const float *values, float tolerance, uint past, bool first)
+{
+    for (uint r = 0; r < TILE; ++r) {
+        float base = -INFINITY, mass = 0.0f, square = 0.0f, sums[DV] ALIGNED;
+        float2 squares = (float2)(0.0f);
+        for (uint p = 0; p <= PARTS; ++p)
+            base = fmax(base, vload4(p * TILE + r, numbers).x);
+        base = base == -INFINITY ? 0.0f : base;
+        for (uint d = 0; d < DV; d += 16)
+            VECTOR(sums + d) = (float16)(0.0f);
+        for (uint p = 0; p <= PARTS; ++p) {
+            float4 of = vload4(p * TILE + r, numbers);
+            float weight = exp(of.x - base);
+            mass = MAD(weight, of.y, mass);
+            squares += p > 0 ? of.zw : (float2)(0.0f);
+            for (uint d = 0; d < DV; d += 16)
+                VECTOR(sums + d) = MAD((float16)(weight), vload16(0, values + (p * TILE + r) * DV + d), VECTOR(sums + d));
+            if (p > 0 || !first)
+                continue;
+            w->exact[r] = (uint)of.z;
+            w->t.mass[16 * r] = mass;
+            for (uint d = 0; d < DV; d += 16)
+                VECTOR(w->t.sum + r * DV + d) = VECTOR(sums + d);
+        }
+        for (uint d = 0; d < DV; d += 16)
+            square += sum16(VECTOR(sums + d) * VECTOR(sums + d));
+        w->t.top[r] = base;
+        w->mass[r] = mass;
+        w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
+        w->limit[r] = accepted_error(tolerance, w->size[r], spread_of_values(squares), past) * mass;
+    }
+}
+
+/* Nodes to be opened, each with the set of its rows, by level: a part's lie where its nodes do, and so there is room for all of them. */
+typedef struct lists {
+    global uint2 *of[FOREST_LEVELS];
+    uint count[FOREST_LEVELS];
+} lists;
+
+inline void lists_begin(private lists *s, private const trees *t, global uint2 *lists, uint first_slot)
+{
+    for (uint level = 0; level < t->f.levels; ++level) {
+        s->of[level] = lists + first_block_of(t->f.first_block, level) * 16 + (first_slot >> size_shift(level));
+        s->count[level] = 0;
+    }
+}
+
+/* Nodes first to first + 15. */
+inline void list_openers(private lists *s, uint level, uint first, private const openers *o)
+{
+    for (uint c = 0; c < 16; ++c)
+        if (o->of[0][c])
+            s->of[level][s->count[level]++] = (uint2)(first + c, o->of[0][c]);
+}
+
+inline void judge_roots(private rows *w, private const trees *t, uint highest, uint2 blocks, global const float *scores,
+                        private lists *s)
+{
+    float weights[TILE * 16] ALIGNED;
+    openers o;
+    nodes n;
+    uint first;
+    for (uint block = blocks.x; block < blocks.y; ++block) {
+        root_block(t, highest, !OWN, block, &n, &first);
+        global const float *from = scores + scores_of(t, n.level, first);
+        UINTS(o.of[0]) = (uint16)(0);
+        for (uint r = 0; r < TILE; ++r)
+            VECTOR(weights + 16 * r) = judge(w, r, vload16(r, from), vload16(TILE + r, from), &n, &o);
+        add_all(w->t.sum, weights, &n);
+        list_openers(s, n.level, first, &o);
+    }
+}
+
+/* The children of node g, for the rows of a set. */
+inline void visit(private rows *w, private const trees *t, uint level, uint2 node, global float *scores, private lists *s)
+{
+    uint fan = 1u << fan_shift(level), child = node.x << fan_shift(level), set = node.y, list[TILE], count = list_rows(&set, list);
+    float l[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
+    nodes n = block_of(t, level - 1, child, child % 16, child % 16 + fan);
+    openers o;
+    UINTS(o.of[0]) = (uint16)(0);
+    if (level > TOP) {
+        global float *to = scores + scores_of(t, level - 1, child);
+        look_at_all(w, &n, l, deviation);
+        for (uint i = 0; i < count; ++i) {
+            uint r = list[i];
+            float weights[16] ALIGNED;
+            vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
+            VECTOR(weights) = judge(w, r, VECTOR(l + 16 * r), VECTOR(deviation + 16 * r), &n, &o);
+            ADD_VALUES(1, w->t.sum, &r, weights, 16, F32, n.values, n.begin, n.end)
+        }
+    } else {
+        uint chunk = node.x >> (size_shift(TOP) - size_shift(level));
+        global const float *from = scores + scores_of(t, TOP, chunk) + TILE * 16 + chunk % 16;
+        for (uint r = 0; r < TILE; ++r)
+            deviation[16 * r] = from[16 * r];
+#define CALL(N) visit_##N(w, &n, list + i, deviation, &o);
+        IN_GROUPS(count, CALL)
+#undef CALL
+    }
+    list_openers(s, level - 1, child - child % 16, &o);
+}
+
+inline void prefetch_children(private const trees *t, uint level, uint g)
+{
+    uint child = g << fan_shift(level);
+    INDEX block = first_block_of(t->f.first_block, level - 1) + child / 16;
+    PREFETCH(t->means + block * D * 16, D * 16)
+    PREFETCH(t->mean_values + block * DV * 16, DV * 16)
+    PREFETCH(t->stats + block * STATS * 16, STATS * 16)
+}
+
+inline void prefetch_keys(private const trees *t, uint leaf)
+{
+    INDEX slot = (INDEX)(leaf / LEAVES) * 16;
+    PREFETCH(t->keys + slot * D, 16 * D)
+    PREFETCH(t->values + slot * DV, 16 * DV)
+    PREFETCH(t->biases + slot, 16)
+}
+
+inline void visit_all(private rows *w, private const trees *t, uint level, global float *scores, private lists *s)
+{
+    global const uint2 *list = s->of[level];
+    uint count = s->count[level];
+    for (uint i = 0; i < min(count, (uint)AHEAD); ++i)
+        prefetch_children(t, level, list[i].x);
+    for (uint i = 0; i < count; ++i) {
+        if (i + AHEAD < count)
+            prefetch_children(t, level, list[i + AHEAD].x);
+        visit(w, t, level, list[i], scores, s);
+    }
+}
+
+/* The keys of all leaves in the list; those of one block of 16 keys together. */
+inline void open_all(private rows *w, private const trees *t, private const lists *s)
+{
+    global const uint2 *leaves = s->of[0];
+    uint count = s->count[0];
+    for (uint i = 0; i < min(count, (uint)AHEAD); ++i)
+        prefetch_keys(t, leaves[i].x);
+    for (uint next = 0; next < count;) {
+        uint block = leaves[next].x / LEAVES, every = 0, open[TILE], open_listed[TILE], list[TILE];
+        for (uint r = 0; r < TILE; ++r)
+            open[r] = 0;
+        for (; next < count && leaves[next].x / LEAVES == block; ++next) {
+            if (next + AHEAD < count)
+                prefetch_keys(t, leaves[next + AHEAD].x);
+            every |= leaves[next].y;
+            for (uint r = 0; r < TILE; ++r)
+                open[r] |= (leaves[next].y >> r & 1) << leaves[next].x % LEAVES;
+        }
+        uint rows_count = list_rows(&every, list);
+        for (uint i = 0; i < rows_count; ++i)
+            open_listed[i] = open[list[i]];
+        INDEX slot = (INDEX)block * 16;
+        global const ELEMENT(FOREST_TYPE) *keys = t->keys + slot * D, *values = t->values + slot * DV;
+        float16 bias = vload16(0, t->biases + slot);
+#define CALL(N) open_##N(w, keys, values, bias, list + i, open_listed + i);
+        IN_GROUPS(rows_count, CALL)
+#undef CALL
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+near_far_split(INPUTS, global float *scores, global uint2 *listed, global const float *look_numbers, global const float *look_values,
+               global float *part_numbers, global float *part_values)
+{
+    uint tiles = get_global_size(1) / PARTS, number = get_global_id(1) % tiles, part = get_global_id(1) / tiles;
+    uint kv = get_global_id(0), b = get_global_id(2), kv_heads = get_global_size(0);
+    INDEX head = (INDEX)b * kv_heads + kv, tile_number = head * tiles + number, looks = tile_number * (PARTS + 1) * TILE;
+    trees t = TREES;
+    trees_move(&t, head);
+    rows w;
+    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
+                          q_at.s2);
+    t.covered = at.past * CHUNK;
+    w.all = tolerance == 0.0f;
+    settle(&w, look_numbers + looks * LOOK_NUMBERS, look_values + looks * DV, tolerance, at.past, part == 0);
+    uint highest = highest_level(levels, at.past), first;
+    uint2 blocks = part_of(part, root_blocks(&t, highest, !OWN));
+    nodes n;
+    lists s;
+    if (blocks.x < blocks.y) {
+        scores += tile_number * (t.f.blocks - t.f.below) * 2 * TILE * 16;
+        root_block(&t, highest, !OWN, blocks.x, &n, &first);
+        lists_begin(&s, &t, listed + tile_number * t.f.blocks * 16, (first + n.begin) << size_shift(n.level));
+        judge_roots(&w, &t, highest, blocks, scores, &s);
+        for (uint level = highest; level > 0; --level)
+            visit_all(&w, &t, level, scores, &s);
+        open_all(&w, &t, &s);
+    }
+    for (uint r = 0; r < TILE; ++r) {
+        int i = at.i0 + (int)(r % SPAN);
+        if (!(w.active[0] >> r & 1))
+            continue;
+        INDEX to = ((head * GROUP + r / SPAN) * queries + i) * PARTS + part;
+        float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
+        float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)exact_keys(&w, r)};
+        for (uint x = 0; x < PART_NUMBERS; ++x)
+            part_numbers[to * PART_NUMBERS + x] = numbers[x];
+        for (uint d = 0; d < DV; d += 16)
+            vstore16(VECTOR(w.t.sum + r * DV + d) * of_part, 0, part_values + to * DV + d);
+    }
+}
