@@ -191,7 +191,9 @@ inline float moments(private const chunk_keys *c, uint s0, uint count, private f
 /* A forest's arrays, from those of one head on. */
 typedef struct arrays {
     global ELEMENT(FOREST_TYPE) *keys, *values;
-    global float *biases, *means, *variances, *mean_values, *stats;
+    global float *biases;
+    global ELEMENT(FOREST_TYPE) *means, *mean_values;
+    global float *variances, *stats;
 } arrays;
 
 inline arrays arrays_of(arrays all, forest f, INDEX head)
@@ -213,12 +215,12 @@ inline void write_node(arrays a, forest f, uint level, uint g, private const flo
     uint block = first_block_of(f.first_block, level);
     INDEX lane = lane_of(block, g, D), row = ((INDEX)block * 16 + g) * DV;
     for (uint d = 0; d < D; ++d)
-        a.means[lane + d * 16] = mean[d];
+        STORE(FOREST_TYPE, a.means, lane + d * 16, mean[d]);
     if (level >= TOP)
         for (uint d = 0; d < D; ++d)
             a.variances[lane_of(block - f.below, g, D) + d * 16] = square[d];
     for (uint d = 0; d < DV; ++d)
-        a.mean_values[row + d] = mean[D + d];
+        STORE(FOREST_TYPE, a.mean_values, row + d, mean[D + d]);
     for (uint i = 0; i < STATS; ++i)
         a.stats[lane_of(block, g, STATS) + i * 16] = stats[i];
 }
@@ -290,13 +292,13 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
               global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
-              global float *means, global float *variances, global float *mean_values, global float *stats)
+              global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
 {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i * CHUNK >= keys)
         return;
     forest f = forest_of(levels, chunks, first_block);
-    arrays a = {tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    arrays a = {tree_keys, tree_values, biases, means, mean_values, variances, stats};
     a = arrays_of(a, f, (INDEX)b * get_global_size(1) + h);
 
     chunk_keys c;
@@ -335,13 +337,13 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
 /* Nodes first to first + nodes − 1 of a level above chunks, out of their children, of which there are `children` in all. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uint chunks, uint16 first_block,
-             global float *means, global float *variances, global float *mean_values, global float *stats)
+             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
 {
     uint i = get_global_id(0);
     if (i >= nodes)
         return;
     forest f = forest_of(levels, chunks, first_block);
-    arrays a = {0, 0, 0, means, variances, mean_values, stats};
+    arrays a = {0, 0, 0, means, mean_values, variances, stats};
     a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
     uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
     float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f, far = 0.0f;
@@ -362,7 +364,7 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
                 spread = MAD(weight * stat[SPREAD * 16], stat[SPREAD * 16], spread);
             float distance = 0.0f, within = 0.0f;
             for (uint d = 0; d < D; ++d) {
-                float x = a.means[lane + d * 16], variance = a.variances[diagonal + d * 16];
+                float x = LOAD(FOREST_TYPE, a.means, lane + d * 16), variance = a.variances[diagonal + d * 16];
                 if (pass == 0)
                     mean[d] = MAD(weight, x, mean[d]);
                 else {
@@ -373,7 +375,7 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
             }
             far = fmax(far, sqrt(distance) + stat[REACH * 16] * sqrt(within));
             for (uint d = 0; d < DV; ++d) {
-                float x = a.mean_values[row + d];
+                float x = LOAD(FOREST_TYPE, a.mean_values, row + d);
                 if (pass == 0)
                     mean[D + d] = MAD(weight, x, mean[D + d]);
                 else

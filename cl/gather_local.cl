@@ -119,7 +119,9 @@ inline void sort_nodes(local workplace *place, uint size)
 /* A forest's arrays, from those of one head on. */
 typedef struct arrays {
     global ELEMENT(FOREST_TYPE) *keys, *values;
-    global float *biases, *means, *variances, *mean_values, *stats;
+    global float *biases;
+    global ELEMENT(FOREST_TYPE) *means, *mean_values;
+    global float *variances, *stats;
 } arrays;
 
 /* The weights of a level's nodes: place->top and place->mass. */
@@ -198,9 +200,9 @@ inline void write_nodes(local workplace *place, arrays a, forest f, uint level, 
         place->square[n][d] = square;
         if (d < D) {
             MEAN(n)[d] = mean;
-            a.means[lane_of(block, node, D) + d * 16] = mean;
+            STORE(FOREST_TYPE, a.means, lane_of(block, node, D) + d * 16, mean);
         } else
-            a.mean_values[((INDEX)block * 16 + node) * DV + d - D] = mean;
+            STORE(FOREST_TYPE, a.mean_values, ((INDEX)block * 16 + node) * DV + d - D, mean);
         if (level >= TOP && d < D)
             a.variances[lane_of(block - f.below, node, D) + d * 16] = square;
     }
@@ -232,14 +234,14 @@ gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first
              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
              global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
-             global float *means, global float *variances, global float *mean_values, global float *stats)
+             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
 {
     local workplace place;
     uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2), g = first_chunk + i;
     forest f = forest_of(levels, chunks, first_block);
     INDEX head = (INDEX)b * get_global_size(1) + h, slots = head * chunks * CHUNK, blocks = head * f.blocks * 16;
     arrays a = {tree_keys + slots * D, tree_values + slots * DV, biases + slots, means + blocks * D,
-                variances + head * (f.blocks - f.below) * 16 * D, mean_values + blocks * DV, stats + blocks * STATS};
+                mean_values + blocks * DV, variances + head * (f.blocks - f.below) * 16 * D, stats + blocks * STATS};
     uint present = min((uint)CHUNK, keys - i * CHUNK);
     k += k_at.s0 + b * k_at.s1 + h * k_at.s2 + i * CHUNK * k_at.s3;
     v += v_at.s0 + b * v_at.s1 + h * v_at.s2 + i * CHUNK * v_at.s3;

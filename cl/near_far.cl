@@ -50,7 +50,9 @@
 typedef struct trees {
     forest f;
     global const ELEMENT(FOREST_TYPE) *keys, *values;
-    global const float *biases, *means, *variances, *mean_values, *stats;
+    global const float *biases;
+    global const ELEMENT(FOREST_TYPE) *means, *mean_values;
+    global const float *variances, *stats;
 } trees;
 
 typedef struct walker {
@@ -67,11 +69,11 @@ typedef struct walker {
     uint exact;
 } walker;
 
-inline float dot_lanes(private const float *q, global const float *x)
+inline float dot_lanes(private const float *q, global const ELEMENT(FOREST_TYPE) *x)
 {
     float sum = 0.0f;
     for (uint d = 0; d < D; ++d)
-        sum = MAD(q[d], x[d * 16], sum);
+        sum = MAD(q[d], LOAD(FOREST_TYPE, x, d * 16), sum);
     return sum;
 }
 
@@ -83,11 +85,11 @@ inline float logit_variance(private const float *q, global const float *x)
     return sum;
 }
 
-inline void add_values(private state *row, float l, global const float *values)
+inline void add_values(private state *row, float l, global const ELEMENT(FOREST_TYPE) *values)
 {
     float weight = state_admit(row, l);
     for (uint d = 0; d < DV; ++d)
-        row->sum[d] = MAD(weight, values[d], row->sum[d]);
+        row->sum[d] = MAD(weight, LOAD(FOREST_TYPE, values, d), row->sum[d]);
 }
 
 /* A node as a row sees it. */
@@ -270,8 +272,8 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
 #endif
 #endif
          global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
-         global const float *biases, global const float *means, global const float *variances,
-         global const float *mean_values, global const float *stats,
+         global const float *biases, global const ELEMENT(FOREST_TYPE) *means, global const float *variances,
+         global const ELEMENT(FOREST_TYPE) *mean_values, global const float *stats,
          global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
          , global int *exact, INDEX4 exact_at
@@ -284,7 +286,7 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
-    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, mean_values, variances, stats};
     INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
     t.values += slots * DV;

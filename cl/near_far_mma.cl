@@ -68,17 +68,17 @@
 #include "near_far_nodes.clh"
 
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void
-near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *means, global const float *variances,
-              global const float *mean_values, global const float *stats, global ushort *half_means, global ushort *half_values,
+near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort *means, global const float *variances,
+              global const ushort *mean_values, global const float *stats, global ushort *half_means, global ushort *half_values,
               global ushort *half_variances, global float *packed, uint heads)
 {
     INDEX e = get_global_id(0);
     forest f = forest_of(levels, chunks, first_block);
     INDEX nodes = (INDEX)heads * f.blocks * 16;
     if (e < nodes * D)
-        half_means[e] = half_of_float(means[e]);
+        half_means[e] = means[e];
     if (e < nodes * DV)
-        half_values[e] = half_of_float(mean_values[e]);
+        half_values[e] = mean_values[e];
     if (e < (INDEX)heads * chunks * D) {
         INDEX head = e / ((INDEX)chunks * D);
         uint g = e / D % chunks, d = e % D;
@@ -115,7 +115,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
 #endif
 #endif
              global const ushort *tree_keys, global const ushort *tree_values, global const float *biases,
-             global const float *means, global const float *variances, global const float *mean_values,
+             global const ushort *means, global const float *variances, global const ushort *mean_values,
              global const float *stats, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
              INDEX4 lse_at,
 #if COUNTED

@@ -49,6 +49,7 @@
 #define BIAS 1
 #endif
 #define LIMITED 0
+#define AHEAD 2 /* nodes or leaves that are on their way */
 
 #include "near_far_rows.clh"
 #include "near_far_groups.clh"
@@ -56,7 +57,13 @@
 
 /* Of a row's state over some roots: top, mass relative to it, squares_of_values; and of the own chunk its keys, instead. */
 #define LOOK_NUMBERS 4
-#define AHEAD 2 /* nodes or leaves that are on their way */
+
+/* The block that comes next in memory. */
+inline block after(private const nodes *n)
+{
+    block next = {n->means + 16 * D, n->values + 16 * DV, n->stats + 16 * STATS};
+    return next;
+}
 
 /* A block's log-weights in scores, and after them its deviations. */
 inline INDEX scores_of(private const trees *t, uint level, uint g)
@@ -72,6 +79,7 @@ inline void look(private rows *w, private const trees *t, uint highest, uint beg
     uint first;
     for (uint block = begin; block < end; ++block) {
         root_block(t, highest, !OWN, block, &n, &first);
+        w->next = after(&n);
         global float *to = scores + scores_of(t, n.level, first);
         look_at_all(w, &n, l, deviation);
         for (uint r = 0; r < TILE; ++r) {
@@ -85,7 +93,7 @@ inline void look(private rows *w, private const trees *t, uint highest, uint beg
             VECTOR(w->t.mass + 16 * r) += x;
             VECTOR(l + 16 * r) = x;
         }
-        add_all(w->t.sum, l, &n);
+        add_all(w, w->t.sum, l, &n);
     }
 }
 
@@ -189,11 +197,12 @@ inline void judge_roots(private rows *w, private const trees *t, uint highest, u
     uint first;
     for (uint block = blocks.x; block < blocks.y; ++block) {
         root_block(t, highest, !OWN, block, &n, &first);
+        w->next = after(&n);
         global const float *from = scores + scores_of(t, n.level, first);
         UINTS(o.of[0]) = (uint16)(0);
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) = judge(w, r, vload16(r, from), vload16(TILE + r, from), &n, &o);
-        add_all(w->t.sum, weights, &n);
+        add_all(w, w->t.sum, weights, &n);
         list_openers(s, n.level, first, &o);
     }
 }
@@ -214,7 +223,7 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
             float weights[16] ALIGNED;
             vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
             VECTOR(weights) = judge(w, r, VECTOR(l + 16 * r), VECTOR(deviation + 16 * r), &n, &o);
-            ADD_VALUES(1, w->t.sum, &r, weights, 16, F32, n.values, n.begin, n.end)
+            ADD_VALUES(1, w->t.sum, &r, weights, 16, n.values, n.begin, n.end)
         }
     } else {
         uint chunk = node.x >> (size_shift(TOP) - size_shift(level));
@@ -228,32 +237,56 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
     list_openers(s, level - 1, child - child % 16, &o);
 }
 
-inline void prefetch_children(private const trees *t, uint level, uint g)
+inline block children_of(private const trees *t, uint level, uint g)
 {
-    uint child = g << fan_shift(level);
-    INDEX block = first_block_of(t->f.first_block, level - 1) + child / 16;
-    PREFETCH(t->means + block * D * 16, D * 16)
-    PREFETCH(t->mean_values + block * DV * 16, DV * 16)
-    PREFETCH(t->stats + block * STATS * 16, STATS * 16)
+    INDEX at = first_block_of(t->f.first_block, level - 1) + (g << fan_shift(level)) / 16;
+    block of = {t->means + at * D * 16, t->mean_values + at * DV * 16, t->stats + at * STATS * 16};
+    return of;
 }
 
-inline void prefetch_keys(private const trees *t, uint leaf)
+inline block keys_of(private const trees *t, uint leaf)
 {
     INDEX slot = (INDEX)(leaf / LEAVES) * 16;
-    PREFETCH(t->keys + slot * D, 16 * D)
-    PREFETCH(t->values + slot * DV, 16 * DV)
-    PREFETCH(t->biases + slot, 16)
+    block of = {t->keys + slot * D, t->values + slot * DV, t->biases + slot};
+    return of;
+}
+
+/* What the nodes of a list lead to. */
+inline block below(private const trees *t, uint level, uint g) { return level ? children_of(t, level, g) : keys_of(t, g); }
+
+inline void prefetch_numbers(block next, uint level)
+{
+    for (uint i = 0; i < (level ? STATS * 16 : 16); i += 16)
+        PREFETCH(next.numbers + i);
+}
+
+/* All of the first few; the others come line by line as those before them are used. */
+inline void prefetch_first(private const trees *t, uint level, global const uint2 *list, uint count)
+{
+    const uint line = 64 / sizeof(ELEMENT(FOREST_TYPE));
+    for (uint i = 0; i < min(count, (uint)AHEAD); ++i) {
+        block next = below(t, level, list[i].x);
+        prefetch_numbers(next, level);
+        for (uint x = 0; x < 16 * D; x += line)
+            PREFETCH(next.columns + x);
+        for (uint x = 0; x < 16 * DV; x += line)
+            PREFETCH(next.values + x);
+    }
+}
+
+inline void look_ahead(private rows *w, private const trees *t, uint level, global const uint2 *list, uint i, uint count)
+{
+    w->next = below(t, level, list[min(i + AHEAD, count - 1)].x);
+    prefetch_numbers(w->next, level);
 }
 
 inline void visit_all(private rows *w, private const trees *t, uint level, global float *scores, private lists *s)
 {
     global const uint2 *list = s->of[level];
     uint count = s->count[level];
-    for (uint i = 0; i < min(count, (uint)AHEAD); ++i)
-        prefetch_children(t, level, list[i].x);
+    prefetch_first(t, level, list, count);
     for (uint i = 0; i < count; ++i) {
-        if (i + AHEAD < count)
-            prefetch_children(t, level, list[i + AHEAD].x);
+        look_ahead(w, t, level, list, i, count);
         visit(w, t, level, list[i], scores, s);
     }
 }
@@ -263,15 +296,13 @@ inline void open_all(private rows *w, private const trees *t, private const list
 {
     global const uint2 *leaves = s->of[0];
     uint count = s->count[0];
-    for (uint i = 0; i < min(count, (uint)AHEAD); ++i)
-        prefetch_keys(t, leaves[i].x);
+    prefetch_first(t, 0, leaves, count);
     for (uint next = 0; next < count;) {
-        uint block = leaves[next].x / LEAVES, every = 0, open[TILE], open_listed[TILE], list[TILE];
+        uint leaf = leaves[next].x, every = 0, open[TILE], open_listed[TILE], list[TILE];
         for (uint r = 0; r < TILE; ++r)
             open[r] = 0;
-        for (; next < count && leaves[next].x / LEAVES == block; ++next) {
-            if (next + AHEAD < count)
-                prefetch_keys(t, leaves[next + AHEAD].x);
+        look_ahead(w, t, 0, leaves, next, count);
+        for (; next < count && leaves[next].x / LEAVES == leaf / LEAVES; ++next) {
             every |= leaves[next].y;
             for (uint r = 0; r < TILE; ++r)
                 open[r] |= (leaves[next].y >> r & 1) << leaves[next].x % LEAVES;
@@ -279,10 +310,9 @@ inline void open_all(private rows *w, private const trees *t, private const list
         uint rows_count = list_rows(&every, list);
         for (uint i = 0; i < rows_count; ++i)
             open_listed[i] = open[list[i]];
-        INDEX slot = (INDEX)block * 16;
-        global const ELEMENT(FOREST_TYPE) *keys = t->keys + slot * D, *values = t->values + slot * DV;
-        float16 bias = vload16(0, t->biases + slot);
-#define CALL(N) open_##N(w, keys, values, bias, list + i, open_listed + i);
+        block of = keys_of(t, leaf);
+        float16 bias = vload16(0, of.numbers);
+#define CALL(N) open_##N(w, of.columns, of.values, bias, list + i, open_listed + i);
         IN_GROUPS(rows_count, CALL)
 #undef CALL
     }

@@ -101,7 +101,7 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
-        add_all(sums, weights, &n);
+        add_all(w, sums, weights, &n);
     }
     float spread = spread_of_values(squares_of_values(t, 0, (t->covered / CHUNK + 15) / 16));
     for (uint r = 0; r < TILE; ++r) {
@@ -148,7 +148,7 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(db + 16 * r), &n, o);
         if (!COUNTING(w))
-            add_all(w->t.sum, weights, &n);
+            add_all(w, w->t.sum, weights, &n);
         s->first[n.level] = first;
         walk(w, t, s, n.level, db);
     }

@@ -65,9 +65,9 @@ void forest_sizes(const op_forest *f, size_t bytes[FOREST_BUFFERS]) {
     bytes[0] = slots * f->dim * stored;
     bytes[1] = slots * f->value_dim * stored;
     bytes[2] = slots * sizeof(float);
-    bytes[3] = blocks * BLOCK * f->dim * sizeof(float);
+    bytes[3] = blocks * BLOCK * f->dim * stored;
     bytes[4] = (blocks - heads * f->first_block[f->top]) * BLOCK * f->dim * sizeof(float);
-    bytes[5] = blocks * BLOCK * f->value_dim * sizeof(float);
+    bytes[5] = blocks * BLOCK * f->value_dim * stored;
     bytes[6] = blocks * BLOCK * OP_NODE_STATS * sizeof(float);
 }
 

@@ -173,9 +173,9 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *     keys         [slots/16][D][16]               of `dtype`
  *     values       [slots][Dv]                     of `dtype`
  *     biases       [slots]                         F32; −inf: no key, and then key and value are 0
- *     means        [blocks][D][16]                 F32
+ *     means        [blocks][D][16]                 of `dtype`
  *     variances    [blocks of top and above][D][16]  F32
- *     mean_values  [blocks·16][Dv]                 F32
+ *     mean_values  [blocks·16][Dv]                 of `dtype`
  *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s */
 enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5 };
 enum {
