@@ -121,8 +121,8 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
         kernel_options o;
         launch l;
         options_gather(&o, q, a, who == LOCAL ? ITEM : who);
-        TRY(options_launch(&o, q->device, "covariance.cl", pass ? "average_covariances" : "gather_covariances",
-                           &l));
+        TRY(options_launch(&o, q->device, "covariance.cl",
+                           pass ? "average_covariances" : "gather_covariances", &l));
         size_t rows = o.vector / 4, strips = (f->dim + rows - 1) / rows; /* as in cl/covariance.cl */
         launch_uint(&l, (uint32_t)first);
         launch_uint(&l, (uint32_t)runs);
