@@ -290,9 +290,9 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
     far->lse = merge(&w, far->out);
     tilt(&w, far->lse, far->out);
     double size = sqrt(dot(far->out, far->out, f->value_dim));
-    far->estimate =
-        w.sum > 0 ? exp(w.lse - far->lse) * sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
-                  : 0;
+    far->estimate = w.sum > 0 ? pow(16 / (double)f->leaf, 0.125) * exp(w.lse - far->lse) *
+                                    sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
+                              : 0;
     free(w.l);
     free(w.v);
 }
