@@ -112,7 +112,7 @@ near_far_look(INPUTS, global float *scores, global float *look_numbers, global f
     place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
                           q_at.s2);
     float2 squares = (float2)(0.0f);
-    t.covered = at.past * CHUNK;
+    trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (look_part == 0) {
         ATTEND_OWN(&w, at)
     } else if (at.past) {
@@ -223,7 +223,7 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
             float weights[16] ALIGNED;
             vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
             VECTOR(weights) = judge(w, r, VECTOR(l + 16 * r), VECTOR(deviation + 16 * r), &n, &o);
-            ADD_VALUES(1, w->t.sum, &r, weights, 16, n.values, n.begin, n.end)
+            ADD_VALUES(1, w->t.sum, &r, weights, 16, FOREST_TYPE, n.values, n.begin, n.end)
         }
     } else {
         uint chunk = node.x >> (size_shift(TOP) - size_shift(level));
@@ -330,7 +330,7 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
     rows w;
     place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
                           q_at.s2);
-    t.covered = at.past * CHUNK;
+    trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     w.all = tolerance == 0.0f;
     settle(&w, look_numbers + looks * LOOK_NUMBERS, look_values + looks * DV, tolerance, at.past, part == 0);
     uint highest = highest_level(levels, at.past), first;
@@ -345,6 +345,8 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
         for (uint level = highest; level > 0; --level)
             visit_all(&w, &t, level, scores, &s);
         open_all(&w, &t, &s);
+        if (t.covariance)
+            add_tilts(&w, t.covariance);
     }
     for (uint r = 0; r < TILE; ++r) {
         int i = at.i0 + (int)(r % SPAN);

@@ -173,6 +173,8 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     w->counting = false;
 #endif
     descend(w, t, &s, highest, rest, l, deviation);
+    if (t->covariance)
+        add_tilts(w, t->covariance);
 }
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
@@ -187,12 +189,13 @@ near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEME
 {
     uint number = get_global_size(0) - 1 - get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
     trees t = TREES;
-    trees_move(&t, (INDEX)b * get_global_size(1) + kv);
+    INDEX head = (INDEX)b * get_global_size(1) + kv;
+    trees_move(&t, head);
     rows w;
     place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
                           q_at.s2);
     ATTEND_OWN(&w, at)
-    t.covered = at.past * CHUNK;
+    trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (at.past)
         attend_far(&w, &t, !OWN, tolerance, limit);
 
