@@ -116,7 +116,7 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
         private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         look_at_all(w, &n, lb, db);
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(db + 16 * r), n.knee));
+            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r));
     }
     for (uint r = 0; r < TILE; ++r) {
         float base = fmax(w->t.top[r], max16(VECTOR(most + 16 * r)));
@@ -132,7 +132,7 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
             uint at = (block * TILE + r) * 16;
-            float16 logit = VECTOR(l + at) - doubtful_lift16(VECTOR(deviation + at), n.knee);
+            float16 logit = VECTOR(l + at) + lift16(VECTOR(deviation + at), n.knee) - doubtful_lift16(VECTOR(deviation + at), n.knee);
             float16 p = exp_weight(fmin(logit - w->t.top[r], MARGIN));
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
@@ -171,8 +171,10 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
                     private float *deviation)
 {
     float weights[TILE * 16] ALIGNED;
+    uint first, every[TILE];
     nodes n;
-    uint first;
+    for (uint r = 0; r < TILE; ++r)
+        every[r] = r;
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         private openers *o = &s->todo[n.level];
@@ -184,7 +186,8 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
         if (PARTS > 1)
             n.there = n.there && (LANE + (int)first) % PARTS == (int)w->part;
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(db + 16 * r), &n, o);
+            VECTOR(weights + 16 * r) = VECTOR(lb + 16 * r);
+        judge(w, &n, every, TILE, db, weights, o);
         if (!COUNTING(w))
             add_all(w->t.sum, weights, &n);
         s->first[n.level] = first;
@@ -317,8 +320,6 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
     rows w;
     w.part = get_global_id(0) % PARTS;
     tile_clear(&w.t);
-    for (uint m = 0; m < MASKS; ++m)
-        w.active[m] = 0;
     for (uint r = 0; r < TILE; ++r) {
         int i = at.i0 + (int)(r % SPAN);
         bool active = r < SPAN * GROUP && i >= 0 && i < (int)queries;
@@ -329,7 +330,8 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
             VECTOR(w.q + r * D + d) = x;
             VECTOR(w.squares + r * D + d) = x * x;
         }
-        w.active[r / 32] |= (uint)active << r % 32;
+        for (uint m = 0; m < MASKS; ++m)
+            w.bit[m][r] = active && r / 32 == m ? 1u << r % 32 : 0;
         w.limit[r] = w.mass[r] = w.size[r] = 0.0f;
         w.exact[r] = 0;
         VECTOR(w.opened + 16 * r) = (float16)(0.0f);
@@ -359,7 +361,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
     for (uint r = 0; r < SPAN * GROUP; ++r) {
         int i = at.i0 + (int)(r % SPAN);
         uint h = kv * GROUP + r / SPAN;
-        if (!(w.active[r / 32] >> r % 32 & 1))
+        if (!w.bit[r / 32][r])
             continue;
 #if PARTS > 1
         INDEX part = (((INDEX)b * get_global_size(1) * GROUP + h) * queries + i) * PARTS + w.part;
