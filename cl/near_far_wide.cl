@@ -251,6 +251,10 @@ inline void attend_own(private rows *w, place at, global const ELEMENT(K_TYPE) *
     float packed[D * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED, shrink[RT];
     uint begin0 = at.past * CHUNK, end = at.last - begin0;
     scores s;
+#if !BIAS
+    for (uint r = 0; r < TILE; ++r)
+        w->exact[r] = max(seen_by(at, r), begin0) - begin0;
+#endif
     for (uint begin = 0; begin < end; begin += BLOCK) {
         PACK(K_TYPE, k, k_pitch, begin, end, packed)
         for (uint j = 0; j < BLOCK; ++j) {
@@ -258,17 +262,23 @@ inline void attend_own(private rows *w, place at, global const ELEMENT(K_TYPE) *
 #if BIAS
             offset[j] += LOAD(BIAS_TYPE, bias, min(begin + j, end - 1) * bias_pitch);
 #endif
+#if BIAS
             for (uint r = 0; r < TILE && offset[j] > -INFINITY; ++r)
                 w->exact[r] += begin0 + begin + j < seen_by(at, r);
+#endif
         }
         for (uint r = 0; r < TILE; r += RT) {
-            uint seen[RT];
-            UNROLL for (uint a = 0; a < RT; ++a)
+            uint seen[RT], most = 0;
+            UNROLL for (uint a = 0; a < RT; ++a) {
                 seen[a] = max(seen_by(at, r + a), begin0) - begin0;
+                most = max(most, seen[a]);
+            }
+            if (most <= begin)
+                continue;
             scores_multiply(&s, w->q + r * D, D, packed, D);
             scores_mask(&s, offset, seen, begin);
             tile_weigh(&w->t, r, &s, weights, shrink);
-            TILE_ADD(&w->t, r, weights, shrink, V_TYPE, v + begin * v_pitch, v_pitch, min((uint)BLOCK, end - begin))
+            TILE_ADD(&w->t, r, weights, shrink, V_TYPE, v + begin * v_pitch, v_pitch, min((uint)BLOCK, most - begin))
         }
     }
 }
