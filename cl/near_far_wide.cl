@@ -132,8 +132,8 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
             uint at = (block * TILE + r) * 16;
-            float16 logit = VECTOR(l + at) + lift16(VECTOR(deviation + at), n.knee) - doubtful_lift16(VECTOR(deviation + at), n.knee);
-            float16 p = exp_weight(fmin(logit - w->t.top[r], MARGIN));
+            float16 logit = VECTOR(l + at) + certain_lift16(VECTOR(deviation + at), n.knee);
+            float16 p = select((float16)(0.0f), exp_weight(fmin(logit - w->t.top[r], MARGIN)), n.there);
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
