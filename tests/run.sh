@@ -106,7 +106,7 @@ configured() { # builddir options…
 # Oclgrind 21.10 does not know LLVM's `freeze`; one thread, since with several it finds other things on every run. It exits
 # with 0 whatever it finds.
 # The last four are for matrix units, which are emulated; their kernels need the optimiser, since Oclgrind does not know what clang
-# leaves behind where it inlines either.
+# leaves behind where it inlines either. Then a few again on a GPU without such units, for tiles of local memory.
 on_simulator() {
   local row status=0 findings=$logs/findings checks gpu
   export CLSPLAT_CACHE=off
@@ -129,6 +129,10 @@ on_simulator() {
     gpu=$((row % 2 ? 80 : 90))
     CLSPLAT_TEST_GPU=$gpu simulate --local-mem-size 49152
   done
+  checks=(--build-options -cl-opt-disable --uninitialized)
+  for row in 4 11 32 33; do
+    CLSPLAT_TEST_GPU=0 simulate "${checks[@]}"
+  done
   return $status
 }
 
@@ -142,8 +146,9 @@ on_pocl() {
   stage install on pocl tests/install.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
-  stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op
+  stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
+    stage gpu-rows-long on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu-long test_gaussian test_gaussian_bits
     for method in loops loopvec repl; do
       stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"
     done

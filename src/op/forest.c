@@ -69,11 +69,12 @@ void forest_sizes(const op_forest *f, size_t bytes[FOREST_BUFFERS]) {
     bytes[4] = (blocks - heads * f->first_block[f->top]) * BLOCK * f->dim * sizeof(float);
     bytes[5] = blocks * BLOCK * f->value_dim * sizeof(float);
     bytes[6] = blocks * BLOCK * OP_NODE_STATS * sizeof(float);
+    bytes[7] = heads * (f->chunks / OP_FOREST_RUN) * f->dim * f->value_dim * sizeof(float);
 }
 
 cl_mem *forest_buffer(op_forest *f, int which) {
     cl_mem *const all[FOREST_BUFFERS] = {&f->keys,      &f->values,      &f->biases, &f->means,
-                                         &f->variances, &f->mean_values, &f->stats};
+                                         &f->variances, &f->mean_values, &f->stats,  &f->covariances};
     return all[which];
 }
 

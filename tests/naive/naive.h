@@ -78,6 +78,7 @@ void naive_sample(size_t count, const double *logits, const naive_sampling *samp
 typedef struct naive_forest {
     size_t dim, value_dim, leaf, chunk, top, levels, slots;
     const double *keys, *values, *biases;
+    const double *covariances; /* naive_covariances, for naive_near_far */
 } naive_forest;
 typedef struct naive_node {
     double log_mass, spread, count;
@@ -88,14 +89,18 @@ naive_node naive_node_create(const naive_forest *forest);
 void naive_node_free(naive_node *node);
 size_t naive_node_size(const naive_forest *forest, size_t level);
 void naive_node_of(const naive_forest *forest, size_t level, size_t g, naive_node *node);
+/* How values follow keys in the leaves, per slope: [runs][dim][value_dim], the run r for the first r + 1 runs
+ * of NAIVE_RUN chunks. To be freed. */
+enum { NAIVE_RUN = 4 };
+double *naive_covariances(const naive_forest *forest);
 
 /* A row: its scaled query, the keys of its own chunk that it sees, the chunks before. */
 typedef struct naive_far_row {
     const double *q;
     size_t own;
     const double *k, *v, *bias; /* of the own keys; bias may be NULL */
-    size_t past;
-    bool rest; /* not causal: the last node of the highest level may be a part of one */
+    size_t past, keys;          /* chunks before; keys of the sequence that are theirs */
+    bool rest;                  /* not causal: the last node of the highest level may be a part of one */
     double tolerance;
 } naive_far_row;
 typedef struct naive_far {

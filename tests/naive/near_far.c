@@ -80,7 +80,8 @@ typedef struct walk {
     size_t count, capacity; /* of the sources so far: log-weights and values */
     double *l, *v;
     double lse, size, accepted, squares, sum;
-    bool closed; /* nothing is to be opened */
+    double slopes; /* Σ e^l · slope of closed leaves, as a logarithm */
+    bool closed;   /* nothing is to be opened */
 } walk;
 
 static void add(walk *w, double l, const double *value) {
@@ -116,6 +117,13 @@ static double sum_of(const double *x, size_t count) {
     return sum;
 }
 
+/* How much a leaf's values follow its keys, beside other leaves; 0 if it varies twice as much as its chunk,
+ * whose variances sum up to `whole`. */
+static double slope_of(const naive_forest *f, const naive_node *leaf, double whole) {
+    double own = sum_of(leaf->variance, f->dim);
+    return own <= 2 * whole && whole > 0 ? sqrt(own / whole) * leaf->spread : 0;
+}
+
 /* `whole`: the sum of its chunk's variances, and the variance of the row's logits in it. */
 static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
     const naive_forest *f = w->f;
@@ -146,6 +154,10 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
     if (n.count > 0 && !open) {
         add(w, l, n.value);
+        if (level == 0 && slope_of(f, &n, whole[0]) > 0) {
+            double more = l + log(slope_of(f, &n, whole[0]));
+            w->slopes = fmax(w->slopes, more) + log1p(exp(-fabs(w->slopes - more)));
+        }
         w->squares += error * error;
         w->sum += error;
     }
@@ -190,6 +202,58 @@ static double spread_of_values(const naive_forest *f, size_t chunks) {
     return keys > 0 ? sqrt(squares / keys) : 0;
 }
 
+/* Adds what the leaves of a chunk have of it: Σ n Cov(k, v) to the covariance; returns Σ n σ. */
+static double add_covariance(const naive_forest *f, size_t g, double *covariance) {
+    naive_node chunk = naive_node_create(f), leaf = naive_node_create(f);
+    double slopes = 0;
+    naive_node_of(f, f->top, g, &chunk);
+    for (size_t n = g * f->chunk / f->leaf; n < (g + 1) * f->chunk / f->leaf; n++) {
+        naive_node_of(f, 0, n, &leaf);
+        double slope = slope_of(f, &leaf, sum_of(chunk.variance, f->dim));
+        slopes += leaf.count * slope;
+        for (size_t s = n * f->leaf; s < (n + 1) * f->leaf && slope > 0; s++)
+            for (size_t i = 0; i < f->dim * f->value_dim && f->biases[s] > -INFINITY; i++) {
+                size_t d = i / f->value_dim, e = i % f->value_dim;
+                covariance[i] += leaf.count * exp(f->biases[s] - leaf.log_mass) *
+                                 (f->keys[s * f->dim + d] - leaf.mean[d]) * f->values[s * f->value_dim + e];
+            }
+    }
+    naive_node_free(&chunk);
+    naive_node_free(&leaf);
+    return slopes;
+}
+
+double *naive_covariances(const naive_forest *f) {
+    size_t size = f->dim * f->value_dim, runs = f->slots / f->chunk / NAIVE_RUN;
+    double *sum = calloc(size, sizeof *sum), *covariances = calloc(runs * size + 1, sizeof *sum), slopes = 0;
+    for (size_t g = 0; g < runs * NAIVE_RUN; g++) {
+        slopes += add_covariance(f, g, sum);
+        double *of_run = covariances + g / NAIVE_RUN * size;
+        for (size_t i = 0; i < size && slopes > 0; i++)
+            of_run[i] = sum[i] / slopes;
+    }
+    free(sum);
+    return covariances;
+}
+
+/* Closed leaves' values follow their keys: moves the output. */
+static void tilt(const walk *w, double lse, double *out) {
+    const naive_forest *f = w->f;
+    size_t chunks = w->row->past, wide = f->value_dim;
+    if (chunks * f->chunk > w->row->keys)
+        chunks = w->row->keys / f->chunk;
+    if (chunks < NAIVE_RUN || w->slopes == -INFINITY)
+        return;
+    const double *covariance = f->covariances + (chunks / NAIVE_RUN - 1) * f->dim * wide;
+    double *move = calloc(wide, sizeof *move);
+    for (size_t i = 0; i < f->dim * wide; i++)
+        move[i % wide] += w->row->q[i / wide] * covariance[i];
+    double size = sqrt(dot(move, move, wide));
+    for (size_t e = 0; e < wide; e++)
+        out[e] += exp(w->slopes - lse) * move[e] / fmax(size, 1);
+    free(move);
+}
+
 /* All sources so far as one state. */
 static double merge(const walk *w, double *value) {
     naive_state state = {.value = value, .width = w->f->value_dim};
@@ -198,7 +262,7 @@ static double merge(const walk *w, double *value) {
 }
 
 void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
-    walk w = {.f = f, .row = row, .far = far, .closed = true};
+    walk w = {.f = f, .row = row, .far = far, .closed = true, .slopes = -INFINITY};
     far->margin = INFINITY;
     far->exact = 0;
     for (size_t j = 0; j < row->own; j++) {
@@ -213,20 +277,22 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        double leaves = fmax((double)f->chunk / (double)f->leaf / 32, 1);
+        double leaves = fmax((double)f->chunk / (double)f->leaf / 20, 1);
         w.accepted = row->tolerance *
                      fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * spread_of_values(f, row->past)) /
                      (pow((double)row->past, 0.75) * sqrt(leaves));
         w.count = own;
         w.squares = w.sum = 0;
+        w.slopes = -INFINITY;
         w.closed = false;
         visit_roots(&w);
     }
     far->lse = merge(&w, far->out);
+    tilt(&w, far->lse, far->out);
     double size = sqrt(dot(far->out, far->out, f->value_dim));
-    far->estimate =
-        w.sum > 0 ? exp(w.lse - far->lse) * sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
-                  : 0;
+    far->estimate = w.sum > 0 ? pow(16 / (double)f->leaf, 0.125) * exp(w.lse - far->lse) *
+                                    sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
+                              : 0;
     free(w.l);
     free(w.v);
 }

@@ -90,6 +90,16 @@ static void check_node(const forest_case *b, const naive_forest *f, size_t head,
     ck_assert(sum < 1e-9 || compare_norm(square, n->variance, f->dim) < 1e-4);
 }
 
+static void check_covariances(const forest_case *b, const naive_forest *f, size_t head) {
+    size_t runs = b->forest.chunks / OP_FOREST_RUN, size = f->dim * f->value_dim;
+    double *expected = naive_covariances(f);
+    for (size_t r = 0; r < b->p.spec.keys / f->chunk / OP_FOREST_RUN; r++) {
+        double error = compare_norm(b->covariances + (head * runs + r) * size, expected + r * size, size);
+        ck_assert_msg(error < 1e-4, "the covariances of run %zu are off by %.1e", r, error);
+    }
+    free(expected);
+}
+
 static void check_forest(const forest_case *b) {
     for (size_t head = 0; head < b->forest.batch * b->forest.heads; head++) {
         double *keys, whole = 0;
@@ -106,6 +116,7 @@ static void check_forest(const forest_case *b) {
                 naive_node_of(&f, level, g, &n);
                 check_node(b, &f, head, level, g, &n, whole);
             }
+        check_covariances(b, &f, head);
         naive_node_free(&n);
         free(keys);
     }
@@ -118,6 +129,7 @@ static naive_far_row row_of(const forest_case *b, size_t head, size_t i, double 
     naive_far_row row = {.q = scaled, .tolerance = (double)b->spec.tolerance, .rest = !s->causal};
     row.past = s->causal ? (visible ? (visible - 1) / b->spec.chunk : 0) : b->forest.chunks;
     row.own = s->causal ? visible - row.past * b->spec.chunk : 0;
+    row.keys = s->causal ? row.past * b->spec.chunk : s->keys;
     size_t at = kv * s->keys + row.past * b->spec.chunk;
     if (row.own) {
         row.k = b->host[PROBLEM_K] + at * s->dim;
@@ -167,9 +179,12 @@ static void check_results(forest_case *b) {
         double *keys;
         naive_forest f = forest_case_head(
             b, head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads), &keys);
+        double *covariances = naive_covariances(&f);
+        f.covariances = covariances;
         for (size_t i = 0; i < rows; i++)
             check_row(b, &f, head, i, &r, &unsure);
         free(keys);
+        free(covariances);
     }
     ck_assert_msg(b->spec.tolerance == 0 || isinf(b->spec.tolerance) || unsure * 5 <= all,
                   "%zu of %zu rows are unsure", unsure, all);
