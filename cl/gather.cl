@@ -69,8 +69,12 @@ inline void clear(private float *x, uint count)
 
 inline float dot_private(private const float *x, private const float *y)
 {
-    float sum = 0.0f;
-    for (uint d = 0; d < D; ++d)
+    floatW lanes = (floatW)(0.0f);
+    uint d = 0;
+    for (; d + W <= D; d += W)
+        lanes = MAD(CAT(vload, W)(0, x + d), CAT(vload, W)(0, y + d), lanes);
+    float sum = SUM(lanes);
+    for (; d < D; ++d)
         sum = MAD(x[d], y[d], sum);
     return sum;
 }

@@ -83,13 +83,13 @@ inline void look(private rows *w, private const trees *t, uint highest, uint beg
         global float *to = scores + scores_of(t, n.level, first);
         look_at_all(w, &n, l, deviation);
         for (uint r = 0; r < TILE; ++r) {
-            float16 x = VECTOR(l + 16 * r), root = VECTOR(deviation + 16 * r), least = x - lift16(root, n.knee);
+            float16 x = VECTOR(l + 16 * r), root = VECTOR(deviation + 16 * r);
             vstore16(x, r, to);
             vstore16(root, TILE + r, to);
-            if (any(least > w->t.top[r]))
-                rebase(w, r, fmax(w->t.top[r], max16(least)));
+            if (any_lane(x > w->t.top[r]))
+                rebase(w, r, max16(x));
             float base = w->t.top[r] == -INFINITY ? 0.0f : w->t.top[r];
-            x = exp_weight(fmin(x - doubtful_lift16(root, n.knee) - base, MARGIN));
+            x = select((float16)(0.0f), exp_weight(fmin(x + certain_lift16(root, n.knee) - base, MARGIN)), n.there);
             VECTOR(w->t.mass + 16 * r) += x;
             VECTOR(l + 16 * r) = x;
         }
@@ -191,17 +191,22 @@ inline void list_openers(private lists *s, uint level, uint first, private const
 inline void judge_roots(private rows *w, private const trees *t, uint highest, uint2 blocks, global const float *scores,
                         private lists *s)
 {
-    float weights[TILE * 16] ALIGNED;
+    float weights[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
+    uint first, every[TILE];
     openers o;
     nodes n;
-    uint first;
+    for (uint r = 0; r < TILE; ++r)
+        every[r] = r;
     for (uint block = blocks.x; block < blocks.y; ++block) {
         root_block(t, highest, !OWN, block, &n, &first);
         w->next = after(&n);
         global const float *from = scores + scores_of(t, n.level, first);
         UINTS(o.of[0]) = (uint16)(0);
-        for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) = judge(w, r, vload16(r, from), vload16(TILE + r, from), &n, &o);
+        for (uint r = 0; r < TILE; ++r) {
+            VECTOR(weights + 16 * r) = vload16(r, from);
+            VECTOR(deviation + 16 * r) = vload16(TILE + r, from);
+        }
+        judge(w, &n, every, TILE, deviation, weights, &o);
         add_all(w, w->t.sum, weights, &n);
         list_openers(s, n.level, first, &o);
     }
@@ -220,9 +225,9 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
         look_at_all(w, &n, l, deviation);
         for (uint i = 0; i < count; ++i) {
             uint r = list[i];
-            float weights[16] ALIGNED;
+            private float *weights = l + 16 * r;
             vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
-            VECTOR(weights) = judge(w, r, VECTOR(l + 16 * r), VECTOR(deviation + 16 * r), &n, &o);
+            judge(w, &n, &r, 1, deviation + 16 * r, weights, &o);
             ADD_VALUES(1, w->t.sum, &r, weights, 16, FOREST_TYPE, n.values, n.begin, n.end)
         }
     } else {
@@ -350,7 +355,7 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
     }
     for (uint r = 0; r < TILE; ++r) {
         int i = at.i0 + (int)(r % SPAN);
-        if (!(w.active[0] >> r & 1))
+        if (!w.bit[0][r])
             continue;
         INDEX to = ((head * GROUP + r / SPAN) * queries + i) * PARTS + part;
         float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;

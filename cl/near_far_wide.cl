@@ -80,7 +80,7 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
         private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         look_at_all(w, &n, lb, db);
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r) - lift16(VECTOR(db + 16 * r), n.knee));
+            VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r));
     }
     for (uint r = 0; r < TILE; ++r) {
         float base = fmax(w->t.top[r], max16(VECTOR(most + 16 * r)));
@@ -96,8 +96,8 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         for (uint r = 0; r < TILE; ++r) {
             uint at = (block * TILE + r) * 16;
-            float16 logit = VECTOR(l + at) - doubtful_lift16(VECTOR(deviation + at), n.knee);
-            float16 p = exp_weight(fmin(logit - w->t.top[r], MARGIN));
+            float16 logit = VECTOR(l + at) + certain_lift16(VECTOR(deviation + at), n.knee);
+            float16 p = select((float16)(0.0f), exp_weight(fmin(logit - w->t.top[r], MARGIN)), n.there);
             VECTOR(weights + 16 * r) = p;
             VECTOR(most + 16 * r) += p;
         }
@@ -135,8 +135,10 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
                     private float *deviation)
 {
     float weights[TILE * 16] ALIGNED;
+    uint first, every[TILE];
     nodes n;
-    uint first;
+    for (uint r = 0; r < TILE; ++r)
+        every[r] = r;
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
         private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         private openers *o = &s->todo[n.level];
@@ -146,7 +148,8 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
         w->root_level = n.level;
 #endif
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) = judge(w, r, VECTOR(lb + 16 * r), VECTOR(db + 16 * r), &n, o);
+            VECTOR(weights + 16 * r) = VECTOR(lb + 16 * r);
+        judge(w, &n, every, TILE, db, weights, o);
         if (!COUNTING(w))
             add_all(w, w->t.sum, weights, &n);
         s->first[n.level] = first;
@@ -202,7 +205,7 @@ near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEME
     for (uint r = 0; r < SPAN * GROUP; ++r) {
         int i = at.i0 + (int)(r % SPAN);
         uint h = kv * GROUP + r / SPAN;
-        if (!(w.active[r / 32] >> r % 32 & 1))
+        if (!w.bit[r / 32][r])
             continue;
         float inverse = tile_scale(&w.t, r), square = 0.0f;
         for (uint d = 0; d < DV; d += 16) {

@@ -2,31 +2,20 @@
 
 #include "op/families.h"
 
-/* Rows of a tile: their states and scores must stay in a core's cache. */
-enum { ROWS_MOST = 64, BLOCK = 16 };
+/* Rows of a tile: the more there are, the fewer times a tree is read, but their states and scores must stay
+ * in a core's cache. */
+enum { ROWS = 64, ROWS_MOST = 128, BLOCK = 16 };
 
 const tune_space near_far_wide_space = {1, {{"SPAN", {0, 8, 16, 32, 64}}}, NULL};
 
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
     return limits_are_wide(limits) && a->forest->dim % BLOCK == 0 && a->forest->value_dim % BLOCK == 0 &&
-           near_far_group(a) <= ROWS_MOST;
+           near_far_group(a) <= ROWS;
 }
 
-/* Positions of a tile: 64 rows, of fewer positions the more heads share a key head; no more than there are.
- */
-static size_t span_of(const queue *q, const op_near_far_args *a) {
-    size_t span = tuned_value(q, &near_far_wide_space, 0);
-    if (span == 0)
-        span = ROWS_MOST;
-    while (span > 1 &&
-           (span * near_far_group(a) > ROWS_MOST || span > a->forest->chunk || span / 2 >= a->q.shape[2]))
-        span /= 2;
-    return span;
-}
-
-/* Blocks of 16 roots that a row may have, rounded up so that few programs are built. A tile has 8 KiB of
- * private memory for each. */
+/* Blocks of 16 roots that a row may have, rounded up so that few programs are built. A row has 128 bytes
+ * of private memory for each. */
 static size_t root_blocks(const op_forest *f) {
     enum { STEP = 128 };
     enum { ROOTS_LEAST = 256 }; /* as in cl/near_far.clh */
@@ -42,6 +31,22 @@ static size_t root_blocks(const op_forest *f) {
     while (rounded < blocks)
         rounded += rounded < STEP ? rounded : STEP;
     return rounded;
+}
+
+/* Positions of a tile of 128 rows, or 64 where roots are many or tiles too few for all compute units; of
+ * fewer positions the more heads share a key head; no more than there are. */
+static size_t span_of(const queue *q, const op_near_far_args *a) {
+    enum { ROOT_BLOCKS_MOST = 32, TILES_EACH = 8 };
+    size_t span = tuned_value(q, &near_far_wide_space, 0), rows = ROWS_MOST;
+    size_t tiles = a->q.shape[0] * a->q.shape[1] * a->q.shape[2] / ROWS_MOST;
+    if (root_blocks(a->forest) > ROOT_BLOCKS_MOST ||
+        tiles < (size_t)TILES_EACH * q->device->info.limits.compute_units)
+        rows = ROWS;
+    if (span == 0)
+        span = rows;
+    while (span > 1 && (span * near_far_group(a) > rows || span > a->forest->chunk || span / 2 >= a->q.shape[2]))
+        span /= 2;
+    return span;
 }
 
 clsplat_status near_far_wide_run(queue *q, const void *args) {
