@@ -44,7 +44,8 @@ static size_t span_of(const queue *q, const op_near_far_args *a) {
         rows = ROWS;
     if (span == 0)
         span = rows;
-    while (span > 1 && (span * near_far_group(a) > rows || span > a->forest->chunk || span / 2 >= a->q.shape[2]))
+    while (span > 1 &&
+           (span * near_far_group(a) > rows || span > a->forest->chunk || span / 2 >= a->q.shape[2]))
         span /= 2;
     return span;
 }
