@@ -66,6 +66,10 @@
 #include "near_far.clh"
 #include "near_far_tile.clh"
 #include "near_far_nodes.clh"
+#define HOPPER (WGMMA && MATRIX_UNITS)
+#if HOPPER
+#include "near_far_wgmma.clh"
+#endif
 
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void
 near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *means, global const float *variances,
@@ -105,8 +109,13 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *
 #define SEEN(i) keys
 #endif
 
-/* Without the attribute reqd_work_group_size, which makes NVIDIA's compiler overlook -cl-nv-maxrregcount. */
-kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
+/* Two groups at a time, of up to 128 registers an item: by a directive or by -cl-nv-maxrregcount, which NVIDIA's compiler overlooks
+ * where there is the attribute reqd_work_group_size. */
+kernel
+#if HOPPER
+__attribute__((reqd_work_group_size(WG, 1, 1)))
+#endif
+void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
              uint levels, uint chunks, uint16 first_block, global const ushort *q, INDEX4 q_at,
 #if OWN
              global const ushort *k, INDEX4 k_at, global const ushort *v, INDEX4 v_at,
@@ -127,7 +136,13 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
              global const ushort *half_means, global const ushort *half_values, global const ushort *half_variances,
              global const float *packed)
 {
+#if HOPPER
+    local ushort far_tile[2][FAR_TILE] __attribute__((aligned(1024)));
+    local ushort(*k_tile)[KEY_TILE] = (local ushort(*)[KEY_TILE])far_tile[0], (*v_tile)[VALUE_TILE] = (local ushort(*)[VALUE_TILE])far_tile[1];
+    __asm__ volatile("// sm_90a entry: .minnctapersm 2");
+#else
     local ushort k_tile[2][KEY_TILE] ALIGNED, v_tile[2][VALUE_TILE] ALIGNED;
+#endif
     local float stat_tile[2][PACKED * KEYS] ALIGNED;
     local uint chunk_list[UNIT], leaf_list[UNIT * 16];
     local board shared;
@@ -269,6 +284,22 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
 
         barrier(CLK_LOCAL_MEM_FENCE);
         stage = 0;
+#if HOPPER
+        if (exact_leaves > 0)
+            far_load(leaves, leaf_list, 0, exact_leaves, far_tile[0], stat_tile[0]);
+        for (uint c = 0; c < exact_leaves; c += FAR_LEAVES, stage ^= 1) {
+            far_scores s;
+            copy_wait();
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (c + FAR_LEAVES < exact_leaves)
+                far_load(leaves, leaf_list, c + FAR_LEAVES, exact_leaves, far_tile[stage ^ 1], stat_tile[stage ^ 1]);
+            uint there = far_rows(&see, leaf_list + c, exact_leaves - c);
+            far_score(w, &s, &a, &see, far_tile[stage], stat_tile[stage]);
+            uint weights[FAR_LEAVES][4];
+            far_weigh(w, weights, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there);
+            far_add(&r, weights, far_tile[stage]);
+        }
+#else
         if (exact_leaves > 0)
             list_load(leaves, 1, 0, leaf_list, 0, exact_leaves, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < exact_leaves; c += GROUPS, stage ^= 1) {
@@ -281,6 +312,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             uint there = keys_score(w, &s, &a, &see, k_tile[stage], stat_tile[stage], leaf_list + c, exact_leaves - c);
             tile_add(w, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there, v_tile[stage]);
         }
+#endif
     }
 
     float size[2];
