@@ -8,6 +8,9 @@
  *
  *     e^(l + hidden_mass) / Z · node_error > accepted_error         (near_far.clh)
  *
+ * What closed leaves miss of their values' slopes is coherent, and so is put right on average (tilt_share in near_far.clh): the row's sum
+ * gets (mass of its closed leaves) · Wᵀ q', W the mean covariance of keys and values in the leaves of the runs before its own chunk.
+ *
  * The errors e = e^l / Z · node_error of what is closed in the end add up to the row's. With a limit on exact keys a walk before that counts
  * the keys by the least error on their path, in steps of 2^¼, and only what lies above the step that fits is opened.
  *
@@ -51,6 +54,7 @@ typedef struct trees {
     forest f;
     global const ELEMENT(FOREST_TYPE) *keys, *values;
     global const float *biases, *means, *variances, *mean_values, *stats;
+    global const float *covariance; /* 0: there is none yet */
 } trees;
 
 typedef struct walker {
@@ -64,6 +68,8 @@ typedef struct walker {
     bool all;      /* open everything */
     uint step;     /* and nothing whose step is below this */
     float squares, sum; /* of the errors of closed nodes */
+    float spread;       /* of the values */
+    float leaves;       /* log-mass of closed leaves */
     uint exact;
 } walker;
 
@@ -89,6 +95,8 @@ inline void add_values(private state *row, float l, global const float *values)
     for (uint d = 0; d < DV; ++d)
         row->sum[d] = MAD(weight, values[d], row->sum[d]);
 }
+
+inline float log_add(float a, float b) { return fmax(a, b) + log1p(exp(-fabs(a - b))); }
 
 /* A node as a row sees it. */
 typedef struct sight {
@@ -170,6 +178,8 @@ inline void walk(private walker *w, private const trees *t, private state *row, 
             open_leaf(w, t, row, g);
         } else if (!steps && s.l > -INFINITY) {
             add_values(row, s.l, t->mean_values + s.value);
+            if (level == 0)
+                w->leaves = log_add(w->leaves, s.l);
             if (error > 0.0f) {
                 w->squares = MAD(error, error, w->squares);
                 w->sum += error;
@@ -237,13 +247,29 @@ inline uint step_for(private const uint *steps, uint room)
     return step;
 }
 
+/* Moves the values of closed leaves by their mean slope. */
+inline void add_tilt(private const walker *w, global const float *covariance, private state *row)
+{
+    float tilt[DV], square = 0.0f;
+    for (uint e = 0; e < DV; ++e) {
+        tilt[e] = 0.0f;
+        for (uint d = 0; d < D; ++d)
+            tilt[e] = MAD(w->q[d], covariance[d * DV + e], tilt[e]);
+        square = MAD(tilt[e], tilt[e], square);
+    }
+    float share = exp(w->leaves - row->top) * tilt_share(square, w->spread);
+    for (uint e = 0; e < DV; ++e)
+        row->sum[e] = MAD(share, tilt[e], row->sum[e]);
+}
+
 /* Far keys, at most `room` of them exactly. */
 inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance, uint room)
 {
     uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
     survey(w, t, row, highest);
     w->all = tolerance == 0.0f;
-    w->accepted = accepted_error(tolerance, w->size, spread_of_values(w, t), w->past);
+    w->spread = spread_of_values(w, t);
+    w->accepted = accepted_error(tolerance, w->size, w->spread, w->past);
     w->step = 0;
     for (uint counting = room < w->covered; ; counting = 0) {
         for (uint s = 0; s < STEPS && counting; ++s)
@@ -257,6 +283,8 @@ inline void attend_far(private walker *w, private const trees *t, private state 
             break;
         w->step = step_for(steps, room);
     }
+    if (t->covariance && w->leaves > -INFINITY)
+        add_tilt(w, t->covariance, row);
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -271,7 +299,7 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
 #endif
          global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
          global const float *biases, global const float *means, global const float *variances,
-         global const float *mean_values, global const float *stats,
+         global const float *mean_values, global const float *stats, global const float *covariances,
          global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
          , global int *exact, INDEX4 exact_at
@@ -284,7 +312,7 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
-    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats};
+    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats, 0};
     INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
     t.values += slots * DV;
@@ -300,7 +328,8 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
     for (uint d = 0; d < D; ++d)
         w.q[d] = scale * LOAD(Q_TYPE, q, d);
-    w.squares = w.sum = 0.0f;
+    w.squares = w.sum = w.spread = 0.0f;
+    w.leaves = -INFINITY;
     w.exact = 0;
     uint visible = visible_keys(i, diagonal, keys);
 #if OWN
@@ -333,6 +362,9 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     w.rest = true;
 #endif
     w.covered = w.past * CHUNK;
+    uint runs = min(w.past, visible / CHUNK) / RUN;
+    if (runs > 0)
+        t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     w.mass = w.size = 0.0f;
     if (w.past)
         attend_far(&w, &t, &row, tolerance, limit ? (limit > w.exact ? limit - w.exact : 0) : w.covered);

@@ -125,8 +125,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
 #endif
              global const ushort *tree_keys, global const ushort *tree_values, global const float *biases,
              global const float *means, global const float *variances, global const float *mean_values,
-             global const float *stats, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
-             INDEX4 lse_at,
+             global const float *stats, global const float *covariances, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
+             global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
 #if COUNTED
              global int *exact, INDEX4 exact_at,
 #endif

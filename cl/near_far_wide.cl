@@ -139,14 +139,14 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
         }
         add_all(sums, weights, &n);
     }
-    float spread = spread_of_values(t);
+    w->spread = spread_of_values(t);
     for (uint r = 0; r < TILE; ++r) {
         float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
         for (uint d = 0; d < DV; d += 16)
             square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
         w->mass[r] = mass;
         w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], spread, t->covered / CHUNK) * mass;
+        w->limit[r] = accepted_error(tolerance, w->size[r], w->spread, t->covered / CHUNK) * mass;
     }
 }
 
@@ -203,6 +203,28 @@ inline void forget_own(private rows *w)
     }
 }
 
+/* Moves the values of closed leaves by their mean slope (near_far.cl), and counts their mass. */
+inline void add_tilts(private rows *w, private const trees *t)
+{
+    for (uint r = 0; r < TILE && t->covariance; r += 4) {
+        const uint list[4] = {0, 1, 2, 3};
+        float tilts[4 * DV] ALIGNED;
+        for (uint d = 0; d < 4 * DV; d += 16)
+            VECTOR(tilts + d) = (float16)(0.0f);
+        ADD_VALUES(4, tilts, list, w->q + r * D, D, F32, t->covariance, 0, D)
+        for (uint a = 0; a < 4; ++a) {
+            float16 squares = (float16)(0.0f);
+            for (uint d = 0; d < DV; d += 16)
+                squares = MAD(VECTOR(tilts + a * DV + d), VECTOR(tilts + a * DV + d), squares);
+            float share = sum16(VECTOR(w->leaves + 16 * (r + a))) * tilt_share(sum16(squares), w->spread);
+            for (uint d = 0; d < DV; d += 16)
+                VECTOR(w->t.sum + (r + a) * DV + d) = MAD((float16)(share), VECTOR(tilts + a * DV + d), VECTOR(w->t.sum + (r + a) * DV + d));
+        }
+    }
+    for (uint r = 0; r < TILE; ++r)
+        VECTOR(w->t.mass + 16 * r) += VECTOR(w->leaves + 16 * r);
+}
+
 /* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
 inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most)
 {
@@ -223,6 +245,7 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     w->counting = false;
 #endif
     descend(w, t, &s, highest, rest, l, deviation);
+    add_tilts(w, t);
 }
 
 /* A tile's place: position t of head g is row g·SPAN + t, query i0 + t, which sees the keys up to t + p0 (all, without OWN). */
@@ -283,7 +306,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #endif
               global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
               global const float *biases, global const float *means, global const float *variances,
-              global const float *mean_values, global const float *stats,
+              global const float *mean_values, global const float *stats, global const float *covariances,
 #if PARTS > 1
               global float *part_numbers, global float *part_values
 #else
@@ -298,7 +321,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
               )
 {
     uint number = get_global_size(0) / PARTS - 1 - get_global_id(0) / PARTS, kv = get_global_id(1), b = get_global_id(2);
-    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats, 0};
+    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, variances, mean_values, stats, 0, 0};
     INDEX head = (INDEX)b * get_global_size(1) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
     t.values += slots * DV;
@@ -332,7 +355,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         w.active[r / 32] |= (uint)active << r % 32;
         w.limit[r] = w.mass[r] = w.size[r] = 0.0f;
         w.exact[r] = 0;
-        VECTOR(w.opened + 16 * r) = (float16)(0.0f);
+        VECTOR(w.opened + 16 * r) = VECTOR(w.leaves + 16 * r) = (float16)(0.0f);
         VECTOR(w.error_sum + 16 * r) = VECTOR(w.error_squares + 16 * r) = (float16)(0.0f);
         if (active)
             at.last = max(at.last, seen_by(at, r));
@@ -351,6 +374,9 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
     at.past = (at.last + CHUNK - 1) / CHUNK;
 #endif
     t.covered = at.past * CHUNK;
+    uint runs = min(at.past, at.last / CHUNK) / RUN;
+    if (runs > 0)
+        t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     if (at.past)
         attend_far(&w, &t, !OWN, tolerance, limit);
     else

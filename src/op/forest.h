@@ -12,7 +12,7 @@
 
 #include "op/op.h"
 
-enum { FOREST_BUFFERS = 7, FOREST_LEAF_MOST = 16 };
+enum { FOREST_BUFFERS = 8, FOREST_LEAF_MOST = 16 };
 
 /* The library's choice of a chunk: 256, or 64 for up to 4096 keys, of which own chunks would otherwise be a
  * good part; less where sparse_topk allows no more. */
@@ -21,12 +21,15 @@ size_t forest_chunk(size_t keys, size_t sparse_topk);
 /* Keys under a node of the level. */
 size_t forest_size(const op_forest *forest, size_t level);
 
+/* Chunks of a run. */
+size_t forest_run(const op_forest *forest);
+
 /* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. Shapes: k [B,Hk,·,D], v
  * [B,Hk,·,Dv], which also give the storage type. */
 op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk);
 
-/* Bytes of keys, values, biases, means, variances, mean_values and stats, and where each of them is in the
- * struct. */
+/* Bytes of keys, values, biases, means, variances, mean_values, stats and covariances, and where each of them
+ * is in the struct. */
 void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
 cl_mem *forest_buffer(op_forest *forest, int which);
 

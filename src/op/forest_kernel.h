@@ -10,7 +10,8 @@ void options_forest(kernel_options *o, const op_forest *forest);
 
 /* Its three numbers: levels, chunks, first blocks. */
 void launch_forest_shape(launch *l, const op_forest *forest);
-/* Its arrays: keys, values, biases; means, variances, mean_values, stats. */
+/* Its arrays: keys, values, biases; means, variances, mean_values, stats. Covariances are for those who need
+ * them. */
 void launch_forest_keys(launch *l, const op_forest *forest);
 void launch_forest_nodes(launch *l, const op_forest *forest);
 

@@ -47,7 +47,7 @@ static void options_gather(kernel_options *o, const queue *q, const op_gather_ar
         *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
         options_number(o, "WG", a->forest->chunk);
     } else if (who == ALONE) {
-        *o = (kernel_options){.group = 1};
+        *o = (kernel_options){.group = 1, .vector = 16};
         options_number(o, "WG", 1);
         options_number(o, "W", 16);
     } else
@@ -109,11 +109,44 @@ fail:
     return status;
 }
 
+/* How values follow keys in the runs that are whole now, and were not before: a sum of each, then the means
+ * of all so far. */
+static clsplat_status gather_covariances(queue *q, const op_gather_args *a, worker who) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    size_t keys = a->first_chunk * f->chunk + a->k.shape[2], run = forest_run(f) * f->chunk;
+    size_t first = a->first_chunk * f->chunk / run, runs = keys / run - first;
+    double products = (double)(f->batch * f->heads * runs * f->dim * f->value_dim);
+    for (int pass = 0; pass < 2 && runs > 0; ++pass) {
+        kernel_options o;
+        launch l;
+        options_gather(&o, q, a, who == LOCAL ? ITEM : who);
+        TRY(options_launch(&o, q->device, "covariance.cl",
+                           pass ? "average_covariances" : "gather_covariances", &l));
+        size_t rows = o.vector / 4, strips = (f->dim + rows - 1) / rows; /* as in cl/covariance.cl */
+        launch_uint(&l, (uint32_t)first);
+        launch_uint(&l, (uint32_t)runs);
+        launch_forest_shape(&l, f);
+        if (pass == 0) {
+            launch_forest_keys(&l, f);
+            launch_mem(&l, f->means);
+        }
+        launch_mem(&l, f->stats);
+        launch_mem(&l, f->covariances);
+        TRY(launch_run(
+            &l, q, grid_of(pass ? f->dim : runs * strips, f->heads, f->batch, o.group),
+            (work){.flops = pass ? 4 * products : 2 * products * (double)run, .bytes = 8 * products}));
+    }
+fail:
+    return status;
+}
+
 static clsplat_status gather(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
     TRY(gather_chunks(q, a, who));
     for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
         TRY(gather_nodes(q, a, level, who));
+    TRY(gather_covariances(q, a, who));
 fail:
     return status;
 }

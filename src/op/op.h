@@ -176,8 +176,12 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *     means        [blocks][D][16]                 F32
  *     variances    [blocks of top and above][D][16]  F32
  *     mean_values  [blocks·16][Dv]                 F32
- *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s */
-enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5 };
+ *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s
+ *     covariances  [runs][D][Dv]                   F32: how values follow keys within leaves, Σ e^b (k − c)
+ *                                                  (v − V)ᵀ / Σ e^b of a leaf with means c and V; the mean
+ * over the keys of the first run + 1 **runs** of chunks of together 1,024 keys, or of one chunk that is
+ * larger. Leaves that vary more than their chunk count as 0: one key that sticks out would speak for all */
+enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5, OP_FOREST_RUN = 1024 };
 enum {
     OP_NODE_LOG_MASS, /* ln Σ e^b */
     OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */
@@ -191,7 +195,7 @@ typedef struct op_forest {
     size_t leaf, chunk, chunks; /* keys in one; how many chunks there is room for */
     size_t top, levels;
     size_t first_block[OP_FOREST_LEVELS + 1]; /* the last is their number */
-    cl_mem keys, values, biases, means, variances, mean_values, stats;
+    cl_mem keys, values, biases, means, variances, mean_values, stats, covariances;
 } op_forest;
 
 /* Grows the trees of the chunks from first_chunk on, and the nodes above them. Row 0 of k is the first key of

@@ -32,7 +32,7 @@ typedef enum workspace_slot {
     WORKSPACE_EXACT_KEYS,
     WORKSPACE_ERROR_ESTIMATE,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
-    WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 6,
+    WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 7,
     WORKSPACE_SLOTS
 } workspace_slot;
 

@@ -88,14 +88,17 @@ naive_node naive_node_create(const naive_forest *forest);
 void naive_node_free(naive_node *node);
 size_t naive_node_size(const naive_forest *forest, size_t level);
 void naive_node_of(const naive_forest *forest, size_t level, size_t g, naive_node *node);
+/* How values follow keys in the leaves of the first `chunks` chunks, leaves that vary more than their chunk
+ * left out: [dim][value_dim]. */
+void naive_covariance(const naive_forest *forest, size_t chunks, double *covariance);
 
 /* A row: its scaled query, the keys of its own chunk that it sees, the chunks before. */
 typedef struct naive_far_row {
     const double *q;
     size_t own;
     const double *k, *v, *bias; /* of the own keys; bias may be NULL */
-    size_t past;
-    bool rest; /* not causal: the last node of the highest level may be a part of one */
+    size_t past, keys;          /* chunks before; keys of the sequence that are theirs */
+    bool rest;                  /* not causal: the last node of the highest level may be a part of one */
     double tolerance;
 } naive_far_row;
 typedef struct naive_far {

@@ -80,7 +80,9 @@ typedef struct walk {
     size_t count, capacity; /* of the sources so far: log-weights and values */
     double *l, *v;
     double lse, size, accepted, squares, sum;
-    bool closed; /* nothing is to be opened */
+    double spread; /* of the values */
+    double leaves; /* log-mass of closed leaves */
+    bool closed;   /* nothing is to be opened */
 } walk;
 
 static void add(walk *w, double l, const double *value) {
@@ -146,6 +148,8 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
     if (n.count > 0 && !open) {
         add(w, l, n.value);
+        if (level == 0)
+            w->leaves = fmax(w->leaves, l) + log1p(exp(-fabs(w->leaves - l)));
         w->squares += error * error;
         w->sum += error;
     }
@@ -190,6 +194,52 @@ static double spread_of_values(const naive_forest *f, size_t chunks) {
     return keys > 0 ? sqrt(squares / keys) : 0;
 }
 
+void naive_covariance(const naive_forest *f, size_t chunks, double *covariance) {
+    naive_node chunk = naive_node_create(f), leaf = naive_node_create(f);
+    double keys = 0;
+    for (size_t i = 0; i < f->dim * f->value_dim; i++)
+        covariance[i] = 0;
+    for (size_t g = 0; g < chunks; g++) {
+        naive_node_of(f, f->top, g, &chunk);
+        keys += chunk.count;
+        for (size_t n = g * f->chunk / f->leaf; n < (g + 1) * f->chunk / f->leaf; n++) {
+            naive_node_of(f, 0, n, &leaf);
+            bool varied = sum_of(leaf.variance, f->dim) > sum_of(chunk.variance, f->dim);
+            for (size_t s = n * f->leaf; s < (n + 1) * f->leaf && !varied; s++)
+                for (size_t i = 0; i < f->dim * f->value_dim && f->biases[s] > -INFINITY; i++) {
+                    size_t d = i / f->value_dim, e = i % f->value_dim;
+                    covariance[i] += leaf.count * exp(f->biases[s] - leaf.log_mass) *
+                                     (f->keys[s * f->dim + d] - leaf.mean[d]) *
+                                     f->values[s * f->value_dim + e];
+                }
+        }
+    }
+    for (size_t i = 0; i < f->dim * f->value_dim; i++)
+        covariance[i] = keys > 0 ? covariance[i] / keys : 0;
+    naive_node_free(&chunk);
+    naive_node_free(&leaf);
+}
+
+/* Closed leaves' values follow their keys: moves the output. */
+static void tilt(const walk *w, double lse, double *out) {
+    enum { RUN = 1024 };
+    const naive_forest *f = w->f;
+    size_t run = f->chunk < RUN ? RUN / f->chunk : 1, chunks = w->row->past, wide = f->value_dim;
+    if (chunks * f->chunk > w->row->keys)
+        chunks = w->row->keys / f->chunk;
+    if (chunks / run == 0 || w->leaves == -INFINITY)
+        return;
+    double *covariance = calloc(f->dim * wide, sizeof *covariance), *move = calloc(wide, sizeof *move);
+    naive_covariance(f, chunks / run * run, covariance);
+    for (size_t i = 0; i < f->dim * wide; i++)
+        move[i % wide] += w->row->q[i / wide] * covariance[i];
+    double size = sqrt(dot(move, move, wide));
+    for (size_t e = 0; e < wide; e++)
+        out[e] += exp(w->leaves - lse) * move[e] * (size > w->spread ? w->spread / size : 1);
+    free(covariance);
+    free(move);
+}
+
 /* All sources so far as one state. */
 static double merge(const walk *w, double *value) {
     naive_state state = {.value = value, .width = w->f->value_dim};
@@ -198,7 +248,7 @@ static double merge(const walk *w, double *value) {
 }
 
 void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
-    walk w = {.f = f, .row = row, .far = far, .closed = true};
+    walk w = {.f = f, .row = row, .far = far, .closed = true, .leaves = -INFINITY};
     far->margin = INFINITY;
     far->exact = 0;
     for (size_t j = 0; j < row->own; j++) {
@@ -213,16 +263,18 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
+        w.spread = spread_of_values(f, row->past);
         double leaves = fmax((double)f->chunk / (double)f->leaf / 32, 1);
-        w.accepted = row->tolerance *
-                     fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * spread_of_values(f, row->past)) /
+        w.accepted = row->tolerance * fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * w.spread) /
                      (pow((double)row->past, 0.75) * sqrt(leaves));
         w.count = own;
         w.squares = w.sum = 0;
+        w.leaves = -INFINITY;
         w.closed = false;
         visit_roots(&w);
     }
     far->lse = merge(&w, far->out);
+    tilt(&w, far->lse, far->out);
     double size = sqrt(dot(far->out, far->out, f->value_dim));
     far->estimate =
         w.sum > 0 ? exp(w.lse - far->lse) * sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size

@@ -69,7 +69,8 @@ forest_case forest_case_create(const far_spec *spec, uint64_t seed) {
 }
 
 static void forget_forest(forest_case *b) {
-    double **all[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    double **all[] = {&b->keys,      &b->values,      &b->biases, &b->means,
+                      &b->variances, &b->mean_values, &b->stats,  &b->covariances};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(*all[i]);
         *all[i] = NULL;
@@ -102,7 +103,8 @@ bool forest_case_run(forest_case *b, const op_family *family, size_t row, const 
 bool forest_case_gather(forest_case *b, size_t row) {
     size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
                                   step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
-    double **to[] = {&b->keys, &b->values, &b->biases, &b->means, &b->variances, &b->mean_values, &b->stats};
+    double **to[] = {&b->keys,      &b->values,      &b->biases, &b->means,
+                     &b->variances, &b->mean_values, &b->stats,  &b->covariances};
     queue q;
     forest_sizes(&b->forest, bytes);
     queue_begin(b->device, 0, NULL, &q);

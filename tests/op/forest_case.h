@@ -20,7 +20,8 @@ typedef struct forest_case {
     op_tensor t[PROBLEM_TENSORS], exact, estimate;
     double *host[PROBLEM_TENSORS]; /* dense doubles */
     op_forest forest;
-    double *keys, *values, *biases, *means, *variances, *mean_values, *stats; /* of the forest, as they lie */
+    /* Of the forest, as they lie. */
+    double *keys, *values, *biases, *means, *variances, *mean_values, *stats, *covariances;
 } forest_case;
 
 /* Opens on the stage's device; results are NaN. */

@@ -90,6 +90,18 @@ static void check_node(const forest_case *b, const naive_forest *f, size_t head,
     ck_assert(sum < 1e-9 || compare_norm(square, n->variance, f->dim) < 1e-4);
 }
 
+static void check_covariances(const forest_case *b, const naive_forest *f, size_t head) {
+    size_t run = forest_run(&b->forest), runs = b->forest.chunks / run, size = f->dim * f->value_dim;
+    double *expected = malloc(size * sizeof *expected);
+    for (size_t r = 0; r < b->p.spec.keys / f->chunk / run; r++) {
+        naive_covariance(f, (r + 1) * run, expected);
+        const double *found = b->covariances + (head * runs + r) * size;
+        ck_assert_msg(compare_norm(found, expected, size) < 1e-4,
+                      "the covariances of run %zu are off by %.1e", r, compare_norm(found, expected, size));
+    }
+    free(expected);
+}
+
 static void check_forest(const forest_case *b) {
     for (size_t head = 0; head < b->forest.batch * b->forest.heads; head++) {
         double *keys, whole = 0;
@@ -106,6 +118,7 @@ static void check_forest(const forest_case *b) {
                 naive_node_of(&f, level, g, &n);
                 check_node(b, &f, head, level, g, &n, whole);
             }
+        check_covariances(b, &f, head);
         naive_node_free(&n);
         free(keys);
     }
@@ -118,6 +131,7 @@ static naive_far_row row_of(const forest_case *b, size_t head, size_t i, double 
     naive_far_row row = {.q = scaled, .tolerance = (double)b->spec.tolerance, .rest = !s->causal};
     row.past = s->causal ? (visible ? (visible - 1) / b->spec.chunk : 0) : b->forest.chunks;
     row.own = s->causal ? visible - row.past * b->spec.chunk : 0;
+    row.keys = s->causal ? row.past * b->spec.chunk : s->keys;
     size_t at = kv * s->keys + row.past * b->spec.chunk;
     if (row.own) {
         row.k = b->host[PROBLEM_K] + at * s->dim;

@@ -1,0 +1,102 @@
+/* How values follow keys within the leaves of a forest: its covariances (op_forest in src/op/op.h).
+ *
+ *     run r:  Σ over leaves and their keys of e^b n / Σ e^b · (k − c) vᵀ        c: the leaf's mean, n its number of keys; Σ e^b (k − c) = 0
+ *     then the means over runs 0 to r, W_r = W_{r−1} + (sum_r − n_r W_{r−1}) / n_{0…r}
+ *
+ * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for a row of all; grid (their number
+ * rounded up to WG, Hk, B). No local memory, no barrier. */
+#include "tensor.clh"
+#include "forest.clh"
+
+#ifndef BIAS
+#define BIAS 1
+#endif
+#define UNROLL _Pragma("unroll")
+
+/* Rows that an item sums at a time, in registers. */
+#define ROWS (W / 4)
+#define VECTORS (DV / W)
+#define REST (DV % W)
+
+/* ROWS rows of how values follow keys within the leaves of run first + i: sums over their keys (covariances in op.h), not yet means. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block,
+                   global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
+                   global const float *biases, global const float *means, global const float *stats, global float *covariances)
+{
+    const uint strips = (D + ROWS - 1) / ROWS, leaves = RUN * CHUNK / LEAF;
+    uint run = first + get_global_id(0) / strips, d0 = get_global_id(0) % strips * ROWS;
+    if (run >= first + runs)
+        return;
+    forest f = forest_of(levels, chunks, first_block);
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1), slots = head * chunks * CHUNK;
+    tree_keys += slots * D;
+    tree_values += slots * DV;
+    biases += slots;
+    means += head * f.blocks * 16 * D;
+    stats += head * f.blocks * 16 * STATS;
+    floatW sums[ROWS * VECTORS + 1];
+    float rest[ROWS * REST + 1], x[ROWS];
+    UNROLL for (uint i = 0; i < ROWS * VECTORS; ++i)
+        sums[i] = (floatW)(0.0f);
+    for (uint i = 0; i < ROWS * REST; ++i)
+        rest[i] = 0.0f;
+    for (uint leaf = run * leaves; leaf < (run + 1) * leaves; ++leaf) {
+        global const float *stat = stats + lane_of(0, leaf, STATS), *mean = means + lane_of(0, leaf, D);
+        uint count = stat[VARIANCE * 16] <= 1.0f ? (uint)stat[COUNT * 16] : 0;
+        for (uint s = leaf * LEAF; s < leaf * LEAF + count; ++s) {
+            float weight = BIAS ? count * exp(biases[s] - stat[LOG_MASS * 16]) : 1.0f;
+            UNROLL for (uint a = 0; a < ROWS; ++a) {
+                uint d = min(d0 + a, D - 1u);
+                x[a] = weight * (LOAD(FOREST_TYPE, tree_keys, lane_of(0, s, D) + d * 16) - mean[d * 16]);
+            }
+            global const ELEMENT(FOREST_TYPE) *value = tree_values + (INDEX)s * DV;
+            UNROLL for (uint i = 0; i < VECTORS; ++i) {
+                floatW v = LOADW(FOREST_TYPE, value, i * W);
+                UNROLL for (uint a = 0; a < ROWS; ++a)
+                    sums[a * VECTORS + i] = MAD((floatW)(x[a]), v, sums[a * VECTORS + i]);
+            }
+            for (uint i = 0; i < REST; ++i)
+                for (uint a = 0; a < ROWS; ++a)
+                    rest[a * REST + i] = MAD(x[a], LOAD(FOREST_TYPE, value, VECTORS * W + i), rest[a * REST + i]);
+        }
+    }
+    covariances += ((head * (chunks / RUN) + run) * D + d0) * DV;
+    UNROLL for (uint a = 0; a < ROWS; ++a) {
+        if (d0 + a >= D)
+            continue;
+        UNROLL for (uint i = 0; i < VECTORS; ++i)
+            CAT(vstore, W)(sums[a * VECTORS + i], 0, covariances + a * DV + i * W);
+        for (uint i = 0; i < REST; ++i)
+            covariances[a * DV + VECTORS * W + i] = rest[a * REST + i];
+    }
+}
+
+/* Those sums become means over all runs so far. One step after another, each from the mean before it, so that a forest that grows has
+ * the bits of one that is gathered at once. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+average_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block, global const float *stats,
+                    global float *covariances)
+{
+    uint d = get_global_id(0);
+    if (d >= D)
+        return;
+    forest f = forest_of(levels, chunks, first_block);
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
+    stats += head * f.blocks * 16 * STATS;
+    covariances += (head * (chunks / RUN) * D + d) * DV;
+    float all = 0.0f, mean[DV];
+    for (uint e = 0; e < DV; ++e)
+        mean[e] = 0.0f;
+    for (uint run = 0; run < first + runs; ++run) {
+        global float *of = covariances + (INDEX)run * D * DV;
+        float own = 0.0f;
+        for (uint chunk = run * RUN; chunk < (run + 1) * RUN; ++chunk)
+            own += stats[lane_of(f.below, chunk, STATS) + COUNT * 16];
+        all += own;
+        for (uint e = 0; e < DV && run >= first; ++e)
+            of[e] = all > 0.0f ? mean[e] + (of[e] - own * mean[e]) / all : 0.0f;
+        for (uint e = 0; e < DV && run + 1 >= first; ++e)
+            mean[e] = of[e];
+    }
+}
