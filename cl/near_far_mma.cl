@@ -94,9 +94,9 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *
         float count = stats[COUNT * 16];
         uint level = e % (f.blocks * 16) / 16 < f.below ? 0 : TOP;
         packed[PACKED_MASS * 16] = LOG2_E * stats[LOG_MASS * 16];
-        packed[PACKED_SHARE * 16] = sqrt(stats[VARIANCE * 16]);
-        packed[PACKED_SPREAD * 16] = stats[SPREAD * 16];
-        packed[PACKED_OUTLIER * 16] = LOG2_E * outlier_of(stats[REACH * 16], level);
+        packed[PACKED_SHARE * 16] = ROOT_LOG2_E * sqrt(stats[VARIANCE * 16]);
+        packed[PACKED_SPREAD * 16] = stats[SPREAD * 16] / ROOT_LOG2_E;
+        packed[PACKED_OUTLIER * 16] = ROOT_LOG2_E * outlier_of(stats[REACH * 16], level);
         packed[PACKED_LOG_COUNT * 16] = log2(fmax(count, 1.0f));
         packed[PACKED_COUNT * 16] = count;
     }
@@ -236,7 +236,7 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[turn], 0, past - g, 2.0f + log2((float)past), 0, 0);
+            chunks_measure(w, &s, &spread, &see, stat_tile[turn], past - g, 2.0f + log2((float)past));
             barrier(CLK_LOCAL_MEM_FENCE);
             if (g + KEYS < past)
                 chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1], stat_tile[turn ^ 1]);
@@ -247,7 +247,7 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
 
     float leaf_mass[2] = {0.0f, 0.0f}, leaf_top[2] = {0.0f, 0.0f}; /* of closed leaves, in units of a top that was */
     turn = 0;
-    board_clear(&shared, 0);
+    board_clear(shared.first[0]);
     for (uint unit = 0; unit < past; unit += UNIT) {
         uint opened = 0, exact_leaves = 0, stage = 0;
         for (uint g = unit; g < min(unit + UNIT, past); g += KEYS) {
@@ -258,9 +258,9 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), &shared, turn);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            opened += nodes_list(&shared, turn, stat_tile[0], chunk_list + opened, g, 0);
+            opened += nodes_list(w, shared.first[turn], stat_tile[0], chunk_list + opened, g, chunk_list, false);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[0]);
             turn ^= 1;
         }
@@ -279,10 +279,10 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
                           stat_tile[stage ^ 1]);
             parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
             leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
+            uint there = nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            exact_leaves += nodes_list(&shared, turn, stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c);
-            tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
+            exact_leaves += nodes_list(w, shared.first[turn], stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c, true);
+            tile_add(w, &r, &s, 1.0f, there, v_tile[stage]);
         }
         FOR_ROWS(i) {
             float more = r.mass[i] - mass[i] * shrink_of(top[i], r.top[i]);
