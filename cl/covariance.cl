@@ -1,7 +1,8 @@
 /* How values follow keys within the leaves of a forest: its covariances (op_forest in src/op/op.h).
  *
- *     run r:  Σ over leaves and their keys of e^b n / Σ e^b · (k − c) vᵀ        c: the leaf's mean, n its number of keys; Σ e^b (k − c) = 0
- *     then the means over runs 0 to r, W_r = W_{r−1} + (sum_r − n_r W_{r−1}) / n_{0…r}
+ *     run r:  S_r = Σ over leaves and their keys of e^b n / Σ e^b · (k − c) vᵀ       c: the leaf's mean, n its number of keys; Σ e^b (k − c) = 0
+ *     m_r = Σ n σ                                                                   σ: the leaf's slope (forest.clh)
+ *     W_r = W_{r−1} + (S_r − m_r W_{r−1}) / Σ_{0…r} m
  *
  * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for a row of all; grid (their number
  * rounded up to WG, Hk, B). No local memory, no barrier. */
@@ -43,7 +44,7 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
         rest[i] = 0.0f;
     for (uint leaf = run * leaves; leaf < (run + 1) * leaves; ++leaf) {
         global const float *stat = stats + lane_of(0, leaf, STATS), *mean = means + lane_of(0, leaf, D);
-        uint count = stat[VARIANCE * 16] <= 1.0f ? (uint)stat[COUNT * 16] : 0;
+        uint count = slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]) > 0.0f ? (uint)stat[COUNT * 16] : 0;
         for (uint s = leaf * LEAF; s < leaf * LEAF + count; ++s) {
             float weight = BIAS ? count * exp(biases[s] - stat[LOG_MASS * 16]) : 1.0f;
             UNROLL for (uint a = 0; a < ROWS; ++a) {
@@ -91,8 +92,10 @@ average_covariances(uint first, uint runs, uint levels, uint chunks, uint16 firs
     for (uint run = 0; run < first + runs; ++run) {
         global float *of = covariances + (INDEX)run * D * DV;
         float own = 0.0f;
-        for (uint chunk = run * RUN; chunk < (run + 1) * RUN; ++chunk)
-            own += stats[lane_of(f.below, chunk, STATS) + COUNT * 16];
+        for (uint leaf = run * (RUN * CHUNK / LEAF); leaf < (run + 1) * (RUN * CHUNK / LEAF); ++leaf) {
+            global const float *stat = stats + lane_of(0, leaf, STATS);
+            own = MAD(stat[COUNT * 16], slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]), own);
+        }
         all += own;
         for (uint e = 0; e < DV && run >= first; ++e)
             of[e] = all > 0.0f ? mean[e] + (of[e] - own * mean[e]) / all : 0.0f;

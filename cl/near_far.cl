@@ -8,8 +8,8 @@
  *
  *     e^(l + hidden_mass) / Z · node_error > accepted_error         (near_far.clh)
  *
- * What closed leaves miss of their values' slopes is coherent, and so is put right on average (tilt_share in near_far.clh): the row's sum
- * gets (mass of its closed leaves) · Wᵀ q', W the mean covariance of keys and values in the leaves of the runs before its own chunk.
+ * What closed leaves miss of how their values follow the logits is partly the same in all, and that part is put right: the row's sum gets
+ * (Σ e^l · slope of its closed leaves) · Wᵀ q', with W the covariances of the runs before its own chunk.
  *
  * The errors e = e^l / Z · node_error of what is closed in the end add up to the row's. With a limit on exact keys a walk before that counts
  * the keys by the least error on their path, in steps of 2^¼, and only what lies above the step that fits is opened.
@@ -68,8 +68,7 @@ typedef struct walker {
     bool all;      /* open everything */
     uint step;     /* and nothing whose step is below this */
     float squares, sum; /* of the errors of closed nodes */
-    float spread;       /* of the values */
-    float leaves;       /* log-mass of closed leaves */
+    float slopes;       /* ln Σ e^l · slope of closed leaves */
     uint exact;
 } walker;
 
@@ -100,7 +99,7 @@ inline float log_add(float a, float b) { return fmax(a, b) + log1p(exp(-fabs(a -
 
 /* A node as a row sees it. */
 typedef struct sight {
-    float l, variance, spread, count, hidden;
+    float l, variance, spread, slope, count, hidden;
     INDEX value;
 } sight;
 
@@ -115,6 +114,7 @@ inline sight look_at(private const walker *w, private const trees *t, uint level
     float knee = knee_of(size_shift(level)), lifted = lift(s.variance, knee);
     s.l = dot_lanes(w->q, t->means + lane_of(first, g, D)) + stat[LOG_MASS * 16] + lifted;
     s.spread = stat[SPREAD * 16];
+    s.slope = slope_of(stat[VARIANCE * 16], s.spread);
     s.count = stat[COUNT * 16];
     s.hidden = hidden_mass(s.variance, outlier_of(stat[REACH * 16], level), s.count, lifted);
     s.value = ((INDEX)first * 16 + g) * DV;
@@ -178,8 +178,8 @@ inline void walk(private walker *w, private const trees *t, private state *row, 
             open_leaf(w, t, row, g);
         } else if (!steps && s.l > -INFINITY) {
             add_values(row, s.l, t->mean_values + s.value);
-            if (level == 0)
-                w->leaves = log_add(w->leaves, s.l);
+            if (level == 0 && s.slope > 0.0f)
+                w->slopes = log_add(w->slopes, s.l + log(s.slope));
             if (error > 0.0f) {
                 w->squares = MAD(error, error, w->squares);
                 w->sum += error;
@@ -247,7 +247,7 @@ inline uint step_for(private const uint *steps, uint room)
     return step;
 }
 
-/* Moves the values of closed leaves by their mean slope. */
+/* Moves the values of closed leaves by what they follow the logits on average. */
 inline void add_tilt(private const walker *w, global const float *covariance, private state *row)
 {
     float tilt[DV], square = 0.0f;
@@ -257,7 +257,7 @@ inline void add_tilt(private const walker *w, global const float *covariance, pr
             tilt[e] = MAD(w->q[d], covariance[d * DV + e], tilt[e]);
         square = MAD(tilt[e], tilt[e], square);
     }
-    float share = exp(w->leaves - row->top) * tilt_share(square, w->spread);
+    float share = exp(w->slopes - row->top) * tilt_share(square);
     for (uint e = 0; e < DV; ++e)
         row->sum[e] = MAD(share, tilt[e], row->sum[e]);
 }
@@ -268,8 +268,7 @@ inline void attend_far(private walker *w, private const trees *t, private state 
     uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
     survey(w, t, row, highest);
     w->all = tolerance == 0.0f;
-    w->spread = spread_of_values(w, t);
-    w->accepted = accepted_error(tolerance, w->size, w->spread, w->past);
+    w->accepted = accepted_error(tolerance, w->size, spread_of_values(w, t), w->past);
     w->step = 0;
     for (uint counting = room < w->covered; ; counting = 0) {
         for (uint s = 0; s < STEPS && counting; ++s)
@@ -283,7 +282,7 @@ inline void attend_far(private walker *w, private const trees *t, private state 
             break;
         w->step = step_for(steps, room);
     }
-    if (t->covariance && w->leaves > -INFINITY)
+    if (t->covariance && w->slopes > -INFINITY)
         add_tilt(w, t->covariance, row);
 }
 
@@ -328,8 +327,8 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
     for (uint d = 0; d < D; ++d)
         w.q[d] = scale * LOAD(Q_TYPE, q, d);
-    w.squares = w.sum = w.spread = 0.0f;
-    w.leaves = -INFINITY;
+    w.squares = w.sum = 0.0f;
+    w.slopes = -INFINITY;
     w.exact = 0;
     uint visible = visible_keys(i, diagonal, keys);
 #if OWN

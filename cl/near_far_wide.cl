@@ -139,14 +139,14 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
         }
         add_all(sums, weights, &n);
     }
-    w->spread = spread_of_values(t);
+    float spread = spread_of_values(t);
     for (uint r = 0; r < TILE; ++r) {
         float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
         for (uint d = 0; d < DV; d += 16)
             square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
         w->mass[r] = mass;
         w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], w->spread, t->covered / CHUNK) * mass;
+        w->limit[r] = accepted_error(tolerance, w->size[r], spread, t->covered / CHUNK) * mass;
     }
 }
 
@@ -203,26 +203,25 @@ inline void forget_own(private rows *w)
     }
 }
 
-/* Moves the values of closed leaves by their mean slope (near_far.cl), and counts their mass. */
-inline void add_tilts(private rows *w, private const trees *t)
+/* Moves the values of closed leaves by what they follow the logits on average (near_far.cl). */
+inline void add_tilts(private rows *w, global const float *covariance)
 {
-    for (uint r = 0; r < TILE && t->covariance; r += 4) {
-        const uint list[4] = {0, 1, 2, 3};
+    const uint list[4] = {0, 1, 2, 3};
+    for (uint r = 0; r < TILE; r += 4) {
         float tilts[4 * DV] ALIGNED;
         for (uint d = 0; d < 4 * DV; d += 16)
             VECTOR(tilts + d) = (float16)(0.0f);
-        ADD_VALUES(4, tilts, list, w->q + r * D, D, F32, t->covariance, 0, D)
+        ADD_VALUES(4, tilts, list, w->q + r * D, D, F32, covariance, 0, D)
         for (uint a = 0; a < 4; ++a) {
+            private float *sum = w->t.sum + (r + a) * DV;
             float16 squares = (float16)(0.0f);
             for (uint d = 0; d < DV; d += 16)
                 squares = MAD(VECTOR(tilts + a * DV + d), VECTOR(tilts + a * DV + d), squares);
-            float share = sum16(VECTOR(w->leaves + 16 * (r + a))) * tilt_share(sum16(squares), w->spread);
+            float share = sum16(VECTOR(w->slopes + 16 * (r + a))) * tilt_share(sum16(squares));
             for (uint d = 0; d < DV; d += 16)
-                VECTOR(w->t.sum + (r + a) * DV + d) = MAD((float16)(share), VECTOR(tilts + a * DV + d), VECTOR(w->t.sum + (r + a) * DV + d));
+                VECTOR(sum + d) = MAD((float16)(share), VECTOR(tilts + a * DV + d), VECTOR(sum + d));
         }
     }
-    for (uint r = 0; r < TILE; ++r)
-        VECTOR(w->t.mass + 16 * r) += VECTOR(w->leaves + 16 * r);
 }
 
 /* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
@@ -245,7 +244,8 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
     w->counting = false;
 #endif
     descend(w, t, &s, highest, rest, l, deviation);
-    add_tilts(w, t);
+    if (t->covariance)
+        add_tilts(w, t->covariance);
 }
 
 /* A tile's place: position t of head g is row g·SPAN + t, query i0 + t, which sees the keys up to t + p0 (all, without OWN). */
@@ -355,7 +355,7 @@ near_far_wide(uint queries, uint keys, uint group, float scale, int diagonal, ui
         w.active[r / 32] |= (uint)active << r % 32;
         w.limit[r] = w.mass[r] = w.size[r] = 0.0f;
         w.exact[r] = 0;
-        VECTOR(w.opened + 16 * r) = VECTOR(w.leaves + 16 * r) = (float16)(0.0f);
+        VECTOR(w.opened + 16 * r) = VECTOR(w.slopes + 16 * r) = (float16)(0.0f);
         VECTOR(w.error_sum + 16 * r) = VECTOR(w.error_squares + 16 * r) = (float16)(0.0f);
         if (active)
             at.last = max(at.last, seen_by(at, r));

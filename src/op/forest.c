@@ -32,10 +32,6 @@ size_t forest_size(const op_forest *f, size_t level) {
     return level < f->top ? f->leaf << 4 * level : f->chunk << 4 * (level - f->top);
 }
 
-size_t forest_run(const op_forest *f) {
-    return f->chunk < OP_FOREST_RUN ? OP_FOREST_RUN / f->chunk : 1;
-}
-
 static size_t blocks_of(size_t count) {
     return (count + BLOCK - 1) / BLOCK;
 }
@@ -73,7 +69,7 @@ void forest_sizes(const op_forest *f, size_t bytes[FOREST_BUFFERS]) {
     bytes[4] = (blocks - heads * f->first_block[f->top]) * BLOCK * f->dim * sizeof(float);
     bytes[5] = blocks * BLOCK * f->value_dim * sizeof(float);
     bytes[6] = blocks * BLOCK * OP_NODE_STATS * sizeof(float);
-    bytes[7] = heads * (f->chunks / forest_run(f)) * f->dim * f->value_dim * sizeof(float);
+    bytes[7] = heads * (f->chunks / OP_FOREST_RUN) * f->dim * f->value_dim * sizeof(float);
 }
 
 cl_mem *forest_buffer(op_forest *f, int which) {

@@ -21,9 +21,6 @@ size_t forest_chunk(size_t keys, size_t sparse_topk);
 /* Keys under a node of the level. */
 size_t forest_size(const op_forest *forest, size_t level);
 
-/* Chunks of a run. */
-size_t forest_run(const op_forest *forest);
-
 /* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. Shapes: k [B,Hk,·,D], v
  * [B,Hk,·,Dv], which also give the storage type. */
 op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk);

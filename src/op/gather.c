@@ -114,7 +114,7 @@ fail:
 static clsplat_status gather_covariances(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = a->forest;
-    size_t keys = a->first_chunk * f->chunk + a->k.shape[2], run = forest_run(f) * f->chunk;
+    size_t keys = a->first_chunk * f->chunk + a->k.shape[2], run = OP_FOREST_RUN * f->chunk;
     size_t first = a->first_chunk * f->chunk / run, runs = keys / run - first;
     double products = (double)(f->batch * f->heads * runs * f->dim * f->value_dim);
     for (int pass = 0; pass < 2 && runs > 0; ++pass) {

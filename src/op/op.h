@@ -177,11 +177,13 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *     variances    [blocks of top and above][D][16]  F32
  *     mean_values  [blocks·16][Dv]                 F32
  *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s
- *     covariances  [runs][D][Dv]                   F32: how values follow keys within leaves, Σ e^b (k − c)
- *                                                  (v − V)ᵀ / Σ e^b of a leaf with means c and V; the mean
- * over the keys of the first run + 1 **runs** of chunks of together 1,024 keys, or of one chunk that is
- * larger. Leaves that vary more than their chunk count as 0: one key that sticks out would speak for all */
-enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5, OP_FOREST_RUN = 1024 };
+ *     covariances  [runs][D][Dv]                   F32: how values follow keys within leaves, Σ n Cov(k, v) /
+ *                                                  Σ n σ over the leaves, of n keys, of the first run + 1
+ *                                                  **runs** of OP_FOREST_RUN chunks; Cov(k, v) = Σ e^b (k −
+ * c) (v − V)ᵀ / Σ e^b with the leaf's means c and V, σ its slope, the root of its share of its chunk's
+ * variance times its spread. Leaves that vary twice as much as their chunk are left out: one key that sticks
+ * out would speak for all */
+enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5, OP_FOREST_RUN = 4 };
 enum {
     OP_NODE_LOG_MASS, /* ln Σ e^b */
     OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */

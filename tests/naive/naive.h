@@ -78,6 +78,7 @@ void naive_sample(size_t count, const double *logits, const naive_sampling *samp
 typedef struct naive_forest {
     size_t dim, value_dim, leaf, chunk, top, levels, slots;
     const double *keys, *values, *biases;
+    const double *covariances; /* naive_covariances, for naive_near_far */
 } naive_forest;
 typedef struct naive_node {
     double log_mass, spread, count;
@@ -88,9 +89,10 @@ naive_node naive_node_create(const naive_forest *forest);
 void naive_node_free(naive_node *node);
 size_t naive_node_size(const naive_forest *forest, size_t level);
 void naive_node_of(const naive_forest *forest, size_t level, size_t g, naive_node *node);
-/* How values follow keys in the leaves of the first `chunks` chunks, leaves that vary more than their chunk
- * left out: [dim][value_dim]. */
-void naive_covariance(const naive_forest *forest, size_t chunks, double *covariance);
+/* How values follow keys in the leaves, per slope: [runs][dim][value_dim], the run r for the first r + 1 runs
+ * of NAIVE_RUN chunks. To be freed. */
+enum { NAIVE_RUN = 4 };
+double *naive_covariances(const naive_forest *forest);
 
 /* A row: its scaled query, the keys of its own chunk that it sees, the chunks before. */
 typedef struct naive_far_row {

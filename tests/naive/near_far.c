@@ -80,8 +80,7 @@ typedef struct walk {
     size_t count, capacity; /* of the sources so far: log-weights and values */
     double *l, *v;
     double lse, size, accepted, squares, sum;
-    double spread; /* of the values */
-    double leaves; /* log-mass of closed leaves */
+    double slopes; /* Σ e^l · slope of closed leaves, as a logarithm */
     bool closed;   /* nothing is to be opened */
 } walk;
 
@@ -118,6 +117,13 @@ static double sum_of(const double *x, size_t count) {
     return sum;
 }
 
+/* How much a leaf's values follow its keys, beside other leaves; 0 if it varies twice as much as its chunk,
+ * whose variances sum up to `whole`. */
+static double slope_of(const naive_forest *f, const naive_node *leaf, double whole) {
+    double own = sum_of(leaf->variance, f->dim);
+    return own <= 2 * whole && whole > 0 ? sqrt(own / whole) * leaf->spread : 0;
+}
+
 /* `whole`: the sum of its chunk's variances, and the variance of the row's logits in it. */
 static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
     const naive_forest *f = w->f;
@@ -148,8 +154,10 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
     if (n.count > 0 && !open) {
         add(w, l, n.value);
-        if (level == 0)
-            w->leaves = fmax(w->leaves, l) + log1p(exp(-fabs(w->leaves - l)));
+        if (level == 0 && slope_of(f, &n, whole[0]) > 0) {
+            double more = l + log(slope_of(f, &n, whole[0]));
+            w->slopes = fmax(w->slopes, more) + log1p(exp(-fabs(w->slopes - more)));
+        }
         w->squares += error * error;
         w->sum += error;
     }
@@ -194,49 +202,55 @@ static double spread_of_values(const naive_forest *f, size_t chunks) {
     return keys > 0 ? sqrt(squares / keys) : 0;
 }
 
-void naive_covariance(const naive_forest *f, size_t chunks, double *covariance) {
+/* Adds what the leaves of a chunk have of it: Σ n Cov(k, v) to the covariance; returns Σ n σ. */
+static double add_covariance(const naive_forest *f, size_t g, double *covariance) {
     naive_node chunk = naive_node_create(f), leaf = naive_node_create(f);
-    double keys = 0;
-    for (size_t i = 0; i < f->dim * f->value_dim; i++)
-        covariance[i] = 0;
-    for (size_t g = 0; g < chunks; g++) {
-        naive_node_of(f, f->top, g, &chunk);
-        keys += chunk.count;
-        for (size_t n = g * f->chunk / f->leaf; n < (g + 1) * f->chunk / f->leaf; n++) {
-            naive_node_of(f, 0, n, &leaf);
-            bool varied = sum_of(leaf.variance, f->dim) > sum_of(chunk.variance, f->dim);
-            for (size_t s = n * f->leaf; s < (n + 1) * f->leaf && !varied; s++)
-                for (size_t i = 0; i < f->dim * f->value_dim && f->biases[s] > -INFINITY; i++) {
-                    size_t d = i / f->value_dim, e = i % f->value_dim;
-                    covariance[i] += leaf.count * exp(f->biases[s] - leaf.log_mass) *
-                                     (f->keys[s * f->dim + d] - leaf.mean[d]) *
-                                     f->values[s * f->value_dim + e];
-                }
-        }
+    double slopes = 0;
+    naive_node_of(f, f->top, g, &chunk);
+    for (size_t n = g * f->chunk / f->leaf; n < (g + 1) * f->chunk / f->leaf; n++) {
+        naive_node_of(f, 0, n, &leaf);
+        double slope = slope_of(f, &leaf, sum_of(chunk.variance, f->dim));
+        slopes += leaf.count * slope;
+        for (size_t s = n * f->leaf; s < (n + 1) * f->leaf && slope > 0; s++)
+            for (size_t i = 0; i < f->dim * f->value_dim && f->biases[s] > -INFINITY; i++) {
+                size_t d = i / f->value_dim, e = i % f->value_dim;
+                covariance[i] += leaf.count * exp(f->biases[s] - leaf.log_mass) *
+                                 (f->keys[s * f->dim + d] - leaf.mean[d]) * f->values[s * f->value_dim + e];
+            }
     }
-    for (size_t i = 0; i < f->dim * f->value_dim; i++)
-        covariance[i] = keys > 0 ? covariance[i] / keys : 0;
     naive_node_free(&chunk);
     naive_node_free(&leaf);
+    return slopes;
+}
+
+double *naive_covariances(const naive_forest *f) {
+    size_t size = f->dim * f->value_dim, runs = f->slots / f->chunk / NAIVE_RUN;
+    double *sum = calloc(size, sizeof *sum), *covariances = calloc(runs * size + 1, sizeof *sum), slopes = 0;
+    for (size_t g = 0; g < runs * NAIVE_RUN; g++) {
+        slopes += add_covariance(f, g, sum);
+        double *of_run = covariances + g / NAIVE_RUN * size;
+        for (size_t i = 0; i < size && slopes > 0; i++)
+            of_run[i] = sum[i] / slopes;
+    }
+    free(sum);
+    return covariances;
 }
 
 /* Closed leaves' values follow their keys: moves the output. */
 static void tilt(const walk *w, double lse, double *out) {
-    enum { RUN = 1024 };
     const naive_forest *f = w->f;
-    size_t run = f->chunk < RUN ? RUN / f->chunk : 1, chunks = w->row->past, wide = f->value_dim;
+    size_t chunks = w->row->past, wide = f->value_dim;
     if (chunks * f->chunk > w->row->keys)
         chunks = w->row->keys / f->chunk;
-    if (chunks / run == 0 || w->leaves == -INFINITY)
+    if (chunks < NAIVE_RUN || w->slopes == -INFINITY)
         return;
-    double *covariance = calloc(f->dim * wide, sizeof *covariance), *move = calloc(wide, sizeof *move);
-    naive_covariance(f, chunks / run * run, covariance);
+    const double *covariance = f->covariances + (chunks / NAIVE_RUN - 1) * f->dim * wide;
+    double *move = calloc(wide, sizeof *move);
     for (size_t i = 0; i < f->dim * wide; i++)
         move[i % wide] += w->row->q[i / wide] * covariance[i];
     double size = sqrt(dot(move, move, wide));
     for (size_t e = 0; e < wide; e++)
-        out[e] += exp(w->leaves - lse) * move[e] * (size > w->spread ? w->spread / size : 1);
-    free(covariance);
+        out[e] += exp(w->slopes - lse) * move[e] / fmax(size, 1);
     free(move);
 }
 
@@ -248,7 +262,7 @@ static double merge(const walk *w, double *value) {
 }
 
 void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
-    walk w = {.f = f, .row = row, .far = far, .closed = true, .leaves = -INFINITY};
+    walk w = {.f = f, .row = row, .far = far, .closed = true, .slopes = -INFINITY};
     far->margin = INFINITY;
     far->exact = 0;
     for (size_t j = 0; j < row->own; j++) {
@@ -263,13 +277,13 @@ void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *
         visit_roots(&w);
         w.lse = merge(&w, far->out);
         w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        w.spread = spread_of_values(f, row->past);
-        double leaves = fmax((double)f->chunk / (double)f->leaf / 32, 1);
-        w.accepted = row->tolerance * fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * w.spread) /
+        double leaves = fmax((double)f->chunk / (double)f->leaf / 20, 1);
+        w.accepted = row->tolerance *
+                     fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * spread_of_values(f, row->past)) /
                      (pow((double)row->past, 0.75) * sqrt(leaves));
         w.count = own;
         w.squares = w.sum = 0;
-        w.leaves = -INFINITY;
+        w.slopes = -INFINITY;
         w.closed = false;
         visit_roots(&w);
     }

@@ -91,13 +91,11 @@ static void check_node(const forest_case *b, const naive_forest *f, size_t head,
 }
 
 static void check_covariances(const forest_case *b, const naive_forest *f, size_t head) {
-    size_t run = forest_run(&b->forest), runs = b->forest.chunks / run, size = f->dim * f->value_dim;
-    double *expected = malloc(size * sizeof *expected);
-    for (size_t r = 0; r < b->p.spec.keys / f->chunk / run; r++) {
-        naive_covariance(f, (r + 1) * run, expected);
-        const double *found = b->covariances + (head * runs + r) * size;
-        ck_assert_msg(compare_norm(found, expected, size) < 1e-4,
-                      "the covariances of run %zu are off by %.1e", r, compare_norm(found, expected, size));
+    size_t runs = b->forest.chunks / OP_FOREST_RUN, size = f->dim * f->value_dim;
+    double *expected = naive_covariances(f);
+    for (size_t r = 0; r < b->p.spec.keys / f->chunk / OP_FOREST_RUN; r++) {
+        double error = compare_norm(b->covariances + (head * runs + r) * size, expected + r * size, size);
+        ck_assert_msg(error < 1e-4, "the covariances of run %zu are off by %.1e", r, error);
     }
     free(expected);
 }
@@ -181,9 +179,12 @@ static void check_results(forest_case *b) {
         double *keys;
         naive_forest f = forest_case_head(
             b, head / s->heads * s->kv_heads + head % s->heads / (s->heads / s->kv_heads), &keys);
+        double *covariances = naive_covariances(&f);
+        f.covariances = covariances;
         for (size_t i = 0; i < rows; i++)
             check_row(b, &f, head, i, &r, &unsure);
         free(keys);
+        free(covariances);
     }
     ck_assert_msg(b->spec.tolerance == 0 || isinf(b->spec.tolerance) || unsure * 5 <= all,
                   "%zu of %zu rows are unsure", unsure, all);
