@@ -99,6 +99,7 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const float *
         packed[PACKED_OUTLIER * 16] = ROOT_LOG2_E * outlier_of(stats[REACH * 16], level);
         packed[PACKED_LOG_COUNT * 16] = log2(fmax(count, 1.0f));
         packed[PACKED_COUNT * 16] = count;
+        packed[PACKED_SLOPE * 16] = slope_of(stats[VARIANCE * 16], stats[SPREAD * 16]);
     }
 }
 
@@ -146,7 +147,6 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
     local float stat_tile[2][PACKED * KEYS] ALIGNED;
     local uint chunk_list[UNIT], leaf_list[UNIT * 16];
     local board shared;
-    local float spread_of_values;
     WARP_DECLARE(w)
     /* The longest tiles of all heads first: groups begin in the order of their numbers. */
     uint heads = get_num_groups(1) * get_num_groups(2), tile, h0, b, kv;
@@ -242,10 +242,9 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
                 chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1], stat_tile[turn ^ 1]);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[turn]);
         }
-        view_measure(w, &see, &r, tolerance, past, &spread_of_values);
+        view_measure(w, &see, &r, tolerance, past);
     }
 
-    float leaf_mass[2] = {0.0f, 0.0f}, leaf_top[2] = {0.0f, 0.0f}; /* of closed leaves, in units of a top that was */
     turn = 0;
     board_clear(shared.first[0]);
     for (uint unit = 0; unit < past; unit += UNIT) {
@@ -266,7 +265,6 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
         }
 
         barrier(CLK_LOCAL_MEM_FENCE);
-        float mass[2] = {r.mass[0], r.mass[1]}, top[2] = {r.top[0], r.top[1]};
         if (opened > 0)
             list_load(nodes, PACKED, leaf_block, chunk_list, 0, opened, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < opened; c += GROUPS, stage ^= 1, turn ^= 1) {
@@ -282,12 +280,7 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             uint there = nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
             exact_leaves += nodes_list(w, shared.first[turn], stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c, true);
-            tile_add(w, &r, &s, 1.0f, there, v_tile[stage]);
-        }
-        FOR_ROWS(i) {
-            float more = r.mass[i] - mass[i] * shrink_of(top[i], r.top[i]);
-            leaf_mass[i] = MAD(leaf_mass[i], shrink_of(leaf_top[i], r.top[i]), more);
-            leaf_top[i] = r.top[i];
+            sources_add(w, &r, &s, 1.0f, there, v_tile[stage], true, stat_tile[stage]);
         }
 
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -324,10 +317,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
     }
 
     uint runs = min(past, seen_last / CHUNK) / RUN;
-    if (runs > 0) {
-        FOR_ROWS(i) leaf_mass[i] *= shrink_of(leaf_top[i], r.top[i]);
-        tilts_add(w, &r, &a, &see, leaf_mass, spread_of_values, covariances + (head * (chunks / RUN) + runs - 1) * D * DV, v_tile[0]);
-    }
+    if (runs > 0)
+        tilts_add(w, &r, &a, scale, covariances + (head * (chunks / RUN) + runs - 1) * D * DV, v_tile[0]);
     float size[2];
     rows_finish(w, &r, size);
     FOR_ROWS(i) {

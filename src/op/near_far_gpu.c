@@ -3,7 +3,7 @@
 #include "runtime/buffer.h"
 
 /* Work-items of a group, and the rows it has: as cl/near_far_tile.clh counts them. */
-enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64, PACKED = 6 };
+enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64, PACKED = 7 };
 
 /* Heads of a tile, of one key head: consecutive tokens of one head open more alike than heads do, and so one,
  * unless there are fewer tokens than rows. */
