@@ -66,6 +66,10 @@
 #include "near_far.clh"
 #include "near_far_tile.clh"
 #include "near_far_nodes.clh"
+#define HOPPER (WGMMA && MATRIX_UNITS)
+#if HOPPER
+#include "near_far_wgmma.clh"
+#endif
 
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void
 near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort *means, global const float *variances,
@@ -90,11 +94,12 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort 
         float count = stats[COUNT * 16];
         uint level = e % (f.blocks * 16) / 16 < f.below ? 0 : TOP;
         packed[PACKED_MASS * 16] = LOG2_E * stats[LOG_MASS * 16];
-        packed[PACKED_SHARE * 16] = sqrt(stats[VARIANCE * 16]);
-        packed[PACKED_SPREAD * 16] = stats[SPREAD * 16];
-        packed[PACKED_OUTLIER * 16] = LOG2_E * outlier_of(stats[REACH * 16], level);
+        packed[PACKED_SHARE * 16] = ROOT_LOG2_E * sqrt(stats[VARIANCE * 16]);
+        packed[PACKED_SPREAD * 16] = stats[SPREAD * 16] / ROOT_LOG2_E;
+        packed[PACKED_OUTLIER * 16] = ROOT_LOG2_E * outlier_of(stats[REACH * 16], level);
         packed[PACKED_LOG_COUNT * 16] = log2(fmax(count, 1.0f));
         packed[PACKED_COUNT * 16] = count;
+        packed[PACKED_SLOPE * 16] = slope_of(stats[VARIANCE * 16], stats[SPREAD * 16]);
     }
 }
 
@@ -105,8 +110,13 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort 
 #define SEEN(i) keys
 #endif
 
-/* Without the attribute reqd_work_group_size, which makes NVIDIA's compiler overlook -cl-nv-maxrregcount. */
-kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
+/* Two groups at a time, of up to 128 registers an item: by a directive or by -cl-nv-maxrregcount, which NVIDIA's compiler overlooks
+ * where there is the attribute reqd_work_group_size. */
+kernel
+#if HOPPER
+__attribute__((reqd_work_group_size(WG, 1, 1)))
+#endif
+void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
              uint levels, uint chunks, uint16 first_block, global const ushort *q, INDEX4 q_at,
 #if OWN
              global const ushort *k, INDEX4 k_at, global const ushort *v, INDEX4 v_at,
@@ -127,7 +137,13 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
              global const ushort *half_means, global const ushort *half_values, global const ushort *half_variances,
              global const float *packed)
 {
+#if HOPPER
+    local ushort far_tile[2][FAR_TILE] __attribute__((aligned(1024)));
+    local ushort(*k_tile)[KEY_TILE] = (local ushort(*)[KEY_TILE])far_tile[0], (*v_tile)[VALUE_TILE] = (local ushort(*)[VALUE_TILE])far_tile[1];
+    __asm__ volatile("// sm_90a entry: .minnctapersm 2");
+#else
     local ushort k_tile[2][KEY_TILE] ALIGNED, v_tile[2][VALUE_TILE] ALIGNED;
+#endif
     local float stat_tile[2][PACKED * KEYS] ALIGNED;
     local uint chunk_list[UNIT], leaf_list[UNIT * 16];
     local board shared;
@@ -220,7 +236,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[turn], 0, past - g, 2.0f + log2((float)past), 0, 0);
+            chunks_measure(w, &s, &spread, &see, stat_tile[turn], past - g, 2.0f + log2((float)past));
             barrier(CLK_LOCAL_MEM_FENCE);
             if (g + KEYS < past)
                 chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1], stat_tile[turn ^ 1]);
@@ -230,7 +246,7 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
     }
 
     turn = 0;
-    board_clear(&shared, 0);
+    board_clear(shared.first[0]);
     for (uint unit = 0; unit < past; unit += UNIT) {
         uint opened = 0, exact_leaves = 0, stage = 0;
         for (uint g = unit; g < min(unit + UNIT, past); g += KEYS) {
@@ -241,9 +257,9 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             chunks_score(w, &s, &spread, &a, &see, k_tile);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), &shared, turn);
+            nodes_weigh(w, &s, &spread, &see, stat_tile[0], 0, past - g, EASE(past), shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            opened += nodes_list(&shared, turn, stat_tile[0], chunk_list + opened, g, 0);
+            opened += nodes_list(w, shared.first[turn], stat_tile[0], chunk_list + opened, g, chunk_list, false);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[0]);
             turn ^= 1;
         }
@@ -261,14 +277,30 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
                           stat_tile[stage ^ 1]);
             parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
             leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
-            nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, &shared, turn);
+            uint there = nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            exact_leaves += nodes_list(&shared, turn, stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c);
-            tile_add(w, &r, &s, 1.0f, EVERY, v_tile[stage]);
+            exact_leaves += nodes_list(w, shared.first[turn], stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c, true);
+            sources_add(w, &r, &s, 1.0f, there, v_tile[stage], true, stat_tile[stage]);
         }
 
         barrier(CLK_LOCAL_MEM_FENCE);
         stage = 0;
+#if HOPPER
+        if (exact_leaves > 0)
+            far_load(leaves, leaf_list, 0, exact_leaves, far_tile[0], stat_tile[0]);
+        for (uint c = 0; c < exact_leaves; c += FAR_LEAVES, stage ^= 1) {
+            far_scores s;
+            copy_wait();
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (c + FAR_LEAVES < exact_leaves)
+                far_load(leaves, leaf_list, c + FAR_LEAVES, exact_leaves, far_tile[stage ^ 1], stat_tile[stage ^ 1]);
+            uint there = far_rows(&see, leaf_list + c, exact_leaves - c);
+            far_score(w, &s, &a, &see, far_tile[stage], stat_tile[stage]);
+            uint weights[FAR_LEAVES][4];
+            far_weigh(w, weights, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there);
+            far_add(&r, weights, far_tile[stage]);
+        }
+#else
         if (exact_leaves > 0)
             list_load(leaves, 1, 0, leaf_list, 0, exact_leaves, k_tile[0], v_tile[0], stat_tile[0]);
         for (uint c = 0; c < exact_leaves; c += GROUPS, stage ^= 1) {
@@ -281,8 +313,12 @@ kernel void near_far_mma(uint queries, uint keys, uint group, float scale, int d
             uint there = keys_score(w, &s, &a, &see, k_tile[stage], stat_tile[stage], leaf_list + c, exact_leaves - c);
             tile_add(w, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there, v_tile[stage]);
         }
+#endif
     }
 
+    uint runs = min(past, seen_last / CHUNK) / RUN;
+    if (runs > 0)
+        tilts_add(w, &r, &a, scale, covariances + (head * (chunks / RUN) + runs - 1) * D * DV, v_tile[0]);
     float size[2];
     rows_finish(w, &r, size);
     FOR_ROWS(i) {

@@ -118,6 +118,7 @@ static const op_variant variants[] = {
      "relative error of out below 1e-2 against softmax over what a row opened, in the inputs' type; a row "
      "also opens what an earlier token of its tile did",
      near_far_mma_fits, near_far_mma_run, "near_far_mma.cl", &tune_nothing},
+    {"wgmma", "the same", near_far_wgmma_fits, near_far_wgmma_run, "near_far_mma.cl", &tune_nothing},
 };
 const op_family op_near_far_family = {"near_far", variants, sizeof variants / sizeof *variants,
                                       near_far_shape};

@@ -31,5 +31,7 @@ clsplat_status near_far_split_run(queue *q, const void *args);
 /* Tiles of rows that share what they open, on NVIDIA's matrix units; no limit on exact keys. */
 bool near_far_mma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status near_far_mma_run(queue *q, const void *args);
+bool near_far_wgmma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_wgmma_run(queue *q, const void *args);
 
 #endif

@@ -3,7 +3,7 @@
 #include "runtime/buffer.h"
 
 /* Work-items of a group, and the rows it has: as cl/near_far_tile.clh counts them. */
-enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64, PACKED = 6 };
+enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64, PACKED = 7 };
 
 /* Heads of a tile, of one key head: consecutive tokens of one head open more alike than heads do, and so one,
  * unless there are fewer tokens than rows. */
@@ -70,9 +70,8 @@ fail:
     return status;
 }
 
-clsplat_status near_far_mma_run(queue *q, const void *args) {
+static clsplat_status run(queue *q, const op_near_far_args *a, bool wgmma) {
     clsplat_status status = CLSPLAT_OK;
-    const op_near_far_args *a = args;
     kernel_options o = {.group = GROUP};
     size_t share = share_of(a), tokens = ROWS / share;
     /* Tiles begin at multiples of their tokens in the positions of keys. */
@@ -82,6 +81,7 @@ clsplat_status near_far_mma_run(queue *q, const void *args) {
     launch l;
     options_number(&o, "WG", GROUP);
     options_number(&o, "SHARE", share);
+    options_number(&o, "WGMMA", wgmma);
     options_near_far(&o, a);
     text_add(&o.text, " -cl-nv-maxrregcount=128"); /* two groups at a time */
     TRY(pack_nodes(q, &o, a->forest, &nodes));
@@ -96,4 +96,18 @@ clsplat_status near_far_mma_run(queue *q, const void *args) {
 fail:
     text_free(&o.text);
     return status;
+}
+
+clsplat_status near_far_mma_run(queue *q, const void *args) {
+    return run(q, args, false);
+}
+
+bool near_far_wgmma_fits(const clsplat_limits *limits, const void *args) {
+    const op_near_far_args *a = args;
+    return limits_have_wgmma(limits) && near_far_mma_fits(limits, args) && a->q.dtype == CLSPLAT_BF16 &&
+           a->forest->dim == 64 && a->forest->value_dim == 64;
+}
+
+clsplat_status near_far_wgmma_run(queue *q, const void *args) {
+    return run(q, args, true);
 }

@@ -7,6 +7,7 @@
 #include "attention/properties.h"
 #include "base/random.h"
 #include "compare.h"
+#include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
 #define BF16 CLSPLAT_BF16
@@ -67,6 +68,10 @@ START_TEST(tolerance_0_is_softmax) {
     problem_solve(&p, s.device);
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
     problem_check(&p);
+    s.device->preferred = "mma"; /* not the one for Hopper */
+    suite_ok(s.lib, problem_attend_buffers(&p, s.device));
+    s.device->preferred = NULL;
+    problem_check(&p);
     problem_free(&p);
 }
 END_TEST
@@ -97,15 +102,20 @@ static const problem_spec loose[] = {
 };
 // clang-format on
 
-/* Head dimensions that only the plain variant takes, and that wider ones take, too. */
+/* Head dimensions that only the plain variant takes, that wider ones take, too, and that all take. */
 static problem_spec as_wide(problem_spec spec, int width) {
-    spec.dim = spec.value_dim = width ? 16 : 8;
+    static const size_t dims[] = {8, 16, 64};
+    spec.dim = spec.value_dim = dims[width];
     spec.near_far = true;
     return spec;
 }
 
+static int widths_of(const problem_spec *spec) {
+    return spec->q == BF16 ? 3 : 2;
+}
+
 START_TEST(later_keys_leave_earlier_rows) {
-    for (int width = 0; width < 2; width++) {
+    for (int width = 0; width < widths_of(&loose[_i]); width++) {
         problem_spec spec = as_wide(loose[_i], width);
         properties_causal(&spec, 400 + (uint64_t)_i);
     }
@@ -113,7 +123,7 @@ START_TEST(later_keys_leave_earlier_rows) {
 END_TEST
 
 START_TEST(same_bits) {
-    for (int width = 0; width < 2; width++) {
+    for (int width = 0; width < widths_of(&loose[_i]); width++) {
         problem_spec spec = as_wide(loose[_i], width);
         properties_repeatable(&spec, 500 + (uint64_t)_i);
         spec.causal = true;
