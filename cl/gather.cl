@@ -23,6 +23,8 @@
 #define BIAS 1
 #endif
 #define ITERATIONS 4
+#define UNROLL _Pragma("unroll")
+#define WHOLE (D / W * W) /* columns in vectors */
 
 /* A chunk while it is being ordered: its keys as they come, and which of them each slot has. */
 typedef struct chunk_keys {
@@ -42,11 +44,10 @@ inline global const ELEMENT(K_TYPE) *key_in(private const chunk_keys *c, uint sl
 inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x)
 {
     floatW lanes = (floatW)(0.0f);
-    uint d = 0;
-    for (; d + W <= D; d += W)
+    UNROLL for (uint d = 0; d < WHOLE; d += W)
         lanes = MAD(LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d), lanes);
     float sum = SUM(lanes);
-    for (; d < D; ++d)
+    for (uint d = WHOLE; d < D; ++d)
         sum = MAD(LOAD(K_TYPE, key, d), x[d], sum);
     return sum;
 }
@@ -54,10 +55,9 @@ inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x)
 /* x += a · key */
 inline void add_key(private float *x, float a, global const ELEMENT(K_TYPE) *key)
 {
-    uint d = 0;
-    for (; d + W <= D; d += W)
+    UNROLL for (uint d = 0; d < WHOLE; d += W)
         CAT(vstore, W)(MAD((floatW)(a), LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d)), 0, x + d);
-    for (; d < D; ++d)
+    for (uint d = WHOLE; d < D; ++d)
         x[d] = MAD(a, LOAD(K_TYPE, key, d), x[d]);
 }
 
@@ -70,11 +70,10 @@ inline void clear(private float *x, uint count)
 inline float dot_private(private const float *x, private const float *y)
 {
     floatW lanes = (floatW)(0.0f);
-    uint d = 0;
-    for (; d + W <= D; d += W)
+    UNROLL for (uint d = 0; d < WHOLE; d += W)
         lanes = MAD(CAT(vload, W)(0, x + d), CAT(vload, W)(0, y + d), lanes);
     float sum = SUM(lanes);
-    for (; d < D; ++d)
+    for (uint d = WHOLE; d < D; ++d)
         sum = MAD(x[d], y[d], sum);
     return sum;
 }
