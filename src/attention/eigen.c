@@ -4,7 +4,13 @@
 #include <stdlib.h>
 
 #ifdef CLSPLAT_LAPACKE
+#include <dlfcn.h>
 #include <lapacke.h>
+
+/* LAPACKE is loaded when it is needed, since OpenBLAS, which may be behind it, keeps a core busy for a tenth
+ * of a second as it is loaded. */
+#define LIBRARY "liblapacke.so.3"
+typedef __typeof__(LAPACKE_dsyevr) dsyevr;
 
 /* LAPACK leaves the sign of an eigenvector to chance. */
 static void fix_sign(double *v, size_t n) {
@@ -23,12 +29,23 @@ clsplat_status eigen_largest(clsplat *lib, double *a, size_t n, size_t wanted, d
     lapack_int order = (lapack_int)n, found = 0, count = (lapack_int)wanted;
     double *w = malloc(n * sizeof *w), *z = malloc(n * wanted * sizeof *z);
     lapack_int *support = malloc(2 * n * sizeof *support);
+    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    dsyevr *solve = NULL;
+    if (library)
+        *(void **)&solve = dlsym(library, "LAPACKE_dsyevr"); /* POSIX's way around ISO C */
     if (!w || !z || !support) {
         status = log_error(lib, CLSPLAT_MEMORY, "no memory for the eigenvectors of a %zu × %zu matrix", n, n);
         goto fail;
     }
-    lapack_int info = LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'L', order, a, order, 0, 0,
-                                     order - count + 1, order, 0, &found, w, z, order, support);
+    if (!solve) {
+        status = log_error(lib, CLSPLAT_UNSUPPORTED,
+                           "PCA and spectral initialisation need " LIBRARY
+                           " (Debian: liblapacke): %s; or choose k-means",
+                           dlerror());
+        goto fail;
+    }
+    lapack_int info = solve(LAPACK_COL_MAJOR, 'V', 'I', 'L', order, a, order, 0, 0, order - count + 1, order,
+                            0, &found, w, z, order, support);
     if (info != 0 || found != count) {
         status = log_error(lib, CLSPLAT_MEMORY, "LAPACK found no eigenvectors (dsyevr: %d)", (int)info);
         goto fail;
@@ -40,6 +57,8 @@ clsplat_status eigen_largest(clsplat *lib, double *a, size_t n, size_t wanted, d
         fix_sign(vectors + i * n, n);
     }
 fail:
+    if (library)
+        dlclose(library);
     free(support);
     free(z);
     free(w);

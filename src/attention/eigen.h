@@ -8,7 +8,7 @@
 
 /* The `wanted` largest eigenvalues of the symmetric matrix a [n,n], descending, with their eigenvectors as
  * rows of vectors [wanted,n]. Signs are fixed: the largest component is positive. Destroys a. Returns:
- * UNSUPPORTED in a build without LAPACKE, MEMORY. */
+ * UNSUPPORTED without LAPACKE, MEMORY. */
 clsplat_status eigen_largest(clsplat *lib, double *a, size_t n, size_t wanted, double *values,
                              double *vectors);
 
