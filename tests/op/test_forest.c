@@ -23,6 +23,12 @@ static const far_spec specs[] = {
     {{.queries = 60, .keys = 300, .dim = 16, .value_dim = 16, .causal = true}, 32, 3, INFINITY},
     {{.batch = 2, .queries = 9, .keys = 200, .dim = 16, .value_dim = 16, .causal = true, .bias = BIAS_ALL}, 64, 0, 0.1F},
     {{.queries = 80, .keys = 400, .dim = 16, .value_dim = 16, .causal = true, .data = DATA_IDENTICAL}, 64, 0, 0.1F},
+    /* Few queries over many chunks, as in decoding: several of a group, across the end of a chunk, bias, each width. */
+    {{.heads = 6, .kv_heads = 2, .queries = 5, .keys = 1058, .dim = 16, .value_dim = 48, .causal = true, .bias = BIAS_HOLES}, 16,
+     0, 0.1F},
+    {{.batch = 2, .heads = 8, .kv_heads = 1, .queries = 16, .keys = 1100, .dim = 32, .value_dim = 16, .causal = true}, 16, 0, 0.2F},
+    {{.heads = 2, .queries = 1, .keys = 1500, .dim = 256, .value_dim = 64, .bias = BIAS_RANDOM}, 16, 0, 0.05F},
+    {{.heads = 3, .kv_heads = 1, .queries = 12, .keys = 1100, .dim = 64, .value_dim = 256, .causal = true}, 16, 0, 0.4F},
     /* Enough chunks to start above them. */
     {{.heads = 2, .kv_heads = 1, .queries = 3, .keys = 70000, .dim = 16, .value_dim = 16, .causal = true,
       .tier = SUITE_NORMAL}, 16, 0, 0.3F},
