@@ -12,6 +12,9 @@
 #ifndef BIAS
 #define BIAS 1
 #endif
+#ifndef COLUMNS /* that an item averages: a divisor of DV */
+#define COLUMNS DV
+#endif
 #define UNROLL _Pragma("unroll")
 
 /* Rows that an item sums at a time, in registers. */
@@ -85,27 +88,29 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 average_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block, global const float *stats,
                     global float *covariances)
 {
-    uint d = get_global_id(0);
-    if (d >= D)
+    uint e0 = get_global_id(0) * COLUMNS;
+    if (e0 >= D * DV)
         return;
     forest f = forest_of(levels, chunks, first_block);
     INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
     stats += head * f.blocks * 16 * STATS;
-    covariances += (head * (chunks / RUN) * D + d) * DV;
-    float all = 0.0f, mean[DV];
-    for (uint e = 0; e < DV; ++e)
+    covariances += head * (chunks / RUN) * D * DV + e0;
+    float all = 0.0f, mean[COLUMNS];
+    for (uint e = 0; e < COLUMNS; ++e)
         mean[e] = 0.0f;
     for (uint run = 0; run < first + runs; ++run) {
         global float *of = covariances + (INDEX)run * D * DV;
+        global const float *stat = stats + lane_of(0, run * (RUN * CHUNK / LEAF), STATS);
         float own = 0.0f;
-        for (uint leaf = run * (RUN * CHUNK / LEAF); leaf < (run + 1) * (RUN * CHUNK / LEAF); ++leaf) {
-            global const float *stat = stats + lane_of(0, leaf, STATS);
-            own = MAD(stat[COUNT * 16], slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]), own);
+        _Pragma("unroll 16")
+        for (uint leaf = 0; leaf < RUN * CHUNK / LEAF; ++leaf) {
+            global const float *its = stat + lane_of(0, leaf, STATS);
+            own = MAD(its[COUNT * 16], slope_of(its[VARIANCE * 16], its[SPREAD * 16]), own);
         }
         all += own;
-        for (uint e = 0; e < DV && run >= first; ++e)
+        for (uint e = 0; e < COLUMNS && run >= first; ++e)
             of[e] = all > 0.0f ? mean[e] + (of[e] - own * mean[e]) / all : 0.0f;
-        for (uint e = 0; e < DV && run + 1 >= first; ++e)
+        for (uint e = 0; e < COLUMNS && run + 1 >= first; ++e)
             mean[e] = of[e];
     }
 }

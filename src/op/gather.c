@@ -121,6 +121,9 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
         kernel_options o;
         launch l;
         options_gather(&o, q, a, who == LOCAL ? ITEM : who);
+        /* A GPU wants many items, others would count slopes anew in each. */
+        size_t columns = limits_are_wide(&q->device->info.limits) ? f->value_dim : 1;
+        options_number(&o, "COLUMNS", columns);
         TRY(options_launch(&o, q->device, "covariance.cl",
                            pass ? "average_covariances" : "gather_covariances", &l));
         size_t rows = o.vector / 4, strips = (f->dim + rows - 1) / rows; /* as in cl/covariance.cl */
@@ -132,7 +135,8 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
         launch_mem(&l, f->stats);
         launch_mem(&l, f->covariances);
         TRY(launch_run(
-            &l, q, grid_of(pass ? f->dim : runs * strips, f->heads, f->batch, o.group),
+            &l, q,
+            grid_of(pass ? f->dim * f->value_dim / columns : runs * strips, f->heads, f->batch, o.group),
             (work){.flops = pass ? 4 * products : 2 * products * (double)run, .bytes = 8 * products}));
     }
 fail:
