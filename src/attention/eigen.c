@@ -8,7 +8,7 @@
 #include <lapacke.h>
 
 /* LAPACKE is loaded when it is needed, since OpenBLAS, which may be behind it, keeps a core busy for a tenth
- * of a second as it is loaded. */
+ * of a second as it is loaded; what it has started stays. */
 #define LIBRARY "liblapacke.so.3"
 typedef __typeof__(LAPACKE_dsyevr) dsyevr;
 
@@ -29,7 +29,7 @@ clsplat_status eigen_largest(clsplat *lib, double *a, size_t n, size_t wanted, d
     lapack_int order = (lapack_int)n, found = 0, count = (lapack_int)wanted;
     double *w = malloc(n * sizeof *w), *z = malloc(n * wanted * sizeof *z);
     lapack_int *support = malloc(2 * n * sizeof *support);
-    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     dsyevr *solve = NULL;
     if (library)
         *(void **)&solve = dlsym(library, "LAPACKE_dsyevr"); /* POSIX's way around ISO C */

@@ -177,12 +177,16 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *     variances    [blocks of top and above][D][16]  F32
  *     mean_values  [blocks·16][Dv]                 of `dtype`
  *     stats        [blocks][5][16]                 F32, see below; without keys log-mass −inf, and else 0s
- *     covariances  [runs][D][Dv]                   F32: how values follow keys within leaves, Σ n Cov(k, v) /
- *                                                  Σ n σ over the leaves, of n keys, of the first run + 1
- *                                                  **runs** of OP_FOREST_RUN chunks; Cov(k, v) = Σ e^b (k −
- * c) (v − V)ᵀ / Σ e^b with the leaf's means c and V, σ its slope, the root of its share of its chunk's
- * variance times its spread. Leaves that vary twice as much as their chunk are left out: one key that sticks
- * out would speak for all */
+ *     covariances  [runs][D][Dv]                   F32
+ *
+ * The covariances of a run are those of keys and values within leaves, per slope: how far the values of a
+ * closed leaf follow its keys on average. For the first run + 1 **runs** of OP_FOREST_RUN chunks,
+ *
+ *     Σ n Cov(k, v) / Σ n σ    over their leaves, of n keys;  Cov(k, v) = Σ e^b (k − c) (v − V)ᵀ / Σ e^b
+ *
+ * with the leaf's means c and V, and its slope σ, the root of its share of its chunk's variance times its
+ * spread. Leaves that vary twice as much as their chunk are left out: one key that sticks out would speak for
+ * all. */
 enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5, OP_FOREST_RUN = 4 };
 enum {
     OP_NODE_LOG_MASS, /* ln Σ e^b */
