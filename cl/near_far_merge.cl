@@ -1,4 +1,4 @@
-/* Merges the states that the parts of a row left (near_far_wide.cl), in the order of the parts.
+/* Merges the states that the parts of a row left (near_far_split.cl), in the order of the parts.
  *
  * Shapes: part_numbers [B,H,N,PARTS,PART_NUMBERS], part_values [B,H,N,PARTS,DV], results as in near_far.cl.
  * Work: one work-item a row; grid (N, H, B), work-groups of one. */
