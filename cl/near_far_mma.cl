@@ -16,13 +16,20 @@
  * near_far_pack, before: nodes in the operands' type. Work: one work-item an element; grid (elements, 1, 1).
  * near_far_mma: grid (tiles · WG, H / SHARE, B), the tiles that see most keys first, of all heads.
  *
+ * The row wgmma multiplies the keys of opened leaves in Hopper's instructions (near_far_wgmma.clh), all else as here.
+ *
  * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes, trees and estimates
- * included; PyTorch's SDPA takes 5.9 s): 1.93 s at an error of 3.2 %, 2.4 s at 2.1 %, 3.5 s at 1.1 %; faster than it from 70,000 tokens
- * on at 3 %, from 200,000 at 1 %. 32 sources a step rather than 64, whose scores and errors take twice the registers: 5 %. Tiles of 64
- * tokens, 3 to 7 % slower at equal error; of 32 tokens by 2 heads, 13 %. No limit on registers (244, one group of 256 at a time): 7 %.
- * Chunks opened like leaves (EASE 1): 15 % slower, as their leaves are most of the work at this length. Nothing came of lists in the
- * order of the warps that open first, with warps that pass over what none of their rows has open; of scores of the next keys computed
- * with the values of the last, as in mma_tile.clh, 5 to 12 % less. Estimates cost 3 %, looking for hidden mass 7 %.
+ * included; PyTorch's SDPA takes 5.6 to 5.9 s): 1.36 s at an error of 3.9 %, 1.55 s at 3.0 %, 2.58 s at 1.0 %; as fast as it at 60,000
+ * tokens and 3 %, at 100,000 and 1 %. At 3 % and 1 M keys of opened leaves take 0.6 s, 335 TFLOP/s (this file's 1.1 s, 190), leaves 0.5 s,
+ * chunks 0.25 s, trees 0.09 s. Nodes are bound by the instructions they take. What an assembler for sm_90a makes of a step of 32 leaves had
+ * 1,447 of them while a null pointer in local memory told measuring from opening, which no compiler takes for one, and the opened were
+ * also noted bit by bit; now 1,274.
+ *
+ * Before that row, at equal error: 32 sources a step rather than 64, whose scores and errors take twice the registers: 5 %. Tiles of 64
+ * tokens, 3 to 7 % slower; of 32 tokens by 2 heads, 13 %. No limit on registers (244, one group of 256 at a time): 7 %, with Hopper's
+ * instructions 25 %. Chunks opened like leaves (EASE 1): 15 % slower, as their leaves are most of the work at this length. Nothing came of
+ * lists in the order of the warps that open first, with warps that pass over what none of their rows has open; of scores of the next keys
+ * computed with the values of the last, as in mma_tile.clh, 5 to 12 % less. Estimates cost 3 %, looking for hidden mass 7 %.
  *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale; TOP 1, LEAF 16. */
 #ifndef Q_TYPE
@@ -139,7 +146,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
 {
 #if HOPPER
     local ushort far_tile[2][FAR_TILE] __attribute__((aligned(1024)));
-    local ushort(*k_tile)[KEY_TILE] = (local ushort(*)[KEY_TILE])far_tile[0], (*v_tile)[VALUE_TILE] = (local ushort(*)[VALUE_TILE])far_tile[1];
+    local ushort(*k_tile)[KEY_TILE] = (local ushort(*)[KEY_TILE])far_tile[0];
+    local ushort(*v_tile)[VALUE_TILE] = (local ushort(*)[VALUE_TILE])far_tile[1];
     __asm__ volatile("// sm_90a entry: .minnctapersm 2");
 #else
     local ushort k_tile[2][KEY_TILE] ALIGNED, v_tile[2][VALUE_TILE] ALIGNED;
