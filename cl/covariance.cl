@@ -4,8 +4,8 @@
  *     m_r = Σ n σ                                                                   σ: the leaf's slope (forest.clh)
  *     W_r = W_{r−1} + (S_r − m_r W_{r−1}) / Σ_{0…r} m
  *
- * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for COLUMNS columns of a row of all; grid (their number
- * rounded up to WG, Hk, B). No local memory, no barrier. */
+ * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for COLUMNS columns of a row of all;
+ * grid (their number rounded up to WG, Hk, B). No local memory, no barrier. */
 #include "tensor.clh"
 #include "forest.clh"
 

@@ -36,18 +36,6 @@
 #include "forest.clh"
 #include "near_far.clh"
 
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#endif
-#ifndef OWN
-#define OWN 1
-#endif
-#ifndef BIAS
-#define BIAS 1
-#endif
 #define LIMITED 0
 #define AHEAD 2 /* nodes or leaves that are on their way */
 

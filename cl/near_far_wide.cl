@@ -34,20 +34,10 @@
 #include "forest.clh"
 #include "near_far.clh"
 
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
+#ifndef OUT_TYPE
 #define OUT_TYPE F32
 #define LSE_TYPE F32
 #define ERROR_TYPE F32
-#endif
-#ifndef OWN
-#define OWN 1
-#endif
-#ifndef BIAS
-#define BIAS 1
 #endif
 #ifndef COUNTED
 #define COUNTED 1
