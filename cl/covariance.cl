@@ -27,8 +27,7 @@
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block,
                    global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
-                   global const float *biases, global const float *stats, global float *covariances)
-{
+                   global const float *biases, global const float *stats, global float *covariances) {
     const uint strips = (D + ROWS - 1) / ROWS, leaves = RUN * CHUNK / LEAF;
     uint run = first + get_global_id(0) / strips, d0 = get_global_id(0) % strips * ROWS;
     if (run >= first + runs)
@@ -41,7 +40,8 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
     stats += head * f.blocks * 16 * STATS;
     floatW sums[ROWS * VECTORS + 1];
     float rest[ROWS * REST + 1], x[ROWS], weights[LEAF];
-    UNROLL for (uint i = 0; i < ROWS * VECTORS; ++i)
+    UNROLL
+    for (uint i = 0; i < ROWS * VECTORS; ++i)
         sums[i] = (floatW)(0.0f);
     for (uint i = 0; i < ROWS * REST; ++i)
         rest[i] = 0.0f;
@@ -49,21 +49,26 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
         global const float *stat = stats + lane_of(0, leaf, STATS);
         uint count = slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]) > 0.0f ? (uint)stat[COUNT * 16] : 0;
         float mean[ROWS]; /* that of the node may be rounded */
-        UNROLL for (uint a = 0; a < ROWS; ++a)
+        UNROLL
+        for (uint a = 0; a < ROWS; ++a)
             mean[a] = 0.0f;
         for (uint i = 0; i < count; ++i) {
             uint s = leaf * LEAF + i;
             weights[i] = BIAS ? exp(biases[s] - stat[LOG_MASS * 16]) : 1.0f / count;
-            UNROLL for (uint a = 0; a < ROWS; ++a)
+            UNROLL
+            for (uint a = 0; a < ROWS; ++a)
                 mean[a] = MAD(weights[i], KEY(s, a), mean[a]);
         }
         for (uint s = leaf * LEAF; s < leaf * LEAF + count; ++s) {
-            UNROLL for (uint a = 0; a < ROWS; ++a)
+            UNROLL
+            for (uint a = 0; a < ROWS; ++a)
                 x[a] = count * weights[s % LEAF] * (KEY(s, a) - mean[a]);
             global const ELEMENT(FOREST_TYPE) *value = tree_values + (INDEX)s * DV;
-            UNROLL for (uint i = 0; i < VECTORS; ++i) {
+            UNROLL
+            for (uint i = 0; i < VECTORS; ++i) {
                 floatW v = LOADW(FOREST_TYPE, value, i * W);
-                UNROLL for (uint a = 0; a < ROWS; ++a)
+                UNROLL
+                for (uint a = 0; a < ROWS; ++a)
                     sums[a * VECTORS + i] = MAD((floatW)(x[a]), v, sums[a * VECTORS + i]);
             }
             for (uint i = 0; i < REST; ++i)
@@ -72,10 +77,12 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
         }
     }
     covariances += ((head * (chunks / RUN) + run) * D + d0) * DV;
-    UNROLL for (uint a = 0; a < ROWS; ++a) {
+    UNROLL
+    for (uint a = 0; a < ROWS; ++a) {
         if (d0 + a >= D)
             continue;
-        UNROLL for (uint i = 0; i < VECTORS; ++i)
+        UNROLL
+        for (uint i = 0; i < VECTORS; ++i)
             CAT(vstore, W)(sums[a * VECTORS + i], 0, covariances + a * DV + i * W);
         for (uint i = 0; i < REST; ++i)
             covariances[a * DV + VECTORS * W + i] = rest[a * REST + i];
@@ -84,10 +91,10 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
 
 /* Those sums become means over all runs so far. One step after another, each from the mean before it, so that a forest that grows has
  * the bits of one that is gathered at once. */
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-average_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block, global const float *stats,
-                    global float *covariances)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void average_covariances(uint first, uint runs, uint levels,
+                                                                                uint chunks, uint16 first_block,
+                                                                                global const float *stats,
+                                                                                global float *covariances) {
     uint e0 = get_global_id(0) * COLUMNS;
     if (e0 >= D * DV)
         return;
@@ -102,8 +109,7 @@ average_covariances(uint first, uint runs, uint levels, uint chunks, uint16 firs
         global float *of = covariances + (INDEX)run * D * DV;
         global const float *stat = stats + lane_of(0, run * (RUN * CHUNK / LEAF), STATS);
         float own = 0.0f;
-        _Pragma("unroll 16")
-        for (uint leaf = 0; leaf < RUN * CHUNK / LEAF; ++leaf) {
+        _Pragma("unroll 16") for (uint leaf = 0; leaf < RUN * CHUNK / LEAF; ++leaf) {
             global const float *its = stat + lane_of(0, leaf, STATS);
             own = MAD(its[COUNT * 16], slope_of(its[VARIANCE * 16], its[SPREAD * 16]), own);
         }

@@ -9,10 +9,10 @@
 #define B_TYPE F32
 #endif
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-row_distance(uint rows, uint columns, global const ELEMENT(A_TYPE) *a, INDEX4 a_at, global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
-             global float *out)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void row_distance(uint rows, uint columns,
+                                                                         global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                         global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
+                                                                         global float *out) {
     uint i = get_global_id(0), h = get_global_id(1), batch = get_global_id(2);
     if (i >= rows)
         return;

@@ -16,8 +16,7 @@
 #define D 64
 #endif
 
-inline float squared_distance(global const float *a, global const float *b)
-{
+static inline float squared_distance(global const float *a, global const float *b) {
     floatW lanes = (floatW)(0.0f);
     uint d = 0;
     for (; d + W <= D; d += W) {
@@ -32,10 +31,10 @@ inline float squared_distance(global const float *a, global const float *b)
     return total;
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-fit_nearest(uint count, uint splats, global const float *tokens, global const float *means, global uint *nearest,
-            global float *distance)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fit_nearest(uint count, uint splats,
+                                                                        global const float *tokens,
+                                                                        global const float *means, global uint *nearest,
+                                                                        global float *distance) {
     uint i = get_global_id(0);
     if (i >= count)
         return;
@@ -52,10 +51,10 @@ fit_nearest(uint count, uint splats, global const float *tokens, global const fl
     distance[i] = least;
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-fit_closer(uint count, uint splat, uint first, global const float *tokens, global const float *means,
-           global float *distance)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fit_closer(uint count, uint splat, uint first,
+                                                                       global const float *tokens,
+                                                                       global const float *means,
+                                                                       global float *distance) {
     uint i = get_global_id(0);
     if (i >= count)
         return;
@@ -64,10 +63,10 @@ fit_closer(uint count, uint splat, uint first, global const float *tokens, globa
 }
 
 /* A cluster without tokens keeps its mean, and has no variance. */
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-fit_moments(global const float *tokens, global const uint *order, global const uint *begin, global float *means,
-            global float *variance)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void fit_moments(global const float *tokens,
+                                                                        global const uint *order,
+                                                                        global const uint *begin, global float *means,
+                                                                        global float *variance) {
     uint d = get_global_id(0), s = get_global_id(1);
     if (d >= D)
         return;
@@ -90,8 +89,7 @@ fit_moments(global const float *tokens, global const uint *order, global const u
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 fit_covariance(global const float *tokens, global const uint *order, global const uint *begin,
-               global const float *means, global float *covariance)
-{
+               global const float *means, global float *covariance) {
     uint e = get_global_id(0), d = get_global_id(1), s = get_global_id(2);
     if (e >= D)
         return;

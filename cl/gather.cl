@@ -36,15 +36,14 @@ typedef struct chunk_keys {
     float bias[CHUNK];
 } chunk_keys;
 
-inline global const ELEMENT(K_TYPE) *key_in(private const chunk_keys *c, uint slot)
-{
+static inline global const ELEMENT(K_TYPE) *key_in(private const chunk_keys *c, uint slot) {
     return c->k + c->order[slot] * c->k_pitch;
 }
 
-inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x)
-{
+static inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x) {
     floatW lanes = (floatW)(0.0f);
-    UNROLL for (uint d = 0; d < WHOLE; d += W)
+    UNROLL
+    for (uint d = 0; d < WHOLE; d += W)
         lanes = MAD(LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d), lanes);
     float sum = SUM(lanes);
     for (uint d = WHOLE; d < D; ++d)
@@ -53,24 +52,23 @@ inline float dot_key(global const ELEMENT(K_TYPE) *key, private const float *x)
 }
 
 /* x += a · key */
-inline void add_key(private float *x, float a, global const ELEMENT(K_TYPE) *key)
-{
-    UNROLL for (uint d = 0; d < WHOLE; d += W)
+static inline void add_key(private float *x, float a, global const ELEMENT(K_TYPE) *key) {
+    UNROLL
+    for (uint d = 0; d < WHOLE; d += W)
         CAT(vstore, W)(MAD((floatW)(a), LOADW(K_TYPE, key, d), CAT(vload, W)(0, x + d)), 0, x + d);
     for (uint d = WHOLE; d < D; ++d)
         x[d] = MAD(a, LOAD(K_TYPE, key, d), x[d]);
 }
 
-inline void clear(private float *x, uint count)
-{
+static inline void clear(private float *x, uint count) {
     for (uint d = 0; d < count; ++d)
         x[d] = 0.0f;
 }
 
-inline float dot_private(private const float *x, private const float *y)
-{
+static inline float dot_private(private const float *x, private const float *y) {
     floatW lanes = (floatW)(0.0f);
-    UNROLL for (uint d = 0; d < WHOLE; d += W)
+    UNROLL
+    for (uint d = 0; d < WHOLE; d += W)
         lanes = MAD(CAT(vload, W)(0, x + d), CAT(vload, W)(0, y + d), lanes);
     float sum = SUM(lanes);
     for (uint d = WHOLE; d < D; ++d)
@@ -79,8 +77,7 @@ inline float dot_private(private const float *x, private const float *y)
 }
 
 /* c->along, for the slots begin to end − 1: the principal direction, by power iterations. */
-inline void project(private chunk_keys *c, uint begin, uint end)
-{
+static inline void project(private chunk_keys *c, uint begin, uint end) {
     float mean[D], direction[D], next[D], share = 1.0f / (float)(end - begin);
     uint middle = begin + (end - begin) / 2;
     clear(mean, D);
@@ -117,13 +114,11 @@ inline void project(private chunk_keys *c, uint begin, uint end)
 }
 
 /* Whether slot a's key belongs before slot b's: a total order, whatever the numbers. */
-inline bool before(private const chunk_keys *c, uint a, float along, ushort order)
-{
+static inline bool before(private const chunk_keys *c, uint a, float along, ushort order) {
     return c->along[a] < along || (c->along[a] == along && c->order[a] < order);
 }
 
-inline void swap_slots(private chunk_keys *c, uint a, uint b)
-{
+static inline void swap_slots(private chunk_keys *c, uint a, uint b) {
     ushort order = c->order[a];
     float along = c->along[a];
     c->order[a] = c->order[b];
@@ -133,8 +128,7 @@ inline void swap_slots(private chunk_keys *c, uint a, uint b)
 }
 
 /* Reorders the slots begin to end − 1 until those below `middle` come before the others: quickselect. */
-inline void part(private chunk_keys *c, uint begin, uint middle, uint end)
-{
+static inline void part(private chunk_keys *c, uint begin, uint middle, uint end) {
     while (end - begin > 1) {
         swap_slots(c, begin + (end - begin) / 2, end - 1);
         float along = c->along[end - 1];
@@ -155,8 +149,8 @@ inline void part(private chunk_keys *c, uint begin, uint middle, uint end)
 
 /* The means of the keys and values in `count` slots from s0 on, [D + DV], and the mean squares of what differs from them, with
  * weights e^bias; the largest square of a key's distance from the mean. Returns the logarithm of the sum of weights. */
-inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean, private float *square, private float *far)
-{
+static inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean,
+                            private float *square, private float *far) {
     float top = -INFINITY, mass = 0.0f;
     clear(mean, D + DV);
     clear(square, D + DV);
@@ -199,8 +193,7 @@ typedef struct arrays {
     global float *variances, *stats;
 } arrays;
 
-inline arrays arrays_of(arrays all, forest f, INDEX head)
-{
+static inline arrays arrays_of(arrays all, forest f, INDEX head) {
     INDEX slots = head * f.chunks * CHUNK, blocks = head * f.blocks * 16;
     all.keys += slots * D;
     all.values += slots * DV;
@@ -212,9 +205,8 @@ inline arrays arrays_of(arrays all, forest f, INDEX head)
     return all;
 }
 
-inline void write_node(arrays a, forest f, uint level, uint g, private const float *mean, private const float *square,
-                       private const float *stats)
-{
+static inline void write_node(arrays a, forest f, uint level, uint g, private const float *mean,
+                              private const float *square, private const float *stats) {
     uint block = first_block_of(f.first_block, level);
     INDEX lane = lane_of(block, g, D), row = ((INDEX)block * 16 + g) * DV;
     for (uint d = 0; d < D; ++d)
@@ -228,8 +220,7 @@ inline void write_node(arrays a, forest f, uint level, uint g, private const flo
         a.stats[lane_of(block, g, STATS) + i * 16] = stats[i];
 }
 
-inline void sum_squares(private const float *square, private float *of_keys, private float *of_values)
-{
+static inline void sum_squares(private const float *square, private float *of_keys, private float *of_values) {
     *of_keys = *of_values = 0.0f;
     for (uint d = 0; d < D; ++d)
         *of_keys += square[d];
@@ -238,8 +229,7 @@ inline void sum_squares(private const float *square, private float *of_keys, pri
 }
 
 /* All nodes of chunk number g, the largest first. */
-inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g, uint count)
-{
+static inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g, uint count) {
     float mean[D + DV], square[D + DV], whole = 0.0f, of_keys, of_values, far;
     for (uint level = TOP + 1; level-- > 0;) {
         uint shift = size_shift(level), nodes = CHUNK >> shift;
@@ -257,17 +247,16 @@ inline void write_nodes(private const chunk_keys *c, arrays a, forest f, uint g,
 }
 
 /* Rows of `columns` numbers, W at a time; those that are not there are 0. */
-#define COPY_ROW(to_type, to, from_type, from, columns, there)                                         \
-    {                                                                                                  \
-        uint d_ = 0;                                                                                   \
-        for (; d_ + W <= (columns); d_ += W)                                                           \
-            STOREW(to_type, to, d_, (there) ? LOADW(from_type, from, d_) : (floatW)(0.0f));            \
-        for (; d_ < (columns); ++d_)                                                                   \
-            STORE(to_type, (to) + d_, 0, (there) ? LOAD(from_type, from, d_) : 0.0f);                  \
+#define COPY_ROW(to_type, to, from_type, from, columns, there)                                                         \
+    {                                                                                                                  \
+        uint d_ = 0;                                                                                                   \
+        for (; d_ + W <= (columns); d_ += W)                                                                           \
+            STOREW(to_type, to, d_, (there) ? LOADW(from_type, from, d_) : (floatW)(0.0f));                            \
+        for (; d_ < (columns); ++d_)                                                                                   \
+            STORE(to_type, (to) + d_, 0, (there) ? LOAD(from_type, from, d_) : 0.0f);                                  \
     }
 
-inline void write_keys(private const chunk_keys *c, arrays a, uint g, uint count)
-{
+static inline void write_keys(private const chunk_keys *c, arrays a, uint g, uint count) {
     float rows[16 * D], lanes[16];
     for (uint s = 0; s < CHUNK; ++s) {
         INDEX slot = (INDEX)g * CHUNK + s;
@@ -295,8 +284,8 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
               global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
-              global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
-{
+              global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
+              global float *stats) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i * CHUNK >= keys)
         return;
@@ -340,8 +329,8 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
 /* Nodes first to first + nodes − 1 of a level above chunks, out of their children, of which there are `children` in all. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uint chunks, uint16 first_block,
-             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
-{
+             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
+             global float *stats) {
     uint i = get_global_id(0);
     if (i >= nodes)
         return;
@@ -349,7 +338,8 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
     arrays a = {0, 0, 0, means, mean_values, variances, stats};
     a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
     uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
-    float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f, far = 0.0f;
+    float mean[D + DV], square[D + DV], top = -INFINITY, mass = 0.0f, count = 0.0f, of_keys, of_values, spread = 0.0f,
+                                        far = 0.0f;
     clear(mean, D + DV);
     clear(square, D + DV);
     for (uint c = g * 16; c < end; ++c)
@@ -362,7 +352,8 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
         for (uint c = g * 16; c < end && top > -INFINITY; ++c) {
             global const float *stat = a.stats + lane_of(below, c, STATS);
             float weight = exp(stat[LOG_MASS * 16] - top) / mass;
-            INDEX lane = lane_of(below, c, D), diagonal = lane_of(below - f.below, c, D), row = ((INDEX)below * 16 + c) * DV;
+            INDEX lane = lane_of(below, c, D), diagonal = lane_of(below - f.below, c, D),
+                  row = ((INDEX)below * 16 + c) * DV;
             if (pass == 1)
                 spread = MAD(weight * stat[SPREAD * 16], stat[SPREAD * 16], spread);
             float distance = 0.0f, within = 0.0f;

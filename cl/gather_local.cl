@@ -24,36 +24,34 @@
 typedef struct workplace {
     float along[CHUNK], bias[CHUNK];
     ushort order[CHUNK];
-    float columns[3][SPLITS * D]; /* of nodes that are halved: means, directions, the next ones. Then of all nodes: means */
+    float columns[3][SPLITS *
+                     D]; /* of nodes that are halved: means, directions, the next ones. Then of all nodes: means */
     float of_mean[SPLITS], length[SPLITS];
     float top[LEAVES], mass[LEAVES], square[LEAVES][D + DV];
     float whole;
     uint count;
 } workplace;
 
-inline float dot_direction(global const ELEMENT(K_TYPE) *key, local const float *x)
-{
+static inline float dot_direction(global const ELEMENT(K_TYPE) *key, local const float *x) {
     float sum = 0.0f;
     for (uint d = 0; d < D; ++d)
         sum = MAD(LOAD(K_TYPE, key, d), x[d], sum);
     return sum;
 }
 
-inline float dot_local(local const float *x, local const float *y)
-{
+static inline float dot_local(local const float *x, local const float *y) {
     float sum = 0.0f;
     for (uint d = 0; d < D; ++d)
         sum = MAD(x[d], y[d], sum);
     return sum;
 }
 
-#define MEAN(n) (place->columns[0] + (n) * D)
-#define DIRECTION(n) (place->columns[1] + (n) * D)
-#define NEXT(n) (place->columns[2] + (n) * D)
+#define MEAN(n) (place->columns[0] + (n)*D)
+#define DIRECTION(n) (place->columns[1] + (n)*D)
+#define NEXT(n) (place->columns[2] + (n)*D)
 
 /* place->along of every slot: where its key lies in the principal direction of its node, by power iterations. */
-inline void project(local workplace *place, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint size)
-{
+static inline void project(local workplace *place, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint size) {
     uint s = get_local_id(0), count = place->count, node = s / size;
     global const ELEMENT(K_TYPE) *own = k + (s < count ? place->order[s] : 0) * pitch;
     for (uint e = s; e < D * (CHUNK / size); e += WG) {
@@ -103,9 +101,9 @@ inline void project(local workplace *place, global const ELEMENT(K_TYPE) *k, IND
 }
 
 /* Sorts the slots of each node by where they lie: a total order, whatever the numbers. */
-inline void sort_nodes(local workplace *place, uint size)
-{
-    uint s = get_local_id(0), count = place->count, begin = s / size * size, end = min(begin + size, count), slot = begin;
+static inline void sort_nodes(local workplace *place, uint size) {
+    uint s = get_local_id(0), count = place->count, begin = s / size * size, end = min(begin + size, count),
+         slot = begin;
     ushort own = s < count ? place->order[s] : 0;
     float along = place->along[s];
     for (uint t = begin; t < end; ++t)
@@ -125,8 +123,7 @@ typedef struct arrays {
 } arrays;
 
 /* The weights of a level's nodes: place->top and place->mass. */
-inline void weigh_nodes(local workplace *place, uint size)
-{
+static inline void weigh_nodes(local workplace *place, uint size) {
     uint item = get_local_id(0), end = min((item + 1) * size, place->count);
     if (item < CHUNK / size) {
         float top = -INFINITY, mass = 0.0f;
@@ -141,9 +138,8 @@ inline void weigh_nodes(local workplace *place, uint size)
 }
 
 /* The stats of nodes whose means and mean squares are there, from chunk number g. */
-inline void write_stats(local workplace *place, arrays a, uint level, uint block, uint g, global const ELEMENT(K_TYPE) *k,
-                        INDEX k_pitch)
-{
+static inline void write_stats(local workplace *place, arrays a, uint level, uint block, uint g,
+                               global const ELEMENT(K_TYPE) *k, INDEX k_pitch) {
     uint item = get_local_id(0), count = place->count, size = 1u << size_shift(level), nodes = CHUNK / size;
     float distance = 0.0f, far = 0.0f, of_keys = 0.0f, of_values = 0.0f;
     for (uint d = 0; d < D && item < count; ++d) {
@@ -176,9 +172,9 @@ inline void write_stats(local workplace *place, arrays a, uint level, uint block
 }
 
 /* The nodes of a level of chunk number g. */
-inline void write_nodes(local workplace *place, arrays a, forest f, uint level, uint g, global const ELEMENT(K_TYPE) *k,
-                        INDEX k_pitch, global const ELEMENT(V_TYPE) *v, INDEX v_pitch)
-{
+static inline void write_nodes(local workplace *place, arrays a, forest f, uint level, uint g,
+                               global const ELEMENT(K_TYPE) *k, INDEX k_pitch, global const ELEMENT(V_TYPE) *v,
+                               INDEX v_pitch) {
     uint count = place->count, size = 1u << size_shift(level), nodes = CHUNK / size;
     uint block = first_block_of(f.first_block, level);
     weigh_nodes(place, size);
@@ -211,9 +207,8 @@ inline void write_nodes(local workplace *place, arrays a, forest f, uint level, 
 }
 
 /* Keys and values in the order of the slots. */
-inline void write_keys(local workplace *place, arrays a, uint g, global const ELEMENT(K_TYPE) *k, INDEX k_pitch,
-                       global const ELEMENT(V_TYPE) *v, INDEX v_pitch)
-{
+static inline void write_keys(local workplace *place, arrays a, uint g, global const ELEMENT(K_TYPE) *k, INDEX k_pitch,
+                              global const ELEMENT(V_TYPE) *v, INDEX v_pitch) {
     uint item = get_local_id(0), count = place->count;
     INDEX slot = (INDEX)g * CHUNK;
     a.biases[slot + item] = item < count ? place->bias[item] : -INFINITY;
@@ -223,25 +218,27 @@ inline void write_keys(local workplace *place, arrays a, uint g, global const EL
     }
     for (uint e = item; e < CHUNK * DV; e += WG) {
         uint s = e / DV;
-        STORE(FOREST_TYPE, a.values, slot * DV + e, s < count ? LOAD(V_TYPE, v, place->order[s] * v_pitch + e % DV) : 0.0f);
+        STORE(FOREST_TYPE, a.values, slot * DV + e,
+              s < count ? LOAD(V_TYPE, v, place->order[s] * v_pitch + e % DV) : 0.0f);
     }
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first_block,
-             global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first_block, global const ELEMENT(K_TYPE) *k,
+             INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
              global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
-             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values, global float *stats)
-{
+             global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
+             global float *stats) {
     local workplace place;
     uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2), g = first_chunk + i;
     forest f = forest_of(levels, chunks, first_block);
     INDEX head = (INDEX)b * get_global_size(1) + h, slots = head * chunks * CHUNK, blocks = head * f.blocks * 16;
-    arrays a = {tree_keys + slots * D, tree_values + slots * DV, biases + slots, means + blocks * D,
-                mean_values + blocks * DV, variances + head * (f.blocks - f.below) * 16 * D, stats + blocks * STATS};
+    arrays a = {tree_keys + slots * D, tree_values + slots * DV,  biases + slots,
+                means + blocks * D,    mean_values + blocks * DV, variances + head * (f.blocks - f.below) * 16 * D,
+                stats + blocks * STATS};
     uint present = min((uint)CHUNK, keys - i * CHUNK);
     k += k_at.s0 + b * k_at.s1 + h * k_at.s2 + i * CHUNK * k_at.s3;
     v += v_at.s0 + b * v_at.s1 + h * v_at.s2 + i * CHUNK * v_at.s3;

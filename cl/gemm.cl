@@ -17,11 +17,10 @@
 #define C_TYPE F32
 #endif
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gemm(uint rows, uint columns, uint depth, uint heads,
-     global const ELEMENT(A_TYPE) *a, INDEX4 a_at, global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
-     global ELEMENT(C_TYPE) *c, INDEX4 c_at)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm(uint rows, uint columns, uint depth, uint heads,
+                                                                 global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                 global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
+                                                                 global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
     uint column = get_global_id(0), row = get_global_id(1);
     uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     if (column >= columns)

@@ -24,11 +24,10 @@
 
 #define UNROLL _Pragma("unroll")
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gemm_few(uint rows, uint columns, uint depth, uint heads,
-         global const ELEMENT(A_TYPE) *a, INDEX4 a_at, global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
-         global ELEMENT(C_TYPE) *c, INDEX4 c_at)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_few(uint rows, uint columns, uint depth, uint heads,
+                                                                     global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                     global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
+                                                                     global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
     uint item = get_local_id(0), batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     a += a_at.s0 + batch * a_at.s1 + head * a_at.s2;
     b += b_at.s0 + batch * b_at.s1 + head * b_at.s2;
@@ -42,36 +41,44 @@ gemm_few(uint rows, uint columns, uint depth, uint heads,
         if (first >= columns)
             break;
         global const ELEMENT(B_TYPE) *column[COLUMNS];
-        UNROLL for (uint j = 0; j < COLUMNS; ++j)
+        UNROLL
+        for (uint j = 0; j < COLUMNS; ++j)
             column[j] = b + (INDEX)min(first + j, columns - 1) * b_at.s3;
         floatW sum[ROWS][COLUMNS];
-        UNROLL for (uint r = 0; r < ROWS; ++r)
-            UNROLL for (uint j = 0; j < COLUMNS; ++j)
-                sum[r][j] = (floatW)(0.0f);
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r)
+            UNROLL
+        for (uint j = 0; j < COLUMNS; ++j)
+            sum[r][j] = (floatW)(0.0f);
         uint d = item * W;
         for (; d + W <= depth; d += WG * W) {
             floatW x[ROWS];
-            UNROLL for (uint r = 0; r < ROWS; ++r)
+            UNROLL
+            for (uint r = 0; r < ROWS; ++r)
                 x[r] = LOADW(A_TYPE, a + r * a_at.s3, d);
-            UNROLL for (uint j = 0; j < COLUMNS; ++j) {
+            UNROLL
+            for (uint j = 0; j < COLUMNS; ++j) {
                 floatW y = LOADW(B_TYPE, column[j], d);
-                UNROLL for (uint r = 0; r < ROWS; ++r)
+                UNROLL
+                for (uint r = 0; r < ROWS; ++r)
                     sum[r][j] = MAD(x[r], y, sum[r][j]);
             }
         }
-        UNROLL for (uint r = 0; r < ROWS; ++r)
-            UNROLL for (uint j = 0; j < COLUMNS; ++j) {
-                float total = SUM(sum[r][j]);
-                /* What is left of the summed dimension is the next item's, of those that go round in turns. */
-                for (uint e = d; e < depth && e < d + W; ++e)
-                    total = MAD(LOAD(A_TYPE, a + r * a_at.s3, e), LOAD(B_TYPE, column[j], e), total);
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r)
+            UNROLL
+        for (uint j = 0; j < COLUMNS; ++j) {
+            float total = SUM(sum[r][j]);
+            /* What is left of the summed dimension is the next item's, of those that go round in turns. */
+            for (uint e = d; e < depth && e < d + W; ++e)
+                total = MAD(LOAD(A_TYPE, a + r * a_at.s3, e), LOAD(B_TYPE, column[j], e), total);
 #if WG > 1
-                part[r * COLUMNS + j][item] = total;
+            part[r * COLUMNS + j][item] = total;
 #else
-                if (first + j < columns)
-                    STORE(C_TYPE, c + r * c_at.s3, first + j, total);
+            if (first + j < columns)
+                STORE(C_TYPE, c + r * c_at.s3, first + j, total);
 #endif
-            }
+        }
 #if WG > 1
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint x = item; x < ROWS * COLUMNS; x += WG) {

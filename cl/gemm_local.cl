@@ -10,7 +10,7 @@
 #define ITEMS 64 /* 8 × 8 */
 #define EACH 8   /* rows and columns of an item */
 #define SIDE 64  /* a row of the tile for each item to copy */
-#ifndef STEP /* products per tile; a multiple of 4 */
+#ifndef STEP     /* products per tile; a multiple of 4 */
 #define STEP 16
 #endif
 #ifndef A_TYPE
@@ -21,14 +21,14 @@
 #define UNROLL _Pragma("unroll")
 
 /* tile[d·SIDE + item] = row[d] for d < part, 0 behind. */
-#define COPY(type, row, part, tile)                                                                        \
-    UNROLL for (uint d_ = 0; d_ < STEP; ++d_)(tile)[d_ * SIDE + item] = d_ < (part) ? LOAD(type, row, d_) : 0.0f;
+#define COPY(type, row, part, tile)                                                                                    \
+    UNROLL                                                                                                             \
+    for (uint d_ = 0; d_ < STEP; ++d_)                                                                                 \
+        (tile)[d_ * SIDE + item] = d_ < (part) ? LOAD(type, row, d_) : 0.0f;
 
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
-gemm_local(uint rows, uint columns, uint depth, uint heads,
-           global const ELEMENT(A_TYPE) *a, INDEX4 a_at, global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
-           global ELEMENT(C_TYPE) *c, INDEX4 c_at)
-{
+gemm_local(uint rows, uint columns, uint depth, uint heads, global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+           global const ELEMENT(B_TYPE) *b, INDEX4 b_at, global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
     local float left[STEP * SIDE], right[STEP * SIDE];
     uint item = get_local_id(0), batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     uint first = get_group_id(0) * SIDE, left_column = get_group_id(1) * SIDE;
@@ -38,28 +38,36 @@ gemm_local(uint rows, uint columns, uint depth, uint heads,
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
 
     float sum[EACH][EACH];
-    UNROLL for (uint i = 0; i < EACH; ++i)
-        UNROLL for (uint j = 0; j < EACH; ++j)
-            sum[i][j] = 0.0f;
+    UNROLL
+    for (uint i = 0; i < EACH; ++i)
+        UNROLL
+    for (uint j = 0; j < EACH; ++j)
+        sum[i][j] = 0.0f;
     for (uint d = 0; d < depth; d += STEP) {
         uint part = min((uint)STEP, depth - d);
         COPY(A_TYPE, a + d, part, left)
         COPY(B_TYPE, b + d, part, right)
         barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL for (uint e = 0; e < STEP; ++e) {
+        UNROLL
+        for (uint e = 0; e < STEP; ++e) {
             float x[EACH], y[EACH];
-            UNROLL for (uint i = 0; i < EACH; ++i) {
+            UNROLL
+            for (uint i = 0; i < EACH; ++i) {
                 x[i] = left[e * SIDE + row + i];
                 y[i] = right[e * SIDE + column + i];
             }
-            UNROLL for (uint i = 0; i < EACH; ++i)
-                UNROLL for (uint j = 0; j < EACH; ++j)
-                    sum[i][j] = MAD(x[i], y[j], sum[i][j]);
+            UNROLL
+            for (uint i = 0; i < EACH; ++i)
+                UNROLL
+            for (uint j = 0; j < EACH; ++j)
+                sum[i][j] = MAD(x[i], y[j], sum[i][j]);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
     }
-    UNROLL for (uint i = 0; i < EACH; ++i)
-        UNROLL for (uint j = 0; j < EACH; ++j)
-            if (first + row + i < rows && left_column + column + j < columns)
-                STORE(C_TYPE, c + (INDEX)(first + row + i) * c_at.s3, left_column + column + j, sum[i][j]);
+    UNROLL
+    for (uint i = 0; i < EACH; ++i)
+        UNROLL
+    for (uint j = 0; j < EACH; ++j)
+        if (first + row + i < rows && left_column + column + j < columns)
+            STORE(C_TYPE, c + (INDEX)(first + row + i) * c_at.s3, left_column + column + j, sum[i][j]);
 }

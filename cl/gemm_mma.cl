@@ -17,15 +17,16 @@
 #include "tensor.clh"
 #include "mma.clh"
 
-#define SIDE 128  /* of a group's part of c */
+#define SIDE 128 /* of a group's part of c */
 #define DEPTH 32
 #define PITCH (DEPTH + 8) /* eight rows meet eight different banks */
 #define ALIGNED __attribute__((aligned(16)))
 
 /* Starts the copies of DEPTH columns of SIDE rows. */
-INLINED void part_copy(local ushort *to, global const ushort *from, INDEX stride, uint row, uint rows, uint column, uint columns)
-{
-    UNROLL for (uint c = 0; c < SIDE * DEPTH / 8; c += WG) {
+INLINED void part_copy(local ushort *to, global const ushort *from, INDEX stride, uint row, uint rows, uint column,
+                       uint columns) {
+    UNROLL
+    for (uint c = 0; c < SIDE * DEPTH / 8; c += WG) {
         uint chunk = c + get_local_id(0), down = chunk / (DEPTH / 8), across = chunk % (DEPTH / 8) * 8;
         bool inside = column + across < columns;
         copy_start_or_zero(to + down * PITCH + across,
@@ -34,24 +35,28 @@ INLINED void part_copy(local ushort *to, global const ushort *from, INDEX stride
 }
 
 /* c[i][j] += A · Bᵀ for blocks of 16 rows and 8 columns of the warp. */
-INLINED void part_multiply(warp w, private float c[4][8][4], local const ushort *a, local const ushort *b)
-{
-    UNROLL for (uint d = 0; d < DEPTH; d += 16) {
+INLINED void part_multiply(warp w, private float c[4][8][4], local const ushort *a, local const ushort *b) {
+    UNROLL
+    for (uint d = 0; d < DEPTH; d += 16) {
         uint x[4][4], y[4][4];
-        UNROLL for (uint i = 0; i < 4; ++i)
+        UNROLL
+        for (uint i = 0; i < 4; ++i)
             load_tiles(w, x[i], a + (i * 16 + w.lane % 16) * PITCH + d + w.lane / 16 * 8);
-        UNROLL for (uint j = 0; j < 4; ++j)
+        UNROLL
+        for (uint j = 0; j < 4; ++j)
             load_tiles(w, y[j], b + (j * 16 + w.lane / 16 * 8 + w.lane % 8) * PITCH + d + w.lane / 8 % 2 * 8);
-        UNROLL for (uint i = 0; i < 4; ++i)
-            UNROLL for (uint j = 0; j < 8; ++j)
-                mma(w, c[i][j], x[i], y[j / 2][j % 2 * 2], y[j / 2][j % 2 * 2 + 1]);
+        UNROLL
+        for (uint i = 0; i < 4; ++i)
+            UNROLL
+        for (uint j = 0; j < 8; ++j)
+            mma(w, c[i][j], x[i], y[j / 2][j % 2 * 2], y[j / 2][j % 2 * 2 + 1]);
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gemm_mma(uint rows, uint columns, uint depth, uint heads, global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
-         global const ELEMENT(A_TYPE) *b, INDEX4 b_at, global ELEMENT(C_TYPE) *c, INDEX4 c_at)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_mma(uint rows, uint columns, uint depth, uint heads,
+                                                                     global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                     global const ELEMENT(A_TYPE) *b, INDEX4 b_at,
+                                                                     global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
     local ushort a_part[2][SIDE * PITCH] ALIGNED, b_part[2][SIDE * PITCH] ALIGNED;
     WARP_DECLARE(w)
     uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
@@ -61,10 +66,13 @@ gemm_mma(uint rows, uint columns, uint depth, uint heads, global const ELEMENT(A
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
 
     float sum[4][8][4];
-    UNROLL for (uint i = 0; i < 4; ++i)
-        UNROLL for (uint j = 0; j < 8; ++j)
-            UNROLL for (uint x = 0; x < 4; ++x)
-                sum[i][j][x] = 0.0f;
+    UNROLL
+    for (uint i = 0; i < 4; ++i)
+        UNROLL
+    for (uint j = 0; j < 8; ++j)
+        UNROLL
+    for (uint x = 0; x < 4; ++x)
+        sum[i][j][x] = 0.0f;
     part_copy(a_part[0], a_from, a_at.s3, row, rows, 0, depth);
     part_copy(b_part[0], b_from, b_at.s3, column, columns, 0, depth);
     uint down = w.index / 2 * 64, across = w.index % 2 * 64;
@@ -78,11 +86,14 @@ gemm_mma(uint rows, uint columns, uint depth, uint heads, global const ELEMENT(A
         part_multiply(w, sum, a_part[stage] + down * PITCH, b_part[stage] + across * PITCH);
     }
 
-    UNROLL for (uint i = 0; i < 4; ++i)
-        UNROLL for (uint j = 0; j < 8; ++j)
-            UNROLL for (uint x = 0; x < 4; ++x) {
-                uint at = row + down + i * 16 + x / 2 * 8 + w.lane / 4, to = column + across + j * 8 + w.lane % 4 * 2 + x % 2;
-                if (at < rows && to < columns)
-                    STORE(C_TYPE, c, at * c_at.s3 + to, sum[i][j][x]);
-            }
+    UNROLL
+    for (uint i = 0; i < 4; ++i)
+        UNROLL
+    for (uint j = 0; j < 8; ++j)
+        UNROLL
+    for (uint x = 0; x < 4; ++x) {
+        uint at = row + down + i * 16 + x / 2 * 8 + w.lane / 4, to = column + across + j * 8 + w.lane % 4 * 2 + x % 2;
+        if (at < rows && to < columns)
+            STORE(C_TYPE, c, at * c_at.s3 + to, sum[i][j][x]);
+    }
 }

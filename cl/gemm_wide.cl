@@ -27,8 +27,7 @@
 #endif
 
 /* The columns [0, part) of a's rows, a row repeated where TILE goes past the last: left[r·DEPTH + d]. */
-inline void copy_rows(global const ELEMENT(A_TYPE) *a, INDEX pitch, uint rows, uint part, private float *left)
-{
+static inline void copy_rows(global const ELEMENT(A_TYPE) *a, INDEX pitch, uint rows, uint part, private float *left) {
     for (uint r = 0; r < TILE && r < (rows + RT - 1) / RT * RT; ++r) {
         global const ELEMENT(A_TYPE) *row = a + min(r, rows - 1) * pitch;
         uint d = 0;
@@ -40,13 +39,14 @@ inline void copy_rows(global const ELEMENT(A_TYPE) *a, INDEX pitch, uint rows, u
 }
 
 /* The columns [0, part) of b's rows from `first`, transposed: packed[d·BLOCK + j]. */
-inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint first, uint rows, uint part, private float *packed)
-{
+static inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint first, uint rows, uint part,
+                             private float *packed) {
     for (uint j = 0; j < BLOCK; j += 16) {
         uint d = 0;
         for (; d + 16 <= part; d += 16) {
             float16 t[16];
-            UNROLL for (uint x = 0; x < 16; ++x)
+            UNROLL
+            for (uint x = 0; x < 16; ++x)
                 t[x] = LOAD16(B_TYPE, b + min(first + j + x, rows - 1) * pitch, d);
             transpose16(t, packed + d * BLOCK + j);
         }
@@ -57,22 +57,22 @@ inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint first, 
 }
 
 /* sum[r·WIDTH + j] += Σ_d left[r·DEPTH + d] packed[d·BLOCK + j] for a block of columns. */
-inline void multiply(private float *left, private float *packed, uint rows, uint part, private float *sum)
-{
+static inline void multiply(private float *left, private float *packed, uint rows, uint part, private float *sum) {
     for (uint r = 0; r < TILE && r < rows; r += RT) {
         scores s;
         scores_multiply(&s, left + r * DEPTH, DEPTH, packed, part);
-        UNROLL for (uint i = 0; i < RT; ++i)
-            UNROLL for (uint c = 0; c < LANES; ++c)
-                VECTOR(sum + (r + i) * WIDTH + 16 * c) += s.s[i][c];
+        UNROLL
+        for (uint i = 0; i < RT; ++i)
+            UNROLL
+        for (uint c = 0; c < LANES; ++c)
+            VECTOR(sum + (r + i) * WIDTH + 16 * c) += s.s[i][c];
     }
 }
 
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-gemm_wide(uint rows, uint columns, uint depth, uint heads,
-          global const ELEMENT(A_TYPE) *a, INDEX4 a_at, global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
-          global ELEMENT(C_TYPE) *c, INDEX4 c_at)
-{
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void gemm_wide(uint rows, uint columns, uint depth, uint heads,
+                                                                     global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                     global const ELEMENT(B_TYPE) *b, INDEX4 b_at,
+                                                                     global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
     uint first = get_global_id(0) * TILE, left_column = get_global_id(1) * WIDTH;
     uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     uint own = min((uint)TILE, rows - first), wide = min((uint)WIDTH, columns - left_column);

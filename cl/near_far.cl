@@ -60,44 +60,43 @@ typedef struct trees {
 } trees;
 
 typedef struct walker {
-    float q[D];    /* scaled */
-    uint past;     /* chunks */
-    uint covered;  /* slots that have keys for this row, or are padding */
-    bool rest;     /* the highest level's last node may be a part */
-    float mass;    /* lse after the roots */
-    float size;    /* of the output after the roots */
+    float q[D];   /* scaled */
+    uint past;    /* chunks */
+    uint covered; /* slots that have keys for this row, or are padding */
+    bool rest;    /* the highest level's last node may be a part */
+    float mass;   /* lse after the roots */
+    float size;   /* of the output after the roots */
     float accepted;
-    bool all;      /* open everything */
-    uint step;     /* and nothing whose step is below this */
+    bool all;           /* open everything */
+    uint step;          /* and nothing whose step is below this */
     float squares, sum; /* of the errors of closed nodes */
     float slopes;       /* ln Σ e^l · slope of closed leaves */
     uint exact;
 } walker;
 
-inline float dot_lanes(private const float *q, global const ELEMENT(FOREST_TYPE) *x)
-{
+static inline float dot_lanes(private const float *q, global const ELEMENT(FOREST_TYPE) *x) {
     float sum = 0.0f;
     for (uint d = 0; d < D; ++d)
         sum = MAD(q[d], LOAD(FOREST_TYPE, x, d * 16), sum);
     return sum;
 }
 
-inline float logit_variance(private const float *q, global const float *x)
-{
+static inline float logit_variance(private const float *q, global const float *x) {
     float sum = 0.0f;
     for (uint d = 0; d < D; ++d)
         sum = MAD(q[d] * q[d], x[d * 16], sum);
     return sum;
 }
 
-inline void add_values(private state *row, float l, global const ELEMENT(FOREST_TYPE) *values)
-{
+static inline void add_values(private state *row, float l, global const ELEMENT(FOREST_TYPE) *values) {
     float weight = state_admit(row, l);
     for (uint d = 0; d < DV; ++d)
         row->sum[d] = MAD(weight, LOAD(FOREST_TYPE, values, d), row->sum[d]);
 }
 
-inline float log_add(float a, float b) { return fmax(a, b) + log1p(exp(-fabs(a - b))); }
+static inline float log_add(float a, float b) {
+    return fmax(a, b) + log1p(exp(-fabs(a - b)));
+}
 
 /* A node as a row sees it. */
 typedef struct sight {
@@ -105,8 +104,7 @@ typedef struct sight {
     INDEX value;
 } sight;
 
-inline sight look_at(private const walker *w, private const trees *t, uint level, uint g, float whole)
-{
+static inline sight look_at(private const walker *w, private const trees *t, uint level, uint g, float whole) {
     uint first = first_block_of(t->f.first_block, level);
     global const float *stat = t->stats + lane_of(first, g, STATS);
     sight s;
@@ -124,14 +122,12 @@ inline sight look_at(private const walker *w, private const trees *t, uint level
 }
 
 /* A number that grows with the error, so that counting and opening agree to the bit. */
-inline uint step_of(float error, float size)
-{
+static inline uint step_of(float error, float size) {
     float steps = 4.0f * (log2(error / size) - STEP_LEAST);
     return isnan(steps) ? 0 : (uint)clamp(steps, 0.0f, STEPS - 1.0f);
 }
 
-inline void open_leaf(private const walker *w, private const trees *t, private state *row, uint g)
-{
+static inline void open_leaf(private const walker *w, private const trees *t, private state *row, uint g) {
     for (uint s = g * LEAF; s < (g + 1) * LEAF; ++s) {
         float l = t->biases[s];
         if (l == -INFINITY)
@@ -150,9 +146,8 @@ inline void open_leaf(private const walker *w, private const trees *t, private s
 }
 
 /* Walks through the tree under a root. `steps`: counts keys by their step, and adds nothing to the row. */
-inline void walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
-                 private uint *steps)
-{
+static inline void walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
+                        private uint *steps) {
     uint level = root_level, g = root, least[FOREST_LEVELS];
     float whole = 0.0f;
     do {
@@ -196,8 +191,7 @@ inline void walk(private walker *w, private const trees *t, private state *row, 
 }
 
 /* The nodes of a level that a row starts from: those after what the levels above cover. */
-inline uint2 roots_of(private const walker *w, private const trees *t, uint level, uint highest)
-{
+static inline uint2 roots_of(private const walker *w, private const trees *t, uint level, uint highest) {
     uint shift = size_shift(level), before = 0;
     if (level < highest)
         before = w->covered >> size_shift(level + 1) << (size_shift(level + 1) - shift);
@@ -208,8 +202,7 @@ inline uint2 roots_of(private const walker *w, private const trees *t, uint leve
 }
 
 /* How far values are from the means of their chunks. */
-inline float spread_of_values(private const walker *w, private const trees *t)
-{
+static inline float spread_of_values(private const walker *w, private const trees *t) {
     float squares = 0.0f, keys = 0.0f;
     for (uint g = 0; g < w->past; ++g) {
         global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, TOP), g, STATS);
@@ -220,8 +213,7 @@ inline float spread_of_values(private const walker *w, private const trees *t)
 }
 
 /* All roots closed: where the row's mass and its output's size come from. */
-inline void survey(private walker *w, private const trees *t, private const state *own, uint highest)
-{
+static inline void survey(private walker *w, private const trees *t, private const state *own, uint highest) {
     state row = *own;
     for (uint level = highest + 1; level-- > TOP;) {
         uint2 roots = roots_of(w, t, level, highest);
@@ -239,8 +231,7 @@ inline void survey(private walker *w, private const trees *t, private const stat
 }
 
 /* The least step that leaves at most `room` keys. */
-inline uint step_for(private const uint *steps, uint room)
-{
+static inline uint step_for(private const uint *steps, uint room) {
     uint step = STEPS;
     while (step > 0 && steps[step - 1] <= room) {
         room -= steps[step - 1];
@@ -250,8 +241,7 @@ inline uint step_for(private const uint *steps, uint room)
 }
 
 /* Moves the values of closed leaves by what they follow the logits on average. */
-inline void add_tilt(private const walker *w, global const float *covariance, private state *row)
-{
+static inline void add_tilt(private const walker *w, global const float *covariance, private state *row) {
     float tilt[DV], square = 0.0f;
     for (uint e = 0; e < DV; ++e) {
         tilt[e] = 0.0f;
@@ -265,14 +255,14 @@ inline void add_tilt(private const walker *w, global const float *covariance, pr
 }
 
 /* Far keys, at most `room` of them exactly. */
-inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance, uint room)
-{
+static inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance,
+                              uint room) {
     uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
     survey(w, t, row, highest);
     w->all = tolerance == 0.0f;
     w->accepted = accepted_error(tolerance, w->size, spread_of_values(w, t), w->past);
     w->step = 0;
-    for (uint counting = room < w->covered; ; counting = 0) {
+    for (uint counting = room < w->covered;; counting = 0) {
         for (uint s = 0; s < STEPS && counting; ++s)
             steps[s] = 0;
         for (uint level = highest + 1; level-- > TOP;) {
@@ -290,8 +280,7 @@ inline void attend_far(private walker *w, private const trees *t, private state 
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
-         uint levels, uint chunks, uint16 first_block,
-         global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
+         uint levels, uint chunks, uint16 first_block, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
 #if OWN
          global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
@@ -303,18 +292,28 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
          global const ELEMENT(FOREST_TYPE) *mean_values, global const float *stats, global const float *covariances,
          global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
-         , global int *exact, INDEX4 exact_at
+         ,
+         global int *exact, INDEX4 exact_at
 #endif
 #if ESTIMATED
-         , global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
+         ,
+         global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
 #endif
-         )
-{
+) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
-    trees t = {forest_of(levels, chunks, first_block), tree_keys, tree_values, biases, means, mean_values, variances, stats, 0};
-    INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK, blocks = head * t.f.blocks * 16;
+    trees t = {forest_of(levels, chunks, first_block),
+               tree_keys,
+               tree_values,
+               biases,
+               means,
+               mean_values,
+               variances,
+               stats,
+               0};
+    INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK,
+          blocks = head * t.f.blocks * 16;
     t.keys += slots * D;
     t.values += slots * DV;
     t.biases += slots;

@@ -23,16 +23,17 @@
 #endif
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-near_far_merge(global const float *part_numbers, global const float *part_values,
-               global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
+near_far_merge(global const float *part_numbers, global const float *part_values, global ELEMENT(OUT_TYPE) *out,
+               INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
-               , global int *exact, INDEX4 exact_at
+               ,
+               global int *exact, INDEX4 exact_at
 #endif
 #if ESTIMATED
-               , global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
+               ,
+               global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
 #endif
-               )
-{
+) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     INDEX part = (((INDEX)b * get_global_size(1) + h) * get_global_size(0) + i) * PARTS;
     float top = -INFINITY, mass = 0.0f, square = 0.0f, squares = 0.0f, sum = 0.0f, keys = 0.0f, values[DV] ALIGNED;

@@ -80,9 +80,8 @@
 
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void
 near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort *means, global const float *variances,
-              global const ushort *mean_values, global const float *stats, global ushort *half_means, global ushort *half_values,
-              global ushort *half_variances, global float *packed, uint heads)
-{
+              global const ushort *mean_values, global const float *stats, global ushort *half_means,
+              global ushort *half_values, global ushort *half_variances, global float *packed, uint heads) {
     INDEX e = get_global_id(0);
     forest f = forest_of(levels, chunks, first_block);
     INDEX nodes = (INDEX)heads * f.blocks * 16;
@@ -121,29 +120,29 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort 
  * where there is the attribute reqd_work_group_size. */
 kernel
 #if HOPPER
-__attribute__((reqd_work_group_size(WG, 1, 1)))
+    __attribute__((reqd_work_group_size(WG, 1, 1)))
 #endif
-void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
-             uint levels, uint chunks, uint16 first_block, global const ushort *q, INDEX4 q_at,
+    void
+    near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance,
+                 uint limit, uint levels, uint chunks, uint16 first_block, global const ushort *q, INDEX4 q_at,
 #if OWN
-             global const ushort *k, INDEX4 k_at, global const ushort *v, INDEX4 v_at,
+                 global const ushort *k, INDEX4 k_at, global const ushort *v, INDEX4 v_at,
 #if BIAS
-             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+                 global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
 #endif
-             global const ushort *tree_keys, global const ushort *tree_values, global const float *biases,
-             global const ushort *means, global const float *variances, global const ushort *mean_values,
-             global const float *stats, global const float *covariances, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-             global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
+                 global const ushort *tree_keys, global const ushort *tree_values, global const float *biases,
+                 global const ushort *means, global const float *variances, global const ushort *mean_values,
+                 global const float *stats, global const float *covariances, global ELEMENT(OUT_TYPE) *out,
+                 INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
 #if COUNTED
-             global int *exact, INDEX4 exact_at,
+                 global int *exact, INDEX4 exact_at,
 #endif
 #if ESTIMATED
-             global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at,
+                 global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at,
 #endif
-             global const ushort *half_means, global const ushort *half_values, global const ushort *half_variances,
-             global const float *packed)
-{
+                 global const ushort *half_means, global const ushort *half_values, global const ushort *half_variances,
+                 global const float *packed) {
 #if HOPPER
     local ushort far_tile[2][FAR_TILE] __attribute__((aligned(1024)));
     local ushort(*k_tile)[KEY_TILE] = (local ushort(*)[KEY_TILE])far_tile[0];
@@ -186,7 +185,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
         see.query[i] = first + (int)see.token[i];
         see.alive[i] = see.query[i] >= 0 && see.query[i] < (int)queries;
         INDEX at = (INDEX)clamp(see.query[i], 0, (int)queries - 1) * q_at.s3 + row % SHARE * q_at.s2;
-        UNROLL for (uint d = 0; d < D / 16; ++d) {
+        UNROLL
+        for (uint d = 0; d < D / 16; ++d) {
             a.a[d][i] = *(global const uint *)(q + at + column_of(w, 2 * d));
             a.a[d][2 + i] = *(global const uint *)(q + at + column_of(w, 2 * d + 1));
         }
@@ -212,15 +212,18 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
                 barrier(CLK_LOCAL_MEM_FENCE);
                 for (uint c = get_local_id(0); c < KEYS * (D / 8); c += WG)
                     copy_start(k_tile[0] + ROW_AT(D, c / (D / 8), c % (D / 8) * 8),
-                               k + (INDEX)(min(begin + c / (D / 8), seen_last - 1) - first_key) * k_at.s3 + c % (D / 8) * 8);
+                               k + (INDEX)(min(begin + c / (D / 8), seen_last - 1) - first_key) * k_at.s3 +
+                                   c % (D / 8) * 8);
                 for (uint c = get_local_id(0); c < KEYS * (DV / 8); c += WG)
                     copy_start(v_tile[0] + ROW_AT(DV, c / (DV / 8), c % (DV / 8) * 8),
-                               v + (INDEX)(min(begin + c / (DV / 8), seen_last - 1) - first_key) * v_at.s3 + c % (DV / 8) * 8);
+                               v + (INDEX)(min(begin + c / (DV / 8), seen_last - 1) - first_key) * v_at.s3 +
+                                   c % (DV / 8) * 8);
                 uint place = get_local_id(0);
                 if (place < KEYS)
 #if BIAS
-                    stat_tile[0][place] =
-                        begin + place < seen_last ? LOAD(BIAS_TYPE, bias, (begin + place - first_key) * bias_at.s3) : -INFINITY;
+                    stat_tile[0][place] = begin + place < seen_last
+                                              ? LOAD(BIAS_TYPE, bias, (begin + place - first_key) * bias_at.s3)
+                                              : -INFINITY;
 #else
                     stat_tile[0][place] = 0.0f;
 #endif
@@ -247,7 +250,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             chunks_measure(w, &s, &spread, &see, stat_tile[turn], past - g, 2.0f + log2((float)past));
             barrier(CLK_LOCAL_MEM_FENCE);
             if (g + KEYS < past)
-                chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1], stat_tile[turn ^ 1]);
+                chunks_load(nodes, half_variances, chunk_block, g + KEYS, past, k_tile, v_tile[turn ^ 1],
+                            stat_tile[turn ^ 1]);
             tile_add(w, &r, &s, 1.0f, EVERY, v_tile[turn]);
         }
         view_measure(w, &see, &r, tolerance, past);
@@ -281,13 +285,14 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             copy_wait();
             barrier(CLK_LOCAL_MEM_FENCE);
             if (c + GROUPS < opened)
-                list_load(nodes, PACKED, leaf_block, chunk_list, c + GROUPS, opened, k_tile[stage ^ 1], v_tile[stage ^ 1],
-                          stat_tile[stage ^ 1]);
+                list_load(nodes, PACKED, leaf_block, chunk_list, c + GROUPS, opened, k_tile[stage ^ 1],
+                          v_tile[stage ^ 1], stat_tile[stage ^ 1]);
             parents p = parents_of(w, &a, &see, chunk_list, c, opened, half_variances);
             leaves_score(w, &s, &spread, &a, k_tile[stage], &p);
             uint there = nodes_weigh(w, &s, &spread, &see, stat_tile[stage], &p, 0, 1.0f, shared.first[turn]);
             nodes_settle(w, &s, &spread, &see, &shared, turn);
-            exact_leaves += nodes_list(w, shared.first[turn], stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c, true);
+            exact_leaves +=
+                nodes_list(w, shared.first[turn], stat_tile[stage], leaf_list + exact_leaves, 0, chunk_list + c, true);
             sources_add(w, &r, &s, 1.0f, there, v_tile[stage], true, stat_tile[stage]);
         }
 
@@ -337,7 +342,8 @@ void near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal
             continue;
         uint h = h0 + row_of(w, i) % SHARE, query = (uint)see.query[i];
         global ELEMENT(OUT_TYPE) *to = out + out_at.s0 + b * out_at.s1 + h * out_at.s2 + query * out_at.s3;
-        UNROLL for (uint n = 0; n < DV / 8; ++n)
+        UNROLL
+        for (uint n = 0; n < DV / 8; ++n)
             STORE2(OUT_TYPE, to, column_of(w, n), r.sum[n][2 * i], r.sum[n][2 * i + 1]);
         if (w.lane % 4 != 0)
             continue;

@@ -47,21 +47,19 @@
 #define LOOK_NUMBERS 4
 
 /* The block that comes next in memory. */
-inline block after(private const nodes *n)
-{
+static inline block after(private const nodes *n) {
     block next = {n->means + 16 * D, n->values + 16 * DV, n->stats + 16 * STATS};
     return next;
 }
 
 /* A block's log-weights in scores, and after them its deviations. */
-inline INDEX scores_of(private const trees *t, uint level, uint g)
-{
+static inline INDEX scores_of(private const trees *t, uint level, uint g) {
     return ((INDEX)first_block_of(t->f.first_block, level) + g / 16 - t->f.below) * 2 * TILE * 16;
 }
 
 /* Blocks of roots begin to end − 1, all closed, for all rows. */
-inline void look(private rows *w, private const trees *t, uint highest, uint begin, uint end, global float *scores)
-{
+static inline void look(private rows *w, private const trees *t, uint highest, uint begin, uint end,
+                        global float *scores) {
     float l[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
     nodes n;
     uint first;
@@ -86,26 +84,29 @@ inline void look(private rows *w, private const trees *t, uint highest, uint beg
 }
 
 /* A part of `count` things. */
-inline uint2 part_of(uint part, uint count) { return (uint2)(part * count / PARTS, (part + 1) * count / PARTS); }
+static inline uint2 part_of(uint part, uint count) {
+    return (uint2)(part * count / PARTS, (part + 1) * count / PARTS);
+}
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-near_far_look(INPUTS, global float *scores, global float *look_numbers, global float *look_values)
-{
-    uint tiles = get_global_size(1) / (PARTS + 1), number = get_global_id(1) % tiles, look_part = get_global_id(1) / tiles;
+near_far_look(INPUTS, global float *scores, global float *look_numbers, global float *look_values) {
+    uint tiles = get_global_size(1) / (PARTS + 1), number = get_global_id(1) % tiles,
+         look_part = get_global_id(1) / tiles;
     uint kv = get_global_id(0), b = get_global_id(2);
     INDEX head = (INDEX)b * get_global_size(0) + kv, tile_number = head * tiles + number;
     trees t = TREES;
     trees_move(&t, head);
     rows w;
-    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
-                          q_at.s2);
+    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2,
+                          q_at.s3, q_at.s2);
     float2 squares = (float2)(0.0f);
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (look_part == 0) {
         ATTEND_OWN(&w, at)
     } else if (at.past) {
         uint highest = highest_level(levels, at.past);
-        uint2 blocks = part_of(look_part - 1, root_blocks(&t, highest, !OWN)), all = part_of(look_part - 1, (at.past + 15) / 16);
+        uint2 blocks = part_of(look_part - 1, root_blocks(&t, highest, !OWN)),
+              all = part_of(look_part - 1, (at.past + 15) / 16);
         look(&w, &t, highest, blocks.x, blocks.y, scores + tile_number * (t.f.blocks - t.f.below) * 2 * TILE * 16);
         squares = squares_of_values(&t, all.x, all.y);
     }
@@ -121,8 +122,8 @@ near_far_look(INPUTS, global float *scores, global float *look_numbers, global f
 }
 
 /* Base, mass, size and limit of each row from the states of all parts; the own chunk's stays if this is the first part. */
-inline void settle(private rows *w, global const float *numbers, global const float *values, float tolerance, uint past, bool first)
-{
+static inline void settle(private rows *w, global const float *numbers, global const float *values, float tolerance,
+                          uint past, bool first) {
     for (uint r = 0; r < TILE; ++r) {
         float base = -INFINITY, mass = 0.0f, square = 0.0f, sums[DV] ALIGNED;
         float2 squares = (float2)(0.0f);
@@ -137,7 +138,8 @@ inline void settle(private rows *w, global const float *numbers, global const fl
             mass = MAD(weight, of.y, mass);
             squares += p > 0 ? of.zw : (float2)(0.0f);
             for (uint d = 0; d < DV; d += 16)
-                VECTOR(sums + d) = MAD((float16)(weight), vload16(0, values + (p * TILE + r) * DV + d), VECTOR(sums + d));
+                VECTOR(sums + d) =
+                    MAD((float16)(weight), vload16(0, values + (p * TILE + r) * DV + d), VECTOR(sums + d));
             if (p > 0 || !first)
                 continue;
             w->exact[r] = (uint)of.z;
@@ -160,8 +162,7 @@ typedef struct lists {
     uint count[FOREST_LEVELS];
 } lists;
 
-inline void lists_begin(private lists *s, private const trees *t, global uint2 *lists, uint first_slot)
-{
+static inline void lists_begin(private lists *s, private const trees *t, global uint2 *lists, uint first_slot) {
     for (uint level = 0; level < t->f.levels; ++level) {
         s->of[level] = lists + first_block_of(t->f.first_block, level) * 16 + (first_slot >> size_shift(level));
         s->count[level] = 0;
@@ -169,16 +170,14 @@ inline void lists_begin(private lists *s, private const trees *t, global uint2 *
 }
 
 /* Nodes first to first + 15. */
-inline void list_openers(private lists *s, uint level, uint first, private const openers *o)
-{
+static inline void list_openers(private lists *s, uint level, uint first, private const openers *o) {
     for (uint c = 0; c < 16; ++c)
         if (o->of[0][c])
             s->of[level][s->count[level]++] = (uint2)(first + c, o->of[0][c]);
 }
 
-inline void judge_roots(private rows *w, private const trees *t, uint highest, uint2 blocks, global const float *scores,
-                        private lists *s)
-{
+static inline void judge_roots(private rows *w, private const trees *t, uint highest, uint2 blocks,
+                               global const float *scores, private lists *s) {
     float weights[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
     uint first, every[TILE];
     openers o;
@@ -201,9 +200,10 @@ inline void judge_roots(private rows *w, private const trees *t, uint highest, u
 }
 
 /* The children of node g, for the rows of a set. */
-inline void visit(private rows *w, private const trees *t, uint level, uint2 node, global float *scores, private lists *s)
-{
-    uint fan = 1u << fan_shift(level), child = node.x << fan_shift(level), set = node.y, list[TILE], count = list_rows(&set, list);
+static inline void visit(private rows *w, private const trees *t, uint level, uint2 node, global float *scores,
+                         private lists *s) {
+    uint fan = 1u << fan_shift(level), child = node.x << fan_shift(level), set = node.y, list[TILE],
+         count = list_rows(&set, list);
     float l[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
     nodes n = block_of(t, level - 1, child, child % 16, child % 16 + fan);
     openers o;
@@ -213,7 +213,7 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
         look_at_all(w, &n, l, deviation);
         for (uint i = 0; i < count; ++i) {
             uint r = list[i];
-            private float *weights = l + 16 * r;
+            float *weights = l + 16 * r;
             vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
             judge(w, &n, &r, 1, deviation + 16 * r, weights, &o);
             ADD_VALUES(1, w->t.sum, &r, weights, 16, FOREST_TYPE, n.values, n.begin, n.end)
@@ -230,32 +230,30 @@ inline void visit(private rows *w, private const trees *t, uint level, uint2 nod
     list_openers(s, level - 1, child - child % 16, &o);
 }
 
-inline block children_of(private const trees *t, uint level, uint g)
-{
+static inline block children_of(private const trees *t, uint level, uint g) {
     INDEX at = first_block_of(t->f.first_block, level - 1) + (g << fan_shift(level)) / 16;
     block of = {t->means + at * D * 16, t->mean_values + at * DV * 16, t->stats + at * STATS * 16};
     return of;
 }
 
-inline block keys_of(private const trees *t, uint leaf)
-{
+static inline block keys_of(private const trees *t, uint leaf) {
     INDEX slot = (INDEX)(leaf / LEAVES) * 16;
     block of = {t->keys + slot * D, t->values + slot * DV, t->biases + slot};
     return of;
 }
 
 /* What the nodes of a list lead to. */
-inline block below(private const trees *t, uint level, uint g) { return level ? children_of(t, level, g) : keys_of(t, g); }
+static inline block below(private const trees *t, uint level, uint g) {
+    return level ? children_of(t, level, g) : keys_of(t, g);
+}
 
-inline void prefetch_numbers(block next, uint level)
-{
+static inline void prefetch_numbers(block next, uint level) {
     for (uint i = 0; i < (level ? STATS * 16 : 16); i += 16)
         PREFETCH(next.numbers + i);
 }
 
 /* All of the first few; the others come line by line as those before them are used. */
-inline void prefetch_first(private const trees *t, uint level, global const uint2 *list, uint count)
-{
+static inline void prefetch_first(private const trees *t, uint level, global const uint2 *list, uint count) {
     const uint line = 64 / sizeof(ELEMENT(FOREST_TYPE));
     for (uint i = 0; i < min(count, (uint)AHEAD); ++i) {
         block next = below(t, level, list[i].x);
@@ -267,14 +265,14 @@ inline void prefetch_first(private const trees *t, uint level, global const uint
     }
 }
 
-inline void look_ahead(private rows *w, private const trees *t, uint level, global const uint2 *list, uint i, uint count)
-{
+static inline void look_ahead(private rows *w, private const trees *t, uint level, global const uint2 *list, uint i,
+                              uint count) {
     w->next = below(t, level, list[min(i + AHEAD, count - 1)].x);
     prefetch_numbers(w->next, level);
 }
 
-inline void visit_all(private rows *w, private const trees *t, uint level, global float *scores, private lists *s)
-{
+static inline void visit_all(private rows *w, private const trees *t, uint level, global float *scores,
+                             private lists *s) {
     global const uint2 *list = s->of[level];
     uint count = s->count[level];
     prefetch_first(t, level, list, count);
@@ -285,8 +283,7 @@ inline void visit_all(private rows *w, private const trees *t, uint level, globa
 }
 
 /* The keys of all leaves in the list; those of one block of 16 keys together. */
-inline void open_all(private rows *w, private const trees *t, private const lists *s)
-{
+static inline void open_all(private rows *w, private const trees *t, private const lists *s) {
     global const uint2 *leaves = s->of[0];
     uint count = s->count[0];
     prefetch_first(t, 0, leaves, count);
@@ -312,17 +309,17 @@ inline void open_all(private rows *w, private const trees *t, private const list
 }
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-near_far_split(INPUTS, global float *scores, global uint2 *listed, global const float *look_numbers, global const float *look_values,
-               global float *part_numbers, global float *part_values)
-{
+near_far_split(INPUTS, global float *scores, global uint2 *listed, global const float *look_numbers,
+               global const float *look_values, global float *part_numbers, global float *part_values) {
     uint tiles = get_global_size(1) / PARTS, number = get_global_id(1) % tiles, part = get_global_id(1) / tiles;
     uint kv = get_global_id(0), b = get_global_id(2), kv_heads = get_global_size(0);
-    INDEX head = (INDEX)b * kv_heads + kv, tile_number = head * tiles + number, looks = tile_number * (PARTS + 1) * TILE;
+    INDEX head = (INDEX)b * kv_heads + kv, tile_number = head * tiles + number,
+          looks = tile_number * (PARTS + 1) * TILE;
     trees t = TREES;
     trees_move(&t, head);
     rows w;
-    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
-                          q_at.s2);
+    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2,
+                          q_at.s3, q_at.s2);
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     w.all = tolerance == 0.0f;
     settle(&w, look_numbers + looks * LOOK_NUMBERS, look_values + looks * DV, tolerance, at.past, part == 0);
@@ -348,7 +345,8 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
         INDEX to = ((head * GROUP + r / SPAN) * queries + i) * PARTS + part;
         float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
         float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
-                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]), (float)exact_keys(&w, r)};
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]),
+                                       (float)exact_keys(&w, r)};
         for (uint x = 0; x < PART_NUMBERS; ++x)
             part_numbers[to * PART_NUMBERS + x] = numbers[x];
         for (uint d = 0; d < DV; d += 16)

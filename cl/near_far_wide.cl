@@ -58,16 +58,15 @@
 #include "near_far_begin.clh"
 
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
-inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
-                   private float *l, private float *deviation)
-{
+static inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
+                          private float *l, private float *deviation) {
     float most[TILE * 16] ALIGNED, sums[TILE * DV] ALIGNED, weights[TILE * 16] ALIGNED;
     nodes n;
     uint first;
     for (uint r = 0; r < TILE; ++r)
         VECTOR(most + 16 * r) = (float16)(-INFINITY);
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
-        private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
+        float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
         look_at_all(w, &n, lb, db);
         for (uint r = 0; r < TILE; ++r)
             VECTOR(most + 16 * r) = max(VECTOR(most + 16 * r), VECTOR(lb + 16 * r));
@@ -106,8 +105,7 @@ inline void settle(private rows *w, private const trees *t, uint highest, bool r
 
 /* Where a row's nodes begin to open, from the keys that it counted: as many of the largest errors as find room. */
 #if LIMITED
-inline void raise_limits(private rows *w)
-{
+static inline void raise_limits(private rows *w) {
     for (uint r = 0; r < TILE; ++r) {
         uint step = STEPS, room = w->room[r];
         while (step > 0 && w->steps[r * STEPS + step - 1] <= room)
@@ -121,17 +119,16 @@ inline void raise_limits(private rows *w)
 #endif
 
 /* From all roots down. */
-inline void descend(private rows *w, private const trees *t, private stack *s, uint highest, bool rest, private float *l,
-                    private float *deviation)
-{
+static inline void descend(private rows *w, private const trees *t, private stack *s, uint highest, bool rest,
+                           private float *l, private float *deviation) {
     float weights[TILE * 16] ALIGNED;
     uint first, every[TILE];
     nodes n;
     for (uint r = 0; r < TILE; ++r)
         every[r] = r;
     for (uint block = 0; root_block(t, highest, rest, block, &n, &first); ++block) {
-        private float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
-        private openers *o = &s->todo[n.level];
+        float *lb = l + block * TILE * 16, *db = deviation + block * TILE * 16;
+        openers *o = &s->todo[n.level];
         for (uint m = 0; m < MASKS; ++m)
             UINTS(o->of[m]) = (uint16)(0);
 #if LIMITED
@@ -148,8 +145,7 @@ inline void descend(private rows *w, private const trees *t, private stack *s, u
 }
 
 /* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
-inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most)
-{
+static inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most) {
     float l[ROOT_BLOCKS * TILE * 16] ALIGNED, deviation[ROOT_BLOCKS * TILE * 16] ALIGNED;
     uint highest = highest_level(t->f.levels, t->covered / CHUNK);
     stack s;
@@ -173,20 +169,21 @@ inline void attend_far(private rows *w, private const trees *t, bool rest, float
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if COUNTED
-              , global int *exact, INDEX4 exact_at
+              ,
+              global int *exact, INDEX4 exact_at
 #endif
 #if ESTIMATED
-              , global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
+              ,
+              global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
 #endif
-              )
-{
+) {
     uint number = get_global_size(0) - 1 - get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
     trees t = TREES;
     INDEX head = (INDEX)b * get_global_size(1) + kv;
     trees_move(&t, head);
     rows w;
-    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3,
-                          q_at.s2);
+    place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2,
+                          q_at.s3, q_at.s2);
     ATTEND_OWN(&w, at)
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (at.past)

@@ -10,8 +10,7 @@
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 norm_rows(uint rows, uint columns, float epsilon, global ELEMENT(X_TYPE) *x, INDEX4 x_at,
           global const ELEMENT(ADD_TYPE) *add, INDEX4 add_at, global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
-          global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at)
-{
+          global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= rows)
         return;

@@ -8,8 +8,7 @@
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 norm_group(uint columns, float epsilon, global ELEMENT(X_TYPE) *x, INDEX4 x_at, global const ELEMENT(ADD_TYPE) *add,
            INDEX4 add_at, global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
-           global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at)
-{
+           global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
     local float part[WG];
     uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2);
     x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;

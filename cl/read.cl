@@ -47,15 +47,13 @@ typedef struct level_range {
     uint first, last, weighted;
 } level_range;
 
-inline float level_weight(mixture m, level_range r, uint level)
-{
+static inline float level_weight(mixture m, level_range r, uint level) {
     return r.weighted ? m.level_log_weight[level] : 0.0f;
 }
 
 #if CAUSAL
 /* ln Σ_s w a_s e^(φ_s(q) + φ_s(k)) over the levels of r. */
-inline float pair_log_weight(mixture m, level_range r, global const float *query, global const float *key)
-{
+static inline float pair_log_weight(mixture m, level_range r, global const float *query, global const float *key) {
     float top = -INFINITY;
     for (uint level = r.first; level < r.last; ++level) {
         float w = level_weight(m, r, level);
@@ -76,20 +74,20 @@ inline float pair_log_weight(mixture m, level_range r, global const float *query
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
-              uint first_head, global const float *mean, global const float *inverse, global const float *centre, global const float *log_weight,
-     global const uint *level_begin, global const float *level_log_weight,
-     global const float *state_lse, global const float *state_value,
-     global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-     global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
+              uint first_head, global const float *mean, global const float *inverse, global const float *centre,
+              global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
+              global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q,
+              INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if CAUSAL
-     , int diagonal, uint keys, global const float *query_response, global const float *key_response,
-     global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+              ,
+              int diagonal, uint keys, global const float *query_response, global const float *key_response,
+              global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
-     , global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
+              ,
+              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
 #endif
 #endif
-)
-{
+) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     if (i >= queries)
         return;
@@ -121,25 +119,25 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
 #if CAUSAL
         if (visible > 0)
 #endif
-        for (uint level = r.first; level < r.last; ++level) {
-            float w = level_weight(m, r, level);
-            for (uint s = level_begin[level]; s < level_begin[level + 1]; ++s) {
-                float past = state_lse[s];
-                if (past == -INFINITY)
-                    continue;
+            for (uint level = r.first; level < r.last; ++level) {
+                float w = level_weight(m, r, level);
+                for (uint s = level_begin[level]; s < level_begin[level + 1]; ++s) {
+                    float past = state_lse[s];
+                    if (past == -INFINITY)
+                        continue;
 #if CAUSAL
-                float response = query_response[s];
+                    float response = query_response[s];
 #else
                 float response = respond(q, mean + (splat + s) * D, inverse + (splat + s) * INVERSE_SIZE);
 #endif
-                float x = w + m.log_weight[s] + response + past;
-                if (x == -INFINITY)
-                    continue;
-                float weight = state_admit(&row, x);
-                for (uint d = 0; d < DV; ++d)
-                    row.sum[d] = MAD(weight, state_value[s * DV + d], row.sum[d]);
+                    float x = w + m.log_weight[s] + response + past;
+                    if (x == -INFINITY)
+                        continue;
+                    float weight = state_admit(&row, x);
+                    for (uint d = 0; d < DV; ++d)
+                        row.sum[d] = MAD(weight, state_value[s * DV + d], row.sum[d]);
+                }
             }
-        }
 #if CAUSAL
         for (uint j = near_begin; j < visible; ++j) {
             float x = 0.0f;

@@ -24,19 +24,19 @@ typedef struct pairs {
     float4 top[RT], mass[RT];
 } pairs;
 
-INLINED void pairs_clear(private pairs *p)
-{
-    UNROLL for (uint a = 0; a < RT; ++a) {
+INLINED void pairs_clear(private pairs *p) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         p->top[a] = (float4)(-INFINITY);
         p->mass[a] = (float4)(0.0f);
     }
 }
 
 /* One tile of splats; queries [KEYS][ROWS] have ln w + ln a added. */
-INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *queries, local const float *keys)
-{
+INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *queries, local const float *keys) {
     float4 base[RT];
-    UNROLL for (uint a = 0; a < RT; ++a)
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
         base[a] = p->top[a];
     _Pragma("unroll 8") for (uint s = 0; s < KEYS; ++s) {
         float4 query = VECTOR(queries + PLACE(ROWS, s, 4 * y)), key = VECTOR(keys + PLACE(CHUNK_KEYS, s, 4 * x));
@@ -45,7 +45,8 @@ INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *quer
         base[2] = fmax(base[2], query.z + key);
         base[3] = fmax(base[3], query.w + key);
     }
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         float4 top = base[a];
         base[a] = select(top, (float4)(0.0f), top == (float4)(-INFINITY));
         p->mass[a] *= exp2(p->top[a] - base[a]);
@@ -64,23 +65,24 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_causal_local(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
                   uint first_head, global const float *mean, global const float *inverse, global const float *centre,
                   global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-                  global const float *state_lse, global const float *state_value,
-                  global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-                  global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at, int diagonal, uint keys,
-                  global const float *query_response, global const float *key_response,
-                  global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+                  global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q,
+                  INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
+                  INDEX4 lse_at, int diagonal, uint keys, global const float *query_response,
+                  global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
-                  , global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
+                  ,
+                  global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
 #endif
-)
-{
+) {
     local float query_tile[KEYS * ROWS] ALIGNED, shared[KEYS * ROWS] ALIGNED; /* of keys, then weights */
     local float value_tile[KEYS * PITCH_V] ALIGNED, prior[KEYS], past[KEYS];
     local int raise;
-    uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
+    uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2),
+         heads = get_global_size(1);
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
     /* Rows first to last − 1 see chunk `chunk` last, rounding towards −∞. */
-    int chunk = (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)get_group_id(0);
+    int chunk =
+        (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)get_group_id(0);
     uint first = (uint)max(chunk * CHUNK_KEYS - diagonal, 0);
     uint last = (uint)clamp((chunk + 1) * CHUNK_KEYS - diagonal, 0, (int)queries);
     uint count = last - first, begin_key = (uint)max(chunk, 0) * CHUNK_KEYS;
@@ -115,16 +117,18 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
         }
         VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
         barrier(CLK_LOCAL_MEM_FENCE);
-        TILE_LOAD(ROWS, KEYS,
-                  query_tile[PLACE(ROWS, d, j)] =
-                      MAD(LOG2_E, query_response[(INDEX)min(j, count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)
+        TILE_LOAD(
+            ROWS, KEYS,
+            query_tile[PLACE(ROWS, d, j)] =
+                MAD(LOG2_E, query_response[(INDEX)min(j, count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)
         TILE_LOAD(CHUNK_KEYS, KEYS,
                   shared[PLACE(CHUNK_KEYS, d, j)] =
                       LOG2_E * key_response[(INDEX)min(j, near_last) * splats + min(begin + d, splats - 1)];)
         barrier(CLK_LOCAL_MEM_FENCE);
         pairs_add(&p, x, y, query_tile, shared);
         float score[RT][4];
-        UNROLL for (uint c = 0; c < 4; ++c) {
+        UNROLL
+        for (uint c = 0; c < 4; ++c) {
             float4 l = VECTOR(query_tile + PLACE(ROWS, 4 * x + c, 4 * y)) + past[4 * x + c];
             score[0][c] = l.x;
             score[1][c] = l.y;
@@ -138,11 +142,13 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
     barrier(CLK_LOCAL_MEM_FENCE);
     VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, near_last))
     float score[RT][4];
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint seen = chunk < 0 ? 0 : first + min(y * RT + a, count - 1) + diagonal + 1 - begin_key;
         float4 l = select(p.top[a] + log2(p.mass[a]), (float4)(-INFINITY), p.top[a] == (float4)(-INFINITY));
         vstore4(l, 0, score[a]);
-        UNROLL for (uint c = 0; c < 4; ++c) {
+        UNROLL
+        for (uint c = 0; c < 4; ++c) {
             uint j = 4 * x + c;
 #if BIAS
             float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(j, near_last) * bias_at.s3);
@@ -157,7 +163,8 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
 
     float log_mass[RT];
     rows_finish(&r, log_mass, x, y, shared);
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint row = y * RT + a;
         if (row >= count)
             continue;

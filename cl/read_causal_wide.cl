@@ -29,37 +29,41 @@
 #define KEYS 4 /* keys at a time in pair_log_weights */
 
 /* base[s] = ln w + ln a */
-inline void load_base(private float *base, uint levels, global const float *log_weight, global const uint *level_begin,
-                      global const float *level_log_weight)
-{
+static inline void load_base(private float *base, uint levels, global const float *log_weight,
+                             global const uint *level_begin, global const float *level_log_weight) {
     for (uint level = 0; level < levels; ++level)
         for (uint s = level_begin[level]; s < level_begin[level + 1]; ++s)
             base[s] = level_log_weight[level] + log_weight[s];
 }
 
 /* pair[j] = ln Σ_s w a_s e^(φ_s(q) + φ_s(k_j)) for the first `count` keys; `query` holds ln w + ln a + φ_s(q). */
-inline void pair_log_weights(private float *query, global const float *key_response, uint count, private float *pair)
-{
+static inline void pair_log_weights(private float *query, global const float *key_response, uint count,
+                                    private float *pair) {
     for (uint j = 0; j < count; j += KEYS) {
         float16 most[KEYS], mass[KEYS];
         float base[KEYS];
         global const float *key[KEYS];
-        UNROLL for (uint x = 0; x < KEYS; ++x) {
+        UNROLL
+        for (uint x = 0; x < KEYS; ++x) {
             key[x] = key_response + (INDEX)min(j + x, count - 1) * SPLATS;
             most[x] = (float16)(-INFINITY);
             mass[x] = (float16)(0.0f);
         }
         for (uint s = 0; s < SPLATS; s += 16)
-            UNROLL for (uint x = 0; x < KEYS; ++x)
-                most[x] = fmax(most[x], VECTOR(query + s) + vload16(0, key[x] + s));
-        UNROLL for (uint x = 0; x < KEYS; ++x) {
+            UNROLL
+        for (uint x = 0; x < KEYS; ++x)
+            most[x] = fmax(most[x], VECTOR(query + s) + vload16(0, key[x] + s));
+        UNROLL
+        for (uint x = 0; x < KEYS; ++x) {
             float top = max16(most[x]);
             base[x] = top == -INFINITY ? 0.0f : top;
         }
         for (uint s = 0; s < SPLATS; s += 16)
-            UNROLL for (uint x = 0; x < KEYS; ++x)
-                mass[x] += exp(VECTOR(query + s) + vload16(0, key[x] + s) - base[x]);
-        UNROLL for (uint x = 0; x < KEYS; ++x)
+            UNROLL
+        for (uint x = 0; x < KEYS; ++x)
+            mass[x] += exp(VECTOR(query + s) + vload16(0, key[x] + s) - base[x]);
+        UNROLL
+        for (uint x = 0; x < KEYS; ++x)
             pair[j + x] = j + x < count ? base[x] + log(sum16(mass[x])) : -INFINITY;
     }
 }
@@ -68,16 +72,15 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
                  uint first_head, global const float *mean, global const float *inverse, global const float *centre,
                  global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-                 global const float *state_lse, global const float *state_value,
-                 global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-                 global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at, int diagonal, uint keys,
-                 global const float *query_response, global const float *key_response,
-                 global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+                 global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q,
+                 INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
+                 INDEX4 lse_at, int diagonal, uint keys, global const float *query_response,
+                 global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
-                 , global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
+                 ,
+                 global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
 #endif
-)
-{
+) {
     uint h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
     /* Rows first to last − 1 see chunk `chunk` last, rounding towards −∞. */
@@ -108,13 +111,15 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
     load_base(base, levels, log_weight, level_begin, level_log_weight);
     for (uint begin = 0; chunk >= 0 && begin < SPLATS; begin += BLOCK)
         for (uint r = 0; r < rows; r += RT) {
-            UNROLL for (uint a = 0; a < RT; ++a)
-                UNROLL for (uint c = 0; c < LANES; ++c) {
-                    uint x = begin + 16 * c;
-                    s.s[a][c] = x < SPLATS ? VECTOR(base + x) + vload16(0, state_lse + x) +
-                                                 vload16(0, query_response + (INDEX)min(r + a, rows - 1) * SPLATS + x)
-                                           : (float16)(-INFINITY);
-                }
+            UNROLL
+            for (uint a = 0; a < RT; ++a)
+                UNROLL
+            for (uint c = 0; c < LANES; ++c) {
+                uint x = begin + 16 * c;
+                s.s[a][c] = x < SPLATS ? VECTOR(base + x) + vload16(0, state_lse + x) +
+                                             vload16(0, query_response + (INDEX)min(r + a, rows - 1) * SPLATS + x)
+                                       : (float16)(-INFINITY);
+            }
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, SPLATS - begin))
         }
@@ -133,9 +138,11 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
             }
 #endif
         }
-        UNROLL for (uint a = 0; a < RT; ++a)
-            UNROLL for (uint c = 0; c < LANES; ++c)
-                s.s[a][c] = VECTOR(pair + a * BLOCK + 16 * c);
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
+            UNROLL
+        for (uint c = 0; c < LANES; ++c)
+            s.s[a][c] = VECTOR(pair + a * BLOCK + 16 * c);
         tile_weigh(&t, r, &s, weights, shrink);
         TILE_ADD(&t, r, weights, shrink, V_TYPE, v, v_at.s3, near_keys)
     }

@@ -17,10 +17,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_local(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
            uint first_head, global const float *mean, global const float *inverse, global const float *centre,
            global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-           global const float *state_lse, global const float *state_value,
-           global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-           global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+           global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
+           global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, value_tile[KEYS * PITCH_V] ALIGNED;
     local float parts[PRODUCT ? TY * KEYS : 4] ALIGNED, offset[KEYS] ALIGNED;
 #if PRODUCT
@@ -63,7 +61,8 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
             if (step == 0) {
                 VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
                 for (uint j = item; j < KEYS; j += WG) {
-                    offset[j] = LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
+                    offset[j] = LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight,
+                                                  state_lse);
 #if PRODUCT
                     factor[j] = UNIT * inverse[SPLAT] * inverse[SPLAT];
 #endif
@@ -76,7 +75,8 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
 
         float score[RT][4];
         float4 more = VECTOR(offset + 4 * x);
-        UNROLL for (uint a = 0; a < RT; ++a) {
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
 #if !PRODUCT
             float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
 #else
@@ -90,7 +90,8 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
 
     float log_mass[RT];
     rows_finish(&r, log_mass, x, y, shared);
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint row = first + y * RT + a;
         if (row >= queries)
             continue;

@@ -16,10 +16,8 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
           uint first_head, global const float *mean, global const float *inverse, global const float *centre,
           global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-          global const float *state_lse, global const float *state_value,
-          global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-          global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+          global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
+          global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     uint first = get_global_id(0) * TILE, h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     uint rows = min((uint)TILE, queries - first), set = per_head ? first_head + h : 0;
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
@@ -43,7 +41,8 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
     for (uint begin = 0; begin < splats; begin += BLOCK) {
         block_load(&block, mean, inverse, centre, begin, splats);
         for (uint j = 0; j < BLOCK; ++j)
-            block.offset[j] += standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
+            block.offset[j] +=
+                standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
         for (uint r = 0; r < TILE && r < rows; r += RT) {
             block_respond(&s, &block, &x, r);
             tile_weigh(&t, r, &s, weights, shrink);

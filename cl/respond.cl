@@ -7,8 +7,8 @@
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 respond_rows(uint rows, uint heads, uint x_group, uint splats, uint per_head, uint first_head, global const float *mean,
-             global const float *inverse, global const float *centre, global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global float *response)
-{
+             global const float *inverse, global const float *centre, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
+             global float *response) {
     uint s = get_global_id(0), i = get_global_id(1);
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads;
     if (s >= splats)

@@ -14,10 +14,10 @@
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, uint first_head,
               global const float *mean, global const float *inverse, global const float *centre,
-              global const ELEMENT(X_TYPE) *tokens, INDEX4 at, global float *response)
-{
+              global const ELEMENT(X_TYPE) *tokens, INDEX4 at, global float *response) {
     local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, parts[PRODUCT ? TY * KEYS : 4] ALIGNED;
-    uint item = get_local_id(0), x = item % TX, y = item / TX, first = get_group_id(0) * ROWS, begin = get_group_id(1) * KEYS;
+    uint item = get_local_id(0), x = item % TX, y = item / TX, first = get_group_id(0) * ROWS,
+         begin = get_group_id(1) * KEYS;
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads, set = per_head ? first_head + h : 0;
     mean += (INDEX)set * splats * D;
     inverse += (INDEX)set * splats * FACTORS;
@@ -30,7 +30,8 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
 #if PRODUCT
     float half_square[RT], factor[4];
     ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(X_TYPE, tokens, TOKEN * at.s3 + d) - centre[d])
-    UNROLL for (uint c = 0; c < 4; ++c) {
+    UNROLL
+    for (uint c = 0; c < 4; ++c) {
         uint j = 4 * x + c;
         factor[c] = inverse[SPLAT] * inverse[SPLAT];
     }
@@ -45,7 +46,8 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
         scores_multiply(&s, x, y, row_tile, shared);
     }
     scores_gather(&s, x, y, parts);
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint row = first + y * RT + a;
         float score[4];
 #if !PRODUCT
@@ -53,7 +55,8 @@ respond_local(uint count, uint heads, uint x_group, uint splats, uint per_head, 
 #else
         vstore4(vload4(0, factor) * (s.s[a] - s.half_square - half_square[a]), 0, score);
 #endif
-        UNROLL for (uint c = 0; c < 4; ++c)
+        UNROLL
+        for (uint c = 0; c < 4; ++c)
             if (row < count && begin + 4 * x + c < splats)
                 response[(INDEX)row * splats + begin + 4 * x + c] = score[c];
     }

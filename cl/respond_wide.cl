@@ -14,8 +14,7 @@
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 respond_wide(uint count, uint heads, uint x_group, uint splats, uint per_head, uint first_head,
              global const float *mean, global const float *inverse, global const float *centre,
-             global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global float *response)
-{
+             global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global float *response) {
     uint first = get_global_id(0) * TILE, rows = min((uint)TILE, count - first);
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads, set = per_head ? first_head + h : 0;
     mean += (INDEX)set * splats * D;

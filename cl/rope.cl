@@ -35,8 +35,7 @@
 
 /* Positions are exact as floats, and an angle is rounded once, as where the models were trained. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-turn_rows(uint first, float factor, global const float *frequencies, global float *turn)
-{
+turn_rows(uint first, float factor, global const float *frequencies, global float *turn) {
     uint d = get_global_id(0), i = get_global_id(1);
     if (d >= D / 2)
         return;
@@ -47,27 +46,27 @@ turn_rows(uint first, float factor, global const float *frequencies, global floa
 
 /* One head's row, biased, and if it is to be normalised (DO), weighted. */
 #define READ(row, d) (BIAS ? LOAD(X_TYPE, row, d) + LOAD(BIAS_TYPE, bias, d) : LOAD(X_TYPE, row, d))
-#define TURN_ROW(type, out, weight_type, weight)                                                           \
-    {                                                                                                      \
-        float inverse = 1.0f;                                                                              \
-        if (NORM) {                                                                                        \
-            float total = 0.0f;                                                                            \
-            for (uint d = 0; d < D; ++d) {                                                                 \
-                float value = READ(x, d);                                                                  \
-                total = MAD(value, value, total);                                                          \
-            }                                                                                              \
-            inverse = 1.0f / sqrt(total / D + epsilon);                                                    \
-        }                                                                                                  \
-        for (uint d = 0; d < D / 2; ++d) {                                                                 \
-            float a = READ(x, d), b = READ(x, d + D / 2);                                                  \
-            if (NORM) {                                                                                    \
-                a *= inverse * LOAD(weight_type, weight, d);                                               \
-                b *= inverse * LOAD(weight_type, weight, d + D / 2);                                       \
-            }                                                                                              \
-            float c = turn[d], s = turn[d + D / 2];                                                        \
-            STORE(type, out, d, a * c - b * s);                                                            \
-            STORE(type, out, d + D / 2, b * c + a * s);                                                    \
-        }                                                                                                  \
+#define TURN_ROW(type, out, weight_type, weight)                                                                       \
+    {                                                                                                                  \
+        float inverse = 1.0f;                                                                                          \
+        if (NORM) {                                                                                                    \
+            float total = 0.0f;                                                                                        \
+            for (uint d = 0; d < D; ++d) {                                                                             \
+                float value = READ(x, d);                                                                              \
+                total = MAD(value, value, total);                                                                      \
+            }                                                                                                          \
+            inverse = 1.0f / sqrt(total / D + epsilon);                                                                \
+        }                                                                                                              \
+        for (uint d = 0; d < D / 2; ++d) {                                                                             \
+            float a = READ(x, d), b = READ(x, d + D / 2);                                                              \
+            if (NORM) {                                                                                                \
+                a *= inverse * LOAD(weight_type, weight, d);                                                           \
+                b *= inverse * LOAD(weight_type, weight, d + D / 2);                                                   \
+            }                                                                                                          \
+            float c = turn[d], s = turn[d + D / 2];                                                                    \
+            STORE(type, out, d, a *c - b * s);                                                                         \
+            STORE(type, out, d + D / 2, b * c + a * s);                                                                \
+        }                                                                                                              \
     }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -75,8 +74,7 @@ rope_rows(uint rows, uint heads, uint kv_heads, float epsilon, global const floa
           global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
           global const ELEMENT(QW_TYPE) *q_weight, INDEX4 q_weight_at, global const ELEMENT(KW_TYPE) *k_weight,
           INDEX4 k_weight_at, global ELEMENT(Q_TYPE) *q, INDEX4 q_at, global ELEMENT(K_TYPE) *k, INDEX4 k_at,
-          global ELEMENT(V_TYPE) *v, INDEX4 v_at)
-{
+          global ELEMENT(V_TYPE) *v, INDEX4 v_at) {
     uint i = get_global_id(0), h = get_global_id(1), batch = get_global_id(2);
     if (i >= rows)
         return;

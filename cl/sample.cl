@@ -22,29 +22,27 @@
 #endif
 
 typedef struct sampler {
-    float top;       /* the largest logit */
-    uint least;      /* the threshold: keys from here on are kept */
-    uint chosen;     /* the bits of the next threshold that are known */
-    float above;     /* count or mass above them */
-    float wanted;    /* count or mass to be reached */
+    float top;    /* the largest logit */
+    uint least;   /* the threshold: keys from here on are kept */
+    uint chosen;  /* the bits of the next threshold that are known */
+    float above;  /* count or mass above them */
+    float wanted; /* count or mass to be reached */
 } sampler;
 
 /* Integers in the order of the floats. A NaN is never kept: it gets the lowest. */
-inline uint key_of(float x)
-{
+static inline uint key_of(float x) {
     uint bits = as_uint(x);
     return isnan(x) ? 0u : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-inline float weight_of(float x, float top, float inverse)
-{
+static inline float weight_of(float x, float top, float inverse) {
     return x == top ? 1.0f : exp((x - top) * inverse);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-sample_peaks(uint parts, uint share, uint count, global const ELEMENT(X_TYPE) *logits, INDEX4 at, global float *peak,
-             global uint *place)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_peaks(uint parts, uint share, uint count,
+                                                                         global const ELEMENT(X_TYPE) *logits,
+                                                                         INDEX4 at, global float *peak,
+                                                                         global uint *place) {
     uint part = get_global_id(0), first = part * share;
     if (part >= parts)
         return;
@@ -62,8 +60,7 @@ sample_peaks(uint parts, uint share, uint count, global const ELEMENT(X_TYPE) *l
 }
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-sample_top(uint parts, global const float *peak, global const uint *place, global sampler *s, global int *token)
-{
+sample_top(uint parts, global const float *peak, global const uint *place, global sampler *s, global int *token) {
     uint best = 0;
     for (uint p = 1; p < parts; ++p)
         best = peak[p] > peak[best] ? p : best;
@@ -75,8 +72,7 @@ sample_top(uint parts, global const float *peak, global const uint *place, globa
 /* MASS: histograms of weights instead of counts. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 sample_count(uint parts, uint share, uint count, uint shift, uint mass, float inverse,
-             global const ELEMENT(X_TYPE) *logits, INDEX4 at, global const sampler *s, global float *histogram)
-{
+             global const ELEMENT(X_TYPE) *logits, INDEX4 at, global const sampler *s, global float *histogram) {
     uint part = get_global_id(0), first = part * share;
     if (part >= parts)
         return;
@@ -94,9 +90,8 @@ sample_count(uint parts, uint share, uint count, uint shift, uint mass, float in
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-sample_fold(uint parts, global const float *histogram, global float *folded)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_fold(uint parts, global const float *histogram,
+                                                                        global float *folded) {
     uint digit = get_global_id(0);
     if (digit >= 256)
         return;
@@ -109,8 +104,7 @@ sample_fold(uint parts, global const float *histogram, global float *folded)
 /* `want` is a count, or with `mass` a share of the whole. Digits without a token are passed over, so that rounding cannot choose
  * one below the last token. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-sample_choose(uint shift, uint mass, float want, global const float *folded, global sampler *s)
-{
+sample_choose(uint shift, uint mass, float want, global const float *folded, global sampler *s) {
     if (shift == 24) {
         float whole = 0.0f;
         for (uint d = 0; d < 256; ++d)
@@ -136,10 +130,10 @@ sample_choose(uint shift, uint mass, float want, global const float *folded, glo
         s->least = max(s->least, s->chosen);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-sample_mass(uint parts, uint share, uint count, float inverse, global const ELEMENT(X_TYPE) *logits, INDEX4 at,
-            global const sampler *s, global float *mass)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_mass(uint parts, uint share, uint count,
+                                                                        float inverse,
+                                                                        global const ELEMENT(X_TYPE) *logits, INDEX4 at,
+                                                                        global const sampler *s, global float *mass) {
     uint part = get_global_id(0), first = part * share;
     if (part >= parts)
         return;
@@ -153,9 +147,8 @@ sample_mass(uint parts, uint share, uint count, float inverse, global const ELEM
 
 /* The token at the share `draw` of the mass; *token stays the most probable one if nothing has a mass. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-sample_draw(uint parts, uint share, uint count, float inverse, float draw, global const ELEMENT(X_TYPE) *logits, INDEX4 at,
-            global const sampler *s, global const float *mass, global int *token)
-{
+sample_draw(uint parts, uint share, uint count, float inverse, float draw, global const ELEMENT(X_TYPE) *logits,
+            INDEX4 at, global const sampler *s, global const float *mass, global int *token) {
     float whole = 0.0f, before = 0.0f;
     for (uint p = 0; p < parts; ++p)
         whole += mass[p];

@@ -16,9 +16,8 @@
 #endif
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-scan_segments(uint segments, uint splats, uint begin, global float *part_lse, global float *part_value, global float *carry,
-     global float *result_lse, global float *result_value)
-{
+scan_segments(uint segments, uint splats, uint begin, global float *part_lse, global float *part_value,
+              global float *carry, global float *result_lse, global float *result_value) {
     uint s = get_global_id(0);
     if (s >= splats)
         return;

@@ -13,12 +13,14 @@
 #endif
 #define COLUMNS ((DV + WG - 1) / WG) /* per item */
 #define UNROLL _Pragma("unroll")
-#define FOR_COLUMNS(c, d) UNROLL for (uint c = 0, d = get_local_id(0); c < COLUMNS; ++c, d += WG) if (d < DV)
+#define FOR_COLUMNS(c, d)                                                                                              \
+    UNROLL                                                                                                             \
+    for (uint c = 0, d = get_local_id(0); c < COLUMNS; ++c, d += WG)                                                   \
+        if (d < DV)
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-scan_columns(uint segments, uint splats, uint begin, global float *part_lse, global float *part_value, global float *carry,
-             global float *result_lse, global float *result_value)
-{
+scan_columns(uint segments, uint splats, uint begin, global float *part_lse, global float *part_value,
+             global float *carry, global float *result_lse, global float *result_value) {
     uint s = get_group_id(0);
     bool leads = get_local_id(0) == 0;
     INDEX head = get_global_id(2), row = head * splats + s;

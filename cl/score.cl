@@ -11,9 +11,8 @@
 #endif
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-score_rows(uint rows, uint count, uint first_row, global const ELEMENT(X_TYPE) *logits, INDEX4 at, global const int *targets,
-           global float *log_likelihood, global int *greedy)
-{
+score_rows(uint rows, uint count, uint first_row, global const ELEMENT(X_TYPE) *logits, INDEX4 at,
+           global const int *targets, global float *log_likelihood, global int *greedy) {
     uint i = get_global_id(0), v = 0;
     if (i >= rows)
         return;

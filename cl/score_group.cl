@@ -9,8 +9,7 @@
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 score_group(uint count, uint first_row, global const ELEMENT(X_TYPE) *logits, INDEX4 at, global const int *targets,
-            global float *log_likelihood, global int *greedy)
-{
+            global float *log_likelihood, global int *greedy) {
     local float top[WG], mass[WG];
     local uint place[WG];
     uint item = get_local_id(0), i = get_group_id(0);
@@ -29,8 +28,8 @@ score_group(uint count, uint first_row, global const ELEMENT(X_TYPE) *logits, IN
     place[item] = first;
     for (uint reach = WG / 2; reach > 0; reach /= 2) {
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < reach && (top[item + reach] > top[item] ||
-                            (top[item + reach] == top[item] && place[item + reach] < place[item]))) {
+        if (item < reach &&
+            (top[item + reach] > top[item] || (top[item + reach] == top[item] && place[item + reach] < place[item]))) {
             top[item] = top[item + reach];
             place[item] = place[item + reach];
         }

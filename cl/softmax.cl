@@ -21,13 +21,12 @@
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_attention(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
-        global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
-        global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+                  global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
+                  global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
-        global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+                  global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-        global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+                  global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= queries)
         return;

@@ -20,18 +20,18 @@
 #define EACH ((DV + LANES - 1) / LANES)
 
 /* part[r·WG] = the join of part[r·WG …] for every row; the rest of part is spent. */
-#define JOIN(part, item, operation)                                                                        \
-    for (uint reach_ = WG / 2; reach_ > 0; reach_ /= 2) {                                                  \
-        barrier(CLK_LOCAL_MEM_FENCE);                                                                      \
-        if (item < reach_)                                                                                 \
-            UNROLL for (uint r_ = 0; r_ < ROWS; ++r_)                                                      \
-                part[r_ * WG + item] = operation(part[r_ * WG + item], part[r_ * WG + item + reach_]);     \
-    }                                                                                                      \
+#define JOIN(part, item, operation)                                                                                    \
+    for (uint reach_ = WG / 2; reach_ > 0; reach_ /= 2) {                                                              \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        if (item < reach_)                                                                                             \
+            UNROLL                                                                                                     \
+        for (uint r_ = 0; r_ < ROWS; ++r_)                                                                             \
+            part[r_ * WG + item] = operation(part[r_ * WG + item], part[r_ * WG + item + reach_]);                     \
+    }                                                                                                                  \
     barrier(CLK_LOCAL_MEM_FENCE);
 #define PLUS(a, b) ((a) + (b))
 
-inline float score(local const float *q, global const ELEMENT(K_TYPE) *k)
-{
+static inline float score(local const float *q, global const ELEMENT(K_TYPE) *k) {
     floatW lanes = (floatW)(0.0f);
     uint d = 0;
     for (; d + W <= D; d += W)
@@ -44,14 +44,12 @@ inline float score(local const float *q, global const ELEMENT(K_TYPE) *k)
 
 /* Row r of a key head is query r % queries of its head r / queries. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint share,
-            global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
-            global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint share, global const ELEMENT(Q_TYPE) *q,
+            INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-            global float *part_lse, global float *part_value)
-{
+            global float *part_lse, global float *part_value) {
     local float scaled[ROWS * D], weights[ROWS * WG], joined[ROWS * WG];
     uint item = get_local_id(0), split = get_group_id(0), splits = get_num_groups(0);
     uint h = get_global_id(1), b = get_global_id(2), end = min(keys, (split + 1) * share);
@@ -68,16 +66,19 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
     barrier(CLK_LOCAL_MEM_FENCE);
 
     float top[ROWS], mass[ROWS], sum[ROWS][EACH];
-    UNROLL for (uint r = 0; r < ROWS; ++r) {
+    UNROLL
+    for (uint r = 0; r < ROWS; ++r) {
         top[r] = -INFINITY;
         mass[r] = 0.0f;
-        UNROLL for (uint e = 0; e < EACH; ++e)
+        UNROLL
+        for (uint e = 0; e < EACH; ++e)
             sum[r][e] = 0.0f;
     }
     uint lane = item % LANES, turn = item / LANES;
     for (uint begin = split * share; begin < end; begin += WG) {
         uint j = begin + item;
-        UNROLL for (uint r = 0; r < ROWS; ++r) {
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r) {
             float l = -INFINITY;
             uint i = r % queries;
             if (j < end && j < visible_keys(i, diagonal, keys) && j >= first_key(i, diagonal, keys)) {
@@ -92,43 +93,51 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
             weights[r * WG + item] = joined[r * WG + item] = l;
         }
         JOIN(joined, item, fmax)
-        UNROLL for (uint r = 0; r < ROWS; ++r) {
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r) {
             float most = fmax(top[r], joined[r * WG]), base = most == -INFINITY ? 0.0f : most;
             float shrink = exp(top[r] - base), weight = exp(weights[r * WG + item] - base);
             mass[r] = mass[r] * shrink + weight;
             weights[r * WG + item] = weight;
             top[r] = most;
-            UNROLL for (uint e = 0; e < EACH; ++e)
+            UNROLL
+            for (uint e = 0; e < EACH; ++e)
                 sum[r][e] *= shrink;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint x = turn; turn < AT_ONCE && x < min((uint)WG, end - begin); x += AT_ONCE)
-            UNROLL for (uint e = 0; e < EACH; ++e) {
-                uint d = lane + e * LANES;
-                float value = d < DV ? LOAD(V_TYPE, v, (INDEX)(begin + x) * v_at.s3 + d) : 0.0f;
-                UNROLL for (uint r = 0; r < ROWS; ++r)
-                    sum[r][e] = MAD(weights[r * WG + x], value, sum[r][e]);
-            }
+            UNROLL
+        for (uint e = 0; e < EACH; ++e) {
+            uint d = lane + e * LANES;
+            float value = d < DV ? LOAD(V_TYPE, v, (INDEX)(begin + x) * v_at.s3 + d) : 0.0f;
+            UNROLL
+            for (uint r = 0; r < ROWS; ++r)
+                sum[r][e] = MAD(weights[r * WG + x], value, sum[r][e]);
+        }
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
-    UNROLL for (uint r = 0; r < ROWS; ++r)
+    UNROLL
+    for (uint r = 0; r < ROWS; ++r)
         joined[r * WG + item] = mass[r];
     JOIN(joined, item, PLUS)
     INDEX at = ((INDEX)b * get_global_size(1) + h) * ROWS * splits + split;
-    UNROLL for (uint e = 0; e < EACH; ++e) {
+    UNROLL
+    for (uint e = 0; e < EACH; ++e) {
         barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL for (uint r = 0; r < ROWS; ++r)
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r)
             weights[r * WG + item] = sum[r][e];
         barrier(CLK_LOCAL_MEM_FENCE);
         if (turn == 0 && lane + e * LANES < DV)
-            UNROLL for (uint r = 0; r < ROWS; ++r) {
-                float total = 0.0f, whole = joined[r * WG];
-                for (uint t = 0; t < AT_ONCE; ++t)
-                    total += weights[r * WG + t * LANES + lane];
-                part_value[(at + r * splits) * DV + lane + e * LANES] = whole == 0.0f ? 0.0f : total / whole;
-                if (e == 0 && lane == 0)
-                    part_lse[at + r * splits] = whole == 0.0f ? -INFINITY : top[r] + log(whole);
-            }
+            UNROLL
+        for (uint r = 0; r < ROWS; ++r) {
+            float total = 0.0f, whole = joined[r * WG];
+            for (uint t = 0; t < AT_ONCE; ++t)
+                total += weights[r * WG + t * LANES + lane];
+            part_value[(at + r * splits) * DV + lane + e * LANES] = whole == 0.0f ? 0.0f : total / whole;
+            if (e == 0 && lane == 0)
+                part_lse[at + r * splits] = whole == 0.0f ? -INFINITY : top[r] + log(whole);
+        }
     }
 }

@@ -51,25 +51,27 @@
 #define ALIGNED(type, p) (*(local type *)(p))
 
 /* Where the CT keys of item x, and the weights of queries 4r… for key j, lie. */
-#define KEY_PLACE(d, x) ((d) * KEYS + (((x) ^ (d)) & (TX - 1)) * CT)
-#define WEIGHT_PLACE(j, r) ((j) * ROWS + ((r) ^ ((j) / CT & (ROWS / 4 - 1))) * 4)
+#define KEY_PLACE(d, x) ((d)*KEYS + (((x) ^ (d)) & (TX - 1)) * CT)
+#define WEIGHT_PLACE(j, r) ((j)*ROWS + ((r) ^ ((j) / CT & (ROWS / 4 - 1))) * 4)
 
 /* Keys and values of one tile. Keys come eight columns of four keys at a time: whole sectors of global memory, all banks of
  * local memory. */
 #define D_UP ((D + 7) / 8 * 8)
-#define TILE_LOAD(row)                                                                                 \
-    {                                                                                                  \
-        UNROLL for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                \
-            uint e = item + i * WG, d = e / 32 % (D_UP / 8) * 8 + e % 8;                               \
-            uint j = e / 32 / (D_UP / 8) * 4 + e / 8 % 4;                                              \
-            if ((D == D_UP || d < D) && (KEYS * D_UP % WG == 0 || j < KEYS))                           \
-                shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, (row) * k_at.s3 + d);     \
-        }                                                                                              \
-        UNROLL for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                             \
-            uint e = item + i * WG, d = e % PITCH_V, j = e / PITCH_V;                                  \
-            if (KEYS * PITCH_V % WG == 0 || j < KEYS)                                                  \
-                value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, (row) * v_at.s3 + d) : 0.0f; \
-        }                                                                                              \
+#define TILE_LOAD(row)                                                                                                 \
+    {                                                                                                                  \
+        UNROLL                                                                                                         \
+        for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                                       \
+            uint e = item + i * WG, d = e / 32 % (D_UP / 8) * 8 + e % 8;                                               \
+            uint j = e / 32 / (D_UP / 8) * 4 + e / 8 % 4;                                                              \
+            if ((D == D_UP || d < D) && (KEYS * D_UP % WG == 0 || j < KEYS))                                           \
+                shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, (row)*k_at.s3 + d);                       \
+        }                                                                                                              \
+        UNROLL                                                                                                         \
+        for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                                                    \
+            uint e = item + i * WG, d = e % PITCH_V, j = e / PITCH_V;                                                  \
+            if (KEYS * PITCH_V % WG == 0 || j < KEYS)                                                                  \
+                value_tile[e] = DV == PITCH_V || d < DV ? LOAD(V_TYPE, v, (row)*v_at.s3 + d) : 0.0f;                   \
+        }                                                                                                              \
     }
 
 typedef struct rows {
@@ -79,20 +81,23 @@ typedef struct rows {
 
 /* Raises the references of those rows that some item found a score above, by more than SLACK, to their largest score. What
  * other rows find has no part in it. `most` [ROWS][TX] is free to use. */
-static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most)
-{
-    UNROLL for (uint a = 0; a < RT; ++a)
+static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
         most[(y * RT + a) * TX + x] = own[a];
     barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         float top = -INFINITY;
-        UNROLL for (uint i = 0; i < TX; ++i)
+        UNROLL
+        for (uint i = 0; i < TX; ++i)
             top = fmax(top, most[(y * RT + a) * TX + i]);
         if (top > r->top[a] + SLACK) {
             float shrink = exp2(r->top[a] - top);
             r->top[a] = top;
             r->mass[a] *= shrink;
-            UNROLL for (uint c = 0; c < VT; ++c)
+            UNROLL
+            for (uint c = 0; c < VT; ++c)
                 r->sum[a][c] *= shrink;
         }
     }
@@ -106,8 +111,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #if BIAS
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-              global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+              global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     local float query_tile[D * ROWS] __attribute__((aligned(16))), shared_tile[SHARED] __attribute__((aligned(16)));
     local float value_tile[KEYS * PITCH_V] __attribute__((aligned(16)));
     local int raise;
@@ -123,13 +127,16 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #endif
 
     rows r;
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint row = min(first + y * RT + a, queries - 1);
         r.top[a] = accumulate ? LOG2_E * LOAD(LSE_TYPE, lse, row * lse_at.s3) : -INFINITY;
         r.mass[a] = r.top[a] != -INFINITY && x == 0 ? 1.0f : 0.0f;
-        UNROLL for (uint c = 0; c < VT; ++c) {
+        UNROLL
+        for (uint c = 0; c < VT; ++c) {
             float columns[4];
-            UNROLL for (uint i = 0; i < 4; ++i) {
+            UNROLL
+            for (uint i = 0; i < 4; ++i) {
                 uint d = 4 * (x + TX * c) + i;
                 columns[i] = accumulate && d < DV ? LOAD(OUT_TYPE, out, row * out_at.s3 + d) : 0.0f;
             }
@@ -137,7 +144,8 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
     }
     for (uint e = item; e < ROWS * D; e += WG)
-        query_tile[e % D * ROWS + e / D] = LOG2_E * scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
+        query_tile[e % D * ROWS + e / D] =
+            LOG2_E * scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
 
     uint last = visible_keys(min(first + ROWS, queries) - 1, diagonal, keys);
     for (uint begin = 0; begin < last; begin += KEYS) {
@@ -151,11 +159,13 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         barrier(CLK_LOCAL_MEM_FENCE);
 
         floatCT s[RT];
-        UNROLL for (uint a = 0; a < RT; ++a)
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
             s[a] = (floatCT)(0.0f);
         _Pragma("unroll 16") for (uint d = 0; d < D; ++d) {
             floatCT key = ALIGNED(floatCT, shared_tile + KEY_PLACE(d, x));
-            UNROLL for (uint a = 0; a < RT; a += 4) {
+            UNROLL
+            for (uint a = 0; a < RT; a += 4) {
                 float4 query = ALIGNED(float4, query_tile + d * ROWS + y * RT + a);
                 s[a] = MAD((floatCT)(query.x), key, s[a]);
                 s[a + 1] = MAD((floatCT)(query.y), key, s[a + 1]);
@@ -166,25 +176,32 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
 
         float score[RT][CT], most[RT];
         bool grown = false;
-        UNROLL for (uint a = 0; a < RT; ++a)
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
             CAT(vstore, CT)(s[a], 0, score[a]);
 #if BIAS
-        UNROLL for (uint c = 0; c < CT; ++c) {
+        UNROLL
+        for (uint c = 0; c < CT; ++c) {
             float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(begin + x * CT + c, keys - 1) * bias_at.s3);
-            UNROLL for (uint a = 0; a < RT; ++a)
+            UNROLL
+            for (uint a = 0; a < RT; ++a)
                 score[a][c] = more == -INFINITY ? more : score[a][c] + more;
         }
 #endif
         if (begin + KEYS > visible_keys(first, diagonal, keys))
-            UNROLL for (uint a = 0; a < RT; ++a) {
-                uint seen = visible_keys(first + y * RT + a, diagonal, keys);
-                UNROLL for (uint c = 0; c < CT; ++c)
-                    if (begin + x * CT + c >= seen)
-                        score[a][c] = -INFINITY;
-            }
-        UNROLL for (uint a = 0; a < RT; ++a) {
+            UNROLL
+        for (uint a = 0; a < RT; ++a) {
+            uint seen = visible_keys(first + y * RT + a, diagonal, keys);
+            UNROLL
+            for (uint c = 0; c < CT; ++c)
+                if (begin + x * CT + c >= seen)
+                    score[a][c] = -INFINITY;
+        }
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
             most[a] = score[a][0];
-            UNROLL for (uint c = 1; c < CT; ++c)
+            UNROLL
+            for (uint c = 1; c < CT; ++c)
                 most[a] = fmax(most[a], score[a][c]);
             grown = grown || most[a] > r.top[a] + SLACK;
         }
@@ -194,25 +211,32 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
         if (raise)
             rows_raise(&r, most, x, y, shared_tile);
 
-        UNROLL for (uint a = 0; a < RT; ++a) {
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
             float base = r.top[a] == -INFINITY ? 0.0f : r.top[a];
-            UNROLL for (uint c = 0; c < CT; ++c) {
+            UNROLL
+            for (uint c = 0; c < CT; ++c) {
                 score[a][c] = exp2(score[a][c] - base);
                 r.mass[a] += score[a][c];
             }
         }
-        UNROLL for (uint c = 0; c < CT; ++c)
-            UNROLL for (uint a = 0; a < RT; ++a)
-                shared_tile[WEIGHT_PLACE(x * CT + c, (y * RT + a) / 4) + a % 4] = score[a][c];
+        UNROLL
+        for (uint c = 0; c < CT; ++c)
+            UNROLL
+        for (uint a = 0; a < RT; ++a)
+            shared_tile[WEIGHT_PLACE(x * CT + c, (y * RT + a) / 4) + a % 4] = score[a][c];
         barrier(CLK_LOCAL_MEM_FENCE);
 
         _Pragma("unroll 16") for (uint j = 0; j < KEYS; ++j) {
             float4 value[VT];
-            UNROLL for (uint c = 0; c < VT; ++c)
+            UNROLL
+            for (uint c = 0; c < VT; ++c)
                 value[c] = ALIGNED(float4, value_tile + j * PITCH_V + 4 * (x + TX * c));
-            UNROLL for (uint a = 0; a < RT; a += 4) {
+            UNROLL
+            for (uint a = 0; a < RT; a += 4) {
                 float4 weight = ALIGNED(float4, shared_tile + WEIGHT_PLACE(j, (y * RT + a) / 4));
-                UNROLL for (uint c = 0; c < VT; ++c) {
+                UNROLL
+                for (uint c = 0; c < VT; ++c) {
                     r.sum[a][c] = MAD((float4)(weight.x), value[c], r.sum[a][c]);
                     r.sum[a + 1][c] = MAD((float4)(weight.y), value[c], r.sum[a + 1][c]);
                     r.sum[a + 2][c] = MAD((float4)(weight.z), value[c], r.sum[a + 2][c]);
@@ -223,21 +247,26 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL for (uint a = 0; a < RT; ++a)
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
         shared_tile[(y * RT + a) * TX + x] = r.mass[a];
     barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint row = first + y * RT + a;
         float mass = 0.0f;
-        UNROLL for (uint i = 0; i < TX; ++i)
+        UNROLL
+        for (uint i = 0; i < TX; ++i)
             mass += shared_tile[(y * RT + a) * TX + i];
         float inverse = mass == 0.0f ? 0.0f : 1.0f / mass;
         if (row >= queries)
             continue;
-        UNROLL for (uint c = 0; c < VT; ++c) {
+        UNROLL
+        for (uint c = 0; c < VT; ++c) {
             float columns[4];
             vstore4(r.sum[a][c] * inverse, 0, columns);
-            UNROLL for (uint i = 0; i < 4; ++i)
+            UNROLL
+            for (uint i = 0; i < 4; ++i)
                 if (DV == PITCH_V || 4 * (x + TX * c) + i < DV)
                     STORE(OUT_TYPE, out, row * out_at.s3 + 4 * (x + TX * c) + i, columns[i]);
         }

@@ -8,9 +8,9 @@
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_merge(uint queries, uint kv_heads, uint group, uint splits, uint accumulate, global float *part_lse,
               global const float *part_value, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-              global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
-    uint item = get_local_id(0), row = get_global_id(1), h = get_global_id(2) % kv_heads, b = get_global_id(2) / kv_heads;
+              global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
+    uint item = get_local_id(0), row = get_global_id(1), h = get_global_id(2) % kv_heads,
+         b = get_global_id(2) / kv_heads;
     uint head = h * group + row / queries, i = row % queries;
     INDEX at = (((INDEX)b * kv_heads + h) * group * queries + row) * splits;
     part_lse += at;

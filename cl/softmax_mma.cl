@@ -37,28 +37,30 @@
 #include "mma_tile.clh"
 
 /* Takes their logit from keys that a query does not see. */
-INLINED void scores_mask(warp w, private scores *s, uint first, int diagonal, uint begin, uint keys)
-{
+INLINED void scores_mask(warp w, private scores *s, uint first, int diagonal, uint begin, uint keys) {
     FOR_ROWS(b, i) {
         int seen = (int)visible_keys(first + row_of(w, b, i), diagonal, keys) - (int)begin;
-        UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-            UNROLL for (uint x = 0; x < 2; ++x)
-                if ((int)(column_of(w, n) + x) >= seen)
-                    s->s[b][n][2 * i + x] = -INFINITY;
+        UNROLL
+        for (uint n = 0; n < KEYS / 8; ++n)
+            UNROLL
+        for (uint x = 0; x < 2; ++x)
+            if ((int)(column_of(w, n) + x) >= seen)
+                s->s[b][n][2 * i + x] = -INFINITY;
     }
 }
 
 /* Scales the scores and adds the keys' offsets; one of −inf wins over any score. */
-INLINED void scores_offset(warp w, private scores *s, float factor, local const float *offset)
-{
-    UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-        UNROLL for (uint x = 0; x < 2; ++x) {
-            float more = offset[column_of(w, n) + x];
-            FOR_ROWS(b, i) {
-                private float *l = &s->s[b][n][2 * i + x];
-                *l = more == -INFINITY ? more : MAD(*l, factor, more);
-            }
+INLINED void scores_offset(warp w, private scores *s, float factor, local const float *offset) {
+    UNROLL
+    for (uint n = 0; n < KEYS / 8; ++n)
+        UNROLL
+    for (uint x = 0; x < 2; ++x) {
+        float more = offset[column_of(w, n) + x];
+        FOR_ROWS(b, i) {
+            float *l = &s->s[b][n][2 * i + x];
+            *l = more == -INFINITY ? more : MAD(*l, factor, more);
         }
+    }
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -68,14 +70,14 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
 #if BIAS
             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-            global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+            global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
     WARP_DECLARE(w)
     uint item = get_local_id(0);
     uint tile = get_group_id(0), h = get_global_id(1), b_ = get_global_id(2);
     if (diagonal != SEES_ALL) { /* the longest of all heads first: groups begin in the order of their numbers */
-        uint number = (b_ * get_num_groups(1) + h) * get_num_groups(0) + tile, heads = get_num_groups(1) * get_num_groups(2);
+        uint number = (b_ * get_num_groups(1) + h) * get_num_groups(0) + tile,
+             heads = get_num_groups(1) * get_num_groups(2);
         tile = number / heads;
         h = number % heads % get_num_groups(1);
         b_ = number % heads / get_num_groups(1);
@@ -89,7 +91,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
 #if BIAS
     local float offset[2][KEYS];
     bias += bias_at.s0 + b_ * bias_at.s1 + (h / group) * bias_at.s2;
-#define LOAD_OFFSET(begin)                                                                             \
+#define LOAD_OFFSET(begin)                                                                                             \
     ((begin) + item < keys ? LOG2_E * LOAD(BIAS_TYPE, bias, ((begin) + item) * bias_at.s3) : -INFINITY)
 #endif
 
@@ -97,7 +99,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     rows r;
     per_row factor;
     FOR_ROWS(b, i)
-        factor.x[b][i] = BIAS ? 1.0f : scale * LOG2_E;
+    factor.x[b][i] = BIAS ? 1.0f : scale * LOG2_E;
     operands_load(w, &a, (global const ushort *)q + q_at.s0 + b_ * q_at.s1 + h * q_at.s2, q_at.s3, first, queries);
     rows_clear(&r);
     if (accumulate)
@@ -105,9 +107,11 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
             uint row = min(first + row_of(w, b, i), queries - 1);
             r.top[b][i] = LOG2_E * LOAD(LSE_TYPE, lse, row * lse_at.s3);
             r.mass[b][i] = w.lane % 4 == 0 && r.top[b][i] != -INFINITY ? 1.0f : 0.0f;
-            UNROLL for (uint n = 0; n < DV / 8; ++n)
-                UNROLL for (uint x = 0; x < 2; ++x)
-                    r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
+            UNROLL
+            for (uint n = 0; n < DV / 8; ++n)
+                UNROLL
+            for (uint x = 0; x < 2; ++x)
+                r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
         }
 
     uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys), begin = 0;
@@ -118,7 +122,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
         offset[0][item] = LOAD_OFFSET(0u);
         offset[1][item] = LOAD_OFFSET(KEYS);
     }
-#define OFFSETS(stage) scores_offset(w, &s, scale * LOG2_E, offset[stage]);
+#define OFFSETS(stage) scores_offset(w, &s, scale *LOG2_E, offset[stage]);
 #else
 #define OFFSETS(stage)
 #endif
@@ -128,10 +132,10 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     feed_tile(&v_feed, DV, v_tile[0]);
     /* Even a group whose queries see nothing goes through one tile. Weights are multiplied while the next tile's are made,
      * so there are two of them in turns. */
-#define WEIGH(stage, p)                                                                                 \
-    OFFSETS(stage)                                                                                     \
-    if (begin + KEYS > visible_keys(first, diagonal, keys))                                            \
-        scores_mask(w, &s, first, diagonal, begin, keys);                                              \
+#define WEIGH(stage, p)                                                                                                \
+    OFFSETS(stage)                                                                                                     \
+    if (begin + KEYS > visible_keys(first, diagonal, keys))                                                            \
+        scores_mask(w, &s, first, diagonal, begin, keys);                                                              \
     rows_weigh(w, &r, &s, factor, p);
     scores s;
     weights p[TURNS];
@@ -139,23 +143,25 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     tile_score(w, &s, &a, k_tile[0]);
     WEIGH(0, &p[0])
     do
-        UNROLL for (uint turn = 0; turn < TURNS; ++turn, stage ^= 1) {
-            copy_wait();
-            barrier(CLK_LOCAL_MEM_FENCE);
-            tile_begin(&s, &r, &a, k_tile[stage ^ 1], &p[turn], v_tile[stage]);
-            feed_tile(&k_feed, D, k_tile[stage]);
-            feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
+        UNROLL
+    for (uint turn = 0; turn < TURNS; ++turn, stage ^= 1) {
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        tile_begin(&s, &r, &a, k_tile[stage ^ 1], &p[turn], v_tile[stage]);
+        feed_tile(&k_feed, D, k_tile[stage]);
+        feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
 #if BIAS
-            if (item < KEYS)
-                offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
+        if (item < KEYS)
+            offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
 #endif
-            tile_end(w, &s, &r, &a, k_tile[stage ^ 1], &p[turn], v_tile[stage]);
-            begin += KEYS;
-            if (begin >= last)
-                break;
-            WEIGH(stage ^ 1, &p[(turn + 1) % TURNS])
-        }
-    while (begin < last);
+        tile_end(w, &s, &r, &a, k_tile[stage ^ 1], &p[turn], v_tile[stage]);
+        begin += KEYS;
+        if (begin >= last)
+            break;
+        WEIGH(stage ^ 1, &p[(turn + 1) % TURNS])
+    }
+    while (begin < last)
+        ;
     copy_wait();
 
     rows_finish(w, &r);

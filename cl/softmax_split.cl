@@ -15,8 +15,7 @@
 
 #if LANES == 1
 /* A lane's sum of the halves of a, then of b, in turn; after four rounds over 16 vectors lane x is the sum of vector x. */
-inline float16 fold(float16 a, float16 b)
-{
+static inline float16 fold(float16 a, float16 b) {
     float16 lower, upper;
     ZIP(a, b, lower, upper);
     return lower + upper;
@@ -24,18 +23,20 @@ inline float16 fold(float16 a, float16 b)
 
 /* The products of a row with 16 keys as they lie in memory, which is then read in order: that is all the time there is with few
  * rows. */
-inline float16 products(private float *row, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint begin, uint end)
-{
+static inline float16 products(private float *row, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint begin, uint end) {
     float16 t[16];
-    UNROLL for (uint x = 0; x < 16; ++x) {
+    UNROLL
+    for (uint x = 0; x < 16; ++x) {
         global const ELEMENT(K_TYPE) *key = k + min(begin + x, end - 1) * pitch;
         t[x] = (float16)(0.0f);
         for (uint d = 0; d < D; d += 16)
             t[x] = MAD(VECTOR(row + d), LOAD16(K_TYPE, key, d), t[x]);
     }
-    UNROLL for (uint step = 8; step > 0; step /= 2)
-        UNROLL for (uint x = 0; x < step; ++x)
-            t[x] = fold(t[x], t[x + step]);
+    UNROLL
+    for (uint step = 8; step > 0; step /= 2)
+        UNROLL
+    for (uint x = 0; x < step; ++x)
+        t[x] = fold(t[x], t[x + step]);
     return t[0];
 }
 #endif
@@ -48,8 +49,7 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #if BIAS
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-              global float *part_lse, global float *part_value)
-{
+              global float *part_lse, global float *part_value) {
     uint split = get_global_id(0), splits = get_global_size(0), h = get_global_id(1), b = get_global_id(2);
     uint rows = queries * group, kv_heads = get_global_size(1), end = min(keys, (split + 1) * share);
     q += q_at.s0 + b * q_at.s1 + h * group * q_at.s2;
@@ -70,7 +70,8 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
     for (uint r = 0; r < TILE; ++r) {
         uint row = min(r, rows - 1);
         for (uint d = 0; d < D; d += 16)
-            VECTOR(scaled + r * D + d) = LOAD16(Q_TYPE, q + row / queries * q_at.s2 + row % queries * q_at.s3, d) * scale;
+            VECTOR(scaled + r * D + d) =
+                LOAD16(Q_TYPE, q + row / queries * q_at.s2 + row % queries * q_at.s3, d) * scale;
         seen[r] = min(visible_keys(row % queries, diagonal, keys), end);
         unseen[r] = first_key(row % queries, diagonal, keys);
         last = max(last, seen[r]);

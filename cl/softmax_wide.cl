@@ -12,8 +12,7 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
 #if BIAS
              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-             global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at)
-{
+             global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
     uint first = get_global_id(0) * TILE, h = get_global_id(1), b = get_global_id(2);
     uint rows = min((uint)TILE, queries - first);
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + first * q_at.s3;
@@ -55,14 +54,16 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
             scores_multiply(&s, scaled + r * D, D, packed, D);
             if (BIAS || begin + BLOCK > visible_keys(first + r, diagonal, keys)) {
                 uint seen[RT];
-                UNROLL for (uint a = 0; a < RT; ++a)
+                UNROLL
+                for (uint a = 0; a < RT; ++a)
                     seen[a] = visible_keys(first + r + a, diagonal, keys);
                 scores_mask(&s, offset, seen, begin);
             }
 #if WINDOW
             if (begin < first_key(first + r + RT - 1, diagonal, keys)) {
                 uint unseen[RT];
-                UNROLL for (uint a = 0; a < RT; ++a)
+                UNROLL
+                for (uint a = 0; a < RT; ++a)
                     unseen[a] = first_key(first + r + a, diagonal, keys);
                 scores_mask_before(&s, unseen, begin);
             }

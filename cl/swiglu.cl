@@ -25,8 +25,7 @@
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 swiglu_rows(uint columns, uint heads, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
-            global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at)
-{
+            global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
     uint d = get_global_id(0) * W, i = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
     if (d >= columns)
         return;
@@ -52,10 +51,10 @@ swiglu_rows(uint columns, uint heads, global const ELEMENT(X_TYPE) *x, INDEX4 x_
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-embed_rows(uint columns, uint first, global const int *ids, global const ELEMENT(TABLE_TYPE) *table, INDEX4 table_at,
-           global ELEMENT(OUT_TYPE) *out, INDEX4 out_at)
-{
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embed_rows(uint columns, uint first, global const int *ids,
+                                                                       global const ELEMENT(TABLE_TYPE) *table,
+                                                                       INDEX4 table_at, global ELEMENT(OUT_TYPE) *out,
+                                                                       INDEX4 out_at) {
     uint d = get_global_id(0) * W, i = get_global_id(1);
     if (d >= columns)
         return;

@@ -25,15 +25,13 @@
 #include "dot.clh"
 
 /* In the order of the numbers: a bit pattern that is larger if and only if x is. */
-inline uint ordered(float x)
-{
+static inline uint ordered(float x) {
     uint bits = as_uint(x);
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
 /* The keep-th largest of `count` numbers, as ordered() has it, bit by bit; 0 if there are no more than that. */
-inline uint threshold(global const float *rank, uint count, uint keep)
-{
+static inline uint threshold(global const float *rank, uint count, uint keep) {
     uint found = 0;
     if (count <= keep)
         return found;
@@ -48,10 +46,10 @@ inline uint threshold(global const float *rank, uint count, uint keep)
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-topk_attention(uint queries, uint keys, uint group, float scale, int diagonal, uint keep, uint pitch, global float *scores,
-               global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
-               global const ELEMENT(V_TYPE) *v, INDEX4 v_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at)
-{
+topk_attention(uint queries, uint keys, uint group, float scale, int diagonal, uint keep, uint pitch,
+               global float *scores, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k,
+               INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at, global ELEMENT(OUT_TYPE) *out,
+               INDEX4 out_at) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= queries)
         return;

@@ -25,13 +25,12 @@
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gaussian_write(uint keys, uint segment, uint heads, uint group, uint splats, uint per_head, uint first_head,
-      global const float *mean, global const float *inverse, global const float *centre,
-      global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+               global const float *mean, global const float *inverse, global const float *centre,
+               global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
-      global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-      global float *state_lse, global float *state_value)
-{
+               global float *state_lse, global float *state_value) {
     uint s = get_global_id(0), g = get_global_id(1), segments = get_global_size(1);
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads;
     if (s >= splats)

@@ -21,8 +21,7 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
 #if BIAS
             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-            global float *state_lse, global float *state_value)
-{
+            global float *state_lse, global float *state_value) {
     local float row_tile[ROW_TILE] ALIGNED, shared[SHARED] ALIGNED, value_tile[KEYS * PITCH_V] ALIGNED;
     local float parts[PRODUCT ? TY * KEYS : 4] ALIGNED, offset[KEYS] ALIGNED;
     local int raise;
@@ -42,7 +41,8 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
 #if PRODUCT
     float half_square[RT], factor[RT];
     ROWS_HALF_SQUARE(half_square, x, y, shared, mean[SPLAT * D + d] - centre[d])
-    UNROLL for (uint a = 0; a < RT; ++a) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
         uint j = y * RT + a;
         factor[a] = UNIT * inverse[SPLAT] * inverse[SPLAT];
     }
@@ -80,7 +80,8 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
 
             float score[RT][4];
             float4 more = VECTOR(offset + 4 * x);
-            UNROLL for (uint a = 0; a < RT; ++a) {
+            UNROLL
+            for (uint a = 0; a < RT; ++a) {
 #if !PRODUCT
                 float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
 #else
@@ -95,7 +96,8 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
         float log_mass[RT];
         rows_finish(&r, log_mass, x, y, shared);
         INDEX at = ((INDEX)get_global_id(2) * segments + g) * splats;
-        UNROLL for (uint a = 0; a < RT; ++a) {
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
             uint row = first + y * RT + a;
             if (row < splats) {
                 ROW_STORE(F32, state_value + (at + row) * DV, r, a, x)

@@ -46,17 +46,19 @@
 #endif
 
 /* The splats' operands m, their reach r² in base 2 and their shift r² (c·m + ½|m|²). */
-INLINED void splats_load(warp w, private operands *o, private per_row *reach, private per_row *shift, global const float *mean,
-                        global const float *inverse, local const float *centre, uint first, uint splats)
-{
+INLINED void splats_load(warp w, private operands *o, private per_row *reach, private per_row *shift,
+                         global const float *mean, global const float *inverse, local const float *centre, uint first,
+                         uint splats) {
     FOR_ROWS(b, i) {
         uint row = min(first + row_of(w, b, i), splats - 1);
         float term = 0.0f, r = inverse[row];
-        UNROLL for (uint n = 0; n < D / 8; ++n) {
+        UNROLL
+        for (uint n = 0; n < D / 8; ++n) {
             uint d = column_of(w, n);
             uint pair = pack_half(mean[row * D + d] - CENTRE(d), mean[row * D + d + 1] - CENTRE(d + 1));
             o->a[b][n / 2][n % 2 * 2 + i] = pair;
-            UNROLL for (uint x = 0; x < 2; ++x) {
+            UNROLL
+            for (uint x = 0; x < 2; ++x) {
                 float m = HALF_OF(pair, x);
                 term = MAD(m, CENTRE(d + x) + 0.5f * m, term);
             }
@@ -68,12 +70,13 @@ INLINED void splats_load(warp w, private operands *o, private per_row *reach, pr
 
 #if ORIGIN
 /* ½|k|² of the tile's keys: the diagonal of K · Kᵀ, eight keys at a time. */
-INLINED void half_squares(warp w, local const ushort *k, local const float *centre, local float *to)
-{
-    UNROLL for (uint block = 0; block < KEYS / 8; block += WG / 32) {
+INLINED void half_squares(warp w, local const ushort *k, local const float *centre, local float *to) {
+    UNROLL
+    for (uint block = 0; block < KEYS / 8; block += WG / 32) {
         float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         uint first = (block + w.index) * 8;
-        UNROLL for (uint d = 0; d < D; d += 32) {
+        UNROLL
+        for (uint d = 0; d < D; d += 32) {
             uint x[4];
             load_tiles(w, x, k + TILE_AT(D, first + w.lane % 8, min(d + w.lane / 8 * 8, (uint)(D - 8))));
             uint lower[4] = {x[0], 0, x[1], 0}, upper[4] = {x[2], 0, x[3], 0};
@@ -87,22 +90,24 @@ INLINED void half_squares(warp w, local const ushort *k, local const float *cent
 }
 #else
 /* ½|k − c|² of the tile's keys, PARTS items to a key. */
-INLINED void half_squares(warp w, local const ushort *k, local const float *centre, local float *to)
-{
+INLINED void half_squares(warp w, local const ushort *k, local const float *centre, local float *to) {
     uint j = get_local_id(0) / PARTS, part = get_local_id(0) % PARTS;
     float total = 0.0f;
-    UNROLL for (uint i = 0; i < (D / 8 + PARTS - 1) / PARTS; ++i) {
+    UNROLL
+    for (uint i = 0; i < (D / 8 + PARTS - 1) / PARTS; ++i) {
         uint d = (part * ((D / 8 + PARTS - 1) / PARTS) + i) * 8;
         if (D / 8 % PARTS != 0 && d >= D)
             break;
         uint4 eight = *(local const uint4 *)(k + TILE_AT(D, j, d));
         uint pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-        UNROLL for (uint x = 0; x < 8; ++x) {
+        UNROLL
+        for (uint x = 0; x < 8; ++x) {
             float y = HALF_OF(pairs[x / 2], x % 2) - centre[d + x];
             total = MAD(y, y, total);
         }
     }
-    UNROLL for (uint mask = 1; mask < PARTS; mask *= 2)
+    UNROLL
+    for (uint mask = 1; mask < PARTS; mask *= 2)
         total += exchange(w, total, mask);
     if (part == 0)
         to[j] = 0.5f * total;
@@ -112,27 +117,30 @@ INLINED void half_squares(warp w, local const ushort *k, local const float *cent
 /* What the keys' own terms make of the products; keys from `count` on have no weight. Without a bias the rows' reach is left
  * to the weights. */
 INLINED void scores_offset(warp w, private scores *s, private const per_row *reach, local const float *square,
-                           local const float *offset, uint count)
-{
-    UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-        UNROLL for (uint x = 0; x < 2; ++x) {
-            uint j = column_of(w, n) + x;
-            float y = square[j];
-            FOR_ROWS(b, i) {
-                private float *l = &s->s[b][n][2 * i + x];
+                           local const float *offset, uint count) {
+    UNROLL
+    for (uint n = 0; n < KEYS / 8; ++n)
+        UNROLL
+    for (uint x = 0; x < 2; ++x) {
+        uint j = column_of(w, n) + x;
+        float y = square[j];
+        FOR_ROWS(b, i) {
+            float *l = &s->s[b][n][2 * i + x];
 #if BIAS
-                *l = offset[j] == -INFINITY ? -INFINITY : MAD(*l - y, reach->x[b][i], offset[j]);
+            *l = offset[j] == -INFINITY ? -INFINITY : MAD(*l - y, reach->x[b][i], offset[j]);
 #else
-                *l -= y;
+            *l -= y;
 #endif
-            }
         }
+    }
 #if !BIAS
     if (count < KEYS)
-        UNROLL for (uint n = 0; n < KEYS / 8; ++n)
-            UNROLL for (uint x = 0; x < 2; ++x)
-                if (column_of(w, n) + x >= count)
-                    FOR_ROWS(b, i) s->s[b][n][2 * i + x] = -INFINITY;
+        UNROLL
+    for (uint n = 0; n < KEYS / 8; ++n)
+        UNROLL
+    for (uint x = 0; x < 2; ++x)
+        if (column_of(w, n) + x >= count)
+            FOR_ROWS(b, i) s->s[b][n][2 * i + x] = -INFINITY;
 #endif
 }
 
@@ -143,8 +151,7 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
 #if BIAS
           global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-          global float *state_lse, global float *state_value)
-{
+          global float *state_lse, global float *state_value) {
     local ushort k_tile[3][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
     local float centre[D] ALIGNED, square[2][KEYS] ALIGNED;
     WARP_DECLARE(w)
@@ -158,7 +165,7 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
     local float offset[2][KEYS];
 #define OFFSET(stage) offset[stage]
     bias += bias_at.s0 + b_ * bias_at.s1 + (h / group) * bias_at.s2;
-#define LOAD_OFFSET(at)                                                                                \
+#define LOAD_OFFSET(at)                                                                                                \
     (item < KEYS && (at) + item < last ? LOG2_E * LOAD(BIAS_TYPE, bias, ((at) + item) * bias_at.s3) : -INFINITY)
 #else
 #define OFFSET(stage) 0
@@ -180,7 +187,7 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
     per_row reach, shift, factor;
     splats_load(w, &a, &reach, &shift, mean + (INDEX)set * splats * D, inverse + set * splats, centre, first, splats);
     FOR_ROWS(b, i)
-        factor.x[b][i] = BIAS ? 1.0f : reach.x[b][i];
+    factor.x[b][i] = BIAS ? 1.0f : reach.x[b][i];
     rows_clear(&r);
 #if BIAS
     if (item < KEYS) {
@@ -198,27 +205,29 @@ write_mma(uint keys, uint segment, uint heads, uint group, uint splats, uint per
     scores_offset(w, &s, &reach, square[0], OFFSET(0), last - begin);
     rows_weigh(w, &r, &s, factor, &p[0]);
     do
-        UNROLL for (uint turn = 0; turn < TURNS; ++turn, stage ^= 1) {
-            uint next = now == 2 ? 0 : now + 1, later = next == 2 ? 0 : next + 1;
-            copy_wait();
-            barrier(CLK_LOCAL_MEM_FENCE);
-            tile_begin(&s, &r, &a, k_tile[next], &p[turn], v_tile[stage]);
-            feed_tile(&k_feed, D, k_tile[now]);
-            feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
+        UNROLL
+    for (uint turn = 0; turn < TURNS; ++turn, stage ^= 1) {
+        uint next = now == 2 ? 0 : now + 1, later = next == 2 ? 0 : next + 1;
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        tile_begin(&s, &r, &a, k_tile[next], &p[turn], v_tile[stage]);
+        feed_tile(&k_feed, D, k_tile[now]);
+        feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
 #if BIAS
-            if (item < KEYS)
-                offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
+        if (item < KEYS)
+            offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
 #endif
-            half_squares(w, k_tile[later], centre, square[stage]);
-            tile_end(w, &s, &r, &a, k_tile[next], &p[turn], v_tile[stage]);
-            begin += KEYS;
-            now = next;
-            if (begin >= last)
-                break;
-            scores_offset(w, &s, &reach, square[stage ^ 1], OFFSET(stage ^ 1), last - begin);
-            rows_weigh(w, &r, &s, factor, &p[(turn + 1) % TURNS]);
-        }
-    while (begin < last);
+        half_squares(w, k_tile[later], centre, square[stage]);
+        tile_end(w, &s, &r, &a, k_tile[next], &p[turn], v_tile[stage]);
+        begin += KEYS;
+        now = next;
+        if (begin >= last)
+            break;
+        scores_offset(w, &s, &reach, square[stage ^ 1], OFFSET(stage ^ 1), last - begin);
+        rows_weigh(w, &r, &s, factor, &p[(turn + 1) % TURNS]);
+    }
+    while (begin < last)
+        ;
     copy_wait();
 
     rows_finish(w, &r);

@@ -29,8 +29,7 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
 #if BIAS
            global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-           global float *state_lse, global float *state_value)
-{
+           global float *state_lse, global float *state_value) {
     uint first = get_global_id(0) * TILE, g = get_global_id(1), segments = get_global_size(1);
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads;
     uint rows = min((uint)TILE, splats - first), set = per_head ? first_head + h : 0;
@@ -71,14 +70,16 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
     for (uint begin = g * segment; begin < last; begin += BLOCK) {
         PACK(K_TYPE, k, k_at.s3, begin, keys, packed)
         float16 half_square[LANES];
-        UNROLL for (uint c = 0; c < LANES; ++c)
+        UNROLL
+        for (uint c = 0; c < LANES; ++c)
             half_square[c] = (float16)(0.0f);
         for (uint d = 0; d < D; ++d)
-            UNROLL for (uint c = 0; c < LANES; ++c) {
-                private float *x = packed + d * BLOCK + 16 * c;
-                VECTOR(x) -= (float16)(centre[d]);
-                half_square[c] = MAD(0.5f * VECTOR(x), VECTOR(x), half_square[c]);
-            }
+            UNROLL
+        for (uint c = 0; c < LANES; ++c) {
+            float *x = packed + d * BLOCK + 16 * c;
+            VECTOR(x) -= (float16)(centre[d]);
+            half_square[c] = MAD(0.5f * VECTOR(x), VECTOR(x), half_square[c]);
+        }
         bool masked = BIAS || begin + BLOCK > last;
         for (uint j = 0; j < BLOCK; ++j) {
             offset[j] = begin + j < last ? 0.0f : -INFINITY;
@@ -90,14 +91,17 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
             scores_clear(&s);
             for (uint d = 0; d < D; ++d) {
                 float16 x[LANES];
-                UNROLL for (uint c = 0; c < LANES; ++c)
+                UNROLL
+                for (uint c = 0; c < LANES; ++c)
                     x[c] = VECTOR(packed + d * BLOCK + 16 * c);
-                UNROLL for (uint a = 0; a < RT; ++a) {
+                UNROLL
+                for (uint a = 0; a < RT; ++a) {
                     float16 m = (float16)(middle[(r + a) * D + d]);
 #if COVARIANCE
                     float16 f = (float16)(factor[(r + a) * D + d]);
 #endif
-                    UNROLL for (uint c = 0; c < LANES; ++c) {
+                    UNROLL
+                    for (uint c = 0; c < LANES; ++c) {
 #if COVARIANCE
                         float16 y = MAD(x[c], f, -m);
                         s.s[a][c] = MAD(y, y, s.s[a][c]);
@@ -107,16 +111,18 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
                     }
                 }
             }
-            UNROLL for (uint a = 0; a < RT; ++a)
-                UNROLL for (uint c = 0; c < LANES; ++c) {
+            UNROLL
+            for (uint a = 0; a < RT; ++a)
+                UNROLL
+            for (uint c = 0; c < LANES; ++c) {
 #if COVARIANCE
-                    float16 l = -0.5f * s.s[a][c];
+                float16 l = -0.5f * s.s[a][c];
 #else
-                    float16 l = MAD((float16)(factor[r + a]), s.s[a][c] - half_square[c], (float16)(-shift[r + a]));
+                float16 l = MAD((float16)(factor[r + a]), s.s[a][c] - half_square[c], (float16)(-shift[r + a]));
 #endif
-                    float16 lanes = VECTOR(offset + 16 * c);
-                    s.s[a][c] = masked ? select(l + lanes, (float16)(-INFINITY), lanes == (float16)(-INFINITY)) : l;
-                }
+                float16 lanes = VECTOR(offset + 16 * c);
+                s.s[a][c] = masked ? select(l + lanes, (float16)(-INFINITY), lanes == (float16)(-INFINITY)) : l;
+            }
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, last - begin))
         }
