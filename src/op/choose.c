@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "runtime/program.h"
 
@@ -61,12 +60,6 @@ clsplat_status op_records_load(clsplat *lib, tune_database *db) {
     TRY(tune_database_load_user(lib, db));
 fail:
     return status;
-}
-
-uint64_t op_source_hash(const op_variant *variant) {
-    const char *words = variant->source ? program_source(variant->source) : "";
-    assert(words);
-    return XXH3_64bits(words, strlen(words));
 }
 
 bool op_choice_of(const op_family *family, const clsplat_limits *limits, const tune_record *record,

@@ -31,4 +31,9 @@ bool op_choice_of(const op_family *family, const clsplat_limits *limits, const t
 /* Of the source of a row, with all that it includes. */
 uint64_t op_source_hash(const op_variant *variant);
 
+/* Of the words of a text in C, one after another: a comment, a blank or a mark `#line` that comes or goes
+ * leaves it as it is. (So do blanks that matter, as in `#define F (x)`: rarer than a mended comment, and
+ * tests run what they make.) */
+uint64_t op_text_hash(const char *words);
+
 #endif

@@ -35,7 +35,7 @@ typedef struct tune_record {
     double
         seconds;  /* for a problem of just that shape; INFINITY: this crashed, and is not to be tried again */
     double error; /* relative, against row 0 */
-    uint64_t source; /* hash of the kernel's source */
+    uint64_t source; /* hash of the words of the kernel's source, without comments and blanks */
     tune_device on;
 } tune_record;
 

@@ -1,5 +1,6 @@
 /* Tuning records: as text and back, looked up in their order, damaged, replaced, imported. */
 #include <clsplat/tune.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -277,6 +278,26 @@ START_TEST(export_and_import_meet) {
 }
 END_TEST
 
+/* Only what a compiler sees of a kernel can make its records worthless. */
+START_TEST(records_hang_on_words_alone) {
+    const char *plain = "#define A 1\nint f(int x) { return x + A; }\n";
+    const char *same[] = {"#line 7 \"a.cl\"\n#define A 1 /* one */\n#line 9 \"b.cl\"\nint f( int  x ) {\n    "
+                          "return x+A; // done\n}",
+                          "/* \"f\" */ #define \\\n A 1\nint f(int x)\n{\treturn x /**/ + A;}",
+                          "#define A 1\nint f(int x){return x+A;}//"};
+    const char *other[] = {"#define A 1\nint f(int x) { return x - A; }\n",
+                           "#define A 1\nint f(int x) { return xA; }\n",
+                           "#define A 1\nint f(int x) { return A + x; }\n", ""};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        ck_assert_msg(op_text_hash(same[i]) == op_text_hash(plain), "%s", same[i]);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        ck_assert_msg(op_text_hash(other[i]) != op_text_hash(plain), "%s", other[i]);
+    ck_assert(op_text_hash("\"a // b\"") != op_text_hash("\"a // c\""));
+    ck_assert(op_text_hash("\"a  b\"") != op_text_hash("\"a b\""));
+    ck_assert(op_text_hash("\"\\\" /* b\" c") != op_text_hash("\"\\\" /* b\" d"));
+}
+END_TEST
+
 /* The library's own records are whole, and of kernels as they are now. */
 START_TEST(shipped_records_are_alive) {
     fixture f;
@@ -293,8 +314,10 @@ START_TEST(shipped_records_are_alive) {
                 if (strcmp(op_families[n]->variants[row].name, r->variant) == 0)
                     v = &op_families[n]->variants[row];
         ck_assert_msg(v != NULL, "record %zu is of an unknown variant", i);
-        ck_assert_msg(op_source_hash(v) == r->source, "%s %s has changed since its record was made", r->op,
-                      r->variant);
+        ck_assert_msg(op_source_hash(v) == r->source,
+                      "cl/tuning.txt: %s %s has changed since its record was made: tune again, or write "
+                      "source=%016" PRIx64 " where the change does not touch its speed",
+                      r->op, r->variant, op_source_hash(v));
         ck_assert(tune_point_read(v->space, r->parameters, &point));
     }
     end(&f);
@@ -311,6 +334,7 @@ static void add_all(TCase *part) {
     tcase_add_test(part, shapes_fall_into_classes);
     tcase_add_test(part, files_are_replaced_in_one_step);
     tcase_add_test(part, export_and_import_meet);
+    tcase_add_test(part, records_hang_on_words_alone);
     tcase_add_test(part, shipped_records_are_alive);
 }
 
