@@ -1,8 +1,9 @@
-/* C = A Bᵀ for few rows of A, as in decoding: all the time goes into reading B, once and in order. Mathematics and shapes as in
- * gemm.cl.
+/* C = A Bᵀ for few rows of A, as in decoding: all the time goes into reading B, once and in order. Mathematics and
+ * shapes as in gemm.cl.
  *
- * A work-group takes BLOCKS · COLUMNS rows of B one block of COLUMNS after the other; its items take every WG-th vector of the
- * summed dimension. On a CPU a group is one work-item (WG 1) and nothing meets; on a GPU the items' sums meet in local memory.
+ * A work-group takes BLOCKS · COLUMNS rows of B one block of COLUMNS after the other; its items take every WG-th vector
+ * of the summed dimension. On a CPU a group is one work-item (WG 1) and nothing meets; on a GPU the items' sums meet in
+ * local memory.
  *
  * Work: grid (⌈N / (COLUMNS · BLOCKS)⌉ · WG, 1, B·H). Local memory: ROWS · COLUMNS · WG floats if WG > 1. */
 #include "tensor.clh"

@@ -1,8 +1,9 @@
-/* C = A Bᵀ in tiles of local memory, for GPUs of any vendor and any storage types. Mathematics and shapes as in gemm.cl.
+/* C = A Bᵀ in tiles of local memory, for GPUs of any vendor and any storage types. Mathematics and shapes as in
+ * gemm.cl.
  *
- * A work-group of 8 × 8 items makes SIDE × SIDE elements of c. The summed dimension goes by STEP at a time: each item copies STEP
- * numbers of one row of a and of one of b, transposed, so that items write side by side; then it adds the products of EACH rows
- * and EACH columns in registers. Rows past the end repeat the last, products past the end are 0.
+ * A work-group of 8 × 8 items makes SIDE × SIDE elements of c. The summed dimension goes by STEP at a time: each item
+ * copies STEP numbers of one row of a and of one of b, transposed, so that items write side by side; then it adds the
+ * products of EACH rows and EACH columns in registers. Rows past the end repeat the last, products past the end are 0.
  *
  * Work: grid (⌈M / SIDE⌉ · 64, ⌈N / SIDE⌉, B·H). Local memory: 2 · STEP · SIDE floats. */
 #include "tensor.clh"

@@ -1,9 +1,9 @@
-/* Matrix products on NVIDIA's matrix units (mma.clh). Mathematics and shapes as in gemm.cl; a and b of one 16-bit type, sums in
- * float32.
+/* Matrix products on NVIDIA's matrix units (mma.clh). Mathematics and shapes as in gemm.cl; a and b of one 16-bit type,
+ * sums in float32.
  *
- * Work: a group of 4 warps for 128 × 128 elements of c, a warp for 64 × 64 of them; grid (⌈N / 128⌉ · WG, ⌈M / 128⌉, B·H).
- * DEPTH of the summed dimension at a time lies in local memory, twice, so that the next part is copied while this one is
- * multiplied: 40 KiB. Rows past the last repeat it; columns past the last are zeros.
+ * Work: a group of 4 warps for 128 × 128 elements of c, a warp for 64 × 64 of them; grid (⌈N / 128⌉ · WG, ⌈M / 128⌉,
+ * B·H). DEPTH of the summed dimension at a time lies in local memory, twice, so that the next part is copied while this
+ * one is multiplied: 40 KiB. Rows past the last repeat it; columns past the last are zeros.
  *
  * Measured (H200, bf16, 4096³): 275 TFLOP/s; PyTorch 577.
  *

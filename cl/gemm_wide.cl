@@ -1,11 +1,11 @@
 /* C = A Bᵀ in register tiles, for CPUs. Mathematics and shapes as in gemm.cl.
  *
- * Work: one work-item for TILE × WIDTH elements of c; grid (⌈M / TILE⌉, ⌈N / WIDTH⌉, B·H), work-groups of one. The summed
- * dimension goes by DEPTH at a time: that part of A's rows is copied side by side, that part of B's rows transposed a block of
- * 16·LANES at a time, and RT rows meet a block in registers, as in wide.clh.
+ * Work: one work-item for TILE × WIDTH elements of c; grid (⌈M / TILE⌉, ⌈N / WIDTH⌉, B·H), work-groups of one. The
+ * summed dimension goes by DEPTH at a time: that part of A's rows is copied side by side, that part of B's rows
+ * transposed a block of 16·LANES at a time, and RT rows meet a block in registers, as in wide.clh.
  *
- * Measured (two Zen 4 cores, 2048³; multiply-adds alone reach 230 GFLOP/s, OpenBLAS 204): TILE 256 × WIDTH 256, DEPTH 256
- * 203; without the packing 224; DEPTH 128 198; tiles of 128 × 64 169; RT 6 × LANES 4 197, 8 × 3 193, 8 × 2 144. */
+ * Measured (two Zen 4 cores, 2048³; multiply-adds alone reach 230 GFLOP/s, OpenBLAS 204): TILE 256 × WIDTH 256, DEPTH
+ * 256 203; without the packing 224; DEPTH 128 198; tiles of 128 × 64 169; RT 6 × LANES 4 197, 8 × 3 193, 8 × 2 144. */
 #define D 16
 #define DV 16
 #ifndef TILE /* rows of c per work-item */

@@ -1,5 +1,5 @@
-/* Root mean square normalisation, a work-group to a row: for GPUs, where one work-item alone reads memory slowly. Mathematics and
- * shapes as in norm.cl.
+/* Root mean square normalisation, a work-group to a row: for GPUs, where one work-item alone reads memory slowly.
+ * Mathematics and shapes as in norm.cl.
  *
  * Work: grid (N·WG, H, B); the items of a group take every WG-th column. Local memory: WG floats. */
 #include "tensor.clh"

@@ -1,8 +1,9 @@
-/* What a device can do at most, as far as a kernel can tell: multiply-adds in registers, and a copy from memory to memory.
+/* What a device can do at most, as far as a kernel can tell: multiply-adds in registers, and a copy from memory to
+ * memory.
  *
  * Work: peak_multiply_add any number of work-items, each ROUNDS rounds of CHAINS independent multiply-adds of W floats;
- * peak_copy a work-group copies `span` vectors per work-item, side by side, so that a group of one reads its memory in order and
- * a larger one reads it in rows. */
+ * peak_copy a work-group copies `span` vectors per work-item, side by side, so that a group of one reads its memory in
+ * order and a larger one reads it in rows. */
 #include "tensor.clh"
 
 #ifndef CHAINS /* enough to hide the latency of a multiply-add */

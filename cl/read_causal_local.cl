@@ -1,9 +1,11 @@
-/* Causal read in tiles of local memory (local_tile.clh), for GPUs of any vendor: joint mixing, chunks of 32 keys; any storage types,
- * float32 arithmetic. Mathematics and shapes as in read.cl with CAUSAL; since the responses are given, any covariance will do.
+/* Causal read in tiles of local memory (local_tile.clh), for GPUs of any vendor: joint mixing, chunks of 32 keys; any
+ * storage types, float32 arithmetic. Mathematics and shapes as in read.cl with CAUSAL; since the responses are given,
+ * any covariance will do.
  *
- * Work: a group of 64 for the queries whose last keys lie in one chunk; grid (chunks · WG, H, B). Group 0 has the chunk of query 0,
- * which may lie before the first key: those rows are empty. For every tile of splats, item (x, y) adds to the log-weights of the pairs
- * of its queries and its keys of the chunk, and to its queries' means over what was written before. */
+ * Work: a group of 64 for the queries whose last keys lie in one chunk; grid (chunks · WG, H, B). Group 0 has the chunk
+ * of query 0, which may lie before the first key: those rows are empty. For every tile of splats, item (x, y) adds to
+ * the log-weights of the pairs of its queries and its keys of the chunk, and to its queries' means over what was
+ * written before. */
 #ifndef Q_TYPE
 #define Q_TYPE F32
 #define V_TYPE F32

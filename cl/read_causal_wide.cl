@@ -1,11 +1,11 @@
 /* Causal read in register tiles (wide.clh), for CPUs; joint mixing, S a multiple of 16. Mathematics and shapes as in
  * read.cl with CAUSAL; since the responses are given, any covariance will do.
  *
- * Work: one work-item for the queries whose last keys lie in one chunk, at most TILE = CHUNK of them; grid (chunks, H, B),
- * work-groups of one. Item 0 has the chunk of query 0, which may lie before the first key: those rows are empty.
+ * Work: one work-item for the queries whose last keys lie in one chunk, at most TILE = CHUNK of them; grid (chunks, H,
+ * B), work-groups of one. Item 0 has the chunk of query 0, which may lie before the first key: those rows are empty.
  *
- * Against the plain row the pairs within a chunk are 30 times faster: their exponentials, half a chunk of them for every query
- * and splat, go 16 at a time with splats along the lanes. */
+ * Against the plain row the pairs within a chunk are 30 times faster: their exponentials, half a chunk of them for
+ * every query and splat, go 16 at a time with splats along the lanes. */
 #ifndef Q_TYPE
 #define Q_TYPE F32
 #define V_TYPE F32

@@ -1,6 +1,6 @@
-/* Read in tiles of local memory (local_tile.clh), for GPUs of any vendor: not causal, joint mixing, isotropic and diagonal splats;
- * any storage types, float32 arithmetic. Mathematics and shapes as in read.cl; distances are measured from a common centre
- * (local_splat.clh).
+/* Read in tiles of local memory (local_tile.clh), for GPUs of any vendor: not causal, joint mixing, isotropic and
+ * diagonal splats; any storage types, float32 arithmetic. Mathematics and shapes as in read.cl; distances are measured
+ * from a common centre (local_splat.clh).
  *
  * Work: a group for ROWS queries; grid (⌈N / ROWS⌉ · WG, H, B). */
 #ifndef Q_TYPE

@@ -1,5 +1,5 @@
-/* Read on NVIDIA's matrix units (mma_tile.clh): not causal, joint mixing, isotropic splats. Mathematics and shapes as in read.cl;
- * q of a 16-bit type. With c the mean of the head's means and m = μ − c rounded to that type,
+/* Read on NVIDIA's matrix units (mma_tile.clh): not causal, joint mixing, isotropic splats. Mathematics and shapes as
+ * in read.cl; q of a 16-bit type. With c the mean of the head's means and m = μ − c rounded to that type,
  *
  *     φ = r² (q·m − ½|q − c|²) − r² (c·m + ½|m|²)
  *
@@ -7,15 +7,16 @@
  * Queries are used as they are stored; what is rounded are the means and the states' values.
  *
  * Two kernels. read_pack rounds means and values to 16 bits once, and sums what belongs to a splat alone:
- *     packed_mean [B·Hw,S',D], packed_value [B·Hw,S',DV], packed_term [B·Hw,S',2] = r² and ln w + ln a + lse − r² (c·m + ½|m|²),
+ *     packed_mean [B·Hw,S',D], packed_value [B·Hw,S',DV],
+ *     packed_term [B·Hw,S',2] = r² and ln w + ln a + lse − r² (c·m + ½|m|²),
  *     both in base 2, with S' the splats rounded up to whole tiles. Work: one group a splat; grid (S' · WG, 1, B·Hw).
- * read_mma: a group of WG / 32 warps for GROUP_ROWS queries at a time, walking over the queries so that the copy of the next
- * tile of splats never waits for a new group; grid (walkers · WG, H, B). Walkers should be resident all at once: a few more leave
- * most of the device idle at the end.
+ * read_mma: a group of WG / 32 warps for GROUP_ROWS queries at a time, walking over the queries so that the copy of the
+ * next tile of splats never waits for a new group; grid (walkers · WG, H, B). Walkers should be resident all at once: a
+ * few more leave most of the device idle at the end.
  *
- * Measured (H200, bf16, N = 65,536, S = 256, H = 16, with Hopper's instructions; milliseconds): 0.40 with tops that rise by 8 already,
- * 0.31 with LIMIT, 0.28 with splats copied without bounds and |q|² from matrix units, always with a third of the device idle
- * at the end. */
+ * Measured (H200, bf16, N = 65,536, S = 256, H = 16, with Hopper's instructions; milliseconds): 0.40 with tops that
+ * rise by 8 already, 0.31 with LIMIT, 0.28 with splats copied without bounds and |q|² from matrix units, always with a
+ * third of the device idle at the end. */
 #ifndef Q_TYPE
 #define Q_TYPE BF16
 #define OUT_TYPE F32
@@ -129,8 +130,8 @@ INLINED void scores_offset(warp w, private scores *s, per_row square, local cons
             STORE(LSE_TYPE, lse, row *lse_at.s3, r.top[b][i]);                                                         \
     }
 
-/* Where local memory has room for them, the queries of a group's next rows are copied there while it works on these. A warp copies
- * and takes its own rows alone. */
+/* Where local memory has room for them, the queries of a group's next rows are copied there while it works on these. A
+ * warp copies and takes its own rows alone. */
 #define AHEAD (WGMMA && D <= 64)
 #define PITCH_Q (D + 8)
 #if AHEAD

@@ -1,5 +1,5 @@
-/* Respond in tiles of local memory (local_tile.clh), for GPUs of any vendor; isotropic and diagonal splats. Mathematics and
- * shapes as in respond.cl; distances are measured from a common centre (local_splat.clh).
+/* Respond in tiles of local memory (local_tile.clh), for GPUs of any vendor; isotropic and diagonal splats. Mathematics
+ * and shapes as in respond.cl; distances are measured from a common centre (local_splat.clh).
  *
  * Work: a group for ROWS rows and KEYS splats; grid (⌈rows / ROWS⌉ · WG, ⌈S / KEYS⌉, B·H). */
 #ifndef X_TYPE

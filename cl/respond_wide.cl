@@ -1,5 +1,5 @@
-/* Respond in register tiles (wide.clh), for CPUs; isotropic and diagonal splats. Mathematics and shapes as in respond.cl;
- * distances are measured from a common centre as in write_wide.cl.
+/* Respond in register tiles (wide.clh), for CPUs; isotropic and diagonal splats. Mathematics and shapes as in
+ * respond.cl; distances are measured from a common centre as in write_wide.cl.
  *
  * Work: one work-item for TILE rows; grid (⌈rows / TILE⌉, 1, B·H), work-groups of one. Splats lie along the lanes. */
 #include "tensor.clh"

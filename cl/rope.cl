@@ -4,10 +4,10 @@
  *     rope_rows: x += bias; queries and keys: x = weight · x / √(mean x² + ε) (NORM), then for d < D / 2
  *                (x_d, x_{d+D/2}) → (x_d cos − x_{d+D/2} sin, x_{d+D/2} cos + x_d sin)
  *
- * Shapes: frequencies [D/2], turn [N,D]; x [B,H+2·Hk,N,D] (heads of queries, of keys, of values), bias [H+2·Hk,D], weights
- * [D], q [B,H,N,D], k, v [B,Hk,N,D]; q may be where x is.
- * Work: one work-item an angle, grid (D/2 rounded up to WG, N); one work-item a row, grid (N rounded up to WG, H+2·Hk, B). No
- * local memory, no barrier. */
+ * Shapes: frequencies [D/2], turn [N,D]; x [B,H+2·Hk,N,D] (heads of queries, of keys, of values), bias [H+2·Hk,D],
+ * weights [D], q [B,H,N,D], k, v [B,Hk,N,D]; q may be where x is.
+ * Work: one work-item an angle, grid (D/2 rounded up to WG, N); one work-item a row, grid (N rounded up to WG, H+2·Hk,
+ * B). No local memory, no barrier. */
 #include "tensor.clh"
 
 #ifndef D

@@ -1,17 +1,22 @@
-/* Draws a token from a row of logits: temperature, then the k most probable, then the most probable that together have a share
- * `want`, then one of those by its probability.
+/* Draws a token from a row of logits: temperature, then the k most probable, then the most probable that together have
+ * a share `want`, then one of those by its probability.
  *
  *     w_v = e^((l_v − max l) / temperature)
  *
- * What is kept are the tokens whose logit reaches a threshold; tokens that tie with it are all kept. The threshold is found without
- * sorting, 8 bits of the logits' order-preserving integers (`key`) at a time: a histogram of the next 8 bits of the tokens whose
- * higher bits are the threshold's (count, or mass), from which the largest digit is taken above which there is not enough.
+ * What is kept are the tokens whose logit reaches a threshold; tokens that tie with it are all kept. The threshold is
+ * found without sorting, 8 bits of the logits' order-preserving integers (`key`) at a time: a histogram of the next 8
+ * bits of the tokens whose higher bits are the threshold's (count, or mass), from which the largest digit is taken
+ * above which there is not enough.
  *
- * The row is cut into parts of `share` tokens, a work-item each; a single one then joins what they found. Sums have a fixed order.
+ * The row is cut into parts of `share` tokens, a work-item each; a single one then joins what they found. Sums have a
+ * fixed order.
  *
- *     sample_peaks    part: largest logit and its first place          sample_top     joins: state, token (the first of the largest)
- *     sample_count    part: histogram [parts,256]                      sample_fold    digit: sum of the parts' histograms
- *     sample_choose   one: the threshold's next 8 bits                 sample_mass    part: mass of what is kept
+ *     sample_peaks    part: largest logit and its first place
+ *     sample_top      joins: state, token (the first of the largest)
+ *     sample_count    part: histogram [parts,256]
+ *     sample_fold     digit: sum of the parts' histograms
+ *     sample_choose   one: the threshold's next 8 bits
+ *     sample_mass     part: mass of what is kept
  *     sample_draw     one: the token
  *
  * Work: grid (parts), (1), (256) rounded up to WG. No local memory, no barrier. */
@@ -101,8 +106,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_fold(uint par
     folded[digit] = sum;
 }
 
-/* `want` is a count, or with `mass` a share of the whole. Digits without a token are passed over, so that rounding cannot choose
- * one below the last token. */
+/* `want` is a count, or with `mass` a share of the whole. Digits without a token are passed over, so that rounding
+ * cannot choose one below the last token. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 sample_choose(uint shift, uint mass, float want, global const float *folded, global sampler *s) {
     if (shift == 24) {

@@ -1,7 +1,7 @@
 /* Scan: merges the states of consecutive segments, in their order, into what came before.
  *
- * The carry is kept unnormalised, [B·Hw,S,DV+2] as (top, mass, sum): a logarithm taken and undone at every one of 30,000 chunks
- * would lose two digits. It is all that decoding needs to remember.
+ * The carry is kept unnormalised, [B·Hw,S,DV+2] as (top, mass, sum): a logarithm taken and undone at every one of
+ * 30,000 chunks would lose two digits. It is all that decoding needs to remember.
  *
  *     EXCLUSIVE 1   segment g of part becomes the state of everything before it (causal)
  *     EXCLUSIVE 0   the merged state goes to result_lse [B·Hw,S], result_value [B·Hw,S,DV]

@@ -1,5 +1,5 @@
-/* Scan for GPUs: a work-group a splat, its items side by side along the columns of the value. Mathematics, shapes and order as in
- * scan.cl, and the same bits up to the device's exp and log.
+/* Scan for GPUs: a work-group a splat, its items side by side along the columns of the value. Mathematics, shapes and
+ * order as in scan.cl, and the same bits up to the device's exp and log.
  *
  * Work: grid (S · WG, 1, B·Hw). Every item keeps the splat's top and mass for itself; a barrier separates everybody's
  * reading of them from the first item's writing. */

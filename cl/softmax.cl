@@ -7,8 +7,8 @@
  * Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,DV], bias [B,Hk,M], out [B,H,N,DV], lse [B,H,N].
  * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier.
  *
- * Sums are kept in two levels, FOLD keys at a time, so that a row over a million keys is as exact as one over a thousand: one running sum
- * alone has an error that grows like √M. */
+ * Sums are kept in two levels, FOLD keys at a time, so that a row over a million keys is as exact as one over a
+ * thousand: one running sum alone has an error that grows like √M. */
 #include "softmax.clh"
 #include "tensor.clh"
 #include "state.clh"

@@ -1,9 +1,10 @@
-/* Exact softmax attention of few queries over many keys, as in decoding, for GPUs. Mathematics and shapes as in softmax.cl.
+/* Exact softmax attention of few queries over many keys, as in decoding, for GPUs. Mathematics and shapes as in
+ * softmax.cl.
  *
- * The keys are cut into `splits` ranges of `share` keys. A work-group takes one range for all ROWS queries of all heads that share
- * its key head, WG keys at a time: an item scores one key against every row, the group finds the rows' new tops in local memory,
- * and then the items go along the columns of the values, which are read side by side. What a group knows then is a state per row
- * (op.h); softmax_merge.cl merges a row's states.
+ * The keys are cut into `splits` ranges of `share` keys. A work-group takes one range for all ROWS queries of all heads
+ * that share its key head, WG keys at a time: an item scores one key against every row, the group finds the rows' new
+ * tops in local memory, and then the items go along the columns of the values, which are read side by side. What a
+ * group knows then is a state per row (op.h); softmax_merge.cl merges a row's states.
  *
  * Work: grid (splits·WG, Hk, B). Local memory: ROWS · (2 WG + D + 1) floats. */
 #include "softmax.clh"

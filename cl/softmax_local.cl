@@ -1,20 +1,21 @@
-/* Exact softmax attention for GPUs of any vendor: tiles in local memory, products in registers. Mathematics and shapes as in
- * softmax.cl; any storage types, float32 arithmetic.
+/* Exact softmax attention for GPUs of any vendor: tiles in local memory, products in registers. Mathematics and shapes
+ * as in softmax.cl; any storage types, float32 arithmetic.
  *
- * Work: a group of TX × TY work-items for TY·RT queries; grid (⌈N / (TY·RT)⌉ · WG, H, B), the queries that see most keys
- * first. Item (x, y) scores queries y·RT… against keys x·CT… of a tile of KEYS, and sums value columns 4(x + TX c)… of
- * the same queries. Weights change hands through local memory, over the keys that are used up. For D = DV = 64 that is 24 KiB in all
- * with TY 8, 32 KiB with TY 16.
+ * Work: a group of TX × TY work-items for TY·RT queries; grid (⌈N / (TY·RT)⌉ · WG, H, B), the queries that see most
+ * keys first. Item (x, y) scores queries y·RT… against keys x·CT… of a tile of KEYS, and sums value columns 4(x + TX
+ * c)… of the same queries. Weights change hands through local memory, over the keys that are used up. For D = DV = 64
+ * that is 24 KiB in all with TY 8, 32 KiB with TY 16.
  *
  * Columns come first in local memory (queries, keys) so that a step of the product reads vectors of consecutive
- * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive or, so that
- * neither the transposing stores nor the loads meet in a bank.
+ * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive
+ * or, so that neither the transposing stores nor the loads meet in a bank.
  *
- * Logits are in base 2. A query's reference is raised only when a score exceeds it by more than SLACK; all items agree on when to
- * look, and each query decides by its own scores.
+ * Logits are in base 2. A query's reference is raised only when a score exceeds it by more than SLACK; all items agree
+ * on when to look, and each query decides by its own scores.
  *
- * Measured (H200, F32, H = 16, D = 64, N = 4096; PyTorch's SDPA 33.5 TFLOP/s): TY 16 31.8 TFLOP/s, TY 8 27.9; RT 8 with TY 8 31.1, RT 8
- * with TY 16 and CT 2 22.4; TX 16 22; products unrolled by 16 rather than 8 +4 %; rows clamped in the last tile only +9 %. */
+ * Measured (H200, F32, H = 16, D = 64, N = 4096; PyTorch's SDPA 33.5 TFLOP/s): TY 16 31.8 TFLOP/s, TY 8 27.9; RT 8 with
+ * TY 8 31.1, RT 8 with TY 16 and CT 2 22.4; TX 16 22; products unrolled by 16 rather than 8 +4 %; rows clamped in the
+ * last tile only +9 %. */
 #include "softmax.clh"
 
 #ifndef TX /* work-items along the keys and the value columns; a power of two */
@@ -54,8 +55,8 @@
 #define KEY_PLACE(d, x) ((d)*KEYS + (((x) ^ (d)) & (TX - 1)) * CT)
 #define WEIGHT_PLACE(j, r) ((j)*ROWS + ((r) ^ ((j) / CT & (ROWS / 4 - 1))) * 4)
 
-/* Keys and values of one tile. Keys come eight columns of four keys at a time: whole sectors of global memory, all banks of
- * local memory. */
+/* Keys and values of one tile. Keys come eight columns of four keys at a time: whole sectors of global memory, all
+ * banks of local memory. */
 #define D_UP ((D + 7) / 8 * 8)
 #define TILE_LOAD(row)                                                                                                 \
     {                                                                                                                  \
@@ -79,8 +80,8 @@ typedef struct rows {
     float top[RT], mass[RT];
 } rows;
 
-/* Raises the references of those rows that some item found a score above, by more than SLACK, to their largest score. What
- * other rows find has no part in it. `most` [ROWS][TX] is free to use. */
+/* Raises the references of those rows that some item found a score above, by more than SLACK, to their largest score.
+ * What other rows find has no part in it. `most` [ROWS][TX] is free to use. */
 static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most) {
     UNROLL
     for (uint a = 0; a < RT; ++a)

@@ -1,5 +1,6 @@
-/* The second pass of softmax attention whose keys were cut into ranges (softmax_split.cl, softmax_few.cl): merges the states of a
- * row's ranges, and with `accumulate` what out and lse held before, in the order of the ranges. part_lse is used up.
+/* The second pass of softmax attention whose keys were cut into ranges (softmax_split.cl, softmax_few.cl): merges the
+ * states of a row's ranges, and with `accumulate` what out and lse held before, in the order of the ranges. part_lse is
+ * used up.
  *
  * Work: a work-group for a row; grid (WG, N·H/Hk, Hk·B). */
 #include "softmax.clh"

@@ -1,16 +1,18 @@
-/* Exact softmax attention on NVIDIA's matrix units (mma_tile.clh). Mathematics and shapes as in softmax.cl; q, k and v of one
- * 16-bit type, weights rounded to it, sums in float32.
+/* Exact softmax attention on NVIDIA's matrix units (mma_tile.clh). Mathematics and shapes as in softmax.cl; q, k and v
+ * of one 16-bit type, weights rounded to it, sums in float32.
  *
- * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that see
- * most keys first, of all heads. Two tiles of keys and of values in local memory; the tiles after the last repeat its last key, unused.
+ * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that
+ * see most keys first, of all heads. Two tiles of keys and of values in local memory; the tiles after the last repeat
+ * its last key, unused.
  *
- * Measured (H200, bf16, H = 16, D = 64; TFLOP/s at N = 4,096 and 16,384, causal counting the visible half; PyTorch's SDPA 405 and
- * 475, causal 280 and 430): 335 and 362, causal 310 and 355; with Hopper's instructions 406 and 490, causal 380 and 478. Causal, head after
- * head was 34 % slower at 4,096 and 10 % at 16,384, as the last head's longest rows began last. With Hopper's instructions,
- * at 16,384, it mattered to wait for the values' product after the exponentials, not before, where the assembler puts it by itself
- * (430 to 468), and to look for the largest logit only when weights have grown too large (to 490). Slower: a quarter of the exponentials
- * by polynomials 8 %, 128 keys per tile 6 %, groups of 256 or 384 items 24 %, four groups per multiprocessor (spills) 14 %; without
- * Hopper's instructions one block of rows per warp 23 %, 32 keys per tile nothing.
+ * Measured (H200, bf16, H = 16, D = 64; TFLOP/s at N = 4,096 and 16,384, causal counting the visible half; PyTorch's
+ * SDPA 405 and 475, causal 280 and 430): 335 and 362, causal 310 and 355; with Hopper's instructions 406 and 490,
+ * causal 380 and 478. Causal, head after head was 34 % slower at 4,096 and 10 % at 16,384, as the last head's longest
+ * rows began last. With Hopper's instructions, at 16,384, it mattered to wait for the values' product after the
+ * exponentials, not before, where the assembler puts it by itself (430 to 468), and to look for the largest logit only
+ * when weights have grown too large (to 490). Slower: a quarter of the exponentials by polynomials 8 %, 128 keys per
+ * tile 6 %, groups of 256 or 384 items 24 %, four groups per multiprocessor (spills) 14 %; without Hopper's
+ * instructions one block of rows per warp 23 %, 32 keys per tile nothing.
  *
  * Needs rows of q, k and v at multiples of 8 elements, of out at multiples of 4; a positive scale; a key. */
 #ifndef Q_TYPE
@@ -130,8 +132,8 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     barrier(CLK_LOCAL_MEM_FENCE);
     feed_tile(&k_feed, D, k_tile[1]);
     feed_tile(&v_feed, DV, v_tile[0]);
-    /* Even a group whose queries see nothing goes through one tile. Weights are multiplied while the next tile's are made,
-     * so there are two of them in turns. */
+    /* Even a group whose queries see nothing goes through one tile. Weights are multiplied while the next tile's are
+     * made, so there are two of them in turns. */
 #define WEIGH(stage, p)                                                                                                \
     OFFSETS(stage)                                                                                                     \
     if (begin + KEYS > visible_keys(first, diagonal, keys))                                                            \

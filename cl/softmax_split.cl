@@ -1,28 +1,30 @@
-/* Exact softmax attention of few queries over many keys, as in decoding, for CPUs. Mathematics and shapes as in softmax.cl.
+/* Exact softmax attention of few queries over many keys, as in decoding, for CPUs. Mathematics and shapes as in
+ * softmax.cl.
  *
- * The keys are cut into `splits` ranges of `share` keys. A work-item takes one range for all queries of all heads that share
- * its key head, in register tiles (wide.clh): keys and values are read once, however many heads use them. What it knows then is a
- * state per row (op.h), and softmax_merge.cl merges a row's states.
+ * The keys are cut into `splits` ranges of `share` keys. A work-item takes one range for all queries of all heads that
+ * share its key head, in register tiles (wide.clh): keys and values are read once, however many heads use them. What it
+ * knows then is a state per row (op.h), and softmax_merge.cl merges a row's states.
  *
  * Work: grid (splits, Hk, B); work-groups of one.
  *
- * Measured (two Zen 4 cores, one query, 4 heads, 65,536 keys, D = 64): 31.6 GB/s beside 29.6 of a copy and 23.7 of a loop that
- * only reads; with the keys transposed 10 GB/s, since then memory is not read in order. With 2 rows to a key head 51 against 18
- * GB/s by processor time, 4 rows 25 against 19, 8 rows 16 against 13, 16 rows 7 against 10. */
+ * Measured (two Zen 4 cores, one query, 4 heads, 65,536 keys, D = 64): 31.6 GB/s beside 29.6 of a copy and 23.7 of a
+ * loop that only reads; with the keys transposed 10 GB/s, since then memory is not read in order. With 2 rows to a key
+ * head 51 against 18 GB/s by processor time, 4 rows 25 against 19, 8 rows 16 against 13, 16 rows 7 against 10. */
 #include "softmax.clh"
 #include "tensor.clh"
 #include "wide.clh"
 
 #if LANES == 1
-/* A lane's sum of the halves of a, then of b, in turn; after four rounds over 16 vectors lane x is the sum of vector x. */
+/* A lane's sum of the halves of a, then of b, in turn; after four rounds over 16 vectors lane x is the sum of vector
+ * x. */
 static inline float16 fold(float16 a, float16 b) {
     float16 lower, upper;
     ZIP(a, b, lower, upper);
     return lower + upper;
 }
 
-/* The products of a row with 16 keys as they lie in memory, which is then read in order: that is all the time there is with few
- * rows. */
+/* The products of a row with 16 keys as they lie in memory, which is then read in order: that is all the time there is
+ * with few rows. */
 static inline float16 products(private float *row, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint begin, uint end) {
     float16 t[16];
     UNROLL

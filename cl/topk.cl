@@ -1,5 +1,5 @@
-/* Softmax attention over the keys of the largest scores, or over the blocks of BLOCK consecutive keys of the largest mean
- * scores: the yardstick of sparse attention, not a fast way to have it.
+/* Softmax attention over the keys of the largest scores, or over the blocks of BLOCK consecutive keys of the largest
+ * mean scores: the yardstick of sparse attention, not a fast way to have it.
  *
  *     l_ij = scale q_i·k_j      out_i = Σ_{j kept} e^(l_ij) v_j / Σ_{j kept} e^(l_ij)
  *

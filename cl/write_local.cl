@@ -1,5 +1,6 @@
-/* Write in tiles of local memory (local_tile.clh), for GPUs of any vendor; isotropic and diagonal splats, any storage types,
- * float32 arithmetic. Mathematics and shapes as in write.cl; distances are measured from a common centre (local_splat.clh).
+/* Write in tiles of local memory (local_tile.clh), for GPUs of any vendor; isotropic and diagonal splats, any storage
+ * types, float32 arithmetic. Mathematics and shapes as in write.cl; distances are measured from a common centre
+ * (local_splat.clh).
  *
  * Work: a group for ROWS splats, walking over segments; grid (⌈S / ROWS⌉ · WG, walkers, B·Hw). */
 #ifndef K_TYPE

@@ -1,17 +1,18 @@
-/* Write on NVIDIA's matrix units (mma_tile.clh), isotropic splats. Mathematics and shapes as in write.cl; k and v of one 16-bit
- * type. With c the mean of the head's means and m = μ − c rounded to that type,
+/* Write on NVIDIA's matrix units (mma_tile.clh), isotropic splats. Mathematics and shapes as in write.cl; k and v of
+ * one 16-bit type. With c the mean of the head's means and m = μ − c rounded to that type,
  *
  *     φ = r² (k·m − ½|k − c|²) − r² (c·m + ½|m|²)
  *
- * Where the means are few widths from the origin (ORIGIN), c is 0 and the |k|² come from matrix units, too. Keys are used as they are stored; all that is rounded are the means, by 2⁻⁹ (2⁻¹² in F16) of their distance from c. The
- * last term belongs to the splat and joins its lse at the end.
+ * Where the means are few widths from the origin (ORIGIN), c is 0 and the |k|² come from matrix units, too. Keys are
+ * used as they are stored; all that is rounded are the means, by 2⁻⁹ (2⁻¹² in F16) of their distance from c. The last
+ * term belongs to the splat and joins its lse at the end.
  *
- * Work: a group of WG / 32 warps for GROUP_ROWS splats and one segment; grid (⌈S / GROUP_ROWS⌉ · WG, G, B·Hw). Three tiles of
- * keys and two of values in local memory, one of keys more than in softmax_mma.cl: its ½|k − c|² are summed while those before
- * it are at work, and cost no barrier of their own.
+ * Work: a group of WG / 32 warps for GROUP_ROWS splats and one segment; grid (⌈S / GROUP_ROWS⌉ · WG, G, B·Hw). Three
+ * tiles of keys and two of values in local memory, one of keys more than in softmax_mma.cl: its ½|k − c|² are summed
+ * while those before it are at work, and cost no barrier of their own.
  *
- * Measured (H200, bf16, N = 65,536, S = 256, H = 16, with Hopper's instructions; milliseconds): 0.28 with tops that rise by 8 already,
- * 0.23 with LIMIT. Segments beyond those that are resident at once cost up to 10 %.
+ * Measured (H200, bf16, N = 65,536, S = 256, H = 16, with Hopper's instructions; milliseconds): 0.28 with tops that
+ * rise by 8 already, 0.23 with LIMIT. Segments beyond those that are resident at once cost up to 10 %.
  *
  * Needs rows of k and v at multiples of 8 elements. */
 #ifndef K_TYPE
@@ -114,8 +115,8 @@ INLINED void half_squares(warp w, local const ushort *k, local const float *cent
 }
 #endif
 
-/* What the keys' own terms make of the products; keys from `count` on have no weight. Without a bias the rows' reach is left
- * to the weights. */
+/* What the keys' own terms make of the products; keys from `count` on have no weight. Without a bias the rows' reach is
+ * left to the weights. */
 INLINED void scores_offset(warp w, private scores *s, private const per_row *reach, local const float *square,
                            local const float *offset, uint count) {
     UNROLL

@@ -3,8 +3,8 @@
  * Everything is measured from a common centre c, the mean of the head's splat means:
  *     diagonal    φ = −½ Σ_d (x'_d r_d − m_d)²                       x' = x − c, m = (μ − c) r
  *     isotropic   φ = r² (x'·μ' − ½|x'|²) − ½ r² |μ'|²               μ' = μ − c
- * two multiply-adds a dimension and one. What they cancel is bounded by the spread of the means in units of a splat's width:
- * see op_splats.spread.
+ * two multiply-adds a dimension and one. What they cancel is bounded by the spread of the means in units of a splat's
+ * width: see op_splats.spread.
  *
  * Work: one work-item for TILE splats and one segment; grid (⌈S / TILE⌉, G, B·Hw), work-groups of one. */
 #ifndef K_TYPE
