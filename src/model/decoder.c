@@ -123,9 +123,11 @@ static clsplat_status run_layer(passage *p, size_t layer, op_tensor to) {
     TRY(multiply(p, t->attended, l->out, t->y));
     TRY(add_and_norm(p, l->out_bias, l->mlp_norm, rows_of(p, t->h)));
     TRY(multiply(p, t->h, l->gate_up, t->gate_up));
-    TRY(op_swiglu(p->q, &(op_swiglu_args){.x = rows_of(p, t->gate_up),
-                                          .bias = l->gate_up_bias,
-                                          .out = rows_of(p, t->gated)}));
+    TRY(op_activate(p->q, &(op_activate_args){.x = rows_of(p, t->gate_up),
+                                              .bias = l->gate_up_bias,
+                                              .out = rows_of(p, t->gated),
+                                              .activation = OP_SILU,
+                                              .gated = true}));
     TRY(multiply(p, t->gated, l->down, t->y));
     TRY(add_and_norm(p, l->down_bias, last ? w->norm : w->layers[layer + 1].norm,
                      last ? to : rows_of(p, t->h)));

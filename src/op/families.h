@@ -5,7 +5,7 @@
 #include "op/variant.h"
 
 extern const op_family op_softmax_family, op_write_family, op_scan_family, op_respond_family, op_read_family,
-    op_gemm_family, op_topk_family, op_norm_family, op_turn_family, op_rope_family, op_swiglu_family,
+    op_gemm_family, op_topk_family, op_norm_family, op_turn_family, op_rope_family, op_activate_family,
     op_embed_family, op_score_family, op_sample_family, op_gather_family, op_near_far_family,
     op_distance_family;
 

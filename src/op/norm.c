@@ -16,17 +16,22 @@ static clsplat_status run(queue *q, const op_norm_args *a, kernel_options *o, co
     options_tensor(o, "X", &a->x);
     options_optional(o, "ADD", &a->add);
     options_optional(o, "BIAS", &a->bias);
-    options_tensor(o, "WEIGHT", &a->weight);
+    options_optional(o, "WEIGHT", &a->weight);
+    options_optional(o, "SHIFT", &a->shift);
     options_tensor(o, "OUT", &a->out);
+    options_number(o, "CENTRED", a->centred);
+    options_number(o, "REPLACE", a->replace);
     TRY(options_launch(o, q->device, source, kernel, &l));
     if (rows)
         launch_uint(&l, (uint32_t)a->x.shape[2]);
     launch_uint(&l, (uint32_t)a->x.shape[3]);
     launch_float(&l, a->epsilon);
+    launch_float(&l, a->offset);
     launch_tensor(&l, o, &a->x);
     launch_tensor(&l, o, &a->add);
     launch_tensor(&l, o, &a->bias);
     launch_tensor(&l, o, &a->weight);
+    launch_tensor(&l, o, &a->shift);
     launch_tensor(&l, o, &a->out);
     TRY(launch_run(&l, q, g, norm_work(a)));
 fail:

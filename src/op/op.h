@@ -242,11 +242,19 @@ clsplat_status op_gemm(queue *q, const op_gemm_args *args);
 
 /* What a transformer's layers need beside products and attention. */
 
-/* x += add + bias where they are given, then out = weight · x / √(mean x² + ε), row by row. Shapes: x, add,
- * out [B,H,N,C]; bias, weight [1,1,1,C]. Source: Zhang and Sennrich 2019 (arXiv 1910.07467). */
+/* Rows are added to and normalised: x += add + bias where they are given, then
+ *
+ *     out = (offset + weight) · x / √(mean x² + ε)                             root mean square
+ *     out = (offset + weight) · (x − mean x) / √(var x + ε) + shift            centred
+ *     out = x                                                                  without a weight
+ *
+ * and with `replace` x becomes out, too (before it is rounded to out's type). Shapes: x, add, out [B,H,N,C],
+ * out perhaps where x is; bias, weight, shift [1,1,1,C]. Source: Zhang and Sennrich 2019 (arXiv 1910.07467);
+ * Ba, Kiros and Hinton 2016 (arXiv 1607.06450) for the centred one. */
 typedef struct op_norm_args {
-    op_tensor x, add, bias, weight, out;
-    float epsilon;
+    op_tensor x, add, bias, weight, shift, out;
+    float epsilon, offset; /* offset: 0 or 1 */
+    bool centred, replace;
 } op_norm_args;
 clsplat_status op_norm(queue *q, const op_norm_args *args);
 
@@ -272,18 +280,32 @@ typedef struct op_rope_args {
 } op_rope_args;
 clsplat_status op_rope(queue *q, const op_rope_args *args);
 
-/* out = g / (1 + e^(−g)) · u for the halves g and u of x + bias. Shapes: x [B,H,N,2·C], bias [1,1,1,2·C], out
- * [B,H,N,C]. Source: Shazeer 2020 (arXiv 2002.05202). */
-typedef struct op_swiglu_args {
+/* out = f(x + bias), or for `gated` f(g) · u for the halves g and u of x + bias. Shapes: x [B,H,N,C or 2·C],
+ * bias [1,1,1,C or 2·C], out [B,H,N,C], perhaps where x is unless gated. Source: Hendrycks and Gimpel 2016
+ * (arXiv 1606.08415) for GELU, Shazeer 2020 (arXiv 2002.05202) for gates. */
+typedef enum op_activation {
+    OP_IDENTITY,
+    OP_SILU,      /* y / (1 + e^(−y)) */
+    OP_GELU,      /* y Φ(y) */
+    OP_GELU_TANH, /* y ½ (1 + tanh(√(2/π) (y + 0.044715 y³))) */
+    OP_RELU,
+    OP_TANH,
+    OP_SOFT_CAP /* cap tanh(y / cap) */
+} op_activation;
+typedef struct op_activate_args {
     op_tensor x, bias, out;
-} op_swiglu_args;
-clsplat_status op_swiglu(queue *q, const op_swiglu_args *args);
+    op_activation activation;
+    bool gated;
+    float cap;
+} op_activate_args;
+clsplat_status op_activate(queue *q, const op_activate_args *args);
 
-/* out_i = table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C]; out [1,1,N,C]. */
+/* out_i = scale · table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C]; out [1,1,N,C]. */
 typedef struct op_embed_args {
     cl_mem ids;
     size_t first; /* the first of ids that counts */
     op_tensor table, out;
+    float scale; /* 0: 1 */
 } op_embed_args;
 clsplat_status op_embed(queue *q, const op_embed_args *args);
 

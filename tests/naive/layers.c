@@ -10,6 +10,17 @@ void naive_norm(size_t columns, double epsilon, const double *x, const double *w
         out[d] = weight[d] * x[d] / sqrt(sum / (double)columns + epsilon);
 }
 
+void naive_layer_norm(size_t columns, double epsilon, const double *x, const double *weight,
+                      const double *shift, double *out) {
+    double mean = 0, sum = 0;
+    for (size_t d = 0; d < columns; d++)
+        mean += x[d] / (double)columns;
+    for (size_t d = 0; d < columns; d++)
+        sum += (x[d] - mean) * (x[d] - mean);
+    for (size_t d = 0; d < columns; d++)
+        out[d] = weight[d] * (x[d] - mean) / sqrt(sum / (double)columns + epsilon) + shift[d];
+}
+
 void naive_rope(size_t dim, double position, const double *frequencies, double factor, const double *x,
                 double *out) {
     for (size_t d = 0; d < dim / 2; d++) {
@@ -20,9 +31,25 @@ void naive_rope(size_t dim, double position, const double *frequencies, double f
     }
 }
 
-void naive_swiglu(size_t columns, const double *x, double *out) {
-    for (size_t d = 0; d < columns; d++)
-        out[d] = x[d] / (1 + exp(-x[d])) * x[columns + d];
+double naive_activate(naive_activation f, double cap, double x) {
+    static const double root = 0.79788456080286535588; /* √(2/π) */
+    switch (f) {
+    case NAIVE_IDENTITY:
+        return x;
+    case NAIVE_SILU:
+        return x / (1 + exp(-x));
+    case NAIVE_GELU:
+        return 0.5 * x * erfc(-x / sqrt(2));
+    case NAIVE_GELU_TANH:
+        return 0.5 * x * (1 + tanh(root * (x + 0.044715 * x * x * x)));
+    case NAIVE_RELU:
+        return x > 0 ? x : 0;
+    case NAIVE_TANH:
+        return tanh(x);
+    case NAIVE_SOFT_CAP:
+        return cap * tanh(x / cap);
+    }
+    return NAN;
 }
 
 double naive_score(size_t count, const double *logits, size_t target, bool *greedy) {

@@ -52,14 +52,26 @@ void naive_gemm(size_t rows, size_t columns, size_t depth, const double *a, cons
 
 /* out = weight · x / √(mean x² + ε). Shapes: x, weight, out [columns]. */
 void naive_norm(size_t columns, double epsilon, const double *x, const double *weight, double *out);
+/* out = weight · (x − mean x) / √(var x + ε) + shift. Shapes: all [columns]. */
+void naive_layer_norm(size_t columns, double epsilon, const double *x, const double *weight,
+                      const double *shift, double *out);
 
 /* The pairs (x_d, x_{d+dim/2}) turned by position · frequencies[d], times the factor. Shapes: frequencies
  * [dim/2], x, out [dim], which may not overlap. */
 void naive_rope(size_t dim, double position, const double *frequencies, double factor, const double *x,
                 double *out);
 
-/* out_d = x_d / (1 + e^(−x_d)) · x_{columns+d}. Shapes: x [2·columns], out [columns]. */
-void naive_swiglu(size_t columns, const double *x, double *out);
+/* f(x), by the names of op_activation. */
+typedef enum naive_activation {
+    NAIVE_IDENTITY,
+    NAIVE_SILU,
+    NAIVE_GELU,
+    NAIVE_GELU_TANH,
+    NAIVE_RELU,
+    NAIVE_TANH,
+    NAIVE_SOFT_CAP
+} naive_activation;
+double naive_activate(naive_activation f, double cap, double x);
 
 /* Returns: ln of the probability of `target`; *greedy: whether it is the first of the largest logits. */
 double naive_score(size_t count, const double *logits, size_t target, bool *greedy);

@@ -24,15 +24,29 @@ typedef struct shape {
     double scale; /* of x; 0: 1 */
 } shape;
 
+/* What a normalisation does besides. */
+typedef struct norm_case {
+    shape shape;
+    bool centred, none, replace, in_place;
+    double offset;
+} norm_case;
+
 // clang-format off
-static const shape norms[] = {
-    {1, 1, 1, F32, F32, F32, false, false, 0},
-    {1, 1, 256, F32, F32, BF16, true, false, 0},
-    {2, 70, 24, F32, F32, F32, true, true, 0},
-    {1, 3, 333, F32, BF16, F16, true, true, 0},
-    {1, 65, 100, BF16, F16, F32, false, false, 0},
-    {1, 4, 64, F32, F32, F32, true, false, 1e15},
-    {1, 4, 64, F32, F32, F32, false, false, 1e-20},
+static const norm_case norms[] = {
+    {{1, 1, 1, F32, F32, F32, false, false, 0}, false, false, false, false, 0},
+    {{1, 1, 256, F32, F32, BF16, true, false, 0}, false, false, false, false, 0},
+    {{2, 70, 24, F32, F32, F32, true, true, 0}, false, false, false, false, 0},
+    {{1, 3, 333, F32, BF16, F16, true, true, 0}, false, false, false, false, 0},
+    {{1, 65, 100, BF16, F16, F32, false, false, 0}, false, false, false, false, 0},
+    {{1, 4, 64, F32, F32, F32, true, false, 1e15}, false, false, false, false, 0},
+    {{1, 4, 64, F32, F32, F32, false, false, 1e-20}, false, false, false, false, 0},
+    {{1, 5, 30, F32, F32, BF16, true, false, 0}, false, false, false, false, 1},
+    {{1, 9, 70, F32, F32, F32, false, false, 0}, false, false, false, true, 0},
+    {{1, 1, 1, F32, F32, F32, true, true, 0}, true, false, false, false, 0},
+    {{2, 70, 384, F32, F32, F32, true, true, 0}, true, false, true, false, 0},
+    {{1, 7, 333, F32, BF16, F16, true, false, 1000}, true, false, true, false, 0},
+    {{1, 33, 37, F32, F32, F32, false, false, 0}, true, false, true, true, 0},
+    {{1, 6, 50, F32, BF16, F32, true, true, 0}, false, true, false, false, 0},
 };
 // clang-format on
 enum { NORMS = sizeof norms / sizeof *norms };
@@ -47,39 +61,64 @@ static matrix scaled_matrix(const shape *s, random_state *random) {
     return m;
 }
 
-START_TEST(norm) {
+static void norm_reference(const norm_case *c, const double *x, const double *weight, const double *shift,
+                           double *out) {
+    size_t columns = c->shape.columns;
+    double *raised = malloc(columns * sizeof *raised);
+    for (size_t d = 0; d < columns; d++)
+        raised[d] = weight[d] + c->offset;
+    if (c->none)
+        memcpy(out, x, columns * sizeof *out);
+    else if (c->centred)
+        naive_layer_norm(columns, (double)1e-5f, x, raised, shift, out);
+    else
+        naive_norm(columns, (double)1e-5f, x, raised, out);
+    free(raised);
+}
+
+static void check_norm(const norm_case *c, size_t row, uint64_t seed) {
     clsplat_device *device = problem_on_stage().device;
-    const shape *s = &norms[_i];
-    for (size_t row = 0; row < op_norm_family.count; row++) {
-        random_state random = random_seed((uint64_t)_i);
-        matrix x = scaled_matrix(s, &random),
-               add = matrix_random(F32, s->heads, s->rows, s->columns, &random);
-        matrix bias = matrix_random(s->weight, 1, 1, s->columns, &random);
-        matrix weight = matrix_random(s->weight, 1, 1, s->columns, &random);
-        matrix out = matrix_random(s->out, s->heads, s->rows, s->columns, NULL);
-        matrix_upload(&x, device);
-        op_norm_args args = {.x = x.t, .weight = weight.t, .out = out.t, .epsilon = 1e-5f};
-        if (s->add)
-            args.add = add.t;
-        if (s->bias)
-            args.bias = bias.t;
-        size_t count = matrix_count(&x);
-        double *sum = malloc(count * sizeof *sum), *reference = malloc(count * sizeof *reference);
-        for (size_t i = 0; i < count; i++)
-            sum[i] = x.values[i] + (s->add ? add.values[i] : 0) + (s->bias ? bias.values[i % s->columns] : 0);
-        for (size_t i = 0; i < count; i += s->columns)
-            naive_norm(s->columns, (double)1e-5f, sum + i, weight.values, reference + i);
-        if (matrix_fits(&op_norm_family, row, &args)) {
-            matrix_run(&op_norm_family, row, &args);
-            matrix_check(&out, device, reference, 1e-6, op_norm_family.variants[row].name);
-            matrix_check(&x, device, sum, 1e-6, op_norm_family.variants[row].name);
-        }
-        free(sum);
-        free(reference);
-        matrix *all[] = {&x, &add, &bias, &weight, &out};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            matrix_free(all[i]);
+    const shape *s = &c->shape;
+    const char *name = op_norm_family.variants[row].name;
+    random_state random = random_seed(seed);
+    matrix x = scaled_matrix(s, &random), add = matrix_random(F32, s->heads, s->rows, s->columns, &random);
+    matrix bias = matrix_random(s->weight, 1, 1, s->columns, &random);
+    matrix weight = matrix_random(s->weight, 1, 1, s->columns, &random);
+    matrix shift = matrix_random(s->weight, 1, 1, s->columns, &random);
+    matrix out = matrix_random(s->out, s->heads, s->rows, s->columns, NULL);
+    matrix_upload(&x, device);
+    op_norm_args args = {.x = x.t,
+                         .add = s->add ? add.t : (op_tensor){0},
+                         .bias = s->bias ? bias.t : (op_tensor){0},
+                         .weight = c->none ? (op_tensor){0} : weight.t,
+                         .shift = c->centred ? shift.t : (op_tensor){0},
+                         .out = c->in_place ? x.t : out.t,
+                         .epsilon = 1e-5f,
+                         .offset = (float)c->offset,
+                         .centred = c->centred,
+                         .replace = c->replace};
+    size_t count = matrix_count(&x);
+    double *sum = malloc(count * sizeof *sum), *reference = malloc(count * sizeof *reference);
+    for (size_t i = 0; i < count; i++)
+        sum[i] = x.values[i] + (s->add ? add.values[i] : 0) + (s->bias ? bias.values[i % s->columns] : 0);
+    for (size_t i = 0; i < count; i += s->columns)
+        norm_reference(c, sum + i, weight.values, shift.values, reference + i);
+    if (matrix_fits(&op_norm_family, row, &args)) {
+        matrix_run(&op_norm_family, row, &args);
+        if (!c->in_place)
+            matrix_check(&out, device, reference, s->scale > 1e3 || c->centred ? 2e-6 : 1e-6, name);
+        matrix_check(&x, device, c->replace || c->in_place ? reference : sum, c->centred ? 2e-6 : 1e-6, name);
     }
+    free(sum);
+    free(reference);
+    matrix *all[] = {&x, &add, &bias, &weight, &shift, &out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        matrix_free(all[i]);
+}
+
+START_TEST(norm) {
+    for (size_t row = 0; row < op_norm_family.count; row++)
+        check_norm(&norms[_i], row, (uint64_t)_i);
 }
 END_TEST
 
@@ -220,39 +259,60 @@ START_TEST(rope) {
 }
 END_TEST
 
+typedef struct activation_case {
+    shape shape;
+    op_activation activation;
+    bool gated, in_place;
+} activation_case;
+
 // clang-format off
-static const shape gates[] = {
-    {1, 1, 1, F32, F32, F32, false, false, 0},
-    {1, 5, 704, F32, F32, F32, false, false, 0},
-    {2, 7, 37, F32, BF16, F32, false, true, 0},
-    {1, 3, 66, BF16, F16, BF16, false, true, 0},
-    {1, 3, 64, F32, F32, F32, false, false, 200},
+static const activation_case activations[] = {
+    {{1, 1, 1, F32, F32, F32, false, false, 0}, OP_SILU, true, false},
+    {{1, 5, 704, F32, F32, F32, false, false, 0}, OP_SILU, true, false},
+    {{2, 7, 37, F32, BF16, F32, false, true, 0}, OP_SILU, true, false},
+    {{1, 3, 66, BF16, F16, BF16, false, true, 0}, OP_SILU, true, false},
+    {{1, 3, 64, F32, F32, F32, false, false, 200}, OP_SILU, true, false},
+    {{1, 9, 1536, F32, F32, F32, false, true, 3}, OP_GELU, false, true},
+    {{1, 3, 37, F32, BF16, F16, false, true, 200}, OP_GELU, true, false},
+    {{1, 9, 64, F32, F32, F32, false, false, 1e-3}, OP_GELU, false, false},
+    {{2, 9, 70, F32, F32, BF16, false, true, 3}, OP_GELU_TANH, true, false},
+    {{1, 9, 70, BF16, F32, F32, false, false, 200}, OP_GELU_TANH, false, false},
+    {{1, 9, 70, F32, F32, F32, false, true, 0}, OP_RELU, false, false},
+    {{1, 9, 70, F32, F32, F32, false, true, 5}, OP_TANH, false, true},
+    {{1, 9, 70, F32, F32, F32, false, false, 100}, OP_SOFT_CAP, false, true},
+    {{2, 33, 1153, F32, F32, BF16, false, true, 0}, OP_IDENTITY, false, true},
 };
 // clang-format on
-enum { GATES = sizeof gates / sizeof *gates };
+enum { ACTIVATIONS = sizeof activations / sizeof *activations };
 
-START_TEST(swiglu) {
+/* Every number by itself: those near 0 and those far out have an error of their own. */
+START_TEST(activate) {
     clsplat_device *device = problem_on_stage().device;
-    const shape *s = &gates[_i];
+    const activation_case *c = &activations[_i];
+    const shape *s = &c->shape;
+    static const float cap = 30;
     random_state random = random_seed((uint64_t)_i);
     shape both = *s;
-    both.columns *= 2;
+    both.columns *= c->gated ? 2 : 1;
     matrix x = scaled_matrix(&both, &random), bias = matrix_random(s->weight, 1, 1, both.columns, &random);
     matrix out = matrix_random(s->out, s->heads, s->rows, s->columns, NULL);
-    double *sum = malloc(both.columns * sizeof *sum),
-           *reference = malloc(matrix_count(&out) * sizeof *reference);
+    double *reference = malloc(matrix_count(&out) * sizeof *reference);
     matrix_upload(&x, device);
-    for (size_t i = 0; i < s->heads * s->rows; i++) {
-        for (size_t d = 0; d < both.columns; d++)
-            sum[d] = x.values[i * both.columns + d] + (s->bias ? bias.values[d] : 0);
-        naive_swiglu(s->columns, sum, reference + i * s->columns);
-    }
-    op_swiglu_args args = {.x = x.t, .out = out.t};
-    if (s->bias)
-        args.bias = bias.t;
-    matrix_run(&op_swiglu_family, 0, &args);
-    matrix_check(&out, device, reference, 1e-6, "swiglu");
-    free(sum);
+    for (size_t i = 0; i < s->heads * s->rows; i++)
+        for (size_t d = 0; d < s->columns; d++) {
+            const double *row = x.values + i * both.columns;
+            double up = c->gated ? row[s->columns + d] + (s->bias ? bias.values[s->columns + d] : 0) : 1;
+            reference[i * s->columns + d] = up * naive_activate((naive_activation)c->activation, (double)cap,
+                                                                row[d] + (s->bias ? bias.values[d] : 0));
+        }
+    op_activate_args args = {.x = x.t,
+                             .bias = s->bias ? bias.t : (op_tensor){0},
+                             .out = c->in_place ? x.t : out.t,
+                             .activation = c->activation,
+                             .gated = c->gated,
+                             .cap = cap};
+    matrix_run(&op_activate_family, 0, &args);
+    matrix_check(c->in_place ? &x : &out, device, reference, 1e-6, "activate");
     free(reference);
     matrix_free(&x);
     matrix_free(&bias);
@@ -270,10 +330,10 @@ START_TEST(embed) {
     double reference[ROWS * COLUMNS];
     cl_mem mem = numbers_create(ids, FIRST + ROWS);
     for (size_t i = 0; i < ROWS * COLUMNS; i++)
-        reference[i] = table.values[(size_t)ids[FIRST + i / COLUMNS] * COLUMNS + i % COLUMNS];
+        reference[i] = 2.5 * table.values[(size_t)ids[FIRST + i / COLUMNS] * COLUMNS + i % COLUMNS];
     matrix_run(&op_embed_family, 0,
-               &(op_embed_args){.ids = mem, .first = FIRST, .table = table.t, .out = out.t});
-    matrix_check(&out, problem_on_stage().device, reference, 1e-30, "embed");
+               &(op_embed_args){.ids = mem, .first = FIRST, .table = table.t, .out = out.t, .scale = 2.5f});
+    matrix_check(&out, problem_on_stage().device, reference, 1e-7, "embed");
     clReleaseMemObject(mem);
     matrix_free(&table);
     matrix_free(&out);
@@ -284,7 +344,7 @@ static void add_all(TCase *part) {
     problem_add_stage(part);
     tcase_add_loop_test(part, norm, 0, NORMS);
     tcase_add_loop_test(part, rope, 0, ROPES);
-    tcase_add_loop_test(part, swiglu, 0, GATES);
+    tcase_add_loop_test(part, activate, 0, ACTIVATIONS);
     tcase_add_loop_test(part, embed, 0, 3);
 }
 

@@ -6,9 +6,9 @@ static size_t pieces(const kernel_options *o, size_t columns) {
     return (columns + o->vector - 1) / o->vector;
 }
 
-static clsplat_status swiglu_run(queue *q, const void *args) {
+static clsplat_status activate_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
-    const op_swiglu_args *a = args;
+    const op_activate_args *a = args;
     size_t columns = a->out.shape[3], heads = a->out.shape[1];
     kernel_options o;
     launch l;
@@ -16,9 +16,12 @@ static clsplat_status swiglu_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->x);
     options_optional(&o, "BIAS", &a->bias);
     options_tensor(&o, "OUT", &a->out);
-    TRY(options_launch(&o, q->device, "swiglu.cl", "swiglu_rows", &l));
+    options_number(&o, "ACTIVATION", a->activation);
+    options_number(&o, "GATED", a->gated);
+    TRY(options_launch(&o, q->device, "activate.cl", "activate_rows", &l));
     launch_uint(&l, (uint32_t)columns);
     launch_uint(&l, (uint32_t)heads);
+    launch_float(&l, a->cap);
     launch_tensor(&l, &o, &a->x);
     launch_tensor(&l, &o, &a->bias);
     launch_tensor(&l, &o, &a->out);
@@ -38,9 +41,10 @@ static clsplat_status embed_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_tensor(&o, "TABLE", &a->table);
     options_tensor(&o, "OUT", &a->out);
-    TRY(options_launch(&o, q->device, "swiglu.cl", "embed_rows", &l));
+    TRY(options_launch(&o, q->device, "activate.cl", "embed_rows", &l));
     launch_uint(&l, (uint32_t)a->out.shape[3]);
     launch_uint(&l, (uint32_t)a->first);
+    launch_float(&l, a->scale != 0 ? a->scale : 1);
     launch_mem(&l, a->ids);
     launch_tensor(&l, &o, &a->table);
     launch_tensor(&l, &o, &a->out);
@@ -50,20 +54,21 @@ fail:
     return status;
 }
 
-static const op_variant swiglu_variants[] = {
-    {"plain", "relative error of a few ulp", op_fits_all, swiglu_run, "swiglu.cl", &plain_space},
+static const op_variant activate_variants[] = {
+    {"plain", "absolute error of a few ulp of the largest term", op_fits_all, activate_run, "activate.cl",
+     &plain_space},
 };
-const op_family op_swiglu_family = {"swiglu", swiglu_variants,
-                                    sizeof swiglu_variants / sizeof *swiglu_variants, NULL};
+const op_family op_activate_family = {"activate", activate_variants,
+                                      sizeof activate_variants / sizeof *activate_variants, NULL};
 
 static const op_variant embed_variants[] = {
-    {"plain", "exact", op_fits_all, embed_run, "swiglu.cl", &plain_space},
+    {"plain", "exact", op_fits_all, embed_run, "activate.cl", &plain_space},
 };
 const op_family op_embed_family = {"embed", embed_variants, sizeof embed_variants / sizeof *embed_variants,
                                    NULL};
 
-clsplat_status op_swiglu(queue *q, const op_swiglu_args *args) {
-    return op_dispatch(q, &op_swiglu_family, args);
+clsplat_status op_activate(queue *q, const op_activate_args *args) {
+    return op_dispatch(q, &op_activate_family, args);
 }
 
 clsplat_status op_embed(queue *q, const op_embed_args *args) {
