@@ -19,105 +19,145 @@ enum {
     ENDS_LIMIT = 64
 };
 
-/* How the families differ beyond what their keys say. Source: their configuration classes in Hugging Face
- * transformers, whose defaults stand for keys that a file may leave out. */
-typedef struct family {
-    const char *name;
-    size_t context, kv_heads, head_dim; /* 0: the key is needed; as many as heads; hidden / heads */
-    bool qkv_bias;                      /* always; llama and qwen3 have a key for it, and for the output's */
-    bool bias_key, mlp_bias_key;
-    bool head_norms;
-    bool window_always; /* every layer has the window; qwen2 and qwen3 say which */
-    bool window_some;
-} family;
-
-static const family families[] = {
-    {.name = "llama", .context = 2048, .bias_key = true, .mlp_bias_key = true},
-    {.name = "mistral", .context = 4096 * 32, .kv_heads = 8, .window_always = true},
-    {.name = "qwen2", .context = 32768, .qkv_bias = true, .window_some = true},
-    {.name = "qwen3",
-     .context = 32768,
-     .head_dim = 128,
-     .bias_key = true,
-     .head_norms = true,
-     .window_some = true},
-};
-
-static clsplat_status find_family(const json_place *at, const family **found) {
+static clsplat_status find_family(const json_place *at, const model_family **found) {
     clsplat_status status = CLSPLAT_OK;
     const char *name = NULL;
     TRY(json_word(at, "model_type", JSON_NEEDED, &name));
-    for (size_t i = 0; i < sizeof families / sizeof *families; ++i)
-        if (strcmp(families[i].name, name) == 0) {
-            *found = &families[i];
-            return CLSPLAT_OK;
-        }
-    status = json_refuse(at, CLSPLAT_UNSUPPORTED, "model_type",
-                         "is '%s'; llama, mistral, qwen2 and qwen3 are supported", text_show(name).bytes);
+    *found = model_family_find(name);
+    if (!*found) {
+        text names = {0};
+        for (size_t i = 0; i < model_family_count; ++i)
+            text_add(&names, "%s%s", i ? ", " : "", model_families[i].name);
+        status = json_refuse(at, CLSPLAT_UNSUPPORTED, "model_type", "is '%s'; what is supported: %s",
+                             text_show(name).bytes, names.data ? names.data : "");
+        text_free(&names);
+    }
+fail:
+    return status;
+}
+
+/* A head's own layer has the activation of the others unless the family says otherwise. */
+static clsplat_status read_activation(const json_place *at, const model_family *f, model_config *c) {
+    static const struct {
+        const char *name;
+        op_activation activation;
+    } known[] = {{"silu", OP_SILU},        {"swish", OP_SILU},         {"gelu", OP_GELU},
+                 {"gelu_python", OP_GELU}, {"gelu_new", OP_GELU_TANH}, {"gelu_pytorch_tanh", OP_GELU_TANH},
+                 {"relu", OP_RELU}};
+    enum { KNOWN = sizeof known / sizeof *known };
+    clsplat_status status = CLSPLAT_OK;
+    const char *name = NULL;
+    size_t i = 0;
+    TRY(json_word(at, f->keys->activation, JSON_OPTIONAL, &name));
+    while (name && i < KNOWN && strcmp(known[i].name, name) != 0)
+        ++i;
+    if (i == KNOWN)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, f->keys->activation,
+                           "is '%s'; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are supported",
+                           text_show(name).bytes);
+    if (name)
+        c->layer.activation = known[i].activation;
+    if (c->layer.head_activation == OP_IDENTITY)
+        c->layer.head_activation = c->layer.activation;
 fail:
     return status;
 }
 
 /* What would change the arithmetic, and is not here. */
-static clsplat_status refuse_others(const json_place *at) {
+static clsplat_status refuse_others(const json_place *at, const model_family *f) {
     clsplat_status status = CLSPLAT_OK;
-    const char *activation = "silu";
+    const char *positions = "absolute";
+    bool decoder = false, crossed = false;
     const json_t *architecture = json_array_get(json_object_get(at->object, "architectures"), 0);
-    TRY(json_word(at, "hidden_act", JSON_OPTIONAL, &activation));
-    if (strcmp(activation, "silu") != 0)
-        return json_refuse(at, CLSPLAT_UNSUPPORTED, "hidden_act", "is '%s'; only silu is supported",
-                           text_show(activation).bytes);
     if (json_has(at, "quantization_config"))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "quantization_config",
                            "is set: only weights of F32, F16 or BF16 are supported");
-    if (json_is_string(architecture) && !text_contains(json_string_value(architecture), "ForCausalLM"))
+    if (!f->layer.encoder && json_is_string(architecture) &&
+        !text_contains(json_string_value(architecture), "ForCausalLM"))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "architectures",
                            "is '%s', which does not predict next tokens (…ForCausalLM)",
                            text_show(json_string_value(architecture)).bytes);
+    if (!f->layer.encoder)
+        return CLSPLAT_OK;
+    TRY(json_word(at, "position_embedding_type", JSON_OPTIONAL, &positions));
+    TRY(json_bool(at, "is_decoder", &decoder));
+    TRY(json_bool(at, "add_cross_attention", &crossed));
+    if (strcmp(positions, "absolute") != 0)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "position_embedding_type",
+                           "is '%s'; only absolute is supported", text_show(positions).bytes);
+    if (decoder || crossed)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, decoder ? "is_decoder" : "add_cross_attention",
+                           "is true: a model of type %s is run as an encoder only", f->name);
 fail:
     return status;
 }
 
-static clsplat_status read_sizes(const json_place *at, const family *f, model_config *c) {
+/* Learned positions are a table, whose first rows may be left to padding. */
+static clsplat_status read_positions(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
-    double epsilon = 1e-6;
-    TRY(json_size(at, "num_hidden_layers", JSON_NEEDED, 1, LAYERS_LIMIT, &c->layers));
-    TRY(json_size(at, "hidden_size", JSON_NEEDED, 1, HIDDEN_LIMIT, &c->hidden));
-    TRY(json_size(at, "num_attention_heads", JSON_NEEDED, 1, HEADS_LIMIT, &c->heads));
-    TRY(json_size(at, "intermediate_size", JSON_NEEDED, 1, HIDDEN_LIMIT, &c->intermediate));
+    size_t pad = c->layer.position_after_pad ? 1 : 0;
+    if (!f->layer.encoder)
+        return CLSPLAT_OK;
+    TRY(json_size(at, "pad_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &pad));
+    c->pad = (int32_t)pad;
+    c->positions = c->context;
+    c->first_position = c->layer.position_after_pad ? pad + 1 : 0;
+    if (c->first_position >= c->positions)
+        return json_refuse(at, CLSPLAT_FORMAT, "pad_token_id",
+                           "is %zu, which leaves none of max_position_embeddings, %zu, for tokens", pad,
+                           c->positions);
+    c->context = c->positions - c->first_position;
+    if (c->names->types) {
+        c->types = 2;
+        TRY(json_size(at, "type_vocab_size", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->types));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_sizes(const json_place *at, const model_family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    double epsilon = f->epsilon;
+    TRY(json_size(at, f->keys->layers, JSON_NEEDED, 1, LAYERS_LIMIT, &c->layers));
+    TRY(json_size(at, f->keys->hidden, JSON_NEEDED, 1, HIDDEN_LIMIT, &c->hidden));
+    TRY(json_size(at, f->keys->heads, JSON_NEEDED, 1, HEADS_LIMIT, &c->heads));
+    TRY(json_size(at, f->keys->intermediate, JSON_NEEDED, 1, HIDDEN_LIMIT, &c->intermediate));
     TRY(json_size(at, "vocab_size", JSON_NEEDED, 1, VOCABULARY_LIMIT, &c->vocabulary));
     c->kv_heads = f->kv_heads ? f->kv_heads : c->heads;
-    TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
+    if (!f->layer.encoder)
+        TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
     if (c->heads % c->kv_heads != 0)
         return json_refuse(at, CLSPLAT_FORMAT, "num_attention_heads",
                            "is %zu, which is no multiple of num_key_value_heads, %zu", c->heads, c->kv_heads);
     c->head_dim = f->head_dim ? f->head_dim : c->hidden / c->heads;
     TRY(json_size(at, "head_dim", JSON_OPTIONAL, 2, HEAD_DIM_LIMIT, &c->head_dim));
     if (!json_has(at, "head_dim") && !f->head_dim && c->hidden % c->heads != 0)
-        return json_refuse(
-            at, CLSPLAT_FORMAT, "hidden_size",
-            "is %zu, which is no multiple of num_attention_heads, %zu, and there is no head_dim", c->hidden,
-            c->heads);
-    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_LIMIT || c->head_dim % 2 != 0)
+        return json_refuse(at, CLSPLAT_FORMAT, f->keys->hidden,
+                           "is %zu, which is no multiple of %s, %zu, and there is no head_dim", c->hidden,
+                           f->keys->heads, c->heads);
+    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_LIMIT || (!f->layer.encoder && c->head_dim % 2 != 0))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "head_dim", "is %zu; it must be even, from 2 to %d",
                            c->head_dim, HEAD_DIM_LIMIT);
     c->context = f->context;
     TRY(json_size(at, "max_position_embeddings", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->context));
-    TRY(json_double(at, "rms_norm_eps", JSON_OPTIONAL, 0, 1, &epsilon));
+    if (f->keys->epsilon)
+        TRY(json_double(at, f->keys->epsilon, JSON_OPTIONAL, 0, 1, &epsilon));
     c->epsilon = (float)epsilon;
+    c->tied = f->tied;
     TRY(json_bool(at, "tie_word_embeddings", &c->tied));
 fail:
     return status;
 }
 
-static clsplat_status read_biases(const json_place *at, const family *f, model_config *c) {
+static clsplat_status read_biases(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
-    c->head_norms = f->head_norms;
     if (f->bias_key) {
         TRY(json_bool(at, "attention_bias", &c->qkv_bias));
         c->out_bias = c->qkv_bias;
     }
     c->qkv_bias = c->qkv_bias || f->qkv_bias;
+    c->out_bias = c->out_bias || f->out_bias;
+    c->mlp_bias = f->mlp_bias;
     if (f->mlp_bias_key)
         TRY(json_bool(at, "mlp_bias", &c->mlp_bias));
 fail:
@@ -125,7 +165,7 @@ fail:
 }
 
 /* layer_types, if it is there, must be what the family's other keys mean; qwen2 and qwen3 may choose. */
-static clsplat_status read_layer_types(const json_place *at, const family *f, model_config *c) {
+static clsplat_status read_layer_types(const json_place *at, const model_family *f, model_config *c) {
     const json_t *types = json_object_get(at->object, "layer_types");
     if (!json_has(at, "layer_types"))
         return CLSPLAT_OK;
@@ -146,7 +186,7 @@ static clsplat_status read_layer_types(const json_place *at, const family *f, mo
     return CLSPLAT_OK;
 }
 
-static clsplat_status read_window(const json_place *at, const family *f, model_config *c) {
+static clsplat_status read_window(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     bool used = f->window_always, given = json_object_get(at->object, "sliding_window") != NULL;
     size_t from = f->window_some ? 28 : 0;
@@ -226,7 +266,7 @@ fail:
 
 clsplat_status model_config_load(clsplat *lib, const char *folder, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
-    const family *f = NULL;
+    const model_family *f = NULL;
     json_t *root = NULL;
     text path = {0};
     *config = (model_config){0};
@@ -237,13 +277,18 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
     json_place at = {.lib = lib, .path = path.data, .prefix = "", .object = root};
     TRY(find_family(&at, &f));
     config->family = f->name;
-    TRY(refuse_others(&at));
+    config->layer = f->layer;
+    config->names = f->names;
+    TRY(refuse_others(&at, f));
+    TRY(read_activation(&at, f, config));
     TRY(read_sizes(&at, f, config));
+    TRY(read_positions(&at, f, config));
     TRY(read_biases(&at, f, config));
     TRY(read_window(&at, f, config));
     TRY(read_tokens(&at, config));
     TRY(read_generation(lib, folder, config));
-    TRY(rotary_load(&at, config));
+    if (!f->layer.encoder)
+        TRY(rotary_load(&at, config));
 fail:
     if (status != CLSPLAT_OK)
         model_config_free(config);

@@ -8,22 +8,26 @@
 #include <stdint.h>
 
 #include "base/log.h"
+#include "model/family.h"
 
 typedef struct model_config {
-    const char *family; /* "llama", "mistral", "qwen2", "qwen3" */
+    const char *family; /* model_type: see model_families */
+    layer_kind layer;
+    const model_names *names;
     size_t layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary, context;
     size_t window;  /* keys that a token of a windowed layer sees at most; 0: there is no such layer */
     bool *windowed; /* [layers] */
     float epsilon;  /* of the norms */
     bool tied;      /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
-    bool head_norms;      /* queries and keys are normalised, head by head */
+    size_t positions, types, first_position; /* encoders: rows of the tables of positions and of token types
+                                                 (0: none), and the first token's position */
     float *frequencies;   /* [2, head_dim / 2], of rotary positions: of sessions up to short_context, and of
-                             longer ones */
+                             longer ones; NULL in encoders */
     size_t short_context; /* tokens; 0: the first frequencies are for all sessions */
     float turn_factor;    /* of their cosines and sines */
     bool context_is_end;  /* beyond `context` the frequencies would have to change */
-    int32_t begin;        /* −1: none */
+    int32_t begin, pad;   /* −1: none */
     int32_t *ends;        /* [end_count] */
     size_t end_count;
 } model_config;

@@ -23,6 +23,9 @@ static clsplat_status check_options(clsplat *lib, const clsplat_model_options *o
 
 static clsplat_status choose_context(clsplat *lib, const char *folder, size_t wanted, clsplat_model *m) {
     m->context = wanted ? wanted : m->config.context;
+    if (m->context > m->config.context && m->config.layer.encoder)
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s: it has learned %zu positions; %zu were asked for",
+                         folder, m->config.context, wanted);
     if (m->context > m->config.context && m->config.context_is_end)
         return log_error(lib, CLSPLAT_UNSUPPORTED,
                          "%s: beyond its %zu tokens, dynamic scaling of positions would turn all keys anew, "
@@ -70,7 +73,8 @@ clsplat_status clsplat_model_open(clsplat_device *device, const char *folder, cl
     TRY(choose_context(lib, folder, options.context, m));
     TRY(tokenizer_open(lib, folder, m->config.vocabulary, &m->tokenizer));
     TRY(model_weights_load(device, folder, &m->config, &options, &m->weights));
-    TRY(model_scratch_create(device, &m->config, options.chunk, m->activations, &m->scratch));
+    TRY(model_scratch_create(device, &m->config, options.chunk, m->activations, m->weights.head.mem != NULL,
+                             &m->scratch));
     describe(m);
     *model = m;
     return CLSPLAT_OK;

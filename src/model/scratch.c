@@ -23,7 +23,7 @@ void tensor_release(clsplat_device *device, op_tensor *tensor) {
 }
 
 clsplat_status model_scratch_create(clsplat_device *device, const model_config *c, size_t rows,
-                                    clsplat_dtype activations, model_scratch *s) {
+                                    clsplat_dtype activations, bool head, model_scratch *s) {
     clsplat_status status = CLSPLAT_OK;
     size_t logit_rows = LOGITS_LIMIT / c->vocabulary;
     *s = (model_scratch){.rows = rows,
@@ -35,11 +35,14 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
     TRY(tensor_create(device, activations, 1, rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->qkv));
     TRY(tensor_create(device, activations, 1, rows, c->heads * c->head_dim, &s->attended));
     TRY(tensor_create(device, activations, 1, rows, c->hidden, &s->y));
-    TRY(tensor_create(device, activations, 1, rows, 2 * c->intermediate, &s->gate_up));
-    TRY(tensor_create(device, activations, 1, rows, c->intermediate, &s->gated));
+    TRY(tensor_create(device, activations, 1, rows, (c->layer.gated ? 2 : 1) * c->intermediate, &s->gate_up));
+    if (c->layer.gated)
+        TRY(tensor_create(device, activations, 1, rows, c->intermediate, &s->gated));
     TRY(tensor_create(device, CLSPLAT_F32, c->heads, rows, 1, &s->lse));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, s->logit_rows, c->vocabulary, &s->logits));
+    if (c->frequencies)
+        TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
+    if (head)
+        TRY(tensor_create(device, CLSPLAT_F32, 1, s->logit_rows, c->vocabulary, &s->logits));
 fail:
     if (status != CLSPLAT_OK)
         model_scratch_free(device, s);

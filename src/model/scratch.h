@@ -5,7 +5,8 @@
 #include "model/config.h"
 #include "op/op.h"
 
-/* For up to `rows` tokens at once, and logits of up to `logit_rows`. Dense. */
+/* For up to `rows` tokens at once, and logits of up to `logit_rows`. Dense. What a model has no use for is
+ * absent: gated without gates, turn without rotary positions, logits without a head. */
 typedef struct model_scratch {
     size_t rows, logit_rows;
     op_tensor x;                                   /* float32 [1,1,rows,hidden]: the residual stream */
@@ -15,7 +16,7 @@ typedef struct model_scratch {
 
 /* Returns: MEMORY. */
 clsplat_status model_scratch_create(clsplat_device *device, const model_config *config, size_t rows,
-                                    clsplat_dtype activations, model_scratch *scratch);
+                                    clsplat_dtype activations, bool head, model_scratch *scratch);
 /* Accepts a zeroed struct. */
 void model_scratch_free(clsplat_device *device, model_scratch *scratch);
 

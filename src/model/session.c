@@ -24,6 +24,11 @@ static clsplat *library(const clsplat_session *s) {
 static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
                                     const clsplat_model_attention *a) {
     clsplat *lib = m->device->lib;
+    if (m->config.layer.encoder)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "a model of type %s reads whole texts and does not go on with them: `clsplat embed` "
+                         "makes vectors of texts with it",
+                         m->config.family);
     if (capacity < 1 || capacity > m->context)
         return log_error(lib, CLSPLAT_INVALID,
                          "a session of %zu tokens is not from 1 to the model's context of %zu", capacity,

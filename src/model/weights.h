@@ -9,13 +9,23 @@
 
 /* Matrices are [1,1,out,in], vectors [1,1,1,C]; what a model does not have is absent. Projections that read
  * the same rows lie one after the other in one matrix. */
+typedef struct model_norm {
+    op_tensor weight, shift; /* absent: rows stay as they are */
+} model_norm;
+
+/* As layer_kind tells. */
 typedef struct model_layer {
-    op_tensor norm, qkv, qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
-    op_tensor mlp_norm, gate_up, gate_up_bias, down, down_bias;   /* gate_up [2·I, hidden] */
+    model_norm attention_norm, attention_result, mlp_norm, mlp_result;
+    op_tensor qkv, qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
+    op_tensor gate_up, gate_up_bias, down, down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
 } model_layer;
 
 typedef struct model_weights {
-    op_tensor embedding, norm, head; /* head may be the embedding */
+    op_tensor embedding, positions, types;
+    model_norm embedding_norm, norm;
+    op_tensor head_dense, head_dense_bias; /* encoders: x becomes norm(f(dense x)) before the head reads it */
+    model_norm head_norm;
+    op_tensor head, head_bias; /* head may be the embedding; absent if there is none */
     model_layer *layers;
     cl_mem frequencies[2]; /* float32 [D/2] each, as in the configuration; the second may be NULL */
     uint64_t parameters, bytes;

@@ -49,7 +49,7 @@ static const change changes[] = {
     {"model_type", NULL, CLSPLAT_FORMAT, "model_type is missing"},
     {"model_type", "\"qwen3\"", CLSPLAT_FORMAT, "q_norm.weight' is missing"},
     {"architectures", "[\"LlamaForSequenceClassification\"]", CLSPLAT_UNSUPPORTED, "architectures"},
-    {"hidden_act", "\"gelu\"", CLSPLAT_UNSUPPORTED, "hidden_act is 'gelu'"},
+    {"hidden_act", "\"mish\"", CLSPLAT_UNSUPPORTED, "hidden_act is 'mish'"},
     {"quantization_config", "{\"bits\": 4}", CLSPLAT_UNSUPPORTED, "quantization_config"},
     {"rms_norm_eps", "\"small\"", CLSPLAT_FORMAT, "rms_norm_eps"},
     {"partial_rotary_factor", "0.5", CLSPLAT_UNSUPPORTED, "partial_rotary_factor"},

@@ -1,0 +1,121 @@
+#include "model/family.h"
+
+#include <string.h>
+
+static const model_keys llama_keys = {.layers = "num_hidden_layers",
+                                      .hidden = "hidden_size",
+                                      .heads = "num_attention_heads",
+                                      .intermediate = "intermediate_size",
+                                      .epsilon = "rms_norm_eps",
+                                      .activation = "hidden_act"};
+static const model_keys bert_keys = {.layers = "num_hidden_layers",
+                                     .hidden = "hidden_size",
+                                     .heads = "num_attention_heads",
+                                     .intermediate = "intermediate_size",
+                                     .epsilon = "layer_norm_eps",
+                                     .activation = "hidden_act"};
+static const model_keys distilbert_keys = {.layers = "n_layers",
+                                           .hidden = "dim",
+                                           .heads = "n_heads",
+                                           .intermediate = "hidden_dim",
+                                           .epsilon = NULL,
+                                           .activation = "activation"};
+
+static const model_names llama_names = {.prefixes = {"model.", ""},
+                                        .layer = "layers.%zu.",
+                                        .embedding = "embed_tokens",
+                                        .norm = "norm",
+                                        .head = "lm_head",
+                                        .attention_norm = "input_layernorm",
+                                        .q = "self_attn.q_proj",
+                                        .k = "self_attn.k_proj",
+                                        .v = "self_attn.v_proj",
+                                        .q_norm = "self_attn.q_norm",
+                                        .k_norm = "self_attn.k_norm",
+                                        .out = "self_attn.o_proj",
+                                        .mlp_norm = "post_attention_layernorm",
+                                        .gate = "mlp.gate_proj",
+                                        .up = "mlp.up_proj",
+                                        .down = "mlp.down_proj"};
+
+#define BERT_LAYERS                                                                                          \
+    .layer = "encoder.layer.%zu.", .embedding = "embeddings.word_embeddings",                                \
+    .positions = "embeddings.position_embeddings", .types = "embeddings.token_type_embeddings",              \
+    .embedding_norm = "embeddings.LayerNorm", .q = "attention.self.query", .k = "attention.self.key",        \
+    .v = "attention.self.value", .out = "attention.output.dense",                                            \
+    .attention_result = "attention.output.LayerNorm", .up = "intermediate.dense", .down = "output.dense",    \
+    .mlp_result = "output.LayerNorm"
+
+static const model_names bert_names = {
+    .prefixes = {"", "bert."},
+    BERT_LAYERS,
+    .head = "cls.predictions.decoder",
+    .head_dense = "cls.predictions.transform.dense",
+    .head_norm = "cls.predictions.transform.LayerNorm",
+    .head_bias = "cls.predictions",
+    .unused = {"pooler.", "bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder.bias"}};
+static const model_names roberta_names = {.prefixes = {"", "roberta."},
+                                          BERT_LAYERS,
+                                          .head = "lm_head.decoder",
+                                          .head_dense = "lm_head.dense",
+                                          .head_norm = "lm_head.layer_norm",
+                                          .head_bias = "lm_head",
+                                          .unused = {"pooler.", "roberta.pooler.", "lm_head.decoder.bias"}};
+static const model_names distilbert_names = {.prefixes = {"", "distilbert."},
+                                             .layer = "transformer.layer.%zu.",
+                                             .embedding = "embeddings.word_embeddings",
+                                             .positions = "embeddings.position_embeddings",
+                                             .embedding_norm = "embeddings.LayerNorm",
+                                             .q = "attention.q_lin",
+                                             .k = "attention.k_lin",
+                                             .v = "attention.v_lin",
+                                             .out = "attention.out_lin",
+                                             .attention_result = "sa_layer_norm",
+                                             .up = "ffn.lin1",
+                                             .down = "ffn.lin2",
+                                             .mlp_result = "output_layer_norm",
+                                             .head = "vocab_projector",
+                                             .head_dense = "vocab_transform",
+                                             .head_norm = "vocab_layer_norm",
+                                             .head_bias = "vocab_projector"};
+
+#define LLAMA                                                                                                \
+    .layer = {.activation = OP_SILU, .gated = true}, .names = &llama_names, .keys = &llama_keys,             \
+    .epsilon = 1e-6
+#define BERT(n, after, head)                                                                                 \
+    .layer = {.encoder = true,                                                                               \
+              .position_after_pad = (after),                                                                 \
+              .centred = true,                                                                               \
+              .sums = true,                                                                                  \
+              .activation = OP_GELU,                                                                         \
+              .head_activation = (head)},                                                                    \
+    .names = &(n), .context = 512, .epsilon = 1e-12, .qkv_bias = true, .out_bias = true, .mlp_bias = true,   \
+    .tied = true
+
+const model_family model_families[] = {
+    {.name = "llama", LLAMA, .context = 2048, .bias_key = true, .mlp_bias_key = true},
+    {.name = "mistral", LLAMA, .context = 4096 * 32, .kv_heads = 8, .window_always = true},
+    {.name = "qwen2", LLAMA, .context = 32768, .qkv_bias = true, .window_some = true},
+    {.name = "qwen3",
+     .layer = {.qk = QK_HEAD_BY_HEAD, .activation = OP_SILU, .gated = true},
+     .names = &llama_names,
+     .keys = &llama_keys,
+     .epsilon = 1e-6,
+     .context = 32768,
+     .head_dim = 128,
+     .bias_key = true,
+     .window_some = true},
+    {.name = "bert", BERT(bert_names, false, OP_IDENTITY), .keys = &bert_keys},
+    {.name = "roberta", BERT(roberta_names, true, OP_GELU), .keys = &bert_keys},
+    {.name = "xlm-roberta", BERT(roberta_names, true, OP_GELU), .keys = &bert_keys},
+    {.name = "camembert", BERT(roberta_names, true, OP_GELU), .keys = &bert_keys},
+    {.name = "distilbert", BERT(distilbert_names, false, OP_IDENTITY), .keys = &distilbert_keys},
+};
+const size_t model_family_count = sizeof model_families / sizeof *model_families;
+
+const model_family *model_family_find(const char *name) {
+    for (size_t i = 0; i < model_family_count; ++i)
+        if (strcmp(model_families[i].name, name) == 0)
+            return &model_families[i];
+    return NULL;
+}
