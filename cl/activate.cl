@@ -7,11 +7,13 @@
  *     f (ACTIVATION): 0 y · 1 y / (1 + e^(−y)) · 2 y Φ(y) · 3 y / (1 + e^(−2u)), u = √(2/π) (y + 0.044715 y³)
  *                     4 max(y, 0) · 5 tanh y · 6 cap tanh(y / cap)
  *
- * Shapes: x [B,H,N,C], gated [B,H,N,2·C], bias as many columns as x, out [B,H,N,C], perhaps where x is; ids [N], table [V,C].
+ * Shapes: x [B,H,N,C], gated [B,H,N,2·C], bias as many columns as x, out [B,H,N,C], perhaps where x is; ids [N], table
+ * [V,C].
  * Work: one work-item for W columns of a row; grid (⌈C / W⌉ rounded up to WG, N, B·H). No local memory, no barrier.
  *
- * Φ(y) = ½ erfc(−y/√2) is a product, e^(−y²/2) t P(t) with t = 1 / (1 + 0.4 |y|/√2): erf of the compilers is a call for every lane. P is
- * a Chebyshev fit of e^(z²) erfc(z) / t, of relative error 4e-8; with the rest rounded to float32, Φ is right to 3e-7. */
+ * Φ(y) = ½ erfc(−y/√2) is a product, e^(−y²/2) t P(t) with t = 1 / (1 + 0.4 |y|/√2): erf of the compilers is a call for
+ * every lane. P is a Chebyshev fit of e^(z²) erfc(z) / t, of relative error 4e-8; with the rest rounded to float32, Φ is
+ * right to 3e-7. */
 #include "tensor.clh"
 
 #ifndef X_TYPE
