@@ -1,29 +1,34 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and tests everything there is to test on this machine.
 #
-#   tests/run.sh [--long] [--no-install]
+#   tests/run.sh [--long] [--no-install] [--list] [STAGE…]
 #
 # One line per stage; the last line is `N passed, N failed, N skipped`, and the status is 1 if anything failed. What a
-# stage printed is in builddir-test/log. A skipped check says why. --long takes larger shapes and more of them.
+# stage printed is in builddir-test/log. A skipped check says why. --long takes larger shapes and more of them. With STAGEs
+# these alone are run, and what they are built by; --list names those of this machine.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-tier=normal install=yes
+tier=normal install=yes mode=run only=()
 for argument in "$@"; do
   case $argument in
     --long) tier=long ;;
     --no-install) install=no ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --list) mode=list install=no ;;
+    [a-z]*) only+=("$argument") ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
 
 build=$PWD/builddir-test sanitised=$PWD/builddir-asan
 logs=$build/log
 mkdir -p "$logs"
+limit=30m patience=1
+[ $tier = normal ] || limit=6h patience=12
 passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
-  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev clang clang-format python3 python3-numpy"
+  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev clang clang-format shellcheck python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package
@@ -52,9 +57,20 @@ count() { # status log
     }' "$2"
 }
 
+# Whether a stage is among those asked for: all if none is.
+wanted() { # name
+  [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]
+}
+
+# Not to be run, it has passed: what depends on it may go on.
 stage() { # name command…
   local name=$1 log=$logs/$1.log started=$SECONDS status=0 p f s
   shift
+  if [ $mode = list ]; then
+    stages+=("$name")
+    return 0
+  fi
+  wanted "$name" || return 0
   "$@" > "$log" 2>&1 < /dev/null || status=$?
   read -r p f s <<< "$(count $status "$log")"
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
@@ -68,8 +84,14 @@ stage() { # name command…
 }
 
 skip() { # name why
+  [ $mode = run ] && wanted "$1" || return 0
   echo "skipped: $1: $2"
   skipped=$((skipped + 1))
+}
+
+# No program of a stage may take longer than the whole should.
+limited() { # command…
+  timeout -k 30 $limit "$@"
 }
 
 # Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment.
@@ -83,14 +105,14 @@ on() ( # cache NAME=VALUE… command…
     export "${1?}"
     shift
   done
-  "$@"
+  if [ "$(type -t "$1")" = function ]; then "$@"; else limited "$@"; fi
 )
 
 # Test programs side by side; their output follows, since Meson keeps it in a file.
 suites() { # builddir name programs…
   local dir=$1 name=$2 status=0
   shift 2
-  meson test -C "$dir" --no-rebuild --logbase "$name" "$@" || status=$?
+  meson test -C "$dir" --no-rebuild --timeout-multiplier $patience --logbase "$name" "$@" || status=$?
   cat "$dir/meson-logs/$name.txt"
   return $status
 }
@@ -102,36 +124,32 @@ configured() { # builddir options…
   meson compile -C "$dir"
 }
 
-# A process for every row of test_tiny, for the reasons given there; rows from 21 on initialise splats. Unoptimised kernels, since
-# Oclgrind 21.10 does not know LLVM's `freeze`; one thread, since with several it finds other things on every run. It exits
-# with 0 whatever it finds.
-# The last four are for matrix units, which are emulated; their kernels need the optimiser, since Oclgrind does not know what clang
-# leaves behind where it inlines either. Then a few again on a GPU without such units, for tiles of local memory.
+# A process for every row that test_tiny names, for the reasons given there. Unoptimised kernels, since Oclgrind 21.10 does not
+# know LLVM's `freeze`; one thread, since with several it finds other things on every run. It exits with 0 whatever it finds.
 on_simulator() {
-  local row status=0 findings=$logs/findings checks gpu
+  local rows row gpu how checks environment status=0 findings=$logs/findings
   export CLSPLAT_CACHE=off
   unset CLSPLAT_DEVICE RUSTICL_ENABLE
-  simulate() { # checks…
+  mapfile -t rows < <("$build/tests/test_tiny" --rows)
+  [ ${#rows[@]} -gt 0 ] || return
+  for row in "${rows[@]}"; do
+    read -r row gpu how <<< "$row"
+    case $how in
+      all) checks=(--build-options -cl-opt-disable --uninitialized) ;;
+      races) checks=(--build-options -cl-opt-disable) ;;
+      optimised) checks=(--local-mem-size 49152) ;;
+      *) echo "test_tiny: row $row: ERROR: what is $how?"; return 1 ;;
+    esac
     rm -f "$findings"
-    CLSPLAT_TEST_ROW=$row oclgrind --num-threads 1 --data-races --check-api "$@" --log "$findings" "$build/tests/test_tiny" || status=1
+    environment=(CLSPLAT_TEST_ROW="$row")
+    [ "$gpu" = - ] || environment+=(CLSPLAT_TEST_GPU="$gpu")
+    limited env "${environment[@]}" oclgrind --num-threads 1 --data-races --check-api "${checks[@]}" \
+      --log "$findings" "$build/tests/test_tiny" || status=1
     if [ -s "$findings" ]; then
       echo "row $row: FAIL"
       head -n 40 "$findings"
       status=1
     fi
-  }
-  checks=(--build-options -cl-opt-disable --uninitialized)
-  for ((row = 0; row < 30; row++)); do
-    [ $row -lt 21 ] || checks=(--build-options -cl-opt-disable)
-    simulate "${checks[@]}"
-  done
-  for ((row = 30; row < 34; row++)); do
-    gpu=$((row % 2 ? 80 : 90))
-    CLSPLAT_TEST_GPU=$gpu simulate --local-mem-size 49152
-  done
-  checks=(--build-options -cl-opt-disable --uninitialized)
-  for row in 4 11 32 33; do
-    CLSPLAT_TEST_GPU=0 simulate "${checks[@]}"
   done
   return $status
 }
@@ -173,16 +191,48 @@ binary=$build/clsplat
 golden=(python3 tests/golden/check.py "$binary" --forward)
 export PYTHONPATH=$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
 
-[ $install = yes ] && command -v apt-get > /dev/null && install_missing
-
-stage floors python3 tests/floors.py
-if command -v clang-format > /dev/null; then stage style tests/style.sh; else skip style "clang-format is not installed"; fi
-stage kernels tests/kernels.sh
-if stage build configured "$build"; then
+# Every stage in its order. The first build is made for whatever may follow; of others each says what it builds.
+all_stages() {
+  stage floors python3 tests/floors.py
+  if command -v clang-format > /dev/null; then stage style tests/style.sh; else skip style "clang-format is not installed"; fi
+  stage scripts tests/scripts.sh
+  stage kernels tests/kernels.sh
+  if command -v clang > /dev/null; then
+    CC=clang CXX=clang++ stage build-clang configured "$build-clang"
+  else
+    skip build-clang "clang is not installed"
+  fi
+  stage build configured "$build" || return
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
   if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
-fi
+}
 
+# What the STAGEs are built by; 2 if there is none of that name.
+add_needs() {
+  local name
+  for name in "${only[@]}"; do
+    if [[ " ${stages[*]} " != *" $name "* ]]; then
+      echo "there is no stage $name here: tests/run.sh --list names them"
+      return 2
+    fi
+    case $name in
+      floors | style | scripts | kernels | build-clang) ;;
+      sanitised) only+=(build build-sanitised) ;;
+      *) only+=(build) ;;
+    esac
+  done
+}
+
+[ $install = yes ] && command -v apt-get > /dev/null && install_missing
+asked=$mode stages=() mode=list
+all_stages
+if [ "$asked" = list ]; then
+  printf '%s\n' "${stages[@]}"
+  exit
+fi
+add_needs || exit
+mode=run
+all_stages
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

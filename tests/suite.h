@@ -19,7 +19,8 @@ typedef struct suite_part {
 } suite_part;
 
 /* Runs every part in this process (a context made before a fork hangs PoCL) and ends with the line
- * "NAME: N passed, N failed". Returns: the exit status for main; a suite without any test has failed. */
+ * "NAME: N passed, N failed". After an hour, six in the long tier, a signal ends it. Returns: the exit status
+ * for main; a suite without any test has failed. */
 int suite_run(const char *name, const suite_part *parts, size_t count);
 
 typedef enum suite_tier { SUITE_SMALL, SUITE_NORMAL, SUITE_LONG } suite_tier;

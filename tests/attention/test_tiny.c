@@ -6,7 +6,9 @@
  * $CLSPLAT_TEST_ROW picks one row for a process of its own, and of initialisation, which writes means one by
  * one, only the races can be looked for. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/problem.h"
 
@@ -97,15 +99,39 @@ static void add_rows(TCase *part, const TTest *test, int first, int count) {
             tcase_add_loop_test(part, test, i, i + 1);
 }
 
-/* 21 rows, 9 and 4: tests/run.sh counts on it. */
+enum { INITIALISATIONS = 3 * FORMS, FIRST_HALF = FORMS * SPECS + INITIALISATIONS };
+
+/* The rows for tests/run.sh, a line each: number, the GPU to look like (- for none), and what Oclgrind can
+ * judge of it: `all`, `races` alone, or `optimised`, races in kernels that have been through the optimiser,
+ * without which it does not know what clang leaves where it inlines `mma`. A row for tiles of local memory
+ * comes again on a GPU without such units. */
+static void print_rows(void) {
+    for (int row = 0; row < FORMS * SPECS; row++)
+        printf("%d - all\n", row);
+    for (int row = FORMS * SPECS; row < FIRST_HALF; row++)
+        printf("%d - races\n", row);
+    for (int i = 0; i < HALVES; i++)
+        printf("%d %d optimised\n", FIRST_HALF + i, i % 2 ? 80 : 90);
+    for (int row = 0; row < FORMS * SPECS; row++)
+        if (specs[row % SPECS].shared && row / SPECS != CLSPLAT_FULL)
+            printf("%d 0 all\n", row);
+    for (int i = 0; i < HALVES; i++)
+        if (halves[i].splats)
+            printf("%d 0 all\n", FIRST_HALF + i);
+}
+
 static void add_all(TCase *part) {
     problem_add_stage(part);
     add_rows(part, attention, 0, FORMS * SPECS);
-    add_rows(part, initialisation, FORMS * SPECS, 3 * FORMS);
-    add_rows(part, half, FORMS * (SPECS + 3), HALVES);
+    add_rows(part, initialisation, FORMS * SPECS, INITIALISATIONS);
+    add_rows(part, half, FIRST_HALF, HALVES);
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+    if (count > 1 && strcmp(arguments[1], "--rows") == 0) {
+        print_rows();
+        return 0;
+    }
     static const suite_part parts[] = {{"tiny", add_all}};
     return suite_run("tiny", parts, sizeof parts / sizeof *parts);
 }

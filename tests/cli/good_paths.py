@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from tensors import DIM, HEADS, KV_HEADS, file_of, load, problem, softmax, splats
+from tensors import DIM, KV_HEADS, file_of, load, problem, softmax, splats
 
 COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output", "--tolerance", "--sparse-topk", "--chunk"],
             "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match"],

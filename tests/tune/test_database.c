@@ -281,10 +281,10 @@ END_TEST
 /* Only what a compiler sees of a kernel can make its records worthless. */
 START_TEST(records_hang_on_words_alone) {
     const char *plain = "#define A 1\nint f(int x) { return x + A; }\n";
-    const char *same[] = {"#line 7 \"a.cl\"\n#define A 1 /* one */\n#line 9 \"b.cl\"\nint f( int  x ) {\n    "
-                          "return x+A; // done\n}",
-                          "/* \"f\" */ #define \\\n A 1\nint f(int x)\n{\treturn x /**/ + A;}",
-                          "#define A 1\nint f(int x){return x+A;}//"};
+    const char *same[] = {
+        "#line 7 \"a.cl\"\n#define A 1 /* one */\n#line 9 \"b.cl\"\nint f( int  x ) {\n return x+A;}",
+        "/* \"f\" */ #define \\\n A 1\nint f(int x)\n{\treturn x /**/ + A;}",
+        "#define A 1\nint f(int x){return x+A;}//"};
     const char *other[] = {"#define A 1\nint f(int x) { return x - A; }\n",
                            "#define A 1\nint f(int x) { return xA; }\n",
                            "#define A 1\nint f(int x) { return A + x; }\n", ""};
