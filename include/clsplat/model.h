@@ -13,6 +13,10 @@
  * attention, SwiGLU. The host only orchestrates; all arithmetic is on the device, in float32 whatever the
  * storage types.
  *
+ * A call that returns OPENCL or MEMORY because a kernel failed while it ran, in this session or elsewhere on
+ * the device, has taken the session back to the last token whose keys and values are known to be whole:
+ * clsplat_session_length tells. Whoever feeds the tokens after it again gets the very same numbers.
+ *
  * Threads: a model and its sessions belong to the thread of their device. They must be closed before it:
  * sessions, then the model, then the device. */
 #ifndef CLSPLAT_MODEL_H

@@ -110,6 +110,8 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     attention_shape shape = {c->layers, c->heads,     c->kv_heads, c->head_dim,
                              capacity,  model->cache, c->windowed};
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
+    TRY(clsplat_device_finish(model->device)); /* what it begins with is whole */
+    s->failures = model->device->trail.failures;
     s->bytes = model->device->memory.now - before;
     return CLSPLAT_OK;
 fail:
@@ -204,6 +206,7 @@ static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, siz
     clsplat_status status = CLSPLAT_OK;
     queue q;
     bool all = w->logits || w->targets;
+    TRY(session_begin(s));
     TRY(check_feed(s, tokens, count, w->targets));
     queue_begin(s->model->device, 0, NULL, &q);
     TRY(upload_list(&q, s->ids, s->length, tokens, count));
@@ -231,7 +234,8 @@ fail:
 
 clsplat_status clsplat_session_feed(clsplat_session *session, const int32_t *tokens, size_t count,
                                     float *logits) {
-    return read_tokens(session, tokens, count, &(wish){.logits = logits});
+    clsplat_status status = read_tokens(session, tokens, count, &(wish){.logits = logits});
+    return session_end(session, status, logits && count > 0);
 }
 
 static clsplat_status download_list(queue *q, cl_mem mem, size_t first, void *list, size_t count) {
@@ -261,7 +265,7 @@ clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *to
     }
 fail:
     free(flags);
-    return status;
+    return session_end(session, status, count > 0 && (log_likelihood || greedy));
 }
 
 static clsplat_status make_logits(queue *q, clsplat_session *s) {
@@ -280,11 +284,12 @@ fail:
 clsplat_status clsplat_session_logits(clsplat_session *session, float *logits) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
+    TRY(session_begin(session));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(make_logits(&q, session));
     TRY(download_list(&q, session->logits.mem, 0, logits, session->model->config.vocabulary));
 fail:
-    return status;
+    return session_end(session, status, true);
 }
 
 static clsplat_status check_sampling(const clsplat_session *s, const clsplat_sampling *sampling) {
@@ -303,6 +308,7 @@ clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling
     random_state random = random_stream(sampling.seed, session->length);
     float draw = (float)random_uniform(&random);
     TRY(check_sampling(session, &sampling));
+    TRY(session_begin(session));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(make_logits(&q, session));
     TRY(op_sample(&q, &(op_sample_args){.logits = session->logits,
@@ -313,7 +319,7 @@ clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling
                                         .token = session->token}));
     TRY(download_list(&q, session->token, 0, token, 1));
 fail:
-    return status;
+    return session_end(session, status, true);
 }
 
 size_t clsplat_session_length(const clsplat_session *session) {
@@ -327,6 +333,7 @@ size_t clsplat_session_capacity(const clsplat_session *session) {
 clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
+    TRY(session_mend(session));
     if (length > session->length)
         return log_error(library(session), CLSPLAT_INVALID, "a session of %zu tokens cannot go back to %zu",
                          session->length, length);
@@ -336,6 +343,8 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     if (session->form->rewind)
         TRY(session->form->rewind(&q, session->state, length));
     session->length = length;
+    if (session->sure > length)
+        session->sure = length;
     session->has_last = session->has_logits = false;
     if (length == 0) {
         session->tokens = 0;
@@ -353,11 +362,12 @@ clsplat_status clsplat_session_statistics_read(clsplat_session *session,
                                                .visible_keys = session->visible_keys,
                                                .exact_keys = session->exact_keys,
                                                .bytes = session->bytes};
+    TRY(session_begin(session));
     queue_begin(session->model->device, 0, NULL, &q);
     if (session->form->count)
         TRY(session->form->count(&q, session->state, &statistics->exact_keys));
 fail:
-    return status;
+    return session_end(session, status, false);
 }
 
 clsplat_status clsplat_session_errors(clsplat_session *session, double *errors) {

@@ -20,6 +20,20 @@ struct clsplat_session {
     double visible_keys, exact_keys;                    /* what the host knows of */
     attention_distance *distances;                      /* [layers]; NULL: they are not measured */
     uint64_t tokens, bytes;
+    size_t sure; /* tokens whose keys and values are known to be whole: all that made them was looked at */
+    uint64_t failures; /* of the device, when that was so: runtime/trail.h */
 };
+
+/* A command that failed on the device, the session's or another's, may have spoilt what the session read
+ * since it was last sure: it goes back there, so that the caller who feeds the rest again gets the very same
+ * numbers.
+ *
+ * session_begin: at the head of a call; OPENCL if the session had to go back. session_mend: the same without
+ * the complaint. session_end: at the end of a call, hands its status on; settled: what was read so far has
+ * been looked at. */
+clsplat_status session_begin(clsplat_session *s);
+clsplat_status session_mend(clsplat_session *s);
+clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settled);
+bool session_is_whole(const clsplat_session *s);
 
 #endif

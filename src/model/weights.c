@@ -89,6 +89,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
     weights->parameters = weights->plan->parameters;
     TRY(check_memory(device, folder, weights->plan, weights->bytes));
     TRY(upload_all(device, weights->plan, weights->bytes, options));
+    TRY(clsplat_device_finish(device)); /* the uploads are looked at once, for every session to come */
     weights->plan->frequency_bytes = config->head_dim / 2 * sizeof(float);
     for (size_t i = 0; config->frequencies && i < (config->short_context ? 2 : 1); ++i)
         TRY(buffer_create_from(device, weights->plan->frequency_bytes,

@@ -8,6 +8,7 @@
 #include "runtime/profile.h"
 #include "runtime/program.h"
 #include "runtime/quirks.h"
+#include "runtime/trail.h"
 
 /* A handle around objects it has a reference to each; it takes them over whatever happens. */
 static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl_command_queue commands,
@@ -108,6 +109,9 @@ void clsplat_device_close(clsplat_device **device) {
         return;
     clsplat_device *d = *device;
     clsplat_device_finish(d);
+    trail_release(d);
+    free(d->trail.events);
+    free(d->trail.names);
     profile_release(d);
     program_release_all(d);
     workspace_release_all(d);
@@ -121,17 +125,13 @@ void clsplat_device_close(clsplat_device **device) {
     *device = NULL;
 }
 
-/* Waits for the last command only: on a guest's queue there may be commands behind it that never end
+/* Waits for the handle's own commands only: on a guest's queue there may be commands behind it that never end
  * before the caller does something. */
 clsplat_status clsplat_device_finish(clsplat_device *device) {
     clsplat_status status = CLSPLAT_OK;
-    if (!device->tail)
-        return CLSPLAT_OK;
     TRY_CL(device->lib, clFlush(device->queue));
-    TRY_CL(device->lib, clWaitForEvents(1, &device->tail));
+    TRY(trail_settle(device));
 fail:
-    clReleaseEvent(device->tail);
-    device->tail = NULL;
     return status;
 }
 

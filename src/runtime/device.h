@@ -41,6 +41,16 @@ typedef struct workspace {
     size_t bytes;
 } workspace;
 
+/* See runtime/trail.h. */
+typedef struct trail {
+    cl_event *events;
+    const char **names;
+    size_t count, capacity;
+    cl_int code; /* of the first command that failed and was not told of yet; CL_SUCCESS: none */
+    const char *failed;
+    uint64_t failures; /* told so far: what was on the device before the last may be wrong */
+} trail;
+
 struct program;
 struct profile;
 struct choices;
@@ -55,7 +65,7 @@ struct clsplat_device {
     cl_command_queue queue;
     bool in_order;            /* what the queue promises */
     bool queue_profiles;      /* CL_QUEUE_PROFILING_ENABLE */
-    cl_event tail;            /* the last command enqueued through this handle; NULL before the first */
+    trail trail;              /* the commands enqueued through this handle */
     struct program *programs; /* built so far: a list */
     struct profile *profile;
     workspace workspaces[WORKSPACE_SLOTS];

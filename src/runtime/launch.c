@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "runtime/profile.h"
+#include "runtime/trail.h"
 
 grid grid_of(size_t x, size_t y, size_t z, size_t group_x) {
     size_t whole = (x + group_x - 1) / group_x * group_x;
@@ -75,13 +76,13 @@ static clsplat_status enqueue(const launch *l, queue *q, const grid *g) {
     clsplat_status status = CLSPLAT_OK;
     queue_waits waits = {0};
     cl_event event = NULL;
-    char call[96] = "";
+    char call[96];
     TRY(queue_waits_take(q, &waits));
     cl_int code = clEnqueueNDRangeKernel(q->device->queue, l->kernel, 3, NULL, g->size, g->group, waits.count,
                                          waits.list, &event);
     if (code != CL_SUCCESS)
         snprintf(call, sizeof call, "clEnqueueNDRangeKernel of %s", l->name);
-    TRY(queue_pushed(q, &waits, call, code, event));
+    TRY(queue_pushed(q, &waits, code == CL_SUCCESS ? l->name : call, code, event));
 fail:
     return status;
 }
@@ -112,7 +113,7 @@ clsplat_status launch_run(launch *l, queue *q, grid g, work w) {
         return run_by_wall_clock(l, q, &g, w);
     TRY(enqueue(l, q, &g));
     if (profile_is_on(device))
-        TRY(profile_add(device, l->name, w, device->tail, 0));
+        TRY(profile_add(device, l->name, w, trail_last(device), 0));
 fail:
     return status;
 }

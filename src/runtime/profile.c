@@ -163,19 +163,21 @@ static clsplat_profile_row *row_of(struct profile *p, const char *kernel) {
 
 clsplat_status profile_add(clsplat_device *device, const char *kernel, work w, cl_event event,
                            double seconds) {
+    clsplat_status status = CLSPLAT_OK;
     struct profile *p = device->profile;
     clsplat_profile_row *row = row_of(p, kernel);
     if (!row || (event && !make_room(p)))
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory to profile kernel %s", kernel);
+    if (event)
+        TRY_CL(device->lib, clRetainEvent(event));
     ++row->launches;
     row->seconds += seconds;
     row->flops += w.flops;
     row->bytes += w.bytes;
-    if (event) {
-        clRetainEvent(event);
+    if (event)
         p->pending[p->pending_count++] = (pending){.event = event, .row = (size_t)(row - p->rows)};
-    }
-    return CLSPLAT_OK;
+fail:
+    return status;
 }
 
 clsplat_status clsplat_profile_read(clsplat_device *device, clsplat_profile_row **rows, size_t *count) {
@@ -183,9 +185,7 @@ clsplat_status clsplat_profile_read(clsplat_device *device, clsplat_profile_row 
     struct profile *p = device->profile;
     *rows = NULL;
     *count = 0;
-    TRY_CL(device->lib, clFlush(device->queue));
-    for (size_t i = 0; i < p->pending_count; ++i)
-        TRY_CL(device->lib, clWaitForEvents(1, &p->pending[i].event));
+    TRY(clsplat_device_finish(device));
     fold_finished(p);
     *rows = p->rows;
     *count = p->row_count;

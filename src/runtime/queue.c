@@ -4,24 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/trail.h"
+
 void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q) {
     *q = (queue){.device = device, .wait_count = wait_count, .wait_list = wait_list};
 }
 
-/* The command that the next one must follow; NULL if it is done. One that failed (its caller's event did)
- * must not make all later calls fail, too. */
-static cl_event unfinished_tail(const clsplat_device *device) {
-    cl_int state = CL_COMPLETE;
-    if (device->tail && clGetEventInfo(device->tail, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state,
-                                       NULL) != CL_SUCCESS)
-        return NULL;
-    return state > CL_COMPLETE ? device->tail : NULL;
-}
-
 clsplat_status queue_waits_take(queue *q, queue_waits *waits) {
+    clsplat_status status = CLSPLAT_OK;
     cl_uint callers = q->begun ? 0 : q->wait_count;
-    cl_event tail = q->device->in_order ? NULL : unfinished_tail(q->device);
+    /* A command that has failed already must not make all later calls fail, too: the trail tells of it. */
+    cl_event tail = q->device->in_order ? NULL : trail_unfinished(q->device);
     *waits = (queue_waits){.count = callers, .list = callers ? q->wait_list : NULL};
+    TRY(trail_reserve(q->device));
     if (!tail)
         return CLSPLAT_OK;
     waits->storage = malloc((callers + 1) * sizeof *waits->storage);
@@ -32,43 +27,54 @@ clsplat_status queue_waits_take(queue *q, queue_waits *waits) {
     waits->storage[callers] = tail;
     waits->list = waits->storage;
     waits->count = callers + 1;
-    return CLSPLAT_OK;
-}
-
-clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *call, cl_int code, cl_event event) {
-    free(waits->storage);
-    *waits = (queue_waits){0};
-    if (code != CL_SUCCESS)
-        return cl_failed(q->device->lib, call, code);
-    if (q->device->tail)
-        clReleaseEvent(q->device->tail);
-    q->device->tail = event;
-    q->begun = true;
-    return CLSPLAT_OK;
-}
-
-static clsplat_status push_marker(queue *q) {
-    clsplat_status status = CLSPLAT_OK;
-    queue_waits waits = {0};
-    cl_event event = NULL;
-    TRY(queue_waits_take(q, &waits));
-    cl_int code = clEnqueueMarkerWithWaitList(q->device->queue, waits.count, waits.list, &event);
-    TRY(queue_pushed(q, &waits, "clEnqueueMarkerWithWaitList", code, event));
 fail:
     return status;
 }
 
-/* Each command of a call follows the one before, so the last one's event speaks for all. */
+clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *name, cl_int code, cl_event event) {
+    free(waits->storage);
+    *waits = (queue_waits){0};
+    if (code != CL_SUCCESS)
+        return cl_failed(q->device->lib, name, code);
+    trail_add(q->device, event, name);
+    q->begun = true;
+    return CLSPLAT_OK;
+}
+
+/* A command that ends with those it waits for, and fails if one of them does. */
+static clsplat_status push_marker(queue *q, const queue_waits *waits) {
+    cl_event event = NULL;
+    cl_int code = clEnqueueMarkerWithWaitList(q->device->queue, waits->count, waits->list, &event);
+    return queue_pushed(q, &(queue_waits){0}, "clEnqueueMarkerWithWaitList", code, event);
+}
+
+static clsplat_status push_event(queue *q) {
+    clsplat_status status = CLSPLAT_OK;
+    const trail *t = &q->device->trail;
+    queue_waits waits = {0};
+    TRY(queue_waits_take(q, &waits));
+    if (!q->begun)
+        TRY(push_marker(q, &waits));
+    else if (q->device->in_order ? t->count != 1 : t->count == 0)
+        TRY(push_marker(q, &(queue_waits){.count = (cl_uint)t->count, .list = t->count ? t->events : NULL}));
+fail:
+    free(waits.storage);
+    return status;
+}
+
+/* The event speaks for all commands that have not ended. Those of an out-of-order queue wait for each other,
+ * so the last one's does; of an in-order queue only a marker that waits for every one of them takes over how
+ * they ended. */
 clsplat_status queue_end(queue *q, cl_event *event) {
     clsplat_status status = CLSPLAT_OK;
     if (!event)
         return CLSPLAT_OK;
     *event = NULL;
-    if (!q->begun)
-        TRY(push_marker(q));
+    TRY(trail_look(q->device));
+    TRY(push_event(q));
     TRY_CL(q->device->lib, clFlush(q->device->queue));
-    TRY_CL(q->device->lib, clRetainEvent(q->device->tail));
-    *event = q->device->tail;
+    TRY_CL(q->device->lib, clRetainEvent(trail_last(q->device)));
+    *event = trail_last(q->device);
 fail:
     return status;
 }
@@ -133,7 +139,11 @@ clsplat_status queue_upload(queue *q, queue_copy copy) {
 }
 
 clsplat_status queue_download(queue *q, queue_copy copy) {
-    return copy_rows(q, copy, COPY_DOWN);
+    clsplat_status status = CLSPLAT_OK;
+    TRY(copy_rows(q, copy, COPY_DOWN));
+    TRY(trail_settle(q->device));
+fail:
+    return status;
 }
 
 clsplat_status queue_fill(queue *q, cl_mem mem, size_t offset, size_t bytes, float value) {

@@ -24,24 +24,28 @@ typedef struct queue {
 
 void queue_begin(clsplat_device *device, cl_uint wait_count, const cl_event *wait_list, queue *q);
 
-/* For whoever enqueues a command: the events it must wait for, and afterwards what `call` answered and
- * the command's event, which the queue takes over (it becomes the device's tail). */
+/* For whoever enqueues a command: the events it must wait for, and afterwards what the call answered and
+ * the command's event, which the queue takes over (runtime/trail.h); `name`, a literal, is for messages. */
 typedef struct queue_waits {
     cl_uint count;
     const cl_event *list; /* NULL if count is 0, as OpenCL wants it; valid until queue_pushed */
     cl_event *storage;
 } queue_waits;
 clsplat_status queue_waits_take(queue *q, queue_waits *waits);
-clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *call, cl_int code, cl_event event);
+clsplat_status queue_pushed(queue *q, queue_waits *waits, const char *name, cl_int code, cl_event event);
 
-/* The caller's event, if it wants one: completes when all commands so far are done. */
+/* The caller's event, if it wants one: completes when all commands so far are done, and fails if one of them
+ * does. Returns: OPENCL or MEMORY also if one has failed by now, of this call or of one before that nobody
+ * was told of; *event is then NULL. */
 clsplat_status queue_end(queue *q, cl_event *event);
 
 /* What was enqueued so far begins, if it has not. */
 clsplat_status queue_flush(queue *q);
 
 /* Copies between host memory and a buffer: `rows` rows, each `row` bytes long and `pitch` bytes after the one
- * before. Blocks: yes, both. */
+ * before. Blocks: yes, both.
+ * What is brought down was made by commands that did not fail: the handle's commands so far are looked at,
+ * and the first that failed is the answer. */
 typedef struct queue_copy {
     cl_mem mem;
     size_t mem_offset, mem_pitch; /* bytes */

@@ -1,5 +1,6 @@
 /* Commands in their order on either kind of queue, and copies with pitches. */
 #include <math.h>
+#include <string.h>
 #include <time.h>
 
 #include "runtime/steps.h"
@@ -115,7 +116,7 @@ START_TEST(finishing_waits_for_the_librarys_commands_only) {
     suite_ok(s.lib, steps_scale(&s, &q, 3));
     ck_assert_int_eq(clEnqueueMarkerWithWaitList(s.device->queue, 1, &gate, NULL), CL_SUCCESS);
     suite_ok(s.lib, clsplat_device_finish(s.device));
-    ck_assert_ptr_null(s.device->tail);
+    ck_assert_uint_eq(s.device->trail.count, 0);
     clSetUserEventStatus(gate, CL_COMPLETE);
     steps_expect(&s, 3);
     clReleaseEvent(gate);
@@ -156,6 +157,54 @@ START_TEST(a_failed_wait_is_forgotten) {
     suite_ok(s.lib, steps_scale(&s, &q, 3));
     suite_ok(s.lib, clsplat_device_finish(s.device));
     steps_expect(&s, 3);
+    clReleaseEvent(gate);
+    steps_end(&s);
+}
+END_TEST
+
+/* What the later command reads was never written: the download says so, once, and then all is as before. */
+START_TEST(a_failed_command_is_told_of_by_the_next_result) {
+    steps s;
+    cl_int code = CL_SUCCESS;
+    if (!steps_begin_guest(&s, _i))
+        return;
+    cl_event gate = clCreateUserEvent(s.device->context, &code);
+    queue q;
+    suite_ok(s.lib, clsplat_device_finish(s.device));
+    queue_begin(s.device, 1, &gate, &q);
+    suite_ok(s.lib, steps_scale(&s, &q, 3));
+    suite_ok(s.lib, queue_end(&q, NULL));
+    clSetUserEventStatus(gate, -42);
+    q = steps_call(&s);
+    ck_assert_int_ne(queue_download(&q, steps_all(&s)), CLSPLAT_OK);
+    ck_assert_msg(strstr(clsplat_last_error(s.lib), "scale failed while it ran") != NULL, "%s",
+                  clsplat_last_error(s.lib));
+    ck_assert_uint_eq(s.device->trail.failures, 1);
+    if (queue_survives(s.device->queue))
+        steps_expect(&s, 1);
+    clReleaseEvent(gate);
+    steps_end(&s);
+}
+END_TEST
+
+/* The guest has the event before anybody can know how the commands end. */
+START_TEST(an_event_carries_the_failure_of_any_command) {
+    steps s;
+    cl_int code = CL_SUCCESS;
+    cl_event done = NULL;
+    if (!steps_begin_guest(&s, _i))
+        return;
+    cl_event gate = clCreateUserEvent(s.device->context, &code);
+    queue q;
+    suite_ok(s.lib, clsplat_device_finish(s.device));
+    queue_begin(s.device, 1, &gate, &q);
+    for (int i = 0; i < 5; i++)
+        suite_ok(s.lib, steps_scale(&s, &q, 3));
+    suite_ok(s.lib, queue_end(&q, &done));
+    clSetUserEventStatus(gate, -42);
+    ck_assert_int_ne(clWaitForEvents(1, &done), CL_SUCCESS);
+    ck_assert_int_lt(state_of(done), CL_COMPLETE);
+    clReleaseEvent(done);
     clReleaseEvent(gate);
     steps_end(&s);
 }
@@ -226,6 +275,8 @@ static void add_order(TCase *part) {
     tcase_add_loop_test(part, a_call_without_commands_has_an_event, 0, STEPS_KINDS);
     tcase_add_loop_test(part, finishing_waits_for_the_librarys_commands_only, 0, STEPS_KINDS);
     tcase_add_loop_test(part, a_failed_wait_is_forgotten, 0, STEPS_KINDS);
+    tcase_add_loop_test(part, a_failed_command_is_told_of_by_the_next_result, 0, STEPS_KINDS);
+    tcase_add_loop_test(part, an_event_carries_the_failure_of_any_command, 0, STEPS_KINDS);
 }
 
 static void add_copy(TCase *part) {

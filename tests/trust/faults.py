@@ -1,0 +1,275 @@
+"""Every way to fail, once each, on what clsplat does: is the end clean, and the answer right or absent?
+
+    faults.py BINARY MODULES [--seconds S | --all] [--seed N] [--only WORD] [--keep]
+
+MODULES is the folder with faults.so, memory.so and disk.so. Every run is a process with one fault in it: an OpenCL call, a
+running kernel, an allocation, a file. It ends well if it
+  clean   says what is wrong, with status 1 or 2, and leaves no output and no temporary file;
+  right   goes on without what failed, with status 0 and the numbers of a run without a fault;
+and badly if it is wrong (status 0 with other numbers; a failure without words; something left), crashes, hangs, or leaks a
+reference or a block. --seconds takes a sample, spread over subjects, kinds of faults and entry points; --all everything.
+"""
+import argparse, concurrent.futures, os, random, shutil, signal, subprocess, sys, tempfile, threading, time
+
+import numpy
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../python"))
+import safetensors
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TESTS = os.path.dirname(HERE)
+GOLDEN = os.path.join(TESTS, "golden")
+COLUMNS = ["runs", "clean", "right", "wrong", "crashes", "hangs", "leaks"]
+HANG = 600  # seconds; a machine that others share may stand still for minutes
+TOLERANCE = 1e-4
+
+
+def golden(name, *more):
+    return ["attend", f"{GOLDEN}/{name}/input.safetensors", "-o", "OUT", *more]
+
+
+def model(name):
+    return f"{TESTS}/model/{name}"
+
+
+SUBJECTS = {
+    "softmax": golden("causal-gqa-key-bias", "--causal"),
+    "softmax, cold": golden("softmax-padding", "--json"),
+    "near-far": golden("softmax-causal-gqa", "--method", "near-far", "--causal", "--chunk", "16", "--tolerance", "0.1"),
+    "gaussian": golden("diagonal-joint", "--splats", f"{GOLDEN}/diagonal-joint/splats.safetensors"),
+    "gaussian, causal": golden("causal-more-keys", "--splats", f"{GOLDEN}/causal-more-keys/splats.safetensors", "--causal"),
+    "init": ["init", f"{GOLDEN}/softmax-padding/input.safetensors", "-o", "OUT"],
+    "generate": ["generate", model("llama"), "-p", "abc", "--tokens", "6"],
+    "generate, near-far": ["generate", model("qwen3-yarn"), "-p", "The quick brown fox jumps over", "--tokens", "4",
+                           "--attention", "near-far", "--chunk", "16"],
+    "devices": ["devices", "--json"],
+}
+
+
+class Bench:
+    """The programs, the caches that every run has, and how to run."""
+
+    def __init__(self, binary, modules):
+        self.binary, self.modules = os.path.abspath(binary), os.path.abspath(modules)
+        self.folder = tempfile.mkdtemp(prefix="clsplat-trust-")
+        self.environment = dict(os.environ, XDG_CACHE_HOME=f"{self.folder}/cache", XDG_DATA_HOME=f"{self.folder}/data")
+        self.environment.setdefault("POCL_CACHE_DIR", f"{self.folder}/pocl")
+        os.makedirs(self.environment["POCL_CACHE_DIR"], exist_ok=True)
+        self.environment["CLSPLAT_DEVICE"] = "Portable Computing"
+
+    def module(self, name):
+        return f"{self.modules}/{name}.so"
+
+    def run(self, subject, changes, work=None, timeout=HANG):
+        """(status or None for a hang, stdout, stderr, the folder, which the caller removes)"""
+        work = work or tempfile.mkdtemp(dir=self.folder)
+        out = f"{work}/out.safetensors"
+        environment = dict(self.environment, **{k: v.replace("WORK", work) for k, v in changes.items()})
+        words = [self.binary] + [out if w == "OUT" else w for w in SUBJECTS[subject]]
+        if "cold" in subject:
+            environment["CLSPLAT_CACHE"] = "off"
+        # Not a pipe: threads of a driver may hold it open for longer than the process lives.
+        with open(f"{work}/stdout", "wb") as o, open(f"{work}/stderr", "wb") as e:
+            process = subprocess.Popen(words, stdout=o, stderr=e, stdin=subprocess.DEVNULL, env=environment, cwd=work)
+            try:
+                status = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                status = None
+        return status, read(f"{work}/stdout"), read(f"{work}/stderr"), work
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read().decode("utf-8", "replace")
+
+
+def left(path):
+    """References and blocks that a report says are left, and what it counted."""
+    lost, numbers = [], {}
+    for line in read(path).splitlines() if os.path.exists(path) else []:
+        *name, value = line.split()
+        numbers[" ".join(name)] = int(value)
+        if name[0] == "left" and int(value):
+            lost.append(line)
+    return lost, numbers
+
+
+def tensors(path):
+    with safetensors.safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def same(subject, reference, stdout, work):
+    """The answer of a run that says it did well."""
+    if "OUT" in SUBJECTS[subject]:
+        if not os.path.exists(f"{work}/out.safetensors"):
+            return False
+        a, b = reference, tensors(f"{work}/out.safetensors")
+        for name in a:
+            if name not in b or a[name].shape != b[name].shape:
+                return False
+            x, y = numpy.asarray(a[name], numpy.float64), numpy.asarray(b[name], numpy.float64)
+            finite = numpy.isfinite(x)
+            if not (finite == numpy.isfinite(y)).all():
+                return False
+            if numpy.linalg.norm(x[finite] - y[finite]) > TOLERANCE * max(numpy.linalg.norm(x[finite]), 1e-30):
+                return False
+        return True
+    return stdout == reference or subject == "devices"
+
+
+def judge(subject, reference, result, reports, killed=False):
+    """(column, why)"""
+    status, stdout, stderr, work = result
+    if status is None:
+        return "hangs", "it did not end"
+    if killed and status == -signal.SIGKILL:
+        return "clean", ""
+    if status < 0 or status > 2:
+        return "crashes", f"ended by {signal.Signals(-status).name if status < 0 else status}: {stderr[-200:]}"
+    lost = [line for path in reports for line in left(f"{work}/{path}")[0]]
+    if lost:
+        return "leaks", f"status {status}, {', '.join(lost)}: {stderr[-160:]}"
+    files = set(os.listdir(work)) - {"stdout", "stderr", "report", "memory"}
+    if status == 0 and files - {"out.safetensors"}:
+        return "wrong", f"status 0, and {files} lies beside the output"
+    if status == 0:
+        return ("right", "") if same(subject, reference, stdout, work) else ("wrong", "status 0 with another answer")
+    if files:
+        return "wrong", f"status {status}, and {files} is left"
+    return ("clean", "") if stderr.startswith("clsplat") else ("wrong", f"status {status} without words: {stderr[-160:]}")
+
+
+def survey(bench, subject):
+    """The answer without a fault, and how often what is called."""
+    changes = {"OPENCL_LAYERS": bench.module("faults"), "CLSPLAT_FAULT_REPORT": "WORK/report"}
+    for _ in range(2):  # the first one fills the caches
+        status, stdout, stderr, work = bench.run(subject, changes)
+        if status != 0:
+            sys.exit(f"{subject}: it fails without a fault: {stderr}")
+    lost, numbers = left(f"{work}/report")
+    if lost:
+        sys.exit(f"{subject}: leaves {lost} without a fault")
+    reference = tensors(f"{work}/out.safetensors") if "OUT" in SUBJECTS[subject] else stdout
+    for name, key in (("memory", "CLSPLAT_MEMORY_REPORT"), ("disk", "CLSPLAT_DISK_REPORT")):
+        *_, work = bench.run(subject, {"LD_PRELOAD": bench.module(name), key: "WORK/report"})
+        lost, more = left(f"{work}/report")
+        numbers.update(more)
+        if lost:
+            sys.exit(f"{subject}: leaves {lost} without a fault")
+    return reference, numbers
+
+
+def opencl(bench, words):
+    return {"OPENCL_LAYERS": bench.module("faults"), "CLSPLAT_FAULT": words, "CLSPLAT_FAULT_REPORT": "WORK/report"}
+
+
+def memory(bench, words):
+    return {"LD_PRELOAD": bench.module("memory"), "CLSPLAT_MEMORY": words, "CLSPLAT_MEMORY_REPORT": "WORK/memory"}
+
+
+def disk(bench, words):
+    return {"LD_PRELOAD": bench.module("disk"), "CLSPLAT_DISK": words, "CLSPLAT_DISK_REPORT": "WORK/memory"}
+
+
+def plan(bench, subject, numbers, every, dice):
+    """{experiment: [changes]} in the order in which to try them."""
+    entries = {name.split()[1]: n for name, n in numbers.items() if name.startswith("called ")}
+    total, commands = sum(entries.values()), numbers["commands"]
+
+    def some(count):
+        """Of 1…count: the ends, and the rest in any order."""
+        rest = list(range(1, count + 1))
+        dice.shuffle(rest)
+        return rest if every else list(dict.fromkeys([r for r in (rest[:1] + [count, 1] + rest) if r > 0]))[:24]
+
+    once = [opencl(bench, f"once:{n}:{entry}") for entry, count in entries.items()
+            for n in (some(count) if every else some(count)[:2])]
+    result = {
+        "OpenCL call": once,
+        "OpenCL from a call on": [opencl(bench, f"from:{n}") for n in some(total)],
+        "kernel, dropped": [opencl(bench, f"drop:{n}") for n in some(commands)],
+        "kernel, stopped": [opencl(bench, f"stop:{n}") for n in some(commands)],
+        "allocation": [memory(bench, f"once:{n}") for n in some(numbers["allocations"])],
+        "allocations from one on": [memory(bench, f"from:{n}") for n in some(numbers["allocations"])],
+        "file call": [disk(bench, f"once:{n}") for n in some(numbers["files"])],
+        "full disk": [disk(bench, f"full:{n}") for n in some(numbers["files"])],
+        "kill -9": [disk(bench, f"kill:{n}") for n in some(numbers["files"])],
+    }
+    for runs in result.values():
+        if not every:
+            dice.shuffle(runs)
+    return result
+
+
+class Table:
+    def __init__(self):
+        self.rows, self.bad, self.lock = {}, [], threading.Lock()
+
+    def add(self, experiment, subject, column, why, changes):
+        with self.lock:
+            row = self.rows.setdefault((experiment, subject), dict.fromkeys(COLUMNS, 0))
+            row["runs"] += 1
+            row[column] += 1
+            if column not in ("clean", "right"):
+                fault = next(v for k, v in changes.items() if k in ("CLSPLAT_FAULT", "CLSPLAT_MEMORY", "CLSPLAT_DISK"))
+                self.bad.append(f"FAIL: {experiment}, {subject}, {fault}: {column}: {' '.join(why.split())}")
+
+    def show(self):
+        print("| experiment | subject | " + " | ".join(COLUMNS) + " |\n|---|---|" + "---|" * len(COLUMNS))
+        for (experiment, subject), row in sorted(self.rows.items()):
+            print(f"| {experiment} | {subject} | " + " | ".join(str(row[c]) for c in COLUMNS) + " |")
+        total = {c: sum(row[c] for row in self.rows.values()) for c in COLUMNS}
+        print("| all | all | " + " | ".join(str(total[c]) for c in COLUMNS) + " |")
+        print("\n".join(self.bad))
+        print(f"trust: {total['clean'] + total['right']} passed, {len(self.bad)} failed")
+        return 0 if not self.bad and total["runs"] else 1
+
+
+def interleave(lists):
+    lists = [list(reversed(runs)) for runs in lists]
+    while any(lists):
+        for runs in lists:
+            if runs:
+                yield runs.pop()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("modules")
+    parser.add_argument("--seconds", type=float, default=100)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    bench, table, dice = Bench(options.binary, options.modules), Table(), random.Random(options.seed)
+    subjects = [s for s in SUBJECTS if options.only in s]
+    known = {s: survey(bench, s) for s in subjects}
+    work = [[(subject, experiment, changes) for changes in runs] for subject in subjects
+            for experiment, runs in plan(bench, subject, known[subject][1], options.all, dice).items()]
+    end = time.monotonic() + options.seconds
+
+    def attempt(item):
+        subject, experiment, changes = item
+        if not options.all and time.monotonic() > end:
+            return
+        result = bench.run(subject, changes)
+        column, why = judge(subject, known[subject][0], result, ("report", "memory"), experiment == "kill -9")
+        if column in ("clean", "right") and experiment == "kill -9":  # what is left must do no harm
+            column, why = judge(subject, known[subject][0], bench.run(subject, {}, result[3]), ())
+        table.add(experiment, subject, column, why, changes)
+        shutil.rmtree(result[3], ignore_errors=True)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(attempt, interleave(work)))
+    if not options.keep:
+        shutil.rmtree(bench.folder, ignore_errors=True)
+    return table.show()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
