@@ -1,5 +1,5 @@
-/* Files that cannot be opened, written, or finished, and a process that dies there (LD_PRELOAD): for clsplat and its
- * library, not for drivers.
+/* Files that cannot be opened, written, or finished, and a process that dies there (LD_PRELOAD): for clsplat
+ * and its library, not for drivers.
  *
  *     LD_PRELOAD=…/disk.so CLSPLAT_DISK=kill:17 CLSPLAT_DISK_REPORT=report.txt clsplat …
  *

@@ -1,4 +1,5 @@
-/* Who calls: clsplat, its library, Jansson or popt; or somebody else, as a driver, whose faults are not ours to test. */
+/* Who calls: clsplat, its library, Jansson or popt; or somebody else, as a driver, whose faults are not ours
+ * to test. */
 #ifndef CLSPLAT_TESTS_OURS_H
 #define CLSPLAT_TESTS_OURS_H
 
@@ -8,9 +9,7 @@
 #include <string.h>
 
 enum { OURS_RANGES = 64 };
-static struct {
-    uintptr_t begin, end;
-} ours_ranges[OURS_RANGES];
+static struct { uintptr_t begin, end; } ours_ranges[OURS_RANGES];
 static int ours_count;
 
 static bool ours_named(const char *path) {
