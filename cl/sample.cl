@@ -3,6 +3,8 @@
  *
  *     w_v = e^((l_v − max l) / temperature)
  *
+ * A row with a NaN or +inf, or of nothing but −inf, has no distribution: the token is −1.
+ *
  * What is kept are the tokens whose logit reaches a threshold; tokens that tie with it are all kept. The threshold is
  * found without sorting, 8 bits of the logits' order-preserving integers (`key`) at a time: a histogram of the next 8
  * bits of the tokens whose higher bits are the threshold's (count, or mass), from which the largest digit is taken
@@ -34,10 +36,19 @@ typedef struct sampler {
     float wanted; /* count or mass to be reached */
 } sampler;
 
-/* Integers in the order of the floats. A NaN is never kept: it gets the lowest. */
+/* Integers in the order of the floats; there is no NaN among them. */
 static inline uint key_of(float x) {
     uint bits = as_uint(x);
-    return isnan(x) ? 0u : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* By the bits: compilers may be told that no number is NaN or infinite. */
+static inline bool is_infinite(float x) {
+    return (as_uint(x) & 0x7fffffffu) == 0x7f800000u;
+}
+
+static inline bool is_odd(float x) {
+    return (as_uint(x) & 0x7fffffffu) > 0x7f800000u || as_uint(x) == 0x7f800000u;
 }
 
 static inline float weight_of(float x, float top, float inverse) {
@@ -53,14 +64,16 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_peaks(uint pa
         return;
     float most = -INFINITY;
     uint where = first;
+    bool odd = false;
     for (uint v = first; v < min(first + share, count); ++v) {
         float x = LOAD(X_TYPE, logits, at.s0 + v);
+        odd = odd || is_odd(x);
         if (x > most) {
             most = x;
             where = v;
         }
     }
-    peak[part] = most;
+    peak[part] = odd ? INFINITY : most;
     place[part] = where;
 }
 
@@ -71,7 +84,7 @@ sample_top(uint parts, global const float *peak, global const uint *place, globa
         best = peak[p] > peak[best] ? p : best;
     s->top = peak[best];
     s->least = 0;
-    *token = place[best];
+    *token = is_infinite(peak[best]) ? -1 : (int)place[best];
 }
 
 /* MASS: histograms of weights instead of counts. */
@@ -145,15 +158,17 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void sample_mass(uint par
     float sum = 0.0f;
     for (uint v = first; v < min(first + share, count); ++v) {
         float x = LOAD(X_TYPE, logits, at.s0 + v);
-        sum += key_of(x) >= s->least && !isnan(x) ? weight_of(x, s->top, inverse) : 0.0f;
+        sum += key_of(x) >= s->least ? weight_of(x, s->top, inverse) : 0.0f;
     }
     mass[part] = sum;
 }
 
-/* The token at the share `draw` of the mass; *token stays the most probable one if nothing has a mass. */
+/* The token at the share `draw` of the mass; *token stays the most probable one if nothing has a mass, or −1. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 sample_draw(uint parts, uint share, uint count, float inverse, float draw, global const ELEMENT(X_TYPE) *logits,
             INDEX4 at, global const sampler *s, global const float *mass, global int *token) {
+    if (*token < 0)
+        return;
     float whole = 0.0f, before = 0.0f;
     for (uint p = 0; p < parts; ++p)
         whole += mass[p];
@@ -169,7 +184,7 @@ sample_draw(uint parts, uint share, uint count, float inverse, float draw, globa
     }
     for (uint v = part * share; v < min((part + 1) * share, count); ++v) {
         float x = LOAD(X_TYPE, logits, at.s0 + v);
-        float weight = key_of(x) >= s->least && !isnan(x) ? weight_of(x, s->top, inverse) : 0.0f;
+        float weight = key_of(x) >= s->least ? weight_of(x, s->top, inverse) : 0.0f;
         if (weight == 0.0f)
             continue;
         *token = v;

@@ -148,7 +148,8 @@ CLSPLAT_API clsplat_status clsplat_session_feed(clsplat_session *session, const 
 /* The same, and how well every next token was predicted: targets[i] is the token that does follow tokens[i],
  * for a text mostly tokens + 1. Writes: log_likelihood [count], the natural logarithm of the probability of
  * targets[i]; greedy [count], whether it is the most probable one (of several the lowest). Either may be
- * NULL. Blocks: until they are written. */
+ * NULL. Blocks: until they are written. Returns: as clsplat_session_feed; NOT_FINITE where logits have a NaN
+ * or +infinity. */
 CLSPLAT_API clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *tokens,
                                                  const int32_t *targets, size_t count, float *log_likelihood,
                                                  bool *greedy);
@@ -167,7 +168,8 @@ typedef struct clsplat_sampling {
 CLSPLAT_API clsplat_sampling clsplat_sampling_defaults(void);
 
 /* Draws a token from the logits after the last one, on the device; does not feed it. Blocks. Returns: INVALID
- * (also as clsplat_session_logits). */
+ * (also as clsplat_session_logits), NOT_FINITE if there is a NaN or +infinity among them, or nothing but
+ * −infinity: *token is −1 then. */
 CLSPLAT_API clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling,
                                                   int32_t *token);
 

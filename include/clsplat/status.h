@@ -30,7 +30,8 @@ extern "C" {
     X(MEMORY, 7, "host or device memory is exhausted")                                                       \
     X(BUILD, 8, "a kernel does not compile on this device")                                                  \
     X(OPENCL, 9, "an OpenCL call failed")                                                                    \
-    X(CANCELLED, 10, "the caller's progress callback asked to stop")
+    X(CANCELLED, 10, "the caller's progress callback asked to stop")                                         \
+    X(NOT_FINITE, 11, "a result is not a finite number")
 
 typedef enum clsplat_status {
 #define X(name, value, text) CLSPLAT_##name = value,

@@ -78,30 +78,60 @@ void file_close(file_reader *file) {
     *file = (file_reader){.descriptor = -1};
 }
 
+bool file_is_there(const char *path) {
+    struct stat about;
+    return lstat(path, &about) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
+static clsplat_status too_large(clsplat *lib, const char *path, uint64_t bytes, size_t limit) {
+    return log_error(lib, CLSPLAT_FORMAT, "%s: has %" PRIu64 " bytes; such a file has at most %zu", path,
+                     bytes, limit);
+}
+
+/* A file of which the system does not know the size, as in /proc, says that it has none. */
+static clsplat_status read_unsized(clsplat *lib, const file_reader *file, size_t limit, text *to) {
+    char piece[4096];
+    for (;;) {
+        ssize_t got = pread(file->descriptor, piece, sizeof piece, (off_t)to->length);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return failed(lib, "read", file->path);
+        if (got == 0)
+            return CLSPLAT_OK;
+        text_add_bytes(to, piece, (size_t)got);
+        if (!text_ok(to))
+            return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for it", file->path);
+        if (to->length > limit)
+            return too_large(lib, file->path, to->length, limit);
+    }
+}
+
 clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **bytes, size_t *count) {
     clsplat_status status = CLSPLAT_OK;
     file_reader file = {.descriptor = -1};
+    text unsized = {0};
     char *data = NULL;
     *bytes = NULL;
     *count = 0;
     TRY(file_open(lib, path, &file));
-    if (file.size > limit) {
-        status = log_error(lib, CLSPLAT_FORMAT, "%s: has %" PRIu64 " bytes; such a file has at most %zu",
-                           path, file.size, limit);
-        goto fail;
-    }
-    data = malloc((size_t)file.size + 1);
-    if (!data) {
-        status = log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its %" PRIu64 " bytes", path, file.size);
-        goto fail;
-    }
+    if (file.size > limit)
+        TRY(too_large(lib, path, file.size, limit));
+    if (file.size == 0)
+        TRY(read_unsized(lib, &file, limit, &unsized));
+    data = unsized.data ? unsized.data : malloc((size_t)file.size + 1);
+    if (!data)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its %" PRIu64 " bytes", path, file.size));
     TRY(file_read(lib, &file, 0, data, (size_t)file.size));
-    data[file.size] = '\0';
+    *count = unsized.data ? unsized.length : (size_t)file.size;
+    data[*count] = '\0';
     *bytes = data;
-    *count = (size_t)file.size;
     data = NULL;
+    unsized = (text){0};
 fail:
-    free(data);
+    if (data != unsized.data)
+        free(data);
+    text_free(&unsized);
     file_close(&file);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef CLSPLAT_BASE_FILE_H
 #define CLSPLAT_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,10 @@ clsplat_status file_map(clsplat *lib, const file_reader *file, const void **byte
 /* Accepts NULL. */
 void file_unmap(const file_reader *file, const void *bytes);
 void file_close(file_reader *file);
+
+/* Whether something of that name is in its folder: a link that leads nowhere is, and so is what may not be
+ * read. What is there must be opened, or the call fails: it is not to be taken for absent. */
+bool file_is_there(const char *path);
 
 /* A whole file of up to `limit` bytes, with a NUL behind it; the caller frees *bytes. */
 clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **bytes, size_t *count);

@@ -26,6 +26,9 @@ typedef struct attend_problem {
 
 /* Everything that can be wrong with the files is found here, before a device is opened. */
 clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem);
+/* Returns: NOT_FINITE, and where, if the result holds something that is no number. */
+clsplat_status attend_check_result(clsplat *lib, const attend_request *request,
+                                   const attend_problem *problem);
 clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem);
 void attend_free(attend_problem *problem);
 

@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "cli/attend.h"
@@ -72,6 +73,25 @@ clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_p
     TRY(input_read_finite(lib, &problem->key_bias, true));
 fail:
     return status;
+}
+
+/* lse is −inf where a row sees no key. */
+clsplat_status attend_check_result(clsplat *lib, const attend_request *request,
+                                   const attend_problem *problem) {
+    const size_t *q = problem->q.tensor.shape;
+    size_t rows = q[0] * q[1] * q[2], columns = problem->v.tensor.shape[3];
+    for (size_t i = 0; i < rows; ++i) {
+        bool good = !isnan(problem->lse[i]) && problem->lse[i] != INFINITY;
+        for (size_t d = 0; good && d < columns; ++d)
+            good = isfinite(problem->out[i * columns + d]);
+        if (!good)
+            return log_error(lib, CLSPLAT_NOT_FINITE,
+                             "%s: the result is not finite at [%zu, %zu, %zu]: products of 'q' and 'k' or "
+                             "sums over 'v' exceed "
+                             "float32; scale them down",
+                             request->input, i / q[2] / q[1], i / q[2] % q[1], i % q[2]);
+    }
+    return CLSPLAT_OK;
 }
 
 clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem) {

@@ -39,9 +39,9 @@ static json_t *kernels_json(const attend_cost *cost) {
     json_t *rows = json_array();
     for (size_t i = 0; i < cost->kernel_count; ++i) {
         const clsplat_profile_row *k = &cost->kernels[i];
-        json_array_append_new(rows, json_pack("{s:s, s:I, s:f, s:f, s:f, s:b}", "name", k->kernel, "launches",
-                                              (json_int_t)k->launches, "seconds", k->seconds, "flops",
-                                              k->flops, "bytes", k->bytes, "wall_clock", k->wall_clock));
+        rows = report_append(rows, json_pack("{s:s, s:I, s:f, s:f, s:f, s:b}", "name", k->kernel, "launches",
+                                             (json_int_t)k->launches, "seconds", k->seconds, "flops",
+                                             k->flops, "bytes", k->bytes, "wall_clock", k->wall_clock));
     }
     return rows;
 }
@@ -63,21 +63,20 @@ static json_t *splats_json(clsplat_splats *splats) {
 static clsplat_status print_json(cli *c, const clsplat_device *device, const clsplat_attention *a,
                                  const attend_problem *p, const attend_cost *cost) {
     json_t *report =
-        json_pack("{s:s, s:b, s:s, s:f, s:f, s:I, s:o, s:o}", "method", method_name(a), "causal", a->causal,
-                  "device", clsplat_device_describe(device)->name, "seconds", cost->seconds, "kernel_seconds",
-                  kernel_seconds(cost), "device_memory_peak", (json_int_t)cost->memory.peak, "shape",
-                  shape_json(p), "kernels", kernels_json(cost));
+        json_pack("{s:s, s:b, s:o, s:f, s:f, s:I, s:o, s:o}", "method", method_name(a), "causal", a->causal,
+                  "device", report_text(clsplat_device_describe(device)->name), "seconds", cost->seconds,
+                  "kernel_seconds", kernel_seconds(cost), "device_memory_peak", (json_int_t)cost->memory.peak,
+                  "shape", shape_json(p), "kernels", kernels_json(cost));
     if (p->splats) {
-        json_object_set_new(report, "mixing", json_string(mixing_name(a)));
-        json_object_set_new(report, "splats", splats_json(p->splats));
+        report = report_set(report, "mixing", json_string(mixing_name(a)));
+        report = report_set(report, "splats", splats_json(p->splats));
     }
     if (a->near_far) {
         double share, estimate;
         sum_near_far(a, p, &share, &estimate);
-        json_object_set_new(report, "tolerance",
-                            isinf(a->tolerance) ? json_null() : json_real((double)a->tolerance));
-        json_object_set_new(report, "exact_keys_share", json_real(share));
-        json_object_set_new(report, "error_estimate", json_real(estimate));
+        report = report_set(report, "tolerance", report_number((double)a->tolerance));
+        report = report_set(report, "exact_keys_share", report_number(share));
+        report = report_set(report, "error_estimate", report_number(estimate));
     }
     return report_json(c, report);
 }

@@ -71,9 +71,9 @@ enum { BENCH_VARIANTS = 24 };
  * CANCELLED. */
 clsplat_status bench_time(cli *c, const bench_case *b, bench_result results[BENCH_VARIANTS], size_t *count);
 
-/* Either lines on stdout, or objects for `array`. */
+/* Either lines on stdout, or objects for the list *list, a json_t **. */
 void bench_print(const bench_case *b, const op_peak *peak, const bench_result *results, size_t count);
-void bench_append(void *array, const bench_case *b, const op_peak *peak, const bench_result *results,
+void bench_append(void *list, const bench_case *b, const op_peak *peak, const bench_result *results,
                   size_t count);
 
 #endif

@@ -56,19 +56,19 @@ static json_t *result_json(const bench_case *b, const op_peak *peak, const bench
         json_pack("[I,I,I,I,I,I,I]", (json_int_t)s->batch, (json_int_t)s->heads, (json_int_t)s->queries,
                   (json_int_t)s->keys, (json_int_t)s->dim, (json_int_t)s->value_dim, (json_int_t)s->splats);
     json_t *object =
-        json_pack("{s:s, s:o, s:s, s:b, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "op",
+        json_pack("{s:s, s:o, s:s, s:b, s:s, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:o, s:o, s:f}", "op",
                   bench_op_names[request->op], "shape", shape, "dtype", bench_dtype_names[request->dtype],
                   "causal", request->causal, "variant", r->variant, "rows", (json_int_t)r->rows, "runs",
                   (json_int_t)r->runs, "seconds", r->seconds, "fastest", r->fastest, "slowest", r->slowest,
-                  "gflops", 1e-9 * rate.flops, "peak_gflops", 1e-9 * peak->flops, "fraction_of_peak",
-                  rate.of_flops, "gbytes", 1e-9 * rate.bytes, "peak_gbytes", 1e-9 * peak->bytes);
-    if (object)
-        json_object_set_new(object, "error", isfinite(r->error) ? json_real(r->error) : json_null());
-    return object;
+                  "gflops", report_number(1e-9 * rate.flops), "peak_gflops", 1e-9 * peak->flops,
+                  "fraction_of_peak", report_number(rate.of_flops), "gbytes",
+                  report_number(1e-9 * rate.bytes), "peak_gbytes", 1e-9 * peak->bytes);
+    return report_set(object, "error", report_number(r->error));
 }
 
-void bench_append(void *array, const bench_case *b, const op_peak *peak, const bench_result *results,
+void bench_append(void *list, const bench_case *b, const op_peak *peak, const bench_result *results,
                   size_t count) {
+    json_t **array = list;
     for (size_t i = 0; i < count; ++i)
-        json_array_append_new(array, result_json(b, peak, &results[i]));
+        *array = report_append(*array, result_json(b, peak, &results[i]));
 }

@@ -23,19 +23,15 @@ enum { TEMPLATES = sizeof templates / sizeof *templates };
 /* What is added around a text stands around every name alike: one token more than around nothing. */
 clsplat_status chat_token(const language *l, const char *name, int32_t *token) {
     clsplat_status status = CLSPLAT_OK;
-    language_tokens one = {0}, letters = {0}, none = {0};
+    language_tokens one = {0}, none = {0};
     *token = -1;
     TRY(language_encode(l, name, strlen(name), true, &one));
-    TRY(language_encode(l, name, strlen(name), false, &letters));
     TRY(clsplat_model_encode(l->model, "", 0, true, &none.list, &none.count));
     size_t before = one.count > 0 && none.count > 0 && one.list[0] == none.list[0] ? 1 : 0;
-    bool is_one = one.count == before + 1;
-    bool is_special = is_one && !(letters.count == 1 && letters.list[0] == one.list[before]);
-    if (is_special)
+    if (one.count == before + 1)
         *token = one.list[before];
 fail:
     language_free(&one);
-    language_free(&letters);
     language_free(&none);
     return status;
 }

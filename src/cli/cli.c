@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "base/number.h"
 #include "base/text.h"
 
 enum { ERROR_LINES = 5, WARNINGS = 2 };
@@ -109,7 +111,7 @@ clsplat_status cli_number(cli *c, const char *option, const char *value, double 
     if (!value)
         return CLSPLAT_OK;
     char *end = NULL;
-    double parsed = strtod(value, &end);
+    double parsed = number_read(value, &end);
     if (end == value || *end != '\0' || !isfinite(parsed) || !isfinite((float)parsed))
         return cli_misuse(c, "%s: `%s` is not a finite number", option, value);
     *number = parsed;
@@ -139,6 +141,24 @@ clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t
     if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 || parsed < least)
         return cli_misuse(c, "%s: `%s` is not a whole number from %" PRIu64 " up", option, value, least);
     *number = parsed;
+    return CLSPLAT_OK;
+}
+
+clsplat_status cli_size(cli *c, const char *option, const char *value, uint64_t *bytes) {
+    static const char units[] = "KMGT";
+    if (!value)
+        return CLSPLAT_OK;
+    char *end = NULL;
+    double number = number_read(value, &end), unit = 1;
+    const char *found = *end ? strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end) : NULL;
+    for (const char *u = units; found && u <= found; ++u)
+        unit *= 1024;
+    const char *rest = found ? end + 1 : end;
+    bool known = !*rest || strcasecmp(rest, "B") == 0 || (found && strcasecmp(rest, "iB") == 0);
+    if (end == value || value[0] < '0' || value[0] > '9' || !known || !(number * unit >= 1) ||
+        !(number * unit < 0x1p60))
+        return cli_misuse(c, "%s: `%s` is not a size, as 512M or 1.5G", option, value);
+    *bytes = (uint64_t)(number * unit);
     return CLSPLAT_OK;
 }
 

@@ -52,6 +52,9 @@ clsplat_status cli_choice(cli *c, const char *option, const char *value, const c
 /* A finite number, and a whole number from `least` up. NULL values leave *number as it is. */
 clsplat_status cli_number(cli *c, const char *option, const char *value, double *number);
 clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t least, uint64_t *number);
+/* Bytes: a number with K, M, G or T behind it (powers of 1024; iB or B may follow), above 0. NULL leaves
+ * *bytes as it is. */
+clsplat_status cli_size(cli *c, const char *option, const char *value, uint64_t *bytes);
 /* The value of --tolerance: 0 and more, and `inf`. NULL leaves *tolerance as it is. */
 clsplat_status cli_tolerance(cli *c, const char *value, float *tolerance);
 

@@ -128,6 +128,7 @@ static clsplat_status attend(cli *c, attend_request *request) {
     attention.progress_user = &c->progress;
     TRY(compute(c, device, &attention, &problem, &cost));
     progress_clear(&c->progress);
+    TRY(attend_check_result(c->lib, request, &problem));
     /* Before the file, so that a report nobody could read leaves no file either. */
     TRY(attend_report(c, device, &attention, &problem, &cost));
     TRY(attend_save(c->lib, request, &problem));

@@ -74,7 +74,7 @@ fail:
 }
 
 static clsplat_status measure(cli *c, clsplat_device *device, const bench_request *request,
-                              const op_peak *peak, json_t *array) {
+                              const op_peak *peak, json_t **array) {
     clsplat_status status = CLSPLAT_OK;
     bench_case b = {0};
     bench_result results[BENCH_VARIANTS];
@@ -83,7 +83,7 @@ static clsplat_status measure(cli *c, clsplat_device *device, const bench_reques
     TRY(bench_case_create(device, request, &b));
     TRY(bench_time(c, &b, results, &count));
     progress_clear(&c->progress);
-    if (array)
+    if (c->json)
         bench_append(array, &b, peak, results, count);
     else
         bench_print(&b, peak, results, count);
@@ -110,7 +110,7 @@ static clsplat_status bench(cli *c, const bench_options *o) {
         if (only >= 0 && op != only)
             continue;
         TRY(read_request(c, o, (bench_op)op, &request));
-        TRY(measure(c, device, &request, &peak, array));
+        TRY(measure(c, device, &request, &peak, &array));
         TRY(cli_flush(c));
     }
     if (c->json)

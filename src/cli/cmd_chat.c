@@ -1,4 +1,5 @@
 /* clsplat chat: a conversation with a language model. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,64 +7,50 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/utf8.h"
-#include "cli/chat_template.h"
+#include "cli/chat.h"
 #include "cli/report.h"
 
 static const char summary[] = "Answers line by line; every line of standard input is a turn, and its end "
                               "ends the conversation. Ctrl-C\n"
                               "ends an answer, and at the prompt the program.";
 
-enum { CONTEXT = 8192 }; /* at most, unless more is asked for */
+/* Tokens of a conversation: at most, unless more is asked for, and at least. */
+enum { CONTEXT = 8192, LEAST = 16 };
 
-typedef struct chat_request {
-    language_request model;
-    language_choice choice;
-    char *system, *template;
-    clsplat_sampling sampling;
-    size_t tokens;
-} chat_request;
-
-typedef struct chat {
-    cli *c;
-    const language *l;
-    const chat_request *r;
-    const chat_template *template;
-    int32_t stop_token;
-    clsplat_session *session;
-    size_t capacity;
-    int32_t *read; /* [capacity] what the session has read */
-    size_t read_count;
-    text words;    /* the whole conversation */
-    size_t answer; /* where in it the last answer begins */
-    json_t *turns; /* with --json */
-    size_t written;
-    double seconds;
-} chat;
-
-static void add_turn(chat *h, chat_turn turn, const char *words) {
-    text_add(&h->words, "%s%s%s", turn.before, words, turn.after);
+static bool is_white(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* The next thing somebody says, without the white space around it. NULL at the end. */
-static char *ask(chat *h, char **line, size_t *room) {
+/* What somebody says next, without the white space around it, in *line. */
+typedef struct said {
+    char *line;
+    size_t room;
+    const char *words; /* NULL: that was all */
+    size_t bytes;
+} said;
+
+static clsplat_status ask(chat *h, said *s) {
     bool person = isatty(STDIN_FILENO) != 0;
-    for (;;) {
+    for (s->bytes = 0; s->bytes == 0;) {
         if (person)
             fputs("> ", stderr);
         progress_listen(&h->c->progress, true);
-        ssize_t length = getline(line, room, stdin);
+        errno = 0;
+        ssize_t length = getline(&s->line, &s->room, stdin);
         progress_listen(&h->c->progress, false);
+        s->words = NULL;
+        if (length < 0 && !feof(stdin) && errno != EINTR)
+            return log_error(h->c->lib, errno == ENOMEM ? CLSPLAT_MEMORY : CLSPLAT_IO,
+                             "standard input: cannot be read: %s", strerror(errno));
         if (length < 0)
-            return NULL;
-        char *words = *line + strspn(*line, " \t\r\n");
-        size_t end = strlen(words);
-        while (end > 0 && strchr(" \t\r\n", words[end - 1]))
-            --end;
-        words[end] = '\0';
-        if (end > 0)
-            return words;
+            return CLSPLAT_OK;
+        s->words = s->line;
+        for (s->bytes = (size_t)length; s->bytes > 0 && is_white(s->words[0]); --s->bytes)
+            ++s->words;
+        while (s->bytes > 0 && is_white(s->words[s->bytes - 1]))
+            --s->bytes;
     }
+    return CLSPLAT_OK;
 }
 
 /* Brings the session to the end of the conversation: only what differs from what it has read is read anew. */
@@ -71,14 +58,9 @@ static clsplat_status catch_up(chat *h) {
     clsplat_status status = CLSPLAT_OK;
     language_tokens all = {0};
     size_t same = 0;
-    TRY(language_encode(h->l, h->words.data, h->words.length, true, &all));
+    TRY(chat_tokens(h, &all));
     while (same < h->read_count && same + 1 < all.count && h->read[same] == all.list[same])
         ++same;
-    if (all.count >= h->capacity)
-        TRY(log_error(
-            h->c->lib, CLSPLAT_INVALID,
-            "the conversation has %zu tokens, and the context %zu: begin anew, or with a longer --context",
-            all.count, h->capacity));
     h->c->progress.started = clock_seconds(); /* not with what the answers took */
     TRY(clsplat_session_rewind(h->session, same));
     h->read_count = same;
@@ -96,7 +78,8 @@ fail:
  * *over: it is there. */
 static size_t shown_of(const chat *h, const language_stream *s, bool *over) {
     const char *stop = h->stop_token >= 0 ? NULL : h->template->stop;
-    const char *found = stop && s->held.data ? strstr(s->held.data, stop) : NULL;
+    const char *found =
+        stop && s->held.data ? memmem(s->held.data, s->held.length, stop, strlen(stop)) : NULL;
     size_t ready = language_stream_ready(s), most = stop ? strlen(stop) - 1 : 0;
     *over = found != NULL;
     if (found)
@@ -125,11 +108,15 @@ static clsplat_status answer(chat *h) {
         int32_t token;
         TRY(clsplat_session_sample(h->session, h->r->sampling, &token));
         ++h->written;
-        if (clsplat_model_is_end(h->l->model, token) || token == h->stop_token ||
-            h->read_count == h->capacity)
+        if (clsplat_model_is_end(h->l->model, token) || token == h->stop_token)
             break;
         TRY(language_stream_add(h->l, &stream, token));
         TRY(show(h, &stream, shown_of(h, &stream, &over)));
+        if (h->read_count == clsplat_session_capacity(h->session)) {
+            fprintf(stderr, "\nclsplat chat: the answer ends here: there is room for %zu tokens\n",
+                    h->read_count);
+            break;
+        }
         TRY(clsplat_session_feed(h->session, &token, 1, NULL));
         h->read[h->read_count++] = token;
         if (progress_stopped(&h->c->progress))
@@ -142,27 +129,32 @@ fail:
     return status;
 }
 
-/* One line and its answer. */
-static clsplat_status take_turn(chat *h, const char *words) {
+static clsplat_status report_turn(chat *h, const said *s) {
+    json_t *turn = json_pack("{s:o, s:o}", "user", report_words(s->words, s->bytes), "assistant",
+                             report_words(h->words.data + h->answer, h->words.length - h->answer));
+    h->report = report_append(h->report, turn);
+    return h->report ? CLSPLAT_OK
+                     : log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for the report of a turn");
+}
+
+/* One line and its answer. A turn that fails is reported as far as it came. */
+static clsplat_status take_turn(chat *h, const said *s) {
     clsplat_status status = CLSPLAT_OK;
-    add_turn(h, h->template->user, words);
-    text_add(&h->words, "%s", h->template->assistant.before);
-    if (!text_ok(&h->words))
-        TRY(log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for the conversation"));
-    TRY(catch_up(h));
+    TRY(chat_add_user(h, s->words, s->bytes));
     h->answer = h->words.length;
-    TRY(answer(h));
-    if (h->c->json) {
-        text mended = {0};
-        utf8_add_mended(&mended, h->words.data + h->answer, h->words.length - h->answer);
-        json_array_append_new(h->turns, json_pack("{s:s, s:s}", "user", words, "assistant", mended.data));
-        text_free(&mended);
-    } else {
+    status = catch_up(h);
+    h->answer = h->words.length; /* it may have forgotten turns */
+    if (status == CLSPLAT_OK)
+        status = answer(h);
+    if (h->c->json && status == CLSPLAT_OK)
+        status = report_turn(h, s);
+    else if (h->c->json)
+        report_turn(h, s);
+    else
         puts("");
-    }
     text_add(&h->words, "%s", h->template->assistant.after);
     int number = progress_take(&h->c->progress);
-    if (number == SIGTERM || (number && !isatty(STDIN_FILENO)))
+    if (status == CLSPLAT_OK && (number == SIGTERM || (number && !isatty(STDIN_FILENO))))
         status = CLSPLAT_CANCELLED;
 fail:
     return status;
@@ -170,23 +162,16 @@ fail:
 
 static clsplat_status converse(chat *h) {
     clsplat_status status = CLSPLAT_OK;
-    char *line = NULL, *words;
-    size_t room = 0;
-    const char *system = h->r->system;
-    if (system && h->template->system.before)
-        add_turn(h, h->template->system, system);
-    for (bool first = true; (words = ask(h, &line, &room)); first = false) {
-        text with = {0};
-        text_add(&with, "%s%s%s", first && system && !h->template->system.before ? system : "",
-                 first && system && !h->template->system.before ? "\n\n" : "", words);
-        status = text_ok(&with)
-                     ? take_turn(h, with.data)
-                     : log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for the conversation");
-        text_free(&with);
-        TRY(status);
+    said s = {0};
+    TRY(chat_begin_words(h));
+    for (;;) {
+        TRY(ask(h, &s));
+        if (!s.words)
+            break;
+        TRY(take_turn(h, &s));
     }
 fail:
-    free(line);
+    free(s.line);
     return status;
 }
 
@@ -194,9 +179,12 @@ static clsplat_status report(chat *h) {
     double rate = h->seconds > 0 ? (double)h->written / h->seconds : 0;
     const char *device = clsplat_device_describe(h->l->device)->name;
     if (h->c->json)
-        return report_json(h->c, json_pack("{s:s, s:O, s:I, s:f, s:s}", "template", h->template->name,
-                                           "turns", h->turns, "tokens", (json_int_t)h->written,
-                                           "tokens_per_second", rate, "device", device));
+        return report_json(h->c, json_pack("{s:s, s:O, s:I, s:f, s:I, s:I, s:I, s:o}", "template",
+                                           h->template->name, "turns", h->report, "tokens",
+                                           (json_int_t)h->written, "tokens_per_second", rate,
+                                           "forgotten_turns", (json_int_t)h->forgotten, "session_tokens",
+                                           (json_int_t)clsplat_session_capacity(h->session), "session_bytes",
+                                           (json_int_t)h->session_bytes, "device", report_text(device)));
     fprintf(stderr, "%zu tokens written, %.1f a second; %s\n", h->written, rate, device);
     return cli_flush(h->c);
 }
@@ -204,20 +192,23 @@ static clsplat_status report(chat *h) {
 static clsplat_status begin(chat *h) {
     clsplat_status status = CLSPLAT_OK;
     size_t made_for = h->l->context;
-    h->capacity = h->r->model.context || made_for < CONTEXT ? made_for : CONTEXT;
+    bool asked = h->r->model.context || h->r->model.memory;
     h->stop_token = -1;
     TRY(chat_template_choose(h->l, h->r->template, &h->template));
     if (h->template->needs[0])
         TRY(chat_token(h->l, h->template->stop, &h->stop_token));
-    h->read = malloc(h->capacity * sizeof *h->read);
-    h->turns = json_array();
-    if (!h->read || !h->turns)
-        TRY(log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for %zu tokens", h->capacity));
-    TRY(clsplat_session_open(h->l->model, h->capacity, h->l->attention, &h->session));
+    TRY(language_session(h->l, asked || made_for < CONTEXT ? made_for : CONTEXT,
+                         made_for < LEAST ? made_for : LEAST, &h->session, &h->session_bytes));
+    h->read = malloc(clsplat_session_capacity(h->session) * sizeof *h->read);
+    h->report = json_array();
+    if (!h->read || !h->report)
+        TRY(log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for %zu tokens",
+                      clsplat_session_capacity(h->session)));
 fail:
     return status;
 }
 
+/* After a failure the turns that were taken are reported, too. */
 static clsplat_status run(cli *c, chat_request *r) {
     clsplat_status status = CLSPLAT_OK;
     language l = {0};
@@ -226,12 +217,15 @@ static clsplat_status run(cli *c, chat_request *r) {
     TRY(language_choose(c, &r->choice, &r->sampling, &r->tokens));
     TRY(language_open(c, &r->model, c->arguments[0], &l));
     TRY(begin(&h));
-    TRY(converse(&h));
-    TRY(report(&h));
+    status = converse(&h);
+    if (status == CLSPLAT_OK)
+        TRY(report(&h));
+    else if (c->json && h.report && json_array_size(h.report) > 0)
+        report(&h);
 fail:
     clsplat_session_close(&h.session);
-    json_decref(h.turns);
-    text_free(&h.words);
+    json_decref(h.report);
+    chat_free_words(&h);
     free(h.read);
     language_close(&l);
     return status;
@@ -247,6 +241,7 @@ clsplat_status cmd_chat(cli *c, int argc, const char **argv) {
          "chatml|llama3|mistral|plain"},
         LANGUAGE_CHOICE_OPTIONS(r.choice),
         LANGUAGE_OPTIONS(r.model),
+        LANGUAGE_MEMORY_OPTION(r.model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL [OPTION...]", options, .arguments = 1};

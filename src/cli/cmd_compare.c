@@ -65,7 +65,7 @@ fail:
 }
 
 static clsplat_status compare_files(cli *c, const safetensors *file, const safetensors *reference,
-                                    json_t *report) {
+                                    json_t **report) {
     clsplat_status status = CLSPLAT_OK;
     size_t common = 0;
     for (size_t i = 0; i < safetensors_count(file); ++i) {
@@ -78,9 +78,9 @@ static clsplat_status compare_files(cli *c, const safetensors *file, const safet
         if (!c->json)
             printf("%-12s relative error %.3e, largest difference %.3e, odd %llu\n", entry->name, d.relative,
                    d.largest, (unsigned long long)d.odd);
-        json_object_set_new(report, entry->name,
-                            json_pack("{s:f, s:f, s:I}", "relative", d.relative, "largest", d.largest, "odd",
-                                      (json_int_t)d.odd));
+        *report = report_set(*report, entry->name,
+                             json_pack("{s:o, s:o, s:I}", "relative", report_number(d.relative), "largest",
+                                       report_number(d.largest), "odd", (json_int_t)d.odd));
     }
     if (common == 0)
         return log_error(c->lib, CLSPLAT_FORMAT, "%s and %s have no tensor of numbers in common",
@@ -95,7 +95,7 @@ static clsplat_status compare(cli *c) {
     json_t *report = json_object();
     TRY(safetensors_open(c->lib, c->arguments[0], &file));
     TRY(safetensors_open(c->lib, c->arguments[1], &reference));
-    TRY(compare_files(c, file, reference, report));
+    TRY(compare_files(c, file, reference, &report));
     if (c->json)
         TRY(report_json(c, json_incref(report)));
 fail:

@@ -28,19 +28,18 @@ static json_t *limits_json(const clsplat_limits *l) {
 }
 
 static json_t *device_json(const clsplat_device_info *d, size_t index, bool taken) {
-    return json_pack("{s:I, s:b, s:s%, s:s%, s:s%, s:s%, s:s%, s:s, s:b, s:s%, s:I, s:s%, s:o}", "index",
-                     (json_int_t)index, "default", taken, "name", d->name, strlen(d->name), "platform",
-                     d->platform, strlen(d->platform), "vendor", d->vendor, strlen(d->vendor), "version",
-                     d->version, strlen(d->version), "driver", d->driver, strlen(d->driver), "type", d->type,
-                     "available", d->available, "problem", d->problem, strlen(d->problem), "score",
-                     (json_int_t)d->score, "quirks", d->quirks, strlen(d->quirks), "limits",
-                     limits_json(&d->limits));
+    return json_pack("{s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:o, s:I, s:o, s:o}", "index",
+                     (json_int_t)index, "default", taken, "name", report_text(d->name), "platform",
+                     report_text(d->platform), "vendor", report_text(d->vendor), "version",
+                     report_text(d->version), "driver", report_text(d->driver), "type", d->type, "available",
+                     d->available, "problem", report_text(d->problem), "score", (json_int_t)d->score,
+                     "quirks", report_text(d->quirks), "limits", limits_json(&d->limits));
 }
 
 static clsplat_status print_json(cli *c, const clsplat_device_info *list, size_t count, size_t taken) {
     json_t *devices = json_array();
     for (size_t i = 0; i < count; ++i)
-        json_array_append_new(devices, device_json(&list[i], i, i == taken));
+        devices = report_append(devices, device_json(&list[i], i, i == taken));
     return report_json(c, devices);
 }
 

@@ -54,12 +54,11 @@ static double rate_of(const eval_cost *cost) {
 }
 
 json_t *eval_json(const language *l, const eval_cost *cost, json_t *report) {
-    if (report)
-        json_object_update_new(report, json_pack("{s:f, s:f, s:I, s:s}", "tokens_per_second", rate_of(cost),
-                                                 "exact_keys_share", eval_share(cost), "peak_bytes",
-                                                 (json_int_t)clsplat_device_memory(l->device).peak, "device",
-                                                 clsplat_device_describe(l->device)->name));
-    return report;
+    report = report_set(report, "tokens_per_second", report_number(rate_of(cost)));
+    report = report_set(report, "exact_keys_share", report_number(eval_share(cost)));
+    report =
+        report_set(report, "peak_bytes", json_integer((json_int_t)clsplat_device_memory(l->device).peak));
+    return report_set(report, "device", report_text(clsplat_device_describe(l->device)->name));
 }
 
 void eval_print(const language *l, const eval_cost *cost) {

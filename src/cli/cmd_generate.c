@@ -1,4 +1,5 @@
 /* clsplat generate: a text goes on. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +32,18 @@ typedef struct outcome {
     text words;              /* with --json */
     size_t prompt, tokens;   /* how many */
     double reading, writing; /* seconds */
-    const char *end;         /* why it stopped: "end", "tokens", "context" or "interrupted" */
+    uint64_t session_bytes;
+    const char *end; /* why it stopped: "end", "tokens", "context", "memory" or "interrupted" */
     bool interrupted;
 } outcome;
 
 static clsplat_status read_input(cli *c, text *prompt) {
     char bytes[4096];
-    for (ssize_t got; (got = read(STDIN_FILENO, bytes, sizeof bytes)) > 0;) {
+    for (ssize_t got; (got = read(STDIN_FILENO, bytes, sizeof bytes)) != 0;) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return log_error(c->lib, CLSPLAT_IO, "standard input: cannot be read: %s", strerror(errno));
         text_add_bytes(prompt, bytes, (size_t)got);
         if (prompt->length > PROMPT_LIMIT)
             return log_error(c->lib, CLSPLAT_INVALID, "standard input: more than %d bytes", PROMPT_LIMIT);
@@ -119,15 +125,12 @@ static clsplat_status report(cli *c, const language *l, const outcome *o) {
                 rate(o->prompt, o->reading), o->tokens, rate(o->tokens, o->writing), device);
         return CLSPLAT_OK;
     }
-    text words = {0};
-    utf8_add_mended(&words, o->words.data ? o->words.data : "", o->words.length);
-    json_t *json =
-        json_pack("{s:o, s:s, s:I, s:f, s:I, s:f, s:I, s:s}", "text", json_stringn(words.data, words.length),
-                  "end", o->end, "prompt_tokens", (json_int_t)o->prompt, "prompt_tokens_per_second",
-                  rate(o->prompt, o->reading), "tokens", (json_int_t)o->tokens, "tokens_per_second",
-                  rate(o->tokens, o->writing), "peak_bytes",
-                  (json_int_t)clsplat_device_memory(l->device).peak, "device", device);
-    text_free(&words);
+    json_t *json = json_pack(
+        "{s:o, s:s, s:I, s:f, s:I, s:f, s:I, s:I, s:o}", "text", report_words(o->words.data, o->words.length),
+        "end", o->end, "prompt_tokens", (json_int_t)o->prompt, "prompt_tokens_per_second",
+        rate(o->prompt, o->reading), "tokens", (json_int_t)o->tokens, "tokens_per_second",
+        rate(o->tokens, o->writing), "session_bytes", (json_int_t)o->session_bytes, "peak_bytes",
+        (json_int_t)clsplat_device_memory(l->device).peak, "device", report_text(device));
     return report_json(c, json);
 }
 
@@ -145,7 +148,9 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
             "the prompt has %zu tokens, and the context %zu: shorten it, or ask for a longer --context",
             prompt.count, l->context);
     size_t room = l->context - prompt.count, tokens = r->tokens < room ? r->tokens : room;
-    TRY(clsplat_session_open(l->model, prompt.count + tokens, l->attention, &session));
+    TRY(language_session(l, prompt.count + tokens, prompt.count + 1, &session, &o->session_bytes));
+    bool short_of_memory = clsplat_session_capacity(session) < prompt.count + tokens;
+    tokens = clsplat_session_capacity(session) - prompt.count;
     double begin = clock_seconds();
     TRY(language_feed(l, session, prompt, NULL, (language_span){0, 1}));
     o->reading = clock_seconds() - begin;
@@ -153,8 +158,11 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
     progress_clear(&c->progress);
     TRY(write_on(l, session, (language_stream){.previous = prompt.list[prompt.count - 1]}, r->sampling,
                  tokens, o));
-    if (o->tokens == room && room < r->tokens)
-        o->end = "context";
+    if (o->tokens == tokens && tokens < r->tokens && !o->interrupted && strcmp(o->end, "tokens") == 0)
+        o->end = short_of_memory ? "memory" : "context";
+    if (strcmp(o->end, "memory") == 0 && !c->json)
+        fprintf(stderr, "\nthe text ends here: --memory %s holds no more than %zu tokens", r->model.memory,
+                clsplat_session_capacity(session));
 fail:
     clsplat_session_close(&session);
     return status;
@@ -191,6 +199,7 @@ clsplat_status cmd_generate(cli *c, int argc, const char **argv) {
         {"file", 'f', POPT_ARG_STRING, &r.file, 0, "the file with that text; - is standard input", "FILE"},
         LANGUAGE_CHOICE_OPTIONS(r.choice),
         LANGUAGE_OPTIONS(r.model),
+        LANGUAGE_MEMORY_OPTION(r.model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL --prompt TEXT [OPTION...]", options, .arguments = 1};

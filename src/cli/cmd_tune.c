@@ -63,13 +63,14 @@ fail:
     return status;
 }
 
-static void print_step(const listener *l, const clsplat_tune_step *step) {
+static void print_step(listener *l, const clsplat_tune_step *step) {
     progress_clear(&l->c->progress);
-    if (l->array)
-        json_array_append_new(l->array, json_pack("{s:s, s:s, s:f, s:f, s:I, s:I}", "op", step->op, "best",
-                                                  step->best, "seconds", step->best_seconds, "first_seconds",
-                                                  step->first_seconds, "tried", (json_int_t)step->tried,
-                                                  "rejected", (json_int_t)step->rejected));
+    if (l->c->json)
+        l->array = report_append(l->array,
+                                 json_pack("{s:s, s:s, s:o, s:o, s:I, s:I}", "op", step->op, "best",
+                                           step->best, "seconds", report_number(step->best_seconds),
+                                           "first_seconds", report_number(step->first_seconds), "tried",
+                                           (json_int_t)step->tried, "rejected", (json_int_t)step->rejected));
     else
         printf("%-17s %-42s %9.3f ms, at first %.3f; %zu tried, %zu rejected\n", step->op, step->best,
                1e3 * step->best_seconds, 1e3 * step->first_seconds, step->tried, step->rejected);
@@ -77,7 +78,7 @@ static void print_step(const listener *l, const clsplat_tune_step *step) {
 }
 
 static bool listen(void *user, const clsplat_tune_step *step) {
-    const listener *l = user;
+    listener *l = user;
     progress *p = &l->c->progress;
     snprintf(p->note, sizeof p->note, "%s: %s %.3f ms", step->op, step->best, 1e3 * step->best_seconds);
     if (!isfinite(step->best_seconds))
@@ -109,12 +110,14 @@ fail:
 }
 
 static json_t *record_json(const tune_record *r) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:[I,I,I,I,I], s:s, s:o, s:f, s:s, s:s, s:b}", "op", r->op,
-                     "variant", r->variant, "type", r->shape.type, "form", r->shape.form, "shape",
+    return json_pack("{s:o, s:o, s:o, s:o, s:[I,I,I,I,I], s:o, s:o, s:o, s:o, s:o, s:b}", "op",
+                     report_text(r->op), "variant", report_text(r->variant), "type",
+                     report_text(r->shape.type), "form", report_text(r->shape.form), "shape",
                      (json_int_t)r->shape.heads, (json_int_t)r->shape.rows, (json_int_t)r->shape.sources,
-                     (json_int_t)r->shape.dim, (json_int_t)r->shape.value_dim, "parameters", r->parameters,
-                     "seconds", isfinite(r->seconds) ? json_real(r->seconds) : json_null(), "error", r->error,
-                     "device", r->on.device, "driver", r->on.driver, "crashed", (int)isinf(r->seconds));
+                     (json_int_t)r->shape.dim, (json_int_t)r->shape.value_dim, "parameters",
+                     report_text(r->parameters), "seconds", report_number(r->seconds), "error",
+                     report_number(r->error), "device", report_text(r->on.device), "driver",
+                     report_text(r->on.driver), "crashed", (int)isinf(r->seconds));
 }
 
 static void print_record(const tune_record *r) {
@@ -135,11 +138,11 @@ static clsplat_status show(cli *c) {
     json_t *array = c->json ? json_array() : NULL;
     TRY(op_records_load(c->lib, &db));
     for (size_t i = 0; i < db.count; ++i)
-        if (array)
-            json_array_append_new(array, record_json(&db.records[i]));
+        if (c->json)
+            array = report_append(array, record_json(&db.records[i]));
         else
             print_record(&db.records[i]);
-    if (array)
+    if (c->json)
         TRY(report_json(c, json_incref(array)));
 fail:
     json_decref(array);

@@ -49,9 +49,9 @@ fail:
 static json_t *rival_json(const language *l, const rival *x) {
     json_t *errors = json_array();
     for (size_t i = 0; i < l->info->layers; ++i)
-        json_array_append_new(errors, json_real(x->errors[i]));
-    return json_pack("{s:s, s:f, s:f, s:o}", "attention", x->name, "bits_per_byte", x->bits,
-                     "exact_keys_share", x->share, "errors", errors);
+        errors = report_append(errors, report_number(x->errors[i]));
+    return json_pack("{s:s, s:o, s:o, s:o}", "attention", x->name, "bits_per_byte", report_number(x->bits),
+                     "exact_keys_share", report_number(x->share), "errors", errors);
 }
 
 static clsplat_status report(const language *l, const eval_reading *r, const rival rivals[RIVALS]) {
@@ -61,10 +61,11 @@ static clsplat_status report(const language *l, const eval_reading *r, const riv
     if (c->json) {
         json_t *all = json_array();
         for (int i = 0; i < RIVALS; ++i)
-            json_array_append_new(all, rival_json(l, &rivals[i]));
-        return report_json(c, json_pack("{s:I, s:I, s:s, s:o}", "tokens", (json_int_t)r->scored, "context",
+            all = report_append(all, rival_json(l, &rivals[i]));
+        return report_json(c, json_pack("{s:I, s:I, s:o, s:o}", "tokens", (json_int_t)r->scored, "context",
                                         (json_int_t)r->window, "device",
-                                        clsplat_device_describe(l->device)->name, "attentions", all));
+                                        report_text(clsplat_device_describe(l->device)->name), "attentions",
+                                        all));
     }
     printf("%-38s %9s %9s %7s   error of each layer\n", "", "bits/byte", "", "keys");
     for (int i = 0; i < RIVALS; ++i) {

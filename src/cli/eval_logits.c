@@ -1,5 +1,6 @@
 /* The logits after every one of given tokens, to be compared with another program's. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,6 +23,20 @@ static clsplat_status feed_all(const language *l, clsplat_session *session, cons
     }
 fail:
     return status;
+}
+
+/* −inf is a token that never comes; everything else that is no number is the end of a computation. */
+static clsplat_status check(const language *l, const int_tensor *ids, const float *logits) {
+    size_t vocabulary = l->info->vocabulary, all = ids->rows * ids->columns * vocabulary;
+    for (size_t i = 0; i < all; ++i)
+        if (isnan(logits[i]) || logits[i] == INFINITY)
+            return log_error(l->c->lib, CLSPLAT_NOT_FINITE,
+                             "tensor 'logits' is not finite: %s at [%zu, %zu, %zu]; a weight of the model is "
+                             "damaged, or --dtype "
+                             "f16 is too narrow for it",
+                             isnan(logits[i]) ? "NaN" : "infinite", i / vocabulary / ids->columns,
+                             i / vocabulary % ids->columns, i % vocabulary);
+    return CLSPLAT_OK;
 }
 
 static clsplat_status report(const language *l, const eval_cost *cost) {
@@ -54,6 +69,7 @@ clsplat_status eval_logits(const language *l, const char *path, const char *outp
                       ids.columns, l->info->vocabulary));
     TRY(clsplat_session_open(l->model, ids.columns, l->attention, &session));
     TRY(feed_all(l, session, &ids, logits, &cost));
+    TRY(check(l, &ids, logits));
     TRY(report(l, &cost));
     TRY(safetensors_save(
         c->lib, output,

@@ -95,10 +95,11 @@ static clsplat_status report(const language *l, const eval_reading *r) {
     double perplexity = fmin(exp(r->nats / (double)r->scored), DBL_MAX);
     progress_clear(&c->progress);
     if (c->json)
-        return report_json(c,
-                           eval_json(l, &r->cost,
-                                     json_pack("{s:f, s:f, s:I}", "bits_per_byte", eval_reading_bits(r),
-                                               "perplexity", perplexity, "tokens", (json_int_t)r->scored)));
+        return report_json(
+            c,
+            eval_json(l, &r->cost,
+                      json_pack("{s:o, s:o, s:I}", "bits_per_byte", report_number(eval_reading_bits(r)),
+                                "perplexity", report_number(perplexity), "tokens", (json_int_t)r->scored)));
     printf("%.4f bits/byte, perplexity %.4g, over %zu tokens of %zu bytes in windows of %zu\n",
            eval_reading_bits(r), perplexity, r->scored, r->bytes, r->window);
     eval_print(l, &r->cost);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "cli/report.h"
 
 static const char *const methods[] = {
     [CLSPLAT_MODEL_EXACT] = "softmax",     [CLSPLAT_MODEL_WINDOW] = "window",
@@ -49,6 +50,7 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     TRY(read_attention(c, r, &l->attention));
     TRY(cli_choice(c, "--dtype", r->dtype, dtypes, &dtype));
     TRY(cli_count(c, "--context", r->context, 2, &context));
+    TRY(cli_size(c, "--memory", r->memory, &l->memory));
     options.activations = options.cache = (clsplat_dtype)dtype;
     options.context = context;
     options.progress = progress_step;
@@ -63,6 +65,34 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     l->context = context ? context : l->info->context;
     log_info(c->lib, "%s: %s, %.1f million parameters, %zu layers, %zu tokens of context", folder,
              l->info->family, 1e-6 * (double)l->info->parameters, l->info->layers, l->info->context);
+fail:
+    return status;
+}
+
+clsplat_status language_session(const language *l, size_t wanted, size_t least, clsplat_session **session,
+                                uint64_t *bytes) {
+    clsplat_status status = CLSPLAT_OK;
+    char given[REPORT_BYTES], needed[REPORT_BYTES];
+    uint64_t most = l->memory && l->info->token_bytes ? l->memory / l->info->token_bytes : wanted;
+    size_t capacity = most < wanted ? (size_t)most : wanted;
+    *bytes = least * l->info->token_bytes;
+    while (capacity >= least) {
+        uint64_t before = clsplat_device_memory(l->device).now;
+        TRY(clsplat_session_open(l->model, capacity, l->attention, session));
+        *bytes = clsplat_device_memory(l->device).now - before;
+        if (!l->memory || *bytes <= l->memory)
+            return CLSPLAT_OK;
+        clsplat_session_close(session);
+        /* What a session has beside keys and values grows with it or stays: this never goes below what fits.
+         */
+        size_t next = (size_t)((double)capacity * (double)l->memory / (double)*bytes);
+        capacity = next < capacity ? next : capacity - 1;
+    }
+    return log_error(l->c->lib, CLSPLAT_INVALID,
+                     "--memory: %s is too little: %zu tokens take %s of it at least; allow more, shorten the "
+                     "text, or store "
+                     "keys and values in --dtype f16 or bf16",
+                     report_bytes(l->memory, given), least, report_bytes(*bytes, needed));
 fail:
     return status;
 }

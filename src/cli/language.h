@@ -13,6 +13,7 @@ enum { LANGUAGE_PIECE = 512 };
 /* Options as given; NULL: not given. */
 typedef struct language_request {
     char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context;
+    char *memory; /* generate and chat */
 } language_request;
 
 /* Rows of a table of options. */
@@ -57,18 +58,30 @@ typedef struct language_request {
             "tokens; what the model was made for if it is not given", "N"                                     \
     }
 
+#define LANGUAGE_MEMORY_OPTION(r)                                                                            \
+    {                                                                                                        \
+        "memory", 0, POPT_ARG_STRING, &(r).memory, 0,                                                        \
+            "device memory for keys and values at most, as 512M or 1.5G", "SIZE"                             \
+    }
+
 typedef struct language {
     cli *c;
     clsplat_device *device;
     clsplat_model *model;
     const clsplat_model_info *info;
     clsplat_model_attention attention;
-    size_t context; /* the longest text in tokens */
+    size_t context;  /* the longest text in tokens */
+    uint64_t memory; /* bytes that a session may take; 0: what there is */
 } language;
 
 /* Reads the options, and opens the device and the model; c->progress runs from here on. */
 clsplat_status language_open(cli *c, const language_request *r, const char *folder, language *l);
 void language_close(language *l);
+
+/* A session of `wanted` tokens, or of as many as --memory holds. Writes: bytes, what it takes on the device.
+ * Returns: INVALID, saying what is needed, if these are fewer than `least`. */
+clsplat_status language_session(const language *l, size_t wanted, size_t least, clsplat_session **session,
+                                uint64_t *bytes);
 
 typedef struct language_tokens {
     int32_t *list;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/pocl_folder.h"
 
 typedef struct subcommand {
     const char *name;
@@ -69,12 +70,14 @@ static int run(const subcommand *s, int argc, const char **argv) {
         fprintf(stderr, "clsplat %s: %s\n", s->name, clsplat_status_text(status));
         return FAILED;
     }
+    char *folder = pocl_folder_replace(&c);
     status = s->run(&c, argc, argv);
     if (status == CLSPLAT_OK)
         status = cli_flush(&c);
     if (status != CLSPLAT_OK)
         cli_print_error(&c, status);
     clsplat_destroy(&c.lib);
+    pocl_folder_remove(folder);
     free(c.device);
     for (int i = 0; i < CLI_ARGUMENTS; ++i)
         free(c.arguments[i]);

@@ -1,7 +1,12 @@
 #include "cli/report.h"
 
 #include <clsplat/splats.h>
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "base/utf8.h"
 
 clsplat_status report_json(cli *c, json_t *value) {
     int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) != 0;
@@ -13,14 +18,55 @@ clsplat_status report_json(cli *c, json_t *value) {
     return cli_flush(c);
 }
 
-const char *report_bytes(uint64_t bytes, char text[REPORT_BYTES]) {
+json_t *report_words(const char *words, size_t bytes) {
+    text mended = {0};
+    size_t wrong = utf8_add_mended(&mended, words ? words : "", words ? bytes : 0);
+    json_t *value = text_ok(&mended) ? json_stringn(wrong   ? mended.data
+                                                    : words ? words
+                                                            : "",
+                                                    wrong   ? mended.length
+                                                    : words ? bytes
+                                                            : 0)
+                                     : NULL;
+    text_free(&mended);
+    return value;
+}
+
+json_t *report_text(const char *words) {
+    return report_words(words, strlen(words));
+}
+
+json_t *report_number(double number) {
+    return isfinite(number) ? json_real(number) : json_null();
+}
+
+static json_t *kept(json_t *whole, bool good) {
+    if (good)
+        return whole;
+    json_decref(whole);
+    return NULL;
+}
+
+json_t *report_append(json_t *list, json_t *value) {
+    if (!list)
+        json_decref(value);
+    return kept(list, list && json_array_append_new(list, value) == 0);
+}
+
+json_t *report_set(json_t *object, const char *key, json_t *value) {
+    if (!object)
+        json_decref(value);
+    return kept(object, object && json_object_set_new(object, key, value) == 0);
+}
+
+const char *report_bytes(uint64_t bytes, char words[REPORT_BYTES]) {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = (double)bytes;
     size_t unit = 0;
     for (; value >= 1024; ++unit)
         value /= 1024;
-    snprintf(text, REPORT_BYTES, value < 10 && unit > 0 ? "%.1f %s" : "%.0f %s", value, units[unit]);
-    return text;
+    snprintf(words, REPORT_BYTES, value < 10 && unit > 0 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return words;
 }
 
 const char *report_covariance(int covariance) {

@@ -11,6 +11,18 @@
 /* Prints and releases the value; NULL is out of memory. */
 clsplat_status report_json(cli *c, json_t *value);
 
+/* The parts of a report. Whatever fails is NULL, and makes NULL of what it goes into, so that report_json
+ * says it.
+ *
+ * Words: what is not UTF-8 in them is U+FFFD, since JSON can hold nothing else. */
+json_t *report_words(const char *words, size_t bytes);
+json_t *report_text(const char *words);
+/* null where it is not finite, which JSON cannot say. */
+json_t *report_number(double number);
+/* The list, the object with the value in it. Ownership: both are taken over. */
+json_t *report_append(json_t *list, json_t *value);
+json_t *report_set(json_t *object, const char *key, json_t *value);
+
 /* "7.7 GiB", "312 KiB", in a buffer of the caller's. */
 enum { REPORT_BYTES = 24 };
 const char *report_bytes(uint64_t bytes, char text[REPORT_BYTES]);

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json_text.h"
 
 enum { CONFIG_LIMIT = 16 << 20, LEVEL_LIMIT = 4096, COUNT_LIMIT = 1 << 24 };
 
@@ -141,15 +142,9 @@ clsplat_status clsplat_hierarchy_load(clsplat *lib, const char *path, clsplat_hi
     char *bytes = NULL;
     size_t count = 0;
     json_t *root = NULL;
-    json_error_t error;
     *hierarchy = (clsplat_hierarchy){0};
     TRY(file_load(lib, path, CONFIG_LIMIT, &bytes, &count));
-    root = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
-    if (!root) {
-        status = log_error(lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", path, error.line,
-                           error.column, text_show(error.text).bytes);
-        goto fail;
-    }
+    TRY(json_text_read(lib, path, bytes, count, &root));
     TRY(read_config(lib, path, root, hierarchy));
 fail:
     json_decref(root);

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json_text.h"
 
 enum {
     HEADER_LIMIT = 100 * 1000 * 1000, /* bytes, the format's own */
@@ -256,6 +257,7 @@ static clsplat_status read_header(clsplat *lib, safetensors *f) {
     unsigned char prefix[PREFIX];
     uint64_t length = 0;
     char *json = NULL;
+    text mended = {0};
     if (f->file.size < PREFIX)
         return damaged(lib, f, NULL, "has %" PRIu64 " bytes, too few for a safetensors file", f->file.size);
     TRY(file_read(lib, &f->file, 0, prefix, PREFIX));
@@ -267,13 +269,17 @@ static clsplat_status read_header(clsplat *lib, safetensors *f) {
                        " follow and at most %d are allowed; it is truncated or no safetensors file",
                        length, f->file.size - PREFIX, HEADER_LIMIT);
     f->data = PREFIX + length;
-    json = malloc((size_t)length + 1); /* a place for last_key's NUL */
+    json = malloc((size_t)length + 1);
     if (!json)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its header", f->file.path);
     TRY(file_read(lib, &f->file, PREFIX, json, (size_t)length));
-    TRY(parse_json(lib, f, json, (size_t)length));
+    json_text_mend(json, (size_t)length, JSON_NUMBERS_STRICT, &mended);
+    if (!text_ok(&mended))
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its header", f->file.path));
+    TRY(parse_json(lib, f, mended.data, mended.length));
     TRY(parse_header(lib, f));
 fail:
+    text_free(&mended);
     free(json);
     return status;
 }

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "model/json.h"
 #include "model/rotary.h"
@@ -215,7 +215,8 @@ static void add_end(model_config *c, int32_t token) {
     c->ends[c->end_count++] = token;
 }
 
-/* One token, or a list of them, beside those that are known. */
+/* One token, or a list of them, beside those that are known. Writers put −1 for none, and some tokens that
+ * the model does not have: neither ever comes. */
 static clsplat_status read_ends(const json_place *at, model_config *c) {
     const json_t *found = json_object_get(at->object, "eos_token_id");
     bool list = json_is_array(found);
@@ -225,10 +226,14 @@ static clsplat_status read_ends(const json_place *at, model_config *c) {
     for (size_t i = 0; i < count; ++i) {
         const json_t *token = list ? json_array_get(found, i) : found;
         json_int_t id = json_integer_value(token);
-        if (!json_is_integer(token) || id < 0 || (size_t)id >= c->vocabulary)
-            return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id",
-                               "must be a token below vocab_size, %zu, or a list of them", c->vocabulary);
-        add_end(c, (int32_t)id);
+        if (!json_is_integer(token) && !json_is_null(token))
+            return json_refuse(at, CLSPLAT_FORMAT, "eos_token_id", "must be a token, or a list of them");
+        if (json_is_integer(token) && id >= 0 && (size_t)id < c->vocabulary)
+            add_end(c, (int32_t)id);
+        else if (json_is_integer(token) && id >= 0)
+            log_warning(at->lib,
+                        "%s: key eos_token_id has %lld, which is beyond vocab_size, %zu, and so never comes",
+                        at->path, (long long)id, c->vocabulary);
     }
     return CLSPLAT_OK;
 }
@@ -241,7 +246,7 @@ static clsplat_status read_generation(clsplat *lib, const char *folder, model_co
     text_add(&path, "%s/generation_config.json", folder);
     if (!text_ok(&path))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder));
-    if (access(path.data, F_OK) == 0) {
+    if (file_is_there(path.data)) {
         TRY(json_file(lib, path.data, FILE_LIMIT, &root));
         TRY(read_ends(&(json_place){.lib = lib, .path = path.data, .prefix = "", .object = root}, c));
     }
@@ -253,9 +258,15 @@ fail:
 
 static clsplat_status read_tokens(const json_place *at, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
-    size_t begin = 0;
-    TRY(json_size(at, "bos_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &begin));
-    c->begin = json_has(at, "bos_token_id") ? (int32_t)begin : -1;
+    const json_t *begin = json_object_get(at->object, "bos_token_id");
+    json_int_t token = json_is_integer(begin) ? json_integer_value(begin) : -1;
+    if (json_has(at, "bos_token_id") && !json_is_integer(begin))
+        return json_refuse(at, CLSPLAT_FORMAT, "bos_token_id", "must be a token");
+    c->begin = token >= 0 && (uint64_t)token < c->vocabulary ? (int32_t)token : -1;
+    if (token >= 0 && c->begin < 0)
+        log_warning(at->lib,
+                    "%s: key bos_token_id is %lld, which is beyond vocab_size, %zu: texts begin without it",
+                    at->path, (long long)token, c->vocabulary);
     c->ends = calloc(2 * ENDS_LIMIT, sizeof *c->ends);
     if (!c->ends)
         return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its tokens", at->path);

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "model/json.h"
 
@@ -15,6 +15,7 @@ struct model_folder {
     const char *names[SHARDS_LIMIT];
     safetensors *files[SHARDS_LIMIT];
     size_t count;
+    char *alias, *other; /* NULL: none */
 };
 
 static char *path_of(const char *folder, const char *name) {
@@ -75,6 +76,25 @@ fail:
     return status;
 }
 
+/* Older folders have weights only as Python objects, which are programs. */
+static clsplat_status refuse_pickles(clsplat *lib, const char *folder, const char *single) {
+    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    clsplat_status status = CLSPLAT_OK;
+    for (size_t i = 0; !file_is_there(single) && i < sizeof pickles / sizeof *pickles; ++i) {
+        char *pickle = path_of(folder, pickles[i]);
+        if (pickle && file_is_there(pickle))
+            status = log_error(
+                lib, CLSPLAT_UNSUPPORTED,
+                "%s: is not read; convert it to %s with Python's transformers: save_pretrained(FOLDER, "
+                "safe_serialization=True)",
+                pickle, single);
+        free(pickle);
+        TRY(status);
+    }
+fail:
+    return status;
+}
+
 clsplat_status model_folder_open(clsplat *lib, const char *path, model_folder **folder) {
     clsplat_status status = CLSPLAT_OK;
     static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
@@ -86,13 +106,14 @@ clsplat_status model_folder_open(clsplat *lib, const char *path, model_folder **
         f->path = path_of(path, single);
     if (!f || !f->path || !sharded)
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", path));
-    is_sharded = access(f->path, F_OK) != 0 && access(sharded, F_OK) == 0;
+    is_sharded = !file_is_there(f->path) && file_is_there(sharded);
     if (is_sharded) {
         char *swap = f->path;
         f->path = sharded;
         sharded = swap;
         TRY(open_shards(lib, f, path));
     } else {
+        TRY(refuse_pickles(lib, path, f->path));
         TRY(open_file(lib, f, path, single));
     }
     *folder = f;
@@ -109,6 +130,8 @@ void model_folder_close(model_folder **folder) {
     for (size_t i = 0; i < (*folder)->count; ++i)
         safetensors_close(&(*folder)->files[i]);
     json_decref((*folder)->index);
+    free((*folder)->alias);
+    free((*folder)->other);
     free((*folder)->path);
     free(*folder);
     *folder = NULL;
@@ -118,16 +141,43 @@ const char *model_folder_path(const model_folder *folder) {
     return folder->path;
 }
 
-model_tensor model_folder_find(const model_folder *f, const char *name) {
-    model_tensor found = {0};
-    size_t shard = 0;
-    if (f->index) {
-        const char *file = json_string_value(json_object_get(json_object_get(f->index, "weight_map"), name));
-        shard = file ? shard_of(f, file) : f->count;
+static model_tensor find_in(const model_folder *f, size_t first, size_t end, const char *name) {
+    for (size_t i = first; i < end; ++i) {
+        const safetensors_entry *entry = safetensors_find(f->files[i], name);
+        if (entry)
+            return (model_tensor){f->files[i], entry};
     }
-    if (shard < f->count)
-        found = (model_tensor){f->files[shard], safetensors_find(f->files[shard], name)};
-    return found.entry ? found : (model_tensor){0};
+    return (model_tensor){0};
+}
+
+/* Where the index says, or in any shard: transformers reads what the shards have. */
+static model_tensor find_named(const model_folder *f, const char *name) {
+    const char *file = json_string_value(json_object_get(json_object_get(f->index, "weight_map"), name));
+    size_t shard = file ? shard_of(f, file) : f->count;
+    model_tensor found = find_in(f, shard, shard < f->count ? shard + 1 : shard, name);
+    return found.entry ? found : find_in(f, 0, f->count, name);
+}
+
+model_tensor model_folder_find(const model_folder *f, const char *name) {
+    model_tensor found = find_named(f, name);
+    for (size_t i = 0; !found.entry && i < f->count; ++i) {
+        const char *other = safetensors_metadata(f->files[i], name);
+        if (other)
+            found = find_named(f, other);
+    }
+    if (!found.entry && f->alias && f->other && strcmp(f->alias, name) == 0)
+        found = find_named(f, f->other);
+    return found;
+}
+
+clsplat_status model_folder_alias(clsplat *lib, model_folder *folder, const char *name, const char *other) {
+    free(folder->alias);
+    free(folder->other);
+    folder->alias = text_copy(name);
+    folder->other = text_copy(other);
+    return folder->alias && folder->other
+               ? CLSPLAT_OK
+               : log_error(lib, CLSPLAT_MEMORY, "%s: no memory for a name", folder->path);
 }
 
 model_tensor model_folder_at(const model_folder *f, size_t index) {

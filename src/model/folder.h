@@ -17,7 +17,12 @@ typedef struct model_tensor {
     safetensors *file;
     const safetensors_entry *entry;
 } model_tensor;
+/* A name may also be one that the file's metadata give for another, as safetensors' save_model writes for
+ * matrices that are shared. */
 model_tensor model_folder_find(const model_folder *folder, const char *name);
+/* From here on `name`, if there is none of that name, is found as `other`; there is one such name at most.
+ * Returns: MEMORY. */
+clsplat_status model_folder_alias(clsplat *lib, model_folder *folder, const char *name, const char *other);
 /* What messages about a missing tensor name. */
 const char *model_folder_path(const model_folder *folder);
 

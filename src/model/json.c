@@ -1,23 +1,24 @@
 #include "model/json.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json_text.h"
+
+/* Up to here double holds every whole number. */
+static const double EXACT = 9007199254740992.0;
 
 clsplat_status json_file(clsplat *lib, const char *path, size_t limit, json_t **root) {
     clsplat_status status = CLSPLAT_OK;
     char *bytes = NULL;
     size_t count = 0;
-    json_error_t error;
     *root = NULL;
     TRY(file_load(lib, path, limit, &bytes, &count));
-    *root = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
-    if (!*root)
-        TRY(log_error(lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", path, error.line,
-                      error.column, text_show(error.text).bytes));
+    TRY(json_text_read(lib, path, bytes, count, root));
     if (!json_is_object(*root))
         TRY(log_error(lib, CLSPLAT_FORMAT, "%s: must be a JSON object", path));
 fail:
@@ -57,8 +58,10 @@ clsplat_status json_size(const json_place *at, const char *key, json_need need, 
     const json_t *found = value_of(at, key);
     if (!found)
         return missing(at, key, need);
-    json_int_t number = json_integer_value(found); /* 0 if it is none */
-    if (!json_is_integer(found) || number < 0 || (size_t)number < least || (size_t)number > most)
+    double real = json_is_real(found) ? json_real_value(found) : 0.5; /* 8.0 is a whole number, too */
+    bool exact = real == floor(real) && fabs(real) < EXACT;
+    json_int_t number = exact ? (json_int_t)real : json_integer_value(found);
+    if (!(exact || json_is_integer(found)) || number < 0 || (size_t)number < least || (size_t)number > most)
         return json_refuse(at, CLSPLAT_FORMAT, key, "must be a whole number from %zu to %zu", least, most);
     *value = (size_t)number;
     return CLSPLAT_OK;

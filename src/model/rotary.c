@@ -180,13 +180,54 @@ fail:
     return status;
 }
 
+/* Two places that differ: the reader of the file is told which one counts. */
+static void warn_of_both(const json_place *root, const char *one, const json_t *a, const char *other,
+                         const json_t *b) {
+    bool same = json_is_number(a) && json_is_number(b) ? json_number_value(a) == json_number_value(b)
+                                                       : json_equal(a, b);
+    if (a && b && !json_is_null(a) && !json_is_null(b) && !same)
+        log_warning(root->lib, "%s: keys %s and %s differ; %s counts, as in transformers 5", root->path, one,
+                    other, one);
+}
+
+static bool is_empty(const json_t *object) {
+    return !object || json_is_null(object) || (json_is_object(object) && json_object_size(object) == 0);
+}
+
 /* Newer files keep everything in rope_parameters, older ones theta at the root and the rest in rope_scaling,
- * with `type` for rope_type. */
+ * with `type` for rope_type. Where both are, the older one counts unless it is empty, and within it rope_type
+ * and its own theta. */
+static clsplat_status read_place(scaling *s, const json_place *root, const char **kind) {
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *old = json_object_get(root->object, "rope_scaling"),
+                 *new = json_object_get(root->object, "rope_parameters");
+    const char *key = is_empty(old) ? "rope_parameters" : "rope_scaling";
+    if (!json_has(root, key))
+        return CLSPLAT_OK;
+    s->at.object = json_object_get(root->object, key);
+    s->at.prefix = is_empty(old) ? "rope_parameters." : "rope_scaling.";
+    if (!json_is_object(s->at.object))
+        return json_refuse(root, CLSPLAT_FORMAT, key, "must be an object");
+    if (!is_empty(old) && !is_empty(new))
+        warn_of_both(root, "rope_scaling", old, "rope_parameters", new);
+    warn_of_both(root, is_empty(old) ? "rope_parameters.rope_theta" : "rope_scaling.rope_theta",
+                 json_object_get(s->at.object, "rope_theta"), "rope_theta",
+                 json_object_get(root->object, "rope_theta"));
+    warn_of_both(root, is_empty(old) ? "rope_parameters.rope_type" : "rope_scaling.rope_type",
+                 json_object_get(s->at.object, "rope_type"), "type", json_object_get(s->at.object, "type"));
+    if (json_has(&s->at, "full_attention") || json_has(&s->at, "sliding_attention"))
+        return json_refuse(root, CLSPLAT_UNSUPPORTED, key, "differs from layer to layer");
+    TRY(json_word(&s->at, "type", JSON_OPTIONAL, kind));
+    TRY(json_word(&s->at, "rope_type", JSON_OPTIONAL, kind));
+    TRY(json_double(&s->at, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s->theta));
+fail:
+    return status;
+}
+
 clsplat_status rotary_load(const json_place *root, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
     const char *kind = "default";
     scaling s = {.at = *root, .root = root, .config = config, .theta = THETA_DEFAULT};
-    const char *key = json_has(root, "rope_parameters") ? "rope_parameters" : "rope_scaling";
     config->turn_factor = 1;
     config->frequencies = calloc(config->head_dim, sizeof *config->frequencies);
     if (!config->frequencies)
@@ -194,17 +235,7 @@ clsplat_status rotary_load(const json_place *root, model_config *config) {
     TRY(json_double(root, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s.theta));
     if (json_has(root, "partial_rotary_factor"))
         TRY(fill(&s, "default"));
-    if (json_has(root, key)) {
-        s.at.object = json_object_get(root->object, key);
-        s.at.prefix = strcmp(key, "rope_parameters") == 0 ? "rope_parameters." : "rope_scaling.";
-        if (!json_is_object(s.at.object))
-            return json_refuse(root, CLSPLAT_FORMAT, key, "must be an object");
-        if (json_has(&s.at, "full_attention") || json_has(&s.at, "sliding_attention"))
-            return json_refuse(root, CLSPLAT_UNSUPPORTED, key, "differs from layer to layer");
-        TRY(json_word(&s.at, "type", JSON_OPTIONAL, &kind));
-        TRY(json_word(&s.at, "rope_type", JSON_OPTIONAL, &kind));
-        TRY(json_double(&s.at, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s.theta));
-    }
+    TRY(read_place(&s, root, &kind));
     TRY(fill(&s, kind));
 fail:
     return status;

@@ -244,17 +244,31 @@ static clsplat_status download_list(queue *q, cl_mem mem, size_t first, void *li
                .mem = mem, .mem_offset = 4 * first, .host = list, .row = 4 * count, .rows = count ? 1 : 0});
 }
 
+/* Neither a token nor a probability follows from logits that are no numbers. */
+static clsplat_status refuse_logits(const clsplat_session *s, size_t token) {
+    return log_error(library(s), CLSPLAT_NOT_FINITE,
+                     "the logits after %zu tokens are not finite (NaN or infinite): %s", token,
+                     s->model->activations == CLSPLAT_F16
+                         ? "F16 ends at 65,504, which this model may exceed; run it in F32 or BF16"
+                         : "a weight of the model is damaged, or too large");
+}
+
 clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *tokens, const int32_t *targets,
                                      size_t count, float *log_likelihood, bool *greedy) {
     clsplat_status status = CLSPLAT_OK;
     size_t first = session->length;
     int32_t *flags = NULL;
+    float *own = log_likelihood ? log_likelihood : malloc((count + 1) * sizeof *own);
     queue q;
     assert(targets || count == 0);
+    if (!own)
+        return log_error(library(session), CLSPLAT_MEMORY, "no memory for %zu scores", count);
     TRY(read_tokens(session, tokens, count, &(wish){.targets = targets}));
     queue_begin(session->model->device, 0, NULL, &q);
-    if (log_likelihood)
-        TRY(download_list(&q, session->log_likelihood, first, log_likelihood, count));
+    TRY(download_list(&q, session->log_likelihood, first, own, count));
+    for (size_t i = 0; i < count; ++i)
+        if (isnan(own[i]))
+            TRY(refuse_logits(session, first + i + 1));
     if (greedy && count) {
         flags = malloc(count * sizeof *flags);
         if (!flags)
@@ -264,6 +278,8 @@ clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *to
             greedy[i] = flags[i] != 0;
     }
 fail:
+    if (own != log_likelihood)
+        free(own);
     free(flags);
     return session_end(session, status, count > 0 && (log_likelihood || greedy));
 }
@@ -318,6 +334,8 @@ clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling
                                         .draw = draw < 1 ? draw : 0,
                                         .token = session->token}));
     TRY(download_list(&q, session->token, 0, token, 1));
+    if (*token < 0)
+        TRY(refuse_logits(session, session->length));
 fail:
     return session_end(session, status, true);
 }

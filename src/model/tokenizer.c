@@ -3,12 +3,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/utf8.h"
 #include "model/tokenizer_kind.h"
 
-enum { VOCABULARY_LIMIT = 1 << 26 };
+enum { VOCABULARY_LIMIT = 1 << 26, FEW_BEYOND = 64 };
 
 void token_list_add(token_list *list, int32_t token) {
     if (list->count == list->capacity) {
@@ -30,10 +30,14 @@ void token_list_free(token_list *list) {
 
 clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name, const void *bytes,
                                    size_t count) {
-    if (token < 0 || (uint64_t)token >= t->vocabulary)
-        return log_error(t->lib, CLSPLAT_FORMAT,
-                         "%s: token '%s' has the number %" PRId64 "; the model's vocabulary has %zu", t->path,
-                         text_show(name).bytes, token, t->vocabulary);
+    if (token < 0)
+        return log_error(t->lib, CLSPLAT_FORMAT, "%s: token '%s' has the number %" PRId64, t->path,
+                         text_show(name).bytes, token);
+    if ((uint64_t)token >= t->vocabulary) {
+        if (t->beyond++ == 0)
+            t->first_beyond = text_show(name);
+        return CLSPLAT_OK;
+    }
     token_piece *piece = &t->pieces[token];
     piece->begin = t->bytes.length;
     piece->count = count;
@@ -54,13 +58,23 @@ static clsplat_status choose_kind(tokenizer *t, const char *folder) {
         t->path = path.data;
         if (!text_ok(&path))
             return log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder);
-        if (access(t->path, F_OK) == 0)
+        if (file_is_there(t->path))
             return kinds[i].open(t);
         text_free(&path);
         t->path = NULL;
     }
     t->path = text_copy(folder);
     return tokenizer_open_bytes(t);
+}
+
+/* A padding token that was added behind the last row of the embedding is no matter: no text has it. */
+static void tell_beyond(const tokenizer *t) {
+    static const char words[] = "%s: %zu tokens, '%s' the first, lie beyond the model's vocabulary of %zu: a "
+                                "text that has one is refused";
+    if (t->beyond > FEW_BEYOND)
+        log_warning(t->lib, words, t->path, t->beyond, t->first_beyond.bytes, t->vocabulary);
+    else if (t->beyond > 0)
+        log_info(t->lib, words, t->path, t->beyond, t->first_beyond.bytes, t->vocabulary);
 }
 
 clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabulary, tokenizer **opened) {
@@ -81,6 +95,7 @@ clsplat_status tokenizer_open(clsplat *lib, const char *folder, size_t vocabular
     TRY(choose_kind(t, folder));
     if (!text_ok(&t->bytes) || t->begin.failed || t->end.failed || !t->path)
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder));
+    tell_beyond(t);
     *opened = t;
     return CLSPLAT_OK;
 fail:
@@ -117,6 +132,16 @@ static const char *mend(const tokenizer *t, const char *words, size_t *count, te
     return mended->data;
 }
 
+static clsplat_status check_beyond(const tokenizer *t, const token_list *list) {
+    for (size_t i = 0; t->beyond > 0 && i < list->count; ++i)
+        if ((size_t)list->tokens[i] >= t->vocabulary)
+            return log_error(t->lib, CLSPLAT_INVALID,
+                             "%s: the text has the token %" PRId32
+                             ", which lies beyond the model's vocabulary of %zu",
+                             t->path, list->tokens[i], t->vocabulary);
+    return CLSPLAT_OK;
+}
+
 clsplat_status tokenizer_encode(const tokenizer *t, const char *words, size_t bytes, bool special,
                                 int32_t **tokens, size_t *count) {
     clsplat_status status = CLSPLAT_OK;
@@ -134,6 +159,7 @@ clsplat_status tokenizer_encode(const tokenizer *t, const char *words, size_t by
         TRY(t->kind->encode(t, words, bytes, special, &list));
     if (special)
         add_all(&list, &t->end);
+    TRY(check_beyond(t, &list));
     if (list.count == 0) /* a list of nothing is a list too */
         list.tokens = malloc(sizeof *list.tokens);
     if (list.failed || !list.tokens || !text_ok(&mended))

@@ -25,6 +25,14 @@ bool added_add(added_list *list, const char *name, size_t bytes, added_token tok
     return true;
 }
 
+added_token *added_has(const added_list *list, const char *name) {
+    size_t bytes = strlen(name);
+    for (size_t i = 0; i < list->count; ++i)
+        if (list->tokens[i].bytes == bytes && memcmp(list->tokens[i].name, name, bytes) == 0)
+            return &list->tokens[i];
+    return NULL;
+}
+
 void added_free(added_list *list) {
     for (size_t i = 0; i < list->count; ++i)
         free(list->tokens[i].name);

@@ -25,6 +25,8 @@ typedef struct added_list {
 
 /* Copies the name, which is not empty. False without memory. */
 bool added_add(added_list *list, const char *name, size_t bytes, added_token token);
+/* The one of that name, by looking at all; NULL if there is none. Ownership: the list's. */
+added_token *added_has(const added_list *list, const char *name);
 void added_sort(added_list *list);
 void added_free(added_list *list);
 

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "base/utf8.h"
+#include "format/json_text.h"
 
 enum { BYTES = 256 };
 static const int32_t none = -1;
@@ -96,28 +97,33 @@ int32_t bpe_find(const bpe *b, const char *name, size_t bytes) {
 }
 
 clsplat_status bpe_add_token(bpe *b, const char *name, int32_t token) {
-    size_t bytes = strlen(name);
-    text_add_bytes(&b->names, name, bytes);
+    size_t begin = b->names.length;
+    text_add(&b->names, "%s", name);
     if (!text_ok(&b->names))
         return log_error(b->lib, CLSPLAT_MEMORY, "%s: no memory for its vocabulary", b->where);
-    name_entry *e = place_of_name(b, name, bytes);
+    size_t bytes = json_text_restore(b->names.data + begin, b->names.length - begin);
+    b->names.length = begin + bytes;
+    name_entry *e = place_of_name(b, b->names.data + begin, bytes);
     if (e->token != none)
         return log_error(b->lib, CLSPLAT_FORMAT, "%s: token '%s' is there twice", b->where,
                          text_show(name).bytes);
-    *e = (name_entry){b->names.length - bytes, bytes, token};
+    *e = (name_entry){begin, bytes, token};
     return CLSPLAT_OK;
 }
 
 clsplat_status bpe_add_merge(bpe *b, const char *left, size_t left_bytes, const char *right) {
-    size_t right_bytes = strlen(right);
     text both = {0};
     text_add_bytes(&both, left, left_bytes);
-    text_add_bytes(&both, right, right_bytes);
+    if (text_ok(&both))
+        left_bytes = both.length = json_text_restore(both.data, both.length);
+    text_add(&both, "%s", right);
     if (!text_ok(&both)) {
         text_free(&both);
         return log_error(b->lib, CLSPLAT_MEMORY, "%s: no memory for its merges", b->where);
     }
-    int32_t l = bpe_find(b, left, left_bytes), r = bpe_find(b, right, right_bytes);
+    both.length = left_bytes + json_text_restore(both.data + left_bytes, both.length - left_bytes);
+    int32_t l = bpe_find(b, both.data, left_bytes);
+    int32_t r = bpe_find(b, both.data + left_bytes, both.length - left_bytes);
     int32_t token = bpe_find(b, both.data, both.length);
     text_shown shown = text_show(both.data);
     text_free(&both);
@@ -129,6 +135,10 @@ clsplat_status bpe_add_merge(bpe *b, const char *left, size_t left_bytes, const 
     return CLSPLAT_OK;
 }
 
+void bpe_set_unknown(bpe *b, int32_t token) {
+    b->unknown = token;
+}
+
 clsplat_status bpe_finish(bpe *b) {
     for (int byte = 0; byte < BYTES; ++byte) {
         char name[8];
@@ -137,10 +147,12 @@ clsplat_status bpe_finish(bpe *b) {
     }
     if (!b->rules.unknown)
         return CLSPLAT_OK;
-    b->unknown = bpe_find(b, b->rules.unknown, strlen(b->rules.unknown));
+    int32_t known = bpe_find(b, b->rules.unknown, strlen(b->rules.unknown));
+    b->unknown = known != none ? known : b->unknown;
     if (b->unknown != none)
         return CLSPLAT_OK;
-    return log_error(b->lib, CLSPLAT_FORMAT, "%s: model.unk_token '%s' is not in model.vocab", b->where,
+    return log_error(b->lib, CLSPLAT_FORMAT,
+                     "%s: model.unk_token '%s' is neither in model.vocab nor among added_tokens", b->where,
                      text_show(b->rules.unknown).bytes);
 }
 

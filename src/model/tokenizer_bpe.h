@@ -24,11 +24,13 @@ clsplat_status bpe_create(clsplat *lib, const char *where, bpe_rules rules, bpe 
 /* Accepts NULL. */
 void bpe_destroy(bpe *b);
 
-/* Returns: MEMORY; FORMAT if the name is there already. */
+/* Names may have JSON_NUL for NUL. Returns: MEMORY; FORMAT if the name is there already. */
 clsplat_status bpe_add_token(bpe *b, const char *name, int32_t token);
 /* The pair that is joined next after those added before. Returns: FORMAT if one of the two, or what they make
  * together, is no token. */
 clsplat_status bpe_add_merge(bpe *b, const char *left, size_t left_bytes, const char *right);
+/* The token for unknown characters, where it is not in the vocabulary. */
+void bpe_set_unknown(bpe *b, int32_t token);
 /* After the last token. Returns: FORMAT if the token for unknown characters is none. */
 clsplat_status bpe_finish(bpe *b);
 

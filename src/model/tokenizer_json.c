@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json_text.h"
 #include "model/json.h"
 #include "model/tokenizer_added.h"
+#include "model/tokenizer_beside.h"
 
 enum { FILE_LIMIT = 64 << 20 }; /* bytes; the largest that are published have half of that */
 
@@ -136,6 +138,8 @@ static clsplat_status set_piece(tokenizer *t, const hf_decoder *d, const char *n
     hf_decode_name(d, name, &bytes);
     if (!text_ok(&bytes))
         TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its vocabulary", t->path));
+    if (bytes.data)
+        bytes.length = json_text_restore(bytes.data, bytes.length);
     TRY(tokenizer_set_piece(t, token, name, bytes.data, bytes.length));
 fail:
     text_free(&bytes);
@@ -159,15 +163,17 @@ fail:
     return status;
 }
 
-static clsplat_status add_token(tokenizer *t, hf_tokenizer *j, const char *name, const json_t *entry,
-                                added_token added) {
+static clsplat_status add_token(tokenizer *t, hf_tokenizer *j, const char *name, added_token added,
+                                bool normalised) {
     clsplat_status status = CLSPLAT_OK;
-    bool normalised = hf_flag(entry, "normalized", !added.special), added_it = false;
+    bool added_it = false;
     text words = {0};
     if (normalised)
         TRY(steps_normalise(t->lib, &j->normaliser, name, strlen(name), &words));
     else
         text_add(&words, "%s", name);
+    if (words.data)
+        words.length = json_text_restore(words.data, words.length);
     added_it = text_ok(&words) && (words.length == 0 || added_add(normalised ? &j->normalised : &j->raw,
                                                                   words.data, words.length, added));
     if (!added_it)
@@ -190,26 +196,78 @@ static clsplat_status read_added(tokenizer *t, hf_tokenizer *j, const json_t *en
     if (known >= 0 && known != token)
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' is %lld here and %d in model.vocab",
                          text_show(name).bytes, (long long)token, (int)known);
+    if (token > INT32_MAX)
+        return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' has the number %lld", text_show(name).bytes,
+                         (long long)token);
     TRY(set_piece(t, d, name, token));
-    t->pieces[token].special = hf_flag(entry, "special", false);
-    TRY(add_token(t, j, name, entry,
+    bool special = hf_flag(entry, "special", false);
+    if ((uint64_t)token < t->vocabulary)
+        t->pieces[token].special = special;
+    TRY(add_token(t, j, name,
                   (added_token){.token = (int32_t)token,
-                                .special = t->pieces[token].special,
+                                .special = special,
                                 .single_word = hf_flag(entry, "single_word", false),
                                 .left = hf_flag(entry, "lstrip", false),
-                                .right = hf_flag(entry, "rstrip", false)}));
+                                .right = hf_flag(entry, "rstrip", false)},
+                  hf_flag(entry, "normalized", !special)));
 fail:
     return status;
+}
+
+/* A token that only the files beside this one know. */
+typedef struct beside_reader {
+    tokenizer *t;
+    hf_tokenizer *j;
+    const hf_decoder *d;
+} beside_reader;
+
+static clsplat_status take_beside(void *user, const char *name, added_token token, bool normalised) {
+    clsplat_status status = CLSPLAT_OK;
+    const beside_reader *r = user;
+    if (bpe_find(r->j->b, name, strlen(name)) >= 0 || added_has(&r->j->raw, name) ||
+        added_has(&r->j->normalised, name))
+        return CLSPLAT_OK;
+    TRY(set_piece(r->t, r->d, name, token.token));
+    if ((size_t)token.token < r->t->vocabulary)
+        r->t->pieces[token.token].special = token.special;
+    TRY(add_token(r->t, r->j, name, token, normalised));
+fail:
+    return status;
+}
+
+/* The token that is named; −1 if it is none. */
+static int32_t token_of(const hf_tokenizer *j, const char *name) {
+    const added_token *added = name ? added_has(&j->raw, name) : NULL;
+    if (name && !added)
+        added = added_has(&j->normalised, name);
+    return added ? added->token : name ? bpe_find(j->b, name, strlen(name)) : -1;
+}
+
+/* add_bos_token and add_eos_token, where they are given, count and not the post-processor. */
+static void read_around(tokenizer *t, const hf_tokenizer *j, const tokenizer_beside *b) {
+    const json_t *begins = json_object_get(b->config, "add_bos_token"),
+                 *ends = json_object_get(b->config, "add_eos_token");
+    if (!json_is_boolean(begins) && !json_is_boolean(ends))
+        return;
+    int32_t begin = json_is_true(begins) ? token_of(j, tokenizer_beside_name(b, "bos_token")) : -1;
+    int32_t end = json_is_true(ends) ? token_of(j, tokenizer_beside_name(b, "eos_token")) : -1;
+    token_list_free(&t->begin);
+    token_list_free(&t->end);
+    if (begin >= 0)
+        token_list_add(&t->begin, begin);
+    if (end >= 0)
+        token_list_add(&t->end, end);
 }
 
 static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *root) {
     clsplat_status status = CLSPLAT_OK;
     hf_decoder decoder = {0};
     const json_t *added = json_object_get(root, "added_tokens"), *entry;
+    tokenizer_beside beside = {0};
     size_t i;
     if (added && !json_is_null(added) && !json_is_array(added))
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "must be a list");
-    TRY(hf_read_model(t, json_object_get(root, "model"), &j->b));
+    TRY(hf_read_model(t, root, &j->b));
     TRY(hf_read_normaliser(t, json_object_get(root, "normalizer"), &j->normaliser));
     TRY(hf_read_pre_tokeniser(t, json_object_get(root, "pre_tokenizer"), &j->pre_tokeniser));
     TRY(hf_read_decoder(t, json_object_get(root, "decoder"), &decoder));
@@ -217,10 +275,14 @@ static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *ro
     json_array_foreach(added, i, entry) {
         TRY(read_added(t, j, entry, &decoder));
     }
+    TRY(tokenizer_beside_read(t, &beside));
+    TRY(tokenizer_beside_walk(t, &beside, take_beside, &(beside_reader){t, j, &decoder}));
     added_sort(&j->raw);
     added_sort(&j->normalised);
     TRY(hf_read_post_processor(t, json_object_get(root, "post_processor")));
+    read_around(t, j, &beside);
 fail:
+    tokenizer_beside_free(&beside);
     return status;
 }
 

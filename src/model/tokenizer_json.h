@@ -27,8 +27,8 @@ clsplat_status hf_step(const tokenizer *t, const char *key, steps *s, step **add
 
 clsplat_status hf_read_normaliser(const tokenizer *t, const json_t *part, steps *s);
 clsplat_status hf_read_pre_tokeniser(const tokenizer *t, const json_t *part, steps *s);
-/* Vocabulary and merges. */
-clsplat_status hf_read_model(const tokenizer *t, const json_t *part, bpe **b);
+/* Vocabulary and merges, under the key model. */
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b);
 /* What stands around a whole text: t->begin and t->end. */
 clsplat_status hf_read_post_processor(tokenizer *t, const json_t *part);
 

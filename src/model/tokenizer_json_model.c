@@ -39,8 +39,29 @@ static clsplat_status refuse_extras(const tokenizer *t, const json_t *model) {
     return CLSPLAT_OK;
 }
 
-clsplat_status hf_read_model(const tokenizer *t, const json_t *model, bpe **b) {
+/* HF's converters put a line of merges.txt that is no merge into the list. */
+static bool is_version(const json_t *merge) {
+    const char *line = json_string_value(merge);
+    return line && strncmp(line, "#version", strlen("#version")) == 0;
+}
+
+/* The number of an added token; −1 if there is none of that name. */
+static int32_t number_of_added(const json_t *added, const char *name) {
+    const json_t *entry;
+    size_t i;
+    json_array_foreach(added, i, entry) {
+        const char *content = json_string_value(json_object_get(entry, "content"));
+        json_int_t number = json_integer_value(json_object_get(entry, "id"));
+        if (content && strcmp(content, name) == 0 && number >= 0 && number <= INT32_MAX)
+            return (int32_t)number;
+    }
+    return -1;
+}
+
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b) {
     clsplat_status status = CLSPLAT_OK;
+    const json_t *model = json_object_get(root, "model");
+    const char *unknown = json_string_value(json_object_get(model, "unk_token"));
     json_t *vocabulary = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges"), *entry;
     const char *name;
     size_t i;
@@ -50,7 +71,7 @@ clsplat_status hf_read_model(const tokenizer *t, const json_t *model, bpe **b) {
     if (!json_is_object(vocabulary) || !json_is_array(merges))
         return hf_refuse(t, CLSPLAT_FORMAT, "model", "needs an object vocab and a list merges");
     TRY(bpe_create(t->lib, t->path,
-                   (bpe_rules){.unknown = json_string_value(json_object_get(model, "unk_token")),
+                   (bpe_rules){.unknown = unknown,
                                .fuse_unknown = hf_flag(model, "fuse_unk", false),
                                .byte_fallback = hf_flag(model, "byte_fallback", false),
                                .whole_words = hf_flag(model, "ignore_merges", false),
@@ -65,8 +86,11 @@ clsplat_status hf_read_model(const tokenizer *t, const json_t *model, bpe **b) {
         TRY(bpe_add_token(*b, name, (int32_t)token));
     }
     json_array_foreach(merges, i, entry) {
-        TRY(read_merge(t, *b, entry));
+        if (!is_version(entry))
+            TRY(read_merge(t, *b, entry));
     }
+    if (unknown)
+        bpe_set_unknown(*b, number_of_added(json_object_get(root, "added_tokens"), unknown));
     TRY(bpe_finish(*b));
 fail:
     return status;

@@ -51,12 +51,16 @@ struct tokenizer {
     void *state;
     token_piece *pieces; /* [vocabulary] */
     text bytes;
+    size_t
+        beyond; /* tokens of the file that the model's vocabulary does not reach, and the first one's name */
+    text_shown first_beyond;
     token_list begin, end; /* around a whole text */
     tokenizer_strip strip;
 };
 
-/* Gives a token its bytes; a second time replaces the first. Returns: FORMAT if it is outside the model's
- * vocabulary; `name` is what the file calls it. */
+/* Gives a token its bytes; a second time replaces the first. One beyond the model's vocabulary has none: it
+ * is counted, and a text in which it occurs is refused. Returns: FORMAT if the number is below 0; `name` is
+ * what the file calls it. */
 clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name, const void *bytes,
                                    size_t count);
 

@@ -4,15 +4,15 @@
 #ifdef CLSPLAT_SENTENCEPIECE
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
-#include "model/json.h"
+#include "format/json_text.h"
 #include "model/tokenizer_added.h"
+#include "model/tokenizer_beside.h"
 #include "model/tokenizer_proto.h"
 #include "model/tokenizer_sp.h"
 
-enum { FILE_LIMIT = 256 << 20, CONFIG_LIMIT = 16 << 20 };
+enum { FILE_LIMIT = 256 << 20 };
 
 /* SentencePiece's space, U+2581. */
 static const char mark[] = "\xe2\x96\x81";
@@ -82,28 +82,67 @@ static clsplat_status read_piece(tokenizer *t, sp_tokenizer *s, int32_t token) {
                                         (added_token){.token = token, .special = true})))
         TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its pieces", t->path));
     TRY(tokenizer_set_piece(t, token, piece.name, bytes.data, bytes.length));
-    t->pieces[token].special = piece.control;
-    t->pieces[token].as_it_is = piece.unknown;
+    if ((size_t)token < t->vocabulary) {
+        t->pieces[token].special = piece.control;
+        t->pieces[token].as_it_is = piece.unknown;
+    }
 fail:
     text_free(&bytes);
     return status;
 }
 
-/* Models of this kind begin a text with their token for it, unless tokenizer_config.json says otherwise. */
-static clsplat_status read_begin(tokenizer *t, const sp_tokenizer *s) {
+/* A token that the model's file does not know, or that has another name there: chat models name unused ones
+ * anew. */
+typedef struct beside_reader {
+    tokenizer *t;
+    sp_tokenizer *s;
+} beside_reader;
+
+static clsplat_status take_beside(void *user, const char *name, added_token token, bool normalised) {
+    (void)
+        normalised; /* it is found in the text as it stands, and each part between gets its own first space */
     clsplat_status status = CLSPLAT_OK;
-    json_t *config = NULL;
-    text path = {0};
-    text_add(&path, "%.*stokenizer_config.json", (int)(strlen(t->path) - strlen("tokenizer.model")), t->path);
-    if (!text_ok(&path))
-        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory to read it", t->path));
-    if (access(path.data, F_OK) == 0)
-        TRY(json_file(t->lib, path.data, CONFIG_LIMIT, &config));
-    if (sp_begin(s->model) >= 0 && !json_is_false(json_object_get(config, "add_bos_token")))
-        token_list_add(&t->begin, sp_begin(s->model));
+    const beside_reader *r = user;
+    tokenizer *t = r->t;
+    bool known =
+        token.token < sp_size(r->s->model) && strcmp(sp_at(r->s->model, token.token).name, name) == 0;
+    added_token *there = added_has(&r->s->special, name);
+    text plain = {0};
+    text_add(&plain, "%s", name);
+    if (!text_ok(&plain))
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its added tokens", t->path));
+    plain.length = json_text_restore(plain.data, plain.length);
+    if (there) {
+        token.name = there->name;
+        token.bytes = there->bytes;
+        *there = token;
+    } else if (!added_add(&r->s->special, plain.data, plain.length, token)) {
+        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its added tokens", t->path));
+    }
+    if (known)
+        goto fail;
+    TRY(tokenizer_set_piece(t, token.token, name, plain.data, plain.length));
+    if ((size_t)token.token < t->vocabulary) {
+        t->pieces[token.token].special = token.special;
+        t->pieces[token.token].as_it_is = true;
+    }
 fail:
-    json_decref(config);
-    text_free(&path);
+    text_free(&plain);
+    return status;
+}
+
+/* Models of this kind begin a text with their token for it, unless tokenizer_config.json says otherwise. */
+static clsplat_status read_beside(tokenizer *t, sp_tokenizer *s) {
+    clsplat_status status = CLSPLAT_OK;
+    tokenizer_beside b = {0};
+    TRY(tokenizer_beside_read(t, &b));
+    TRY(tokenizer_beside_walk(t, &b, take_beside, &(beside_reader){t, s}));
+    if (sp_begin(s->model) >= 0 && !json_is_false(json_object_get(b.config, "add_bos_token")))
+        token_list_add(&t->begin, sp_begin(s->model));
+    if (sp_end(s->model) >= 0 && json_is_true(json_object_get(b.config, "add_eos_token")))
+        token_list_add(&t->end, sp_end(s->model));
+fail:
+    tokenizer_beside_free(&b);
     return status;
 }
 
@@ -120,9 +159,9 @@ static clsplat_status read_model(tokenizer *t, sp_tokenizer *s, const char *byte
                       text_show(why.words).bytes));
     for (int32_t token = 0; token < sp_size(s->model); ++token)
         TRY(read_piece(t, s, token));
-    added_sort(&s->special);
     t->strip = normaliser.extra_spaces ? STRIP_SPACES : normaliser.prefix ? STRIP_SPACE : STRIP_NOTHING;
-    TRY(read_begin(t, s));
+    TRY(read_beside(t, s));
+    added_sort(&s->special);
 fail:
     return status;
 }

@@ -42,6 +42,10 @@ int32_t sp_begin(const sp_model *s) {
     return s->processor.bos_id();
 }
 
+int32_t sp_end(const sp_model *s) {
+    return s->processor.eos_id();
+}
+
 sp_piece sp_at(const sp_model *s, int32_t token) {
     const auto &p = s->processor;
     const std::string &name = p.IdToPiece(token);

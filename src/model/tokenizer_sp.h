@@ -31,8 +31,9 @@ typedef struct sp_piece {
 
 int32_t sp_size(const sp_model *s);
 sp_piece sp_at(const sp_model *s, int32_t token);
-/* The token that begins a text; −1: none. */
+/* The tokens that begin and end a text; −1: none. */
 int32_t sp_begin(const sp_model *s);
+int32_t sp_end(const sp_model *s);
 
 typedef void sp_take(void *user, int32_t token);
 /* False if it cannot be done. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "model/head.h"
 
 enum { TARGETS_PER_LAYER = 20, TARGETS_BESIDE = 13 };
 
@@ -74,14 +75,22 @@ static model_tensor find_named(const search *s, const char *name, const char *su
     return model_folder_find(s->folder, full);
 }
 
+/* The key of config.json that asks for a tensor which not every model has. */
+static const char *who_asks(const search *s, const char *name) {
+    size_t head = s->config->names->head ? strlen(s->config->names->head) : 0;
+    if (head > 0 && strncmp(name, s->config->names->head, head) == 0)
+        return ": config.json does not say tie_word_embeddings, so that the head is a matrix of its own";
+    return strstr(name, "_proj.bias") ? ": attention_bias or mlp_bias of config.json asks for it" : "";
+}
+
 static clsplat_status find_part(const search *s, const part_spec *spec, part_kind kind, model_tensor *found) {
     char name[192];
     *found = find_named(s, spec->name, kind.suffix, name, sizeof name);
     const safetensors_entry *e = found->entry;
     clsplat_dtype dtype;
     if (!e)
-        return log_error(s->lib, CLSPLAT_FORMAT, "%s: tensor '%s' is missing", model_folder_path(s->folder),
-                         name);
+        return log_error(s->lib, CLSPLAT_FORMAT, "%s: tensor '%s' is missing%s", model_folder_path(s->folder),
+                         name, who_asks(s, name));
     if (e->rank != (kind.columns ? 2 : 1) || e->shape[0] != spec->size ||
         (kind.columns && e->shape[1] != kind.columns))
         return wrong_shape(s, found, spec->size, kind.columns);
@@ -205,7 +214,7 @@ static clsplat_status plan_head(search *s, model_weights *w) {
     TRY(plan_bias(s, &w->head_dense_bias, n->head_dense, c->hidden));
     TRY(plan_norm(s, &w->head_norm, n->head_norm));
     TRY(plan_bias(s, &w->head_bias, n->head_bias, c->vocabulary));
-    if (!c->tied)
+    if (!s->plan->tied)
         TRY(plan_matrix(s, &w->head, n->head, c->vocabulary, c->hidden));
 fail:
     return status;
@@ -226,11 +235,19 @@ static void choose_prefix(search *s) {
     }
 }
 
+static clsplat_status settle_head(search *s, model_folder *folder) {
+    const model_names *n = s->config->names;
+    char embedding[128], head[128];
+    snprintf(embedding, sizeof embedding, "%s%s.weight", s->above, n->embedding);
+    snprintf(head, sizeof head, "%s.weight", n->head ? n->head : "");
+    s->plan->tied = s->config->tied;
+    return n->head ? model_head_settle(s->lib, folder, embedding, head, &s->plan->tied) : CLSPLAT_OK;
+}
+
 static clsplat_status plan_all(search *s, model_weights *w) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
     const model_names *n = c->names;
-    choose_prefix(s);
     snprintf(s->prefix, sizeof s->prefix, "%s", s->above);
     TRY(plan_matrix(s, &w->embedding, n->embedding, c->vocabulary, c->hidden));
     TRY(plan_matrix(s, &w->positions, n->positions, c->positions, c->hidden));
@@ -263,7 +280,7 @@ static bool is_harmless(const search *s, const char *name) {
     char head[128];
     snprintf(head, sizeof head, "%s.weight", c->names->head);
     if (strstr(name, "rotary_emb.inv_freq") || strstr(name, "embeddings.position_ids") ||
-        (c->tied && strcmp(name, head) == 0))
+        (s->plan->tied && strcmp(name, head) == 0))
         return true;
     for (size_t i = 0; i < sizeof c->names->unused / sizeof *c->names->unused && c->names->unused[i]; ++i)
         if (strncmp(name, c->names->unused[i], strlen(c->names->unused[i])) == 0)
@@ -276,11 +293,14 @@ static void warn_of_others(const search *s) {
     model_tensor t;
     for (size_t i = 0; t = model_folder_at(s->folder, i), t.entry; ++i)
         if (!is_planned(s->plan, t.entry) && !is_harmless(s, t.entry->name))
-            log_warning(s->lib, "%s: tensor '%s' is not used by a model of type %s", safetensors_path(t.file),
-                        text_show(t.entry->name).bytes, s->config->family);
+            log_warning(s->lib, "%s: tensor '%s' is not used by a model of type %s%s",
+                        safetensors_path(t.file), text_show(t.entry->name).bytes, s->config->family,
+                        strstr(t.entry->name, "_proj.bias")
+                            ? " without attention_bias or mlp_bias in config.json"
+                            : "");
 }
 
-clsplat_status weight_plan_make(clsplat *lib, const model_folder *folder, const model_config *config,
+clsplat_status weight_plan_make(clsplat *lib, model_folder *folder, const model_config *config,
                                 model_weights *weights, weight_plan **made) {
     clsplat_status status = CLSPLAT_OK;
     search s = {.lib = lib, .folder = folder, .config = config};
@@ -291,6 +311,8 @@ clsplat_status weight_plan_make(clsplat *lib, const model_folder *folder, const 
     if (!s.plan || !s.plan->targets)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors",
                          model_folder_path(folder));
+    choose_prefix(&s);
+    TRY(settle_head(&s, folder));
     TRY(plan_all(&s, weights));
     warn_of_others(&s);
 fail:

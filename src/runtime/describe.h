@@ -13,6 +13,10 @@ unsigned device_describe(cl_device_id id, clsplat_device_info *info);
  * memory. */
 char *device_string(cl_device_id id, cl_device_info what);
 
+/* Around calls that may load or set up a driver: one thread of the process at a time. */
+void device_look_begin(void);
+void device_look_end(void);
+
 /* All devices in the loader's order. */
 typedef struct device_set {
     cl_device_id *ids;

@@ -75,7 +75,9 @@ clsplat_status clsplat_device_open(clsplat *lib, const char *which, clsplat_devi
     const char *word = asked ? which : environment ? environment : "";
     TRY(device_set_read(lib, &set));
     TRY(device_choose(lib, set.infos, set.count, word, asked ? "device" : "CLSPLAT_DEVICE", &index));
-    TRY(open_own(lib, set.ids[index], device));
+    device_look_begin();
+    status = open_own(lib, set.ids[index], device);
+    device_look_end();
 fail:
     device_set_free(&set);
     return status;

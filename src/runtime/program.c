@@ -12,6 +12,7 @@
 #include "runtime/build_log.h"
 #include "runtime/cache.h"
 #include "runtime/describe.h"
+#include "runtime/pocl.h"
 #include "runtime/ptx.h"
 
 typedef struct built_kernel {
@@ -76,9 +77,13 @@ static text cache_key(const clsplat_device *device, const char *source, const ch
 static clsplat_status build_failed(clsplat_device *device, embedded_source source, const char *options,
                                    cl_program built, cl_int code) {
     char *log = build_log_read(built, device->id, source.text);
-    clsplat_status status = log_error(
-        device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d), options %.500s\n%s", source.name,
-        device->info.name, cl_error_name(code), (int)code, options, log ? log : "without a build log");
+    text folder = {0};
+    bool unusable = pocl_folder_problem(&folder);
+    clsplat_status status =
+        log_error(device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d)%s%s, options %.500s\n%s",
+                  source.name, device->info.name, cl_error_name(code), (int)code, unusable ? ". " : "",
+                  unusable && folder.data ? folder.data : "", options, log ? log : "without a build log");
+    text_free(&folder);
     free(log);
     return status;
 }

@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -5,6 +6,7 @@
 #include "base/text.h"
 #include "runtime/describe.h"
 #include "runtime/device.h"
+#include "runtime/pocl.h"
 
 #define HOW_TO_INSTALL                                                                                       \
     "Install a driver (on Debian pocl-opencl-icd for any CPU, or your GPU vendor's OpenCL package); it "     \
@@ -55,18 +57,33 @@ static void add_platform_name(text *names, cl_platform_id platform) {
 }
 
 static clsplat_status no_devices(clsplat *lib, const cl_platform_id *platforms, cl_uint count) {
-    text names = {0};
+    text names = {0}, folder = {0};
     for (cl_uint i = 0; i < count; ++i)
         add_platform_name(&names, platforms[i]);
+    bool unusable = pocl_folder_problem(&folder) && text_ok(&folder);
     clsplat_status status =
         log_error(lib, CLSPLAT_NO_DEVICE,
-                  "no OpenCL platform of this machine has a device (asked: %s). " HOW_TO_INSTALL,
-                  text_ok(&names) ? names.data : "?");
+                  "no OpenCL platform of this machine has a device (asked: %s). %s%s" HOW_TO_INSTALL,
+                  text_ok(&names) ? names.data : "?", unusable ? folder.data : "",
+                  unusable ? ". If this is not it: " : "");
+    text_free(&folder);
     text_free(&names);
     return status;
 }
 
-clsplat_status device_set_read(clsplat *lib, device_set *set) {
+/* What a process has one of: drivers that are loaded by the first look (PoCL, Mesa) crash if two threads have
+ * it at a time. Handles of different threads are independent otherwise. */
+static pthread_mutex_t first_look = PTHREAD_MUTEX_INITIALIZER;
+
+void device_look_begin(void) {
+    pthread_mutex_lock(&first_look);
+}
+
+void device_look_end(void) {
+    pthread_mutex_unlock(&first_look);
+}
+
+static clsplat_status read_all(clsplat *lib, device_set *set) {
     clsplat_status status = CLSPLAT_OK;
     cl_platform_id *platforms = NULL;
     cl_uint count = 0;
@@ -85,6 +102,13 @@ fail:
     free(platforms);
     if (status != CLSPLAT_OK)
         device_set_free(set);
+    return status;
+}
+
+clsplat_status device_set_read(clsplat *lib, device_set *set) {
+    device_look_begin();
+    clsplat_status status = read_all(lib, set);
+    device_look_end();
     return status;
 }
 

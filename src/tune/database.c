@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 
@@ -130,7 +129,7 @@ text tune_user_path(const char *name) {
 clsplat_status tune_database_load_user(clsplat *lib, tune_database *db) {
     clsplat_status status = CLSPLAT_OK;
     text path = tune_user_path("tuning.txt");
-    if (path.data && access(path.data, F_OK) == 0)
+    if (path.data && file_is_there(path.data))
         status = tune_database_load(lib, db, path.data);
     text_free(&path);
     return status;

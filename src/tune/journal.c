@@ -10,9 +10,12 @@ static clsplat_status failed(clsplat *lib, const char *path) {
     return log_error(lib, CLSPLAT_IO, "%s: the tuner's journal cannot be written: %s", path, strerror(errno));
 }
 
-static clsplat_status read_left(clsplat *lib, int descriptor, text *left) {
+static clsplat_status read_left(clsplat *lib, const char *path, int descriptor, text *left) {
     char bytes[4096];
     ssize_t count = pread(descriptor, bytes, sizeof bytes, 0);
+    if (count < 0)
+        return log_error(lib, CLSPLAT_IO, "%s: the tuner's journal cannot be read: %s", path,
+                         strerror(errno));
     const char *end = count > 0 ? memchr(bytes, '\n', (size_t)count) : NULL;
     if (end) /* otherwise it was never complete, and so never begun */
         text_add_bytes(left, bytes, (size_t)(end - bytes));
@@ -29,7 +32,7 @@ clsplat_status tune_journal_open(clsplat *lib, const char *path, tune_journal *j
         TRY(errno == EWOULDBLOCK
                 ? log_error(lib, CLSPLAT_IO, "%s: another process is tuning; wait until it is done", path)
                 : failed(lib, path));
-    TRY(read_left(lib, journal->descriptor, left));
+    TRY(read_left(lib, path, journal->descriptor, left));
     return CLSPLAT_OK;
 fail:
     tune_journal_close(journal);

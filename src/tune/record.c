@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "tune/database.h"
 
 typedef enum field_kind { WORDS, NUMBER, WHOLE, HASH } field_kind;
@@ -54,7 +55,7 @@ void tune_record_write(const tune_record *record, text *line) {
             text_add(line, "%s", (const char *)value);
             break;
         case NUMBER:
-            text_add(line, "%.6g", *(const double *)value);
+            number_add(line, "%.6g", *(const double *)value);
             break;
         case WHOLE:
             text_add(line, "%" PRIu64, *(const uint64_t *)value);
@@ -82,7 +83,7 @@ static bool read_value(const field *f, const char *words, size_t length, void *t
         return false;
     errno = 0;
     if (f->kind == NUMBER)
-        *(double *)to = strtod(words, &end);
+        *(double *)to = number_read(words, &end);
     else
         *(uint64_t *)to = strtoull(words, &end, f->kind == HASH ? 16 : 10);
     return length > 0 && end == words + length && errno == 0 && !(f->kind == NUMBER && isnan(*(double *)to));

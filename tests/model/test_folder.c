@@ -38,7 +38,13 @@ static const change changes[] = {
     {"head_dim", "15", CLSPLAT_UNSUPPORTED, "head_dim"},
     {"head_dim", "18", CLSPLAT_FORMAT, "q_proj.weight"},
     {"head_dim", "null", CLSPLAT_FORMAT, "q_proj.weight"},
-    {"eos_token_id", "256", CLSPLAT_FORMAT, "eos_token_id"},
+    {"eos_token_id", "256", CLSPLAT_OK, NULL},
+    {"eos_token_id", "-1", CLSPLAT_OK, NULL},
+    {"bos_token_id", "-1", CLSPLAT_OK, NULL},
+    {"bos_token_id", "256", CLSPLAT_OK, NULL},
+    {"bos_token_id", "\"<s>\"", CLSPLAT_FORMAT, "bos_token_id must be a token"},
+    {"hidden_size", "24.0", CLSPLAT_OK, NULL},
+    {"rms_norm_eps", "1e-400", CLSPLAT_OK, NULL},
     {"eos_token_id", "[1, [2]]", CLSPLAT_FORMAT, "eos_token_id"},
     {"eos_token_id", "[1, 2]", CLSPLAT_OK, NULL},
     {"tie_word_embeddings", "false", CLSPLAT_FORMAT, "'lm_head.weight' is missing"},
@@ -62,7 +68,8 @@ static const change changes[] = {
     {"rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 1}", CLSPLAT_FORMAT, "high_freq_factor"},
     {"rope_parameters", "{\"rope_theta\": -1}", CLSPLAT_FORMAT, "rope_parameters.rope_theta"},
     {"rope_parameters", "{\"full_attention\": {}}", CLSPLAT_UNSUPPORTED, "rope_parameters differs from layer to layer"},
-    {"rope_scaling", "{\"type\": \"ntk\"}", CLSPLAT_OK, NULL}, /* rope_parameters, which is there too, counts */
+    {"rope_scaling", "{\"type\": \"ntk\"}", CLSPLAT_UNSUPPORTED, "rope_scaling.rope_type is 'ntk'"}, /* it counts, also beside rope_parameters */
+    {"rope_scaling", "{}", CLSPLAT_OK, NULL},
     {"layer_types", "[\"full_attention\"]", CLSPLAT_FORMAT, "layer_types"},
     {"layer_types", "[\"full_attention\", \"linear_attention\"]", CLSPLAT_UNSUPPORTED, "layer_types"},
     {"layer_types", "[\"full_attention\", \"sliding_attention\"]", CLSPLAT_UNSUPPORTED, "layer_types"},
@@ -147,8 +154,9 @@ START_TEST(config_is_damaged) {
     check_refusal(CLSPLAT_FORMAT, "JSON");
     write_text("config.json", "[1, 2]");
     check_refusal(CLSPLAT_FORMAT, "must be a JSON object");
-    write_text("config.json", "{\"model_type\": \"llama\", \"model_type\": \"qwen3\"}");
-    check_refusal(CLSPLAT_FORMAT, "JSON");
+    write_text("config.json",
+               "{\"model_type\": \"llama\", \"model_type\": \"gpt2\"}"); /* the last one counts */
+    check_refusal(CLSPLAT_UNSUPPORTED, "model_type is 'gpt2'");
     memset(deep, '[', 200000);
     deep[200000] = '\0';
     write_text("config.json", deep);
@@ -192,12 +200,7 @@ START_TEST(index_is_damaged) {
     write_text(index, "{\"weight_map\": {\"model.norm.weight\": \"shard.safetensors\"}}");
     check_refusal(CLSPLAT_IO, "shard.safetensors");
     ck_assert_int_eq(symlink(MODELS "/llama/model.safetensors", path_of("shard.safetensors")), 0);
-    check_refusal(CLSPLAT_FORMAT, "'model.embed_tokens.weight' is missing");
-    write_text(
-        index,
-        "{\"weight_map\": {\"model.embed_tokens.weight\": \"shard.safetensors\", \"model.norm.weight\": "
-        "\"shard.safetensors\", \"model.layers.0.input_layernorm.weight\": \"shard.safetensors\"}}");
-    check_refusal(CLSPLAT_FORMAT, "q_proj.weight' is missing");
+    suite_ok(lib, open_folder()); /* what a shard has is there, also where the index does not say so */
 }
 END_TEST
 
@@ -229,8 +232,15 @@ START_TEST(ends_are_joined) {
               clsplat_model_is_end(model, 11));
     ck_assert(!clsplat_model_is_end(model, 0));
     clsplat_model_close(&model);
-    write_text("generation_config.json", "{\"eos_token_id\": 256}");
+    write_text("generation_config.json", "{\"eos_token_id\": \"</s>\"}");
     check_refusal(CLSPLAT_FORMAT, "generation_config.json: key eos_token_id");
+    write_text("generation_config.json", "{\"eos_token_id\": [-1, 300, null, 9]}");
+    suite_ok(lib, clsplat_model_open(device, folder, clsplat_model_options_defaults(), &model));
+    ck_assert_uint_eq(clsplat_model_describe(model)->end_count, 2);
+    clsplat_model_close(&model);
+    ck_assert_int_eq(unlink(path_of("generation_config.json")), 0);
+    ck_assert_int_eq(symlink("nowhere", path_of("generation_config.json")), 0);
+    check_refusal(CLSPLAT_IO, "generation_config.json"); /* it is there, though it cannot be read */
 }
 END_TEST
 

@@ -114,11 +114,21 @@ START_TEST(sample) {
 }
 END_TEST
 
-/* The first of the largest, whatever the filters; and NaN or −inf beside it change nothing. */
+static int32_t drawn_from(const matrix *logits, cl_mem token, op_sample_args args) {
+    int32_t drawn = 7;
+    args.logits = logits->t;
+    args.token = token;
+    matrix_run(&op_sample_family, 0, &args);
+    numbers_read(token, &drawn, 1);
+    return drawn;
+}
+
+/* The first of the largest, whatever the filters, and −inf beside it changes nothing; no token follows from
+ * NaN, +inf or nothing but −inf. */
 START_TEST(sample_greedy) {
     double values[200];
     for (size_t i = 0; i < 200; i++)
-        values[i] = i % 3 == 0 ? -INFINITY : i % 3 == 1 ? NAN : -(double)i;
+        values[i] = i % 3 == 0 ? -INFINITY : -(double)i;
     values[77] = values[150] = 3;
     matrix logits = matrix_of(CLSPLAT_F32, (size_t[]){1, 1, 1, 200}, values);
     cl_mem token = numbers_create(&(int32_t){-1}, 1);
@@ -126,18 +136,23 @@ START_TEST(sample_greedy) {
                                           {.temperature = 0, .top_k = 3, .top_p = 0.5f, .draw = 0.9f},
                                           {.temperature = 1e-3f, .top_p = 0.4f, .draw = 0.3f},
                                           {.temperature = 1, .top_k = 1, .top_p = 1, .draw = 0.2f}};
+    static const double wrong[] = {NAN, INFINITY, -INFINITY};
     matrix_upload(&logits, problem_on_stage().device);
-    for (size_t i = 0; i < sizeof args / sizeof *args; i++) {
-        op_sample_args a = args[i];
-        int32_t drawn = -1;
-        a.logits = logits.t;
-        a.token = token;
-        matrix_run(&op_sample_family, 0, &a);
-        numbers_read(token, &drawn, 1);
-        ck_assert_int_eq(drawn, 77);
+    for (size_t i = 0; i < sizeof args / sizeof *args; i++)
+        ck_assert_int_eq(drawn_from(&logits, token, args[i]), 77);
+    matrix_free(&logits);
+    for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++) {
+        for (size_t i = 0; i < 200 && wrong[w] < 0; i++)
+            values[i] = -INFINITY;
+        values[w == 0 ? 199 : 40] = wrong[w];
+        logits = matrix_of(CLSPLAT_F32, (size_t[]){1, 1, 1, 200}, values);
+        matrix_upload(&logits, problem_on_stage().device);
+        for (size_t i = 0; i < sizeof args / sizeof *args; i++)
+            ck_assert_int_eq(drawn_from(&logits, token, args[i]), -1);
+        matrix_free(&logits);
+        values[199] = -5;
     }
     clReleaseMemObject(token);
-    matrix_free(&logits);
 }
 END_TEST
 
