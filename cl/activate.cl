@@ -11,9 +11,9 @@
  * [V,C].
  * Work: one work-item for W columns of a row; grid (⌈C / W⌉ rounded up to WG, N, B·H). No local memory, no barrier.
  *
- * Φ(y) = ½ erfc(−y/√2) is a product, e^(−y²/2) t P(t) with t = 1 / (1 + 0.4 |y|/√2): erf of the compilers is a call for
- * every lane. P is a Chebyshev fit of e^(z²) erfc(z) / t, of relative error 4e-8; with the rest rounded to float32, Φ is
- * right to 3e-7. */
+ * Φ(y) = ½ erfc(−y/√2) is a product, e^(−y²/2) t P(t) with t = 1 / (1 + 0.4 |y|/√2): erf of the compilers is a call
+ * for every lane. P is a Chebyshev fit of e^(z²) erfc(z) / t, of relative error 4e-8; with the rest rounded to float32,
+ * Φ is right to 3e-7. */
 #include "tensor.clh"
 
 #ifndef X_TYPE

@@ -6,6 +6,7 @@
 
 #include "attention/problem.h"
 #include "compare.h"
+#include "op/rows.h"
 #include "runtime/device.h"
 
 enum { GUARD = 40, GAP = 5 };
@@ -95,6 +96,7 @@ void matrix_run(const op_family *family, size_t row, const void *args) {
     queue q;
     queue_begin(stage.device, 0, NULL, &q);
     suite_ok(stage.lib, op_run(&q, &family->variants[row], NULL, args));
+    rows_ran(family, row);
     suite_ok(stage.lib, clsplat_device_finish(stage.device));
 }
 

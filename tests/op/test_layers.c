@@ -10,6 +10,7 @@
 #include "matrix.h"
 #include "naive/naive.h"
 #include "op/families.h"
+#include "op/rows.h"
 #include "runtime/device.h"
 
 typedef clsplat_dtype dtype;
@@ -341,11 +342,15 @@ START_TEST(embed) {
 END_TEST
 
 static void add_all(TCase *part) {
+    static const op_family *const families[] = {&op_norm_family,     &op_turn_family,  &op_rope_family,
+                                                &op_activate_family, &op_embed_family, NULL};
     problem_add_stage(part);
+    rows_begin(part);
     tcase_add_loop_test(part, norm, 0, NORMS);
     tcase_add_loop_test(part, rope, 0, ROPES);
     tcase_add_loop_test(part, activate, 0, ACTIVATIONS);
     tcase_add_loop_test(part, embed, 0, 3);
+    rows_end(part, families);
 }
 
 static void add_disguised(TCase *part) {

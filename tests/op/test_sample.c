@@ -7,6 +7,7 @@
 #include "matrix.h"
 #include "naive/naive.h"
 #include "op/families.h"
+#include "op/rows.h"
 
 typedef struct score_case {
     size_t rows, count;
@@ -157,10 +158,13 @@ START_TEST(sample_greedy) {
 END_TEST
 
 static void add_all(TCase *part) {
+    static const op_family *const families[] = {&op_score_family, &op_sample_family, NULL};
     problem_add_stage(part);
+    rows_begin(part);
     tcase_add_loop_test(part, score, 0, SCORES);
     tcase_add_loop_test(part, sample, 0, SAMPLES);
     tcase_add_test(part, sample_greedy);
+    rows_end(part, families);
 }
 
 static void add_disguised(TCase *part) {
