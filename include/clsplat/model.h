@@ -9,8 +9,12 @@
  *         clsplat_session_feed(session, &token, 1, NULL);
  *     }
  *
- * Models are of the Llama family (also Mistral, Qwen2 and Qwen3): RMSNorm, rotary positions, grouped-query
- * attention, SwiGLU. The host only orchestrates; all arithmetic is on the device, in float32 whatever the
+ * Models that write are of the Llama family (also Mistral, Qwen2 and Qwen3): RMSNorm, rotary positions,
+ * grouped-query attention, SwiGLU. Encoders (BERT, RoBERTa, XLM-R, DistilBERT) read whole texts:
+ *
+ *     clsplat_model_embed(model, clsplat_embedding_defaults(), texts, count, vectors);
+ *
+ * The host only orchestrates; all arithmetic is on the device, in float32 whatever the
  * storage types.
  *
  * A call that returns OPENCL or MEMORY because a kernel failed while it ran, in this session or elsewhere on
@@ -58,7 +62,7 @@ CLSPLAT_API clsplat_status clsplat_model_open(clsplat_device *device, const char
 CLSPLAT_API void clsplat_model_close(clsplat_model **model);
 
 typedef struct clsplat_model_info {
-    const char *family; /* "llama", "mistral", "qwen2" or "qwen3": the model_type of config.json */
+    const char *family; /* "llama", "bert", …: the model_type of config.json */
     size_t layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary;
     size_t context;        /* tokens: what the model was made for */
     size_t window;         /* keys that a token sees at most, itself included, in the layers that have such a
@@ -70,6 +74,10 @@ typedef struct clsplat_model_info {
     const int32_t *ends;   /* [end_count] tokens after which generation stops: eos_token_id of config.json and
                               generation_config.json */
     size_t end_count;
+    bool encoder;   /* reads whole texts: no sessions, but clsplat_model_embed and clsplat_model_read */
+    bool head;      /* there are logits */
+    size_t longest; /* encoders: tokens of a text, those around it included; longer texts are cut */
+    int32_t mask;   /* encoders: the token that stands for one to be guessed; −1: none */
 } clsplat_model_info;
 
 /* Ownership: the model's, valid until it is closed. */
@@ -195,6 +203,48 @@ CLSPLAT_API clsplat_status clsplat_session_statistics_read(clsplat_session *sess
  * exact‖ / ‖exact‖ over all tokens since the session was opened, rewound or not. Writes: errors [layers].
  * Returns: INVALID if the session does not measure them. */
 CLSPLAT_API clsplat_status clsplat_session_errors(clsplat_session *session, double *errors);
+
+/* Encoders. */
+
+/* How one vector is made of those of a text's tokens. */
+typedef enum clsplat_pooling {
+    CLSPLAT_POOLING_FOLDER, /* as modules.json and 1_Pooling say; the mean without them */
+    CLSPLAT_POOLING_MEAN,
+    CLSPLAT_POOLING_CLS, /* that of the first token */
+    CLSPLAT_POOLING_LAST /* that of the last token */
+} clsplat_pooling;
+
+typedef struct clsplat_embedding {
+    clsplat_pooling pooling;           /* FOLDER */
+    bool normalise;                    /* to length 1, also where the folder does not; false */
+    clsplat_model_attention attention; /* EXACT or NEAR_FAR; EXACT */
+    clsplat_progress *progress;        /* NULL: none */
+    void *progress_user;
+} clsplat_embedding;
+CLSPLAT_API clsplat_embedding clsplat_embedding_defaults(void);
+
+/* Need not be valid UTF-8 and may hold NULs. */
+typedef struct clsplat_text {
+    const char *words;
+    size_t bytes;
+} clsplat_text;
+
+/* A vector for every text. Texts of nearly one length go through the layers together, whatever their order; a
+ * vector does not depend on which others there are beyond rounding. Longer texts than the model reads are
+ * cut, with a warning.
+ *
+ * Writes: vectors [count, hidden]. Blocks: until they are written. Returns: UNSUPPORTED (a model that writes;
+ * an attention that is for those), INVALID, IO (no tokeniser), MEMORY, BUILD, OPENCL, CANCELLED. */
+CLSPLAT_API clsplat_status clsplat_model_embed(clsplat_model *model, clsplat_embedding how,
+                                               const clsplat_text *texts, size_t count, float *vectors);
+
+/* One text as tokens. Writes: rows [count, hidden], what the last layer makes of every token, and logits
+ * [count, vocabulary] of the head; either may be NULL. Blocks: until they are written. Returns: INVALID (no
+ * token, too many, one outside the vocabulary), UNSUPPORTED (logits of a model without a head; otherwise as
+ * clsplat_model_embed), … */
+CLSPLAT_API clsplat_status clsplat_model_read(clsplat_model *model, clsplat_model_attention attention,
+                                              const int32_t *tokens, size_t count, float *rows,
+                                              float *logits);
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,7 @@ static const subcommand subcommands[] = {
     {"chat", cmd_chat, "a conversation with a language model"},
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
+    {"embed", cmd_embed, "a vector for every line of a text"},
     {"eval", cmd_eval, "how well a language model predicts a text"},
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},

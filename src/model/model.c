@@ -34,8 +34,17 @@ static clsplat_status choose_context(clsplat *lib, const char *folder, size_t wa
     return CLSPLAT_OK;
 }
 
+/* A whole text has to go through an encoder's layers at once; several short ones should. */
+static size_t rows_at_once(const clsplat_model *m, size_t chunk) {
+    enum { CHUNKS = 4 };
+    if (!m->config.layer.encoder)
+        return chunk;
+    return CHUNKS * chunk > m->context ? CHUNKS * chunk : m->context;
+}
+
 static void describe(clsplat_model *m) {
     const model_config *c = &m->config;
+    size_t longest = m->pooling.longest ? m->pooling.longest : m->context;
     m->info = (clsplat_model_info){
         .family = c->family,
         .layers = c->layers,
@@ -53,6 +62,10 @@ static void describe(clsplat_model *m) {
         .begin = c->begin,
         .ends = c->ends,
         .end_count = c->end_count,
+        .encoder = c->layer.encoder,
+        .head = m->weights.head.mem != NULL,
+        .longest = longest < m->context ? longest : m->context,
+        .mask = c->layer.encoder ? tokenizer_mask(m->tokenizer) : -1,
     };
 }
 
@@ -73,8 +86,10 @@ clsplat_status clsplat_model_open(clsplat_device *device, const char *folder, cl
     TRY(choose_context(lib, folder, options.context, m));
     TRY(tokenizer_open(lib, folder, m->config.vocabulary, &m->tokenizer));
     TRY(model_weights_load(device, folder, &m->config, &options, &m->weights));
-    TRY(model_scratch_create(device, &m->config, options.chunk, m->activations, m->weights.head.mem != NULL,
-                             &m->scratch));
+    if (m->config.layer.encoder)
+        TRY(model_pooling_load(lib, folder, &m->pooling));
+    TRY(model_scratch_create(device, &m->config, rows_at_once(m, options.chunk), m->activations,
+                             m->weights.head.mem != NULL, &m->scratch));
     describe(m);
     *model = m;
     return CLSPLAT_OK;
@@ -90,6 +105,7 @@ void clsplat_model_close(clsplat_model **model) {
     model_scratch_free(m->device, &m->scratch);
     model_weights_free(m->device, &m->weights);
     tokenizer_close(&m->tokenizer);
+    model_pooling_free(&m->pooling);
     model_config_free(&m->config);
     free(m);
     *model = NULL;

@@ -6,6 +6,7 @@
 #include <clsplat/model.h>
 
 #include "model/config.h"
+#include "model/pooling.h"
 #include "model/scratch.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
@@ -17,6 +18,7 @@ struct clsplat_model {
     clsplat_dtype activations, cache;
     size_t context; /* of the longest session */
     tokenizer *tokenizer;
+    model_pooling pooling; /* encoders */
     model_weights weights;
     model_scratch scratch;
 };

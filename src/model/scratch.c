@@ -1,5 +1,7 @@
 #include "model/scratch.h"
 
+#include <math.h>
+
 #include "runtime/buffer.h"
 
 /* Logits of one piece, in numbers, but at least one row. */
@@ -20,6 +22,21 @@ clsplat_status tensor_create(clsplat_device *device, clsplat_dtype dtype, size_t
 void tensor_release(clsplat_device *device, op_tensor *tensor) {
     if (tensor->mem)
         buffer_release(device, bytes_of(tensor), &tensor->mem);
+}
+
+/* What whole texts need besides. */
+static clsplat_status create_lists(clsplat_device *device, const model_config *c, model_scratch *s) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    TRY(buffer_create(device, 4 * s->rows, &s->ids));
+    TRY(buffer_create(device, 4 * s->rows, &s->positions));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->rows, 1, &s->key_bias));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->rows, c->hidden, &s->pooled));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->hidden, &s->unit));
+    queue_begin(device, 0, NULL, &q);
+    TRY(queue_fill(&q, s->unit.mem, 0, 4 * c->hidden, 1 / sqrtf((float)c->hidden)));
+fail:
+    return status;
 }
 
 clsplat_status model_scratch_create(clsplat_device *device, const model_config *c, size_t rows,
@@ -43,6 +60,8 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
         TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
     if (head)
         TRY(tensor_create(device, CLSPLAT_F32, 1, s->logit_rows, c->vocabulary, &s->logits));
+    if (c->layer.encoder)
+        TRY(create_lists(device, c, s));
 fail:
     if (status != CLSPLAT_OK)
         model_scratch_free(device, s);
@@ -50,9 +69,11 @@ fail:
 }
 
 void model_scratch_free(clsplat_device *device, model_scratch *s) {
-    op_tensor *all[] = {&s->x,       &s->h,     &s->qkv, &s->attended, &s->y,
-                        &s->gate_up, &s->gated, &s->lse, &s->turn,     &s->logits};
+    op_tensor *all[] = {&s->x,   &s->h,    &s->qkv,    &s->attended, &s->y,      &s->gate_up, &s->gated,
+                        &s->lse, &s->turn, &s->logits, &s->key_bias, &s->pooled, &s->unit};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
+    buffer_release(device, 4 * s->rows, &s->ids);
+    buffer_release(device, 4 * s->rows, &s->positions);
     *s = (model_scratch){0};
 }

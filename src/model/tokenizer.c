@@ -51,6 +51,7 @@ static clsplat_status choose_kind(tokenizer *t, const char *folder) {
         const char *file;
         clsplat_status (*open)(tokenizer *t);
     } kinds[] = {{"/tokenizer.json", tokenizer_open_json},
+                 {"/vocab.txt", tokenizer_open_vocab},
                  {"/tokenizer.model", tokenizer_open_sentencepiece}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; ++i) {
         text path = {0};
@@ -230,4 +231,19 @@ clsplat_status tokenizer_decode_next(const tokenizer *t, int32_t previous, int32
                                      size_t *bytes) {
     bool first = previous < 0 || (t->begin.count > 0 && previous == t->begin.tokens[t->begin.count - 1]);
     return decode(t, &token, 1, first, words, bytes);
+}
+
+int32_t tokenizer_mask(const tokenizer *t) {
+    static const char *const names[] = {"[MASK]", "<mask>"};
+    for (size_t i = 0; i < sizeof names / sizeof *names && !t->kind->mute; ++i) {
+        token_list list = {0};
+        int32_t token = -1;
+        if (t->kind->encode(t, names[i], strlen(names[i]), true, &list) == CLSPLAT_OK && list.count == 1 &&
+            t->pieces[list.tokens[0]].special)
+            token = list.tokens[0];
+        token_list_free(&list);
+        if (token >= 0)
+            return token;
+    }
+    return -1;
 }

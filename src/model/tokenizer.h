@@ -4,6 +4,7 @@
 #define CLSPLAT_MODEL_TOKENIZER_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/log.h"
 
@@ -26,5 +27,8 @@ clsplat_status tokenizer_decode(const tokenizer *t, const int32_t *tokens, size_
                                 size_t *bytes);
 clsplat_status tokenizer_decode_next(const tokenizer *t, int32_t previous, int32_t token, char **text,
                                      size_t *bytes);
+
+/* The special token that is named [MASK] or <mask>; −1: there is none. */
+int32_t tokenizer_mask(const tokenizer *t);
 
 #endif

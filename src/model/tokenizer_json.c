@@ -74,6 +74,7 @@ clsplat_status hf_step(const tokenizer *t, const char *key, steps *s, step **add
 /* What encoding needs of the file. */
 typedef struct hf_tokenizer {
     bpe *b;
+    wordpiece pieces;
     steps normaliser, pre_tokeniser;
     added_list raw, normalised; /* found before and after the normaliser */
 } hf_tokenizer;
@@ -83,6 +84,7 @@ static void close_hf(void *state) {
     if (!j)
         return;
     bpe_destroy(j->b);
+    free(j->pieces.prefix);
     steps_free(&j->normaliser);
     steps_free(&j->pre_tokeniser);
     added_free(&j->raw);
@@ -101,6 +103,8 @@ typedef struct encoding {
 
 static clsplat_status encode_word(void *user, const char *word, size_t count) {
     const encoding *e = user;
+    if (e->j->pieces.prefix)
+        return wordpiece_encode(e->t->lib, &e->j->pieces, e->j->b, word, count, e->to);
     return bpe_encode(e->j->b, word, count, e->to);
 }
 
@@ -267,7 +271,7 @@ static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *ro
     size_t i;
     if (added && !json_is_null(added) && !json_is_array(added))
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "must be a list");
-    TRY(hf_read_model(t, root, &j->b));
+    TRY(hf_read_model(t, root, &j->b, &j->pieces));
     TRY(hf_read_normaliser(t, json_object_get(root, "normalizer"), &j->normaliser));
     TRY(hf_read_pre_tokeniser(t, json_object_get(root, "pre_tokenizer"), &j->pre_tokeniser));
     TRY(hf_read_decoder(t, json_object_get(root, "decoder"), &decoder));
@@ -286,15 +290,19 @@ fail:
     return status;
 }
 
+clsplat_status tokenizer_read_json(tokenizer *t, const json_t *root) {
+    t->kind = &hf_kind;
+    t->state = calloc(1, sizeof(hf_tokenizer));
+    if (!t->state)
+        return log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", t->path);
+    return read_parts(t, t->state, root);
+}
+
 clsplat_status tokenizer_open_json(tokenizer *t) {
     clsplat_status status = CLSPLAT_OK;
     json_t *root = NULL;
     TRY(json_file(t->lib, t->path, FILE_LIMIT, &root));
-    t->kind = &hf_kind;
-    t->state = calloc(1, sizeof(hf_tokenizer));
-    if (!t->state)
-        TRY(log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", t->path));
-    TRY(read_parts(t, t->state, root));
+    TRY(tokenizer_read_json(t, root));
 fail:
     json_decref(root);
     return status;

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "model/tokenizer_bert.h"
 #include "model/tokenizer_bpe.h"
 #include "model/tokenizer_steps.h"
 
@@ -27,8 +28,9 @@ clsplat_status hf_step(const tokenizer *t, const char *key, steps *s, step **add
 
 clsplat_status hf_read_normaliser(const tokenizer *t, const json_t *part, steps *s);
 clsplat_status hf_read_pre_tokeniser(const tokenizer *t, const json_t *part, steps *s);
-/* Vocabulary and merges, under the key model. */
-clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b);
+/* Vocabulary and merges, under the key model; or a vocabulary of pieces: then `pieces` has a prefix, which is
+ * the caller's to free. */
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b, wordpiece *pieces);
 /* What stands around a whole text: t->begin and t->end. */
 clsplat_status hf_read_post_processor(tokenizer *t, const json_t *part);
 
@@ -37,11 +39,16 @@ typedef struct hf_decoder {
     bool bytes;    /* GPT-2's alphabet */
     bool fallback; /* <0x00> to <0xFF> are bytes */
     bool fused;
+    const char
+        *pieces; /* words begin with a space, what has this prefix belongs to the one before; NULL: no */
     const char *from[STEPS_LIMIT], *to[STEPS_LIMIT]; /* replaced in every token */
     size_t replacements;
 } hf_decoder;
 clsplat_status hf_read_decoder(tokenizer *t, const json_t *part, hf_decoder *d);
 /* The bytes of a token of that name; `to` is empty before. */
 void hf_decode_name(const hf_decoder *d, const char *name, text *to);
+
+/* Fills in a tokenizer from the root of such a file. */
+clsplat_status tokenizer_read_json(tokenizer *t, const json_t *root);
 
 #endif

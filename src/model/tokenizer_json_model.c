@@ -27,7 +27,8 @@ static clsplat_status refuse_extras(const tokenizer *t, const json_t *model) {
     const char *type = json_string_value(json_object_get(model, "type"));
     bool is_bpe = type ? strcmp(type, "BPE") == 0 : json_object_get(model, "merges") != NULL;
     if (!is_bpe)
-        return hf_refuse(t, CLSPLAT_UNSUPPORTED, "model", "the type '%s' is not supported; BPE is",
+        return hf_refuse(t, CLSPLAT_UNSUPPORTED, "model",
+                         "the type '%s' is not supported; BPE and WordPiece are",
                          text_show(type ? type : "").bytes);
     for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
         const char *value = json_string_value(json_object_get(model, words[i]));
@@ -58,15 +59,28 @@ static int32_t number_of_added(const json_t *added, const char *name) {
     return -1;
 }
 
-clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b) {
+static clsplat_status add_vocabulary(const tokenizer *t, const json_t *vocabulary, bpe *b) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *name;
+    json_t *entry;
+    json_object_foreach((json_t *)vocabulary, name, entry) {
+        json_int_t token = json_integer_value(entry);
+        if (!json_is_integer(entry) || token < 0 || token > INT32_MAX)
+            TRY(hf_refuse(t, CLSPLAT_FORMAT, "model.vocab", "the number of '%s' is not one from 0 up",
+                          text_show(name).bytes));
+        TRY(bpe_add_token(b, name, (int32_t)token));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_bpe(const tokenizer *t, const json_t *root, bpe **b) {
     clsplat_status status = CLSPLAT_OK;
     const json_t *model = json_object_get(root, "model");
     const char *unknown = json_string_value(json_object_get(model, "unk_token"));
-    json_t *vocabulary = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges"), *entry;
-    const char *name;
+    const json_t *vocabulary = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges"),
+                 *entry;
     size_t i;
-    if (!json_is_object(model))
-        return hf_refuse(t, CLSPLAT_FORMAT, "model", "must be an object");
     TRY(refuse_extras(t, model));
     if (!json_is_object(vocabulary) || !json_is_array(merges))
         return hf_refuse(t, CLSPLAT_FORMAT, "model", "needs an object vocab and a list merges");
@@ -78,13 +92,7 @@ clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b) {
                                .tokens = json_object_size(vocabulary),
                                .merges = json_array_size(merges)},
                    b));
-    json_object_foreach(vocabulary, name, entry) {
-        json_int_t token = json_integer_value(entry);
-        if (!json_is_integer(entry) || token < 0 || token > INT32_MAX)
-            TRY(hf_refuse(t, CLSPLAT_FORMAT, "model.vocab", "the number of '%s' is not one from 0 up",
-                          text_show(name).bytes));
-        TRY(bpe_add_token(*b, name, (int32_t)token));
-    }
+    TRY(add_vocabulary(t, vocabulary, *b));
     json_array_foreach(merges, i, entry) {
         if (!is_version(entry))
             TRY(read_merge(t, *b, entry));
@@ -94,6 +102,40 @@ clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b) {
     TRY(bpe_finish(*b));
 fail:
     return status;
+}
+
+static clsplat_status read_wordpiece(const tokenizer *t, const json_t *model, bpe **b, wordpiece *pieces) {
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *vocabulary = json_object_get(model, "vocab");
+    const char *prefix = json_string_value(json_object_get(model, "continuing_subword_prefix"));
+    const char *unknown = json_string_value(json_object_get(model, "unk_token"));
+    json_int_t longest = json_integer_value(json_object_get(model, "max_input_chars_per_word"));
+    if (!json_is_object(vocabulary) || !unknown || longest < 0)
+        return hf_refuse(t, CLSPLAT_FORMAT, "model",
+                         "needs an object vocab, a name unk_token and a count max_input_chars_per_word");
+    TRY(bpe_create(t->lib, t->path, (bpe_rules){.tokens = json_object_size(vocabulary)}, b));
+    TRY(add_vocabulary(t, vocabulary, *b));
+    TRY(bpe_finish(*b));
+    *pieces = (wordpiece){.prefix = text_copy(prefix ? prefix : "##"),
+                          .unknown = bpe_find(*b, unknown, strlen(unknown)),
+                          .longest = longest ? (size_t)longest : 100};
+    if (!pieces->prefix)
+        return log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its vocabulary", t->path);
+    if (pieces->unknown < 0)
+        return hf_refuse(t, CLSPLAT_FORMAT, "model", "unk_token '%s' is not in vocab",
+                         text_show(unknown).bytes);
+fail:
+    return status;
+}
+
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b, wordpiece *pieces) {
+    const json_t *model = json_object_get(root, "model");
+    const char *type = json_string_value(json_object_get(model, "type"));
+    if (!json_is_object(model))
+        return hf_refuse(t, CLSPLAT_FORMAT, "model", "must be an object");
+    if (type && strcmp(type, "WordPiece") == 0)
+        return read_wordpiece(t, model, b, pieces);
+    return read_bpe(t, root, b);
 }
 
 static clsplat_status read_one_decoder(tokenizer *t, const json_t *part, hf_decoder *d);
@@ -152,7 +194,11 @@ static clsplat_status read_one_decoder(tokenizer *t, const json_t *part, hf_deco
         d->fallback = true;
     else if (strcmp(type, "Fuse") == 0)
         d->fused = true;
-    else if (strcmp(type, "Metaspace") == 0)
+    else if (strcmp(type, "WordPiece") == 0) {
+        const char *prefix = json_string_value(json_object_get(part, "prefix"));
+        d->pieces = prefix ? prefix : "##";
+        t->strip = STRIP_SPACE;
+    } else if (strcmp(type, "Metaspace") == 0)
         return read_metaspace(t, part, d);
     else if (strcmp(type, "Strip") == 0)
         return read_strip(t, part, d);
@@ -223,6 +269,10 @@ void hf_decode_name(const hf_decoder *d, const char *name, text *to) {
         text_add_bytes(to, (char[]){(char)byte}, 1);
         return;
     }
+    if (d->pieces && strncmp(name, d->pieces, strlen(d->pieces)) == 0)
+        name += strlen(d->pieces);
+    else if (d->pieces)
+        text_add(to, " ");
     text_add(to, "%s", d->bytes ? "" : name);
     for (size_t i = 0; i < d->replacements; ++i)
         replace(to, d->from[i], d->to[i]);
@@ -272,6 +322,20 @@ fail:
     return status;
 }
 
+/* {"cls": [name, number], "sep": [name, number]}, of BERT and RoBERTa. */
+static clsplat_status read_pair(tokenizer *t, const json_t *part) {
+    static const char *const keys[] = {"cls", "sep"};
+    for (size_t i = 0; i < 2; ++i) {
+        const json_t *number = json_array_get(json_object_get(part, keys[i]), 1);
+        json_int_t token = json_integer_value(number);
+        if (!json_is_integer(number) || token < 0 || (uint64_t)token >= t->vocabulary)
+            return hf_refuse(t, CLSPLAT_FORMAT, "post_processor",
+                             "%s must be a name and a token of the model's vocabulary", keys[i]);
+        token_list_add(i == 0 ? &t->begin : &t->end, (int32_t)token);
+    }
+    return CLSPLAT_OK;
+}
+
 clsplat_status hf_read_post_processor(tokenizer *t, const json_t *part) {
     clsplat_status status = CLSPLAT_OK;
     const json_t *inner;
@@ -282,10 +346,11 @@ clsplat_status hf_read_post_processor(tokenizer *t, const json_t *part) {
         json_array_foreach(json_object_get(part, "processors"), i, inner) {
             TRY(hf_read_post_processor(t, inner));
         }
-    } else if (strcmp(type, "TemplateProcessing") == 0) {
+    } else if (strcmp(type, "TemplateProcessing") == 0 || strcmp(type, "BertProcessing") == 0 ||
+               strcmp(type, "RobertaProcessing") == 0) {
         if (t->begin.count + t->end.count > 0)
             return hf_refuse(t, CLSPLAT_UNSUPPORTED, "post_processor", "has more than one template");
-        TRY(read_template(t, part));
+        TRY(*type == 'T' ? read_template(t, part) : read_pair(t, part));
     } else if (*type && strcmp(type, "ByteLevel") != 0) { /* which is about offsets only */
         return hf_refuse(t, CLSPLAT_UNSUPPORTED, "post_processor", "the type '%s' is not supported",
                          text_show(type).bytes);

@@ -61,6 +61,42 @@ fail:
     return status;
 }
 
+/* BERT's normaliser, or one of its parts alone. */
+static clsplat_status read_bert(const reader *r, const json_t *part) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *type;
+    step *s;
+    TRY(hf_type(r->t, r->key, part, &type));
+    TRY(hf_step(r->t, r->key, r->steps, &s));
+    s->kind = STEP_BERT;
+    if (strcmp(type, "Lowercase") == 0) {
+        s->rules.lower_case = true;
+    } else if (strcmp(type, "BertNormalizer") == 0) {
+        bool lower_case = hf_flag(part, "lowercase", true);
+        s->rules = (bert_rules){.clean = hf_flag(part, "clean_text", true),
+                                .chinese = hf_flag(part, "handle_chinese_chars", true),
+                                .accents = hf_flag(part, "strip_accents", lower_case),
+                                .lower_case = lower_case};
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_words(const reader *r, const json_t *part) {
+    clsplat_status status = CLSPLAT_OK;
+    step *s;
+    (void)part;
+    TRY(hf_step(r->t, r->key, r->steps, &s));
+    s->kind = STEP_WORDS;
+fail:
+    return status;
+}
+
+static clsplat_status read_spaces(const reader *r, const json_t *part) {
+    (void)part;
+    return add_split(r, "\\s+", false, PATTERN_REMOVED);
+}
+
 static clsplat_status read_prepend(const reader *r, const json_t *part) {
     clsplat_status status = CLSPLAT_OK;
     const char *words;
@@ -157,13 +193,21 @@ typedef struct part_type {
     read_part *read;
 } part_type;
 
-static const part_type normalisers[] = {
-    {"NFC", read_form},        {"NFD", read_form},        {"NFKC", read_form}, {"NFKD", read_form},
-    {"Prepend", read_prepend}, {"Replace", read_replace}, {NULL, NULL}};
-static const part_type pre_tokenisers[] = {{"ByteLevel", read_byte_level},
+static const part_type normalisers[] = {{"NFC", read_form},
+                                        {"NFD", read_form},
+                                        {"NFKC", read_form},
+                                        {"NFKD", read_form},
+                                        {"BertNormalizer", read_bert},
+                                        {"Lowercase", read_bert},
+                                        {"Prepend", read_prepend},
+                                        {"Replace", read_replace},
+                                        {NULL, NULL}};
+static const part_type pre_tokenisers[] = {{"BertPreTokenizer", read_words},
+                                           {"ByteLevel", read_byte_level},
                                            {"Digits", read_digits},
                                            {"Metaspace", read_metaspace},
                                            {"Split", read_split},
+                                           {"WhitespaceSplit", read_spaces},
                                            {NULL, NULL}};
 
 /* `list` is the key of a Sequence's parts. */

@@ -71,6 +71,7 @@ clsplat_status tokenizer_refuse(const tokenizer *t);
  * tokenizer_close. */
 clsplat_status tokenizer_open_bytes(tokenizer *t);
 clsplat_status tokenizer_open_json(tokenizer *t);
+clsplat_status tokenizer_open_vocab(tokenizer *t);
 clsplat_status tokenizer_open_sentencepiece(tokenizer *t);
 
 #endif

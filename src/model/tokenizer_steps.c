@@ -76,6 +76,8 @@ static clsplat_status rewrite(clsplat *lib, const step *s, const char *words, si
     replacement r = {words, s->words, to};
     if (s->kind == STEP_COMPOSE)
         return compose(lib, s->form, words, count, to);
+    if (s->kind == STEP_BERT)
+        return bert_normalise(lib, s->rules, words, count, to);
     if (s->kind == STEP_REPLACE)
         return pattern_walk(lib, s->pattern, words, count, replace_range, &r);
     if (count > 0)
@@ -154,6 +156,8 @@ static clsplat_status cut(const cutting *c, const char *words, size_t count, boo
         pattern_cut how = {s->pattern, s->behavior, s->invert};
         return pattern_split(c->lib, &how, words, count, hand_on, &here);
     }
+    if (s->kind == STEP_WORDS)
+        return bert_cut(words, count, hand_on, &here);
     if (s->kind == STEP_BYTES)
         add_letters(&changed, words, count);
     else

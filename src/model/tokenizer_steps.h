@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "base/text.h"
+#include "model/tokenizer_bert.h"
 #include "model/tokenizer_pattern.h"
 
 enum { STEPS_LIMIT = 16 };
@@ -15,8 +16,10 @@ typedef enum step_kind {
     STEP_COMPOSE, /* a Unicode normal form */
     STEP_REPLACE, /* what a pattern matches becomes `words` */
     STEP_PREPEND, /* `words` before it, unless it is empty */
+    STEP_BERT,    /* as `rules` say */
     /* cutting, of a pre-tokeniser */
     STEP_SPLIT, /* at the matches of a pattern */
+    STEP_WORDS, /* at white space and punctuation */
     STEP_BYTES, /* every byte becomes a printable character: GPT-2's alphabet */
     STEP_SPACES /* every space becomes `words` */
 } step_kind;
@@ -29,6 +32,7 @@ typedef struct step {
     pattern_behavior behavior;
     bool invert;
     char *words;
+    bert_rules rules;
     int form; /* COMPOSE: options of utf8proc */
     step_prefix
         prefix; /* SPACES: `words` before the text, or before every part of it, unless they are there */

@@ -2,7 +2,7 @@
 """Makes the small random models beside this script, with logits by Hugging Face transformers: make_models.py [NAME …]
 
 Each folder holds config.json, the weights in some storage type, and golden.safetensors: input_ids [1,T] I32 and logits
-[1,T,256] F32, computed in float32 from the weights as they are stored. What is random has one seed, so that the files come out
+[1,T,256] F32, for encoders also rows [1,T,hidden], computed in float32 from the weights as they are stored. What is random has one seed, so that the files come out
 the same again (up to the version of transformers in config.json). Needs PyTorch and transformers.
 """
 import json
@@ -11,12 +11,17 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+from transformers import (BertConfig, DistilBertConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+                          AutoModelForCausalLM, AutoModelForMaskedLM)
 
 HERE = Path(__file__).parent
 TOKENS = 20
 SIZES = dict(vocab_size=256, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=64, bos_token_id=0, eos_token_id=0, head_dim=16)
+
+
+ENCODER = dict(vocab_size=256, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
+               type_vocab_size=2, pad_token_id=0, bos_token_id=None, eos_token_id=None)
 
 
 def rope(kind, **more):
@@ -41,6 +46,12 @@ MODELS = {
     "llama-longrope": (LlamaConfig(**{**SIZES, "num_hidden_layers": 1}, tie_word_embeddings=True, rope_parameters=rope(
         "longrope", factor=4.0, original_max_position_embeddings=16, short_factor=[1 + i / 20 for i in range(8)],
         long_factor=[1.5 + i / 2 for i in range(8)])), "BF16"),
+    "bert": (BertConfig(**ENCODER), "F32"),
+    "bert-tanh": (BertConfig(**{**ENCODER, "hidden_size": 30, "num_attention_heads": 2}, hidden_act="gelu_new", layer_norm_eps=1e-5), "BF16"),
+    "roberta": (RobertaConfig(**{**ENCODER, "pad_token_id": 1, "type_vocab_size": 1}, layer_norm_eps=1e-5), "F16"),
+    "xlm-roberta": (XLMRobertaConfig(**{**ENCODER, "pad_token_id": 1, "type_vocab_size": 1}, layer_norm_eps=1e-5), "F32"),
+    "distilbert": (DistilBertConfig(vocab_size=256, dim=24, hidden_dim=40, n_layers=2, n_heads=4, max_position_embeddings=64, pad_token_id=0,
+                                    sinusoidal_pos_embds=True), "F32"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -49,7 +60,7 @@ def random_weights(model, dtype):
     """Weights large enough that attention is sharp and every bias and norm counts, as the type stores them."""
     for name, tensor in sorted(model.named_parameters()):
         noise = torch.randn(tensor.shape)
-        if "norm" in name:
+        if "norm" in name.lower() and not name.endswith("bias"):
             value = 1 + 0.3 * noise
         elif name.endswith("bias"):
             value = 0.5 * noise
@@ -73,10 +84,12 @@ def make(name):
     config, stored = MODELS[name]
     torch.manual_seed(list(MODELS).index(name))
     folder = HERE / name
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    encoder = config.model_type in ("bert", "roberta", "xlm-roberta", "distilbert")
+    model = (AutoModelForMaskedLM if encoder else AutoModelForCausalLM).from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     random_weights(model, STORED[stored])
-    ids = torch.randint(0, 256, (1, TOKENS))
-    logits = model(ids).logits
+    ids = torch.randint(2 if encoder else 0, 256, (1, TOKENS))
+    out = model(ids, output_hidden_states=True)
+    logits = out.logits
     model.to(STORED[stored]).save_pretrained(folder, max_shard_size="12KB" if "shards" in name else "1GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
     if name in ("llama-linear-shards", "qwen2-window"):
@@ -84,7 +97,10 @@ def make(name):
         written = json.loads(path.read_text())
         old_spelling(written)
         path.write_text(json.dumps(written, indent=2) + "\n")
-    save_file({"input_ids": ids.to(torch.int32), "logits": logits.contiguous()}, folder / "golden.safetensors")
+    golden = {"input_ids": ids.to(torch.int32), "logits": logits.contiguous()}
+    if encoder:
+        golden["rows"] = out.hidden_states[-1].contiguous()
+    save_file(golden, folder / "golden.safetensors")
     print(name, sum(p.numel() for p in model.parameters()), "parameters")
 
 
