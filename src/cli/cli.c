@@ -11,6 +11,7 @@
 
 #include "base/number.h"
 #include "base/text.h"
+#include "cli/help.h"
 
 enum { ERROR_LINES = 5, WARNINGS = 2 };
 
@@ -46,12 +47,6 @@ static clsplat_status take_arguments(cli *c, poptContext options, const cli_synt
     return CLSPLAT_OK;
 }
 
-static void print_help(poptContext options, const cli_syntax *syntax) {
-    poptSetOtherOptionHelp(options, syntax->usage);
-    poptPrintHelp(options, stdout, 0);
-    printf("\n%s\n", syntax->summary);
-}
-
 bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status) {
     int help = 0;
     struct poptOption common[] = {
@@ -68,16 +63,13 @@ bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, cl
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, common + syntax->without_device, 0, "Common options:", NULL},
         POPT_TABLEEND,
     };
-    char title[64]; /* the program's name in --help */
-    snprintf(title, sizeof title, "clsplat %s", c->command);
-    argv[0] = title;
     poptContext options = poptGetContext("clsplat", argc, argv, all, 0);
     int code = poptGetNextOpt(options);
     *status = CLSPLAT_OK;
     if (code < -1)
         *status = cli_misuse(c, "%s: %s", poptBadOption(options, POPT_BADOPTION_NOALIAS), poptStrerror(code));
     else if (help)
-        print_help(options, syntax);
+        help_print(c, syntax, common + syntax->without_device);
     else
         *status = take_arguments(c, options, syntax);
     poptFreeContext(options);
@@ -86,7 +78,9 @@ bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, cl
 
 void cli_free(struct poptOption *options) {
     for (struct poptOption *o = options; o->longName || o->shortName || o->arg; ++o)
-        if ((o->argInfo & POPT_ARG_MASK) == POPT_ARG_STRING)
+        if ((o->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE)
+            cli_free(o->arg);
+        else if ((o->argInfo & POPT_ARG_MASK) == POPT_ARG_STRING)
             free(*(char **)o->arg);
 }
 

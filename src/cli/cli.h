@@ -38,6 +38,10 @@ typedef struct cli_syntax {
     size_t optional;            /* so many more arguments may follow; those that do not are NULL */
 } cli_syntax;
 
+/* A row of a table of options: another table, under a heading of its own in --help. */
+#define CLI_GROUP(heading, table)                                                                            \
+    { NULL, 0, POPT_ARG_INCLUDE_TABLE, table, 0, heading, NULL }
+
 /* Fills in the options and the arguments. False: the command is over, either successfully (--help) or not;
  * *status says which. */
 bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status);

@@ -141,27 +141,33 @@ fail:
 
 clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
     attend_request r = {0};
+    struct poptOption near_far[] = {
+        {"tolerance", 0, POPT_ARG_STRING, &r.tolerance, 0,
+         "the relative error of a row that you accept; 0.02 if it is not given, 0 is exact", "X"},
+        {"sparse-topk", 0, POPT_ARG_STRING, &r.sparse_topk, 0,
+         "the most keys a row attends to exactly, its own chunk's included; no limit if it is not given",
+         "N"},
+        {"chunk", 0, POPT_ARG_STRING, &r.chunk, 0,
+         "keys gathered into one tree, a power of two; the library's choice if it is not given", "C"},
+        POPT_TABLEEND,
+    };
+    struct poptOption splats[] = {
+        {"splats", 0, POPT_ARG_STRING, &r.splats, 0, "the splats, as `clsplat init` makes them", "SPLATS"},
+        {"mixing", 0, POPT_ARG_STRING, &r.mixing, 0,
+         "joint or per-level: all levels under one normaliser, or each with its own", "HOW"},
+        POPT_TABLEEND,
+    };
     struct poptOption options[] = {
         {"output", 'o', POPT_ARG_STRING, &r.output, 0,
          "where the result goes; it appears only when it is complete", "OUT"},
-        {"splats", 0, POPT_ARG_STRING, &r.splats, 0, "the splats for --method gaussian", "SPLATS"},
-        {"method", 0, POPT_ARG_STRING, &r.method, 0, "gaussian if --splats is given, otherwise softmax",
-         "softmax|gaussian|near-far"},
-        {"mixing", 0, POPT_ARG_STRING, &r.mixing, 0, "all levels under one normaliser, or each with its own",
-         "joint|per-level"},
+        {"method", 0, POPT_ARG_STRING, &r.method, 0,
+         "softmax, gaussian or near-far; gaussian if --splats is given, otherwise softmax", "HOW"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0,
          "factor on q.k for softmax and near-far; 1/sqrt(D) if it is not given", "X"},
-        {"tolerance", 0, POPT_ARG_STRING, &r.tolerance, 0,
-         "near-far: the relative error of a row that you accept; 0.02 if it is not given, 0 is exact", "X"},
-        {"sparse-topk", 0, POPT_ARG_STRING, &r.sparse_topk, 0,
-         "near-far: the most keys a row attends to exactly, its own chunk's included; no limit if it is not "
-         "given",
-         "N"},
-        {"chunk", 0, POPT_ARG_STRING, &r.chunk, 0,
-         "near-far: keys gathered into one tree, a power of two; the library's choice if it is not given",
-         "C"},
         {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "gradients; not part of this version", NULL},
+        CLI_GROUP("For --method near-far:", near_far),
+        CLI_GROUP("For --method gaussian:", splats),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "INPUT.safetensors -o OUT.safetensors [OPTION...]", options,

@@ -137,8 +137,8 @@ clsplat_status cmd_bench(cli *c, int argc, const char **argv) {
          "are the "
          "default's",
          "B,H,N,M,D,Dv,S"},
-        {"dtype", 0, POPT_ARG_STRING, &o.dtype, 0, "how numbers are stored; f32 if it is not given",
-         "f32|f16|bf16"},
+        {"dtype", 0, POPT_ARG_STRING, &o.dtype, 0,
+         "f32, f16 or bf16: how numbers are stored; f32 if it is not given", "TYPE"},
         {"causal", 0, POPT_ARG_NONE, &o.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
         {"variant", 0, POPT_ARG_STRING, &o.variant, 0, "this one alone", "NAME"},
         {"repeat", 0, POPT_ARG_STRING, &o.repeat, 0, "runs of each, 9 if it is not given", "N"},

@@ -233,15 +233,20 @@ fail:
 
 clsplat_status cmd_chat(cli *c, int argc, const char **argv) {
     chat_request r = {0};
+    struct poptOption choice[] = {LANGUAGE_CHOICE_OPTIONS(r.choice), POPT_TABLEEND};
+    struct poptOption attention[] = {LANGUAGE_ATTENTION_OPTIONS(r.model), POPT_TABLEEND};
+    struct poptOption model[] = {LANGUAGE_MODEL_OPTIONS(r.model), LANGUAGE_MEMORY_OPTION(r.model),
+                                 POPT_TABLEEND};
     struct poptOption options[] = {
         {"system", 's', POPT_ARG_STRING, &r.system, 0, "what the model is told before the conversation",
          "TEXT"},
         {"template", 0, POPT_ARG_STRING, &r.template, 0,
-         "how turns are written; the one whose tokens the model has if it is not given",
-         "chatml|llama3|mistral|plain"},
-        LANGUAGE_CHOICE_OPTIONS(r.choice),
-        LANGUAGE_OPTIONS(r.model),
-        LANGUAGE_MEMORY_OPTION(r.model),
+         "chatml, llama3, mistral or plain: how turns are written; the one whose tokens the model has if it "
+         "is not given",
+         "NAME"},
+        CLI_GROUP(LANGUAGE_CHOICE, choice),
+        CLI_GROUP(LANGUAGE_ATTENTION, attention),
+        CLI_GROUP(LANGUAGE_MODEL, model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL [OPTION...]", options, .arguments = 1};

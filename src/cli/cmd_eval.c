@@ -112,6 +112,8 @@ fail:
 
 clsplat_status cmd_eval(cli *c, int argc, const char **argv) {
     eval_request r = {0};
+    struct poptOption attention[] = {LANGUAGE_ATTENTION_OPTIONS(r.model), POPT_TABLEEND};
+    struct poptOption model[] = {LANGUAGE_MODEL_OPTIONS(r.model), POPT_TABLEEND};
     struct poptOption options[] = {
         {"needles", 0, POPT_ARG_STRING, &r.needles, 0,
          "tensors tokens [B,T] and answers [B,F], where the five tokens of each planted fact begin", "FILE"},
@@ -122,7 +124,8 @@ clsplat_status cmd_eval(cli *c, int argc, const char **argv) {
          "with "
          "as many keys; and the error of every layer",
          NULL},
-        LANGUAGE_OPTIONS(r.model),
+        CLI_GROUP(LANGUAGE_ATTENTION, attention),
+        CLI_GROUP(LANGUAGE_MODEL, model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL FILE [OPTION...]", options, .arguments = 1, .optional = 1};

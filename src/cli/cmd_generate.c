@@ -194,12 +194,16 @@ fail:
 
 clsplat_status cmd_generate(cli *c, int argc, const char **argv) {
     generate_request r = {0};
+    struct poptOption choice[] = {LANGUAGE_CHOICE_OPTIONS(r.choice), POPT_TABLEEND};
+    struct poptOption attention[] = {LANGUAGE_ATTENTION_OPTIONS(r.model), POPT_TABLEEND};
+    struct poptOption model[] = {LANGUAGE_MODEL_OPTIONS(r.model), LANGUAGE_MEMORY_OPTION(r.model),
+                                 POPT_TABLEEND};
     struct poptOption options[] = {
         {"prompt", 'p', POPT_ARG_STRING, &r.prompt, 0, "the text to go on with", "TEXT"},
         {"file", 'f', POPT_ARG_STRING, &r.file, 0, "the file with that text; - is standard input", "FILE"},
-        LANGUAGE_CHOICE_OPTIONS(r.choice),
-        LANGUAGE_OPTIONS(r.model),
-        LANGUAGE_MEMORY_OPTION(r.model),
+        CLI_GROUP(LANGUAGE_CHOICE, choice),
+        CLI_GROUP(LANGUAGE_ATTENTION, attention),
+        CLI_GROUP(LANGUAGE_MODEL, model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL --prompt TEXT [OPTION...]", options, .arguments = 1};

@@ -178,8 +178,8 @@ clsplat_status cmd_tune(cli *c, int argc, const char **argv) {
          "batch, heads, queries, keys, columns of a key and of a value, splats; 1,4,4096,4096,64,64,256 is "
          "the default",
          "B,H,N,M,D,Dv,S"},
-        {"dtype", 0, POPT_ARG_STRING, &o.dtype, 0, "how numbers are stored; f32 if it is not given",
-         "f32|f16|bf16"},
+        {"dtype", 0, POPT_ARG_STRING, &o.dtype, 0,
+         "f32, f16 or bf16: how numbers are stored; f32 if it is not given", "TYPE"},
         {"budget", 0, POPT_ARG_STRING, &o.budget, 0,
          "how long to look: quick, normal, full or seconds; normal if it is not given", "BUDGET"},
         {"show", 0, POPT_ARG_NONE, &o.show, 0, "print the records there are; look for nothing", NULL},

@@ -16,53 +16,42 @@ typedef struct language_request {
     char *memory; /* generate and chat */
 } language_request;
 
-/* Rows of a table of options. */
-#define LANGUAGE_OPTIONS(r)                                                                                   \
-    {"attention",                                                                                             \
-     0,                                                                                                       \
-     POPT_ARG_STRING,                                                                                         \
-     &(r).attention,                                                                                          \
-     0,                                                                                                       \
-     "softmax over all keys if it is not given",                                                              \
-     "softmax|window|near-far|topk|blocks"},                                                                  \
-        {"window", 0, POPT_ARG_STRING, &(r).window, 0, "keys for --attention window; 512 if it is not given", \
-         "N"},                                                                                                \
-        {"tolerance",                                                                                         \
-         0,                                                                                                   \
-         POPT_ARG_STRING,                                                                                     \
-         &(r).tolerance,                                                                                      \
-         0,                                                                                                   \
-         "relative error for --attention near-far; 0.02 if it is not given",                                  \
-         "X"},                                                                                                \
-        {"sparse-topk",                                                                                       \
-         0,                                                                                                   \
-         POPT_ARG_STRING,                                                                                     \
-         &(r).sparse_topk,                                                                                    \
-         0,                                                                                                   \
-         "keys that a query sees exactly at most, for --attention near-far, topk and blocks; no limit if "    \
-         "it is not "                                                                                         \
-         "given",                                                                                             \
-         "N"},                                                                                                \
-        {"chunk",    0, POPT_ARG_STRING,                                                                      \
-         &(r).chunk, 0, "keys of a tree, for --attention near-far; the library's choice if it is not given",  \
-         "N"},                                                                                                \
-        {"dtype",                                                                                             \
-         0,                                                                                                   \
-         POPT_ARG_STRING,                                                                                     \
-         &(r).dtype,                                                                                          \
-         0,                                                                                                   \
-         "how what passes between layers, keys and values are stored; f32 if it is not given",                \
-         "f32|f16|bf16"},                                                                                     \
-    {                                                                                                         \
-        "context", 0, POPT_ARG_STRING, &(r).context, 0,                                                       \
-            "tokens; what the model was made for if it is not given", "N"                                     \
-    }
+// clang-format off
+/* Rows of tables of options. */
+#define LANGUAGE_ROW(name, letter, field, argument, words)                                                            \
+    { name, letter, POPT_ARG_STRING, &(field), 0, words, argument }
 
-#define LANGUAGE_MEMORY_OPTION(r)                                                                            \
-    {                                                                                                        \
-        "memory", 0, POPT_ARG_STRING, &(r).memory, 0,                                                        \
-            "device memory for keys and values at most, as 512M or 1.5G", "SIZE"                             \
-    }
+/* Under LANGUAGE_ATTENTION. */
+#define LANGUAGE_ATTENTION "How it attends:"
+#define LANGUAGE_ATTENTION_OPTIONS(r)                                                                                 \
+    LANGUAGE_ROW("attention", 0, (r).attention, "HOW",                                                                \
+                 "softmax over all keys (if it is not given), window, near-far, topk or blocks"),                     \
+    LANGUAGE_ROW("window", 0, (r).window, "N",                                                                        \
+                 "keys that a token sees, for window; 512 if it is not given"),                                       \
+    LANGUAGE_ROW("tolerance", 0, (r).tolerance, "X",                                                                  \
+                 "relative error, for near-far; 0.02 if it is not given"),                                            \
+    LANGUAGE_ROW("sparse-topk", 0, (r).sparse_topk, "N",                                                              \
+                 "keys that a token sees exactly at most, for near-far, topk and blocks; no limit if it is "          \
+                 "not given"),                                                                                        \
+    LANGUAGE_ROW("chunk", 0, (r).chunk, "N",                                                                          \
+                 "keys of a tree, for near-far; the library's choice if it is not given")
+
+/* Under LANGUAGE_MODEL. */
+#define LANGUAGE_MODEL "How the model is run:"
+#define LANGUAGE_MODEL_OPTIONS(r)                                                                                     \
+    LANGUAGE_ROW("dtype", 0, (r).dtype, "TYPE",                                                                       \
+                 "f32, f16 or bf16: how what passes between layers, keys and values are stored; f32 if it is "        \
+                 "not given"),                                                                                        \
+    LANGUAGE_ROW("context", 0, (r).context, "N",                                                                      \
+                 "tokens of a text at most; what the model was made for if it is not given")
+/* Both, where they are not grouped. */
+#define LANGUAGE_OPTIONS(r) LANGUAGE_ATTENTION_OPTIONS(r), LANGUAGE_MODEL_OPTIONS(r)
+#define LANGUAGE_MEMORY_OPTION(r)                                                                                     \
+    LANGUAGE_ROW("memory", 0, (r).memory, "SIZE",                                                                     \
+                 "device memory for keys and values at most, as 512M or 1.5G; chat forgets its oldest turns "         \
+                 "for it")
+
+// clang-format on
 
 typedef struct language {
     cli *c;
@@ -120,25 +109,19 @@ typedef struct language_choice {
     char *temperature, *top_k, *top_p, *seed, *tokens;
 } language_choice;
 
-#define LANGUAGE_CHOICE_OPTIONS(r)                                                                           \
-    {"tokens", 'n', POPT_ARG_STRING, &(r).tokens, 0, "how many to write at most; 256 if it is not given",    \
-     "N"},                                                                                                   \
-        {"temperature",                                                                                      \
-         't',                                                                                                \
-         POPT_ARG_STRING,                                                                                    \
-         &(r).temperature,                                                                                   \
-         0,                                                                                                  \
-         "0 takes the most probable token, always; above it tokens are drawn; 0 if it is not given, or 1 "   \
-         "with "                                                                                             \
-         "--top-k, --top-p or --seed",                                                                       \
-         "X"},                                                                                               \
-        {"top-k", 0, POPT_ARG_STRING, &(r).top_k, 0, "draw from the N most probable tokens", "N"},           \
-        {"top-p",    0, POPT_ARG_STRING,                                                                     \
-         &(r).top_p, 0, "draw from the most probable tokens that together have this probability",            \
-         "X"},                                                                                               \
-    {                                                                                                        \
-        "seed", 0, POPT_ARG_STRING, &(r).seed, 0, "of every draw; 0 if it is not given", "N"                 \
-    }
+// clang-format off
+#define LANGUAGE_CHOICE "How the next token is chosen:"
+#define LANGUAGE_CHOICE_OPTIONS(r)                                                                                    \
+    LANGUAGE_ROW("tokens", 'n', (r).tokens, "N", "how many to write at most; 256 if it is not given"),                \
+    LANGUAGE_ROW("temperature", 't', (r).temperature, "X",                                                            \
+                 "0 takes the most probable token, always; above it tokens are drawn; 0 if it is not given, "         \
+                 "or 1 with --top-k, --top-p or --seed"),                                                             \
+    LANGUAGE_ROW("top-k", 0, (r).top_k, "N", "draw from the N most probable tokens"),                                 \
+    LANGUAGE_ROW("top-p", 0, (r).top_p, "X",                                                                          \
+                 "draw from the most probable tokens that together have this probability"),                           \
+    LANGUAGE_ROW("seed", 0, (r).seed, "N", "of every draw; 0 if it is not given")
+
+// clang-format on
 
 clsplat_status language_choose(cli *c, const language_choice *r, clsplat_sampling *sampling, size_t *tokens);
 
