@@ -33,6 +33,8 @@ clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name
     if (token < 0)
         return log_error(t->lib, CLSPLAT_FORMAT, "%s: token '%s' has the number %" PRId64, t->path,
                          text_show(name).bytes, token);
+    if (token >= t->next && token < INT32_MAX)
+        t->next = (int32_t)token + 1;
     if ((uint64_t)token >= t->vocabulary) {
         if (t->beyond++ == 0)
             t->first_beyond = text_show(name);

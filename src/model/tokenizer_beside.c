@@ -48,11 +48,6 @@ static const char *name_of(const json_t *value) {
     return name && *name ? name : NULL;
 }
 
-const char *tokenizer_beside_name(const tokenizer_beside *b, const char *key) {
-    const char *name = name_of(json_object_get(b->config, key));
-    return name ? name : name_of(json_object_get(b->special, key));
-}
-
 /* Whether one of an object's tokens, or of its lists of tokens, has that name. */
 static bool names(const json_t *object, const char *name) {
     const char *key, *own;
@@ -125,11 +120,36 @@ fail:
     return status;
 }
 
+static clsplat_status take_named(const json_t *value, tokenizer_beside_take *take, void *user) {
+    const char *name = name_of(value);
+    return name ? take(user, name, (added_token){.token = -1, .special = true}, false) : CLSPLAT_OK;
+}
+
+/* By the keys that name tokens, and those that list them. */
+static clsplat_status walk_names(const json_t *object, tokenizer_beside_take *take, void *user) {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *inner;
+    size_t k;
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i)
+        TRY(take_named(json_object_get(object, names[i]), take, user));
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; ++i)
+        json_array_foreach(json_object_get(object, lists[i]), k, inner) {
+            TRY(take_named(inner, take, user));
+        }
+fail:
+    return status;
+}
+
 clsplat_status tokenizer_beside_walk(const tokenizer *t, const tokenizer_beside *b,
                                      tokenizer_beside_take *take, void *user) {
     clsplat_status status = CLSPLAT_OK;
     TRY(walk_config(t, json_object_get(b->config, "added_tokens_decoder"), take, user));
     TRY(walk_old(t, b, take, user));
+    TRY(walk_names(b->config, take, user));
+    TRY(walk_names(b->special, take, user));
 fail:
     return status;
 }

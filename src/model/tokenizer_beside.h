@@ -19,13 +19,13 @@ typedef struct tokenizer_beside {
 clsplat_status tokenizer_beside_read(const tokenizer *t, tokenizer_beside *b);
 void tokenizer_beside_free(tokenizer_beside *b);
 
-/* The name of "bos_token" and the like; NULL: none is named. */
-const char *tokenizer_beside_name(const tokenizer_beside *b, const char *key);
-
-/* An added token; `normalised`: it is found behind the normaliser. name is json's. */
+/* An added token; `normalised`: it is found behind the normaliser. Its number is −1 if it is only named, as
+ * "eos_token" or the like: then it is special, and new only if there is none of that name. `name` is json's.
+ */
 typedef clsplat_status tokenizer_beside_take(void *user, const char *name, added_token token,
                                              bool normalised);
-/* Every added token, names that are empty left out. Returns: FORMAT, and what `take` does. */
+/* Every added token, names that are empty left out, and behind them those that are only named. Returns:
+ * FORMAT, and what `take` does. */
 clsplat_status tokenizer_beside_walk(const tokenizer *t, const tokenizer_beside *b,
                                      tokenizer_beside_take *take, void *user);
 

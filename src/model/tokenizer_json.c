@@ -228,39 +228,38 @@ typedef struct beside_reader {
 static clsplat_status take_beside(void *user, const char *name, added_token token, bool normalised) {
     clsplat_status status = CLSPLAT_OK;
     const beside_reader *r = user;
-    if (bpe_find(r->j->b, name, strlen(name)) >= 0 || added_has(&r->j->raw, name) ||
-        added_has(&r->j->normalised, name))
+    added_token *there = added_has(&r->j->raw, name);
+    int32_t known = bpe_find(r->j->b, name, strlen(name));
+    there = there ? there : added_has(&r->j->normalised, name);
+    if (there && token.token < 0)
         return CLSPLAT_OK;
-    TRY(set_piece(r->t, r->d, name, token.token));
-    if ((size_t)token.token < r->t->vocabulary)
-        r->t->pieces[token.token].special = token.special;
-    TRY(add_token(r->t, r->j, name, token, normalised));
+    if (there) { /* how it is found is said anew; its number stays */
+        *there = (added_token){there->name,       there->bytes, there->token, token.special,
+                               token.single_word, token.left,   token.right};
+        known = there->token;
+    } else {
+        token.token = known >= 0 ? known : token.token >= 0 ? token.token : r->t->next;
+        TRY(add_token(r->t, r->j, name, token, normalised));
+        if (known < 0)
+            TRY(set_piece(r->t, r->d, name, token.token));
+        known = token.token;
+    }
+    if ((size_t)known < r->t->vocabulary)
+        r->t->pieces[known].special = token.special;
 fail:
     return status;
 }
 
-/* The token that is named; −1 if it is none. */
-static int32_t token_of(const hf_tokenizer *j, const char *name) {
-    const added_token *added = name ? added_has(&j->raw, name) : NULL;
-    if (name && !added)
-        added = added_has(&j->normalised, name);
-    return added ? added->token : name ? bpe_find(j->b, name, strlen(name)) : -1;
-}
-
-/* add_bos_token and add_eos_token, where they are given, count and not the post-processor. */
-static void read_around(tokenizer *t, const hf_tokenizer *j, const tokenizer_beside *b) {
-    const json_t *begins = json_object_get(b->config, "add_bos_token"),
-                 *ends = json_object_get(b->config, "add_eos_token");
-    if (!json_is_boolean(begins) && !json_is_boolean(ends))
-        return;
-    int32_t begin = json_is_true(begins) ? token_of(j, tokenizer_beside_name(b, "bos_token")) : -1;
-    int32_t end = json_is_true(ends) ? token_of(j, tokenizer_beside_name(b, "eos_token")) : -1;
-    token_list_free(&t->begin);
-    token_list_free(&t->end);
-    if (begin >= 0)
-        token_list_add(&t->begin, begin);
-    if (end >= 0)
-        token_list_add(&t->end, end);
+/* The post-processor counts, as in transformers 5, whatever add_bos_token says. */
+static void warn_of_begin(const tokenizer *t, const tokenizer_beside *b) {
+    const json_t *begins = json_object_get(b->config, "add_bos_token");
+    if (json_is_boolean(begins) && json_is_true(begins) != (t->begin.count > 0))
+        log_warning(t->lib,
+                    "%s: its post_processor begins texts %s a token, though tokenizer_config.json has "
+                    "add_bos_token %s; "
+                    "the post_processor counts",
+                    t->path, t->begin.count > 0 ? "with" : "without",
+                    json_is_true(begins) ? "true" : "false");
 }
 
 static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *root) {
@@ -284,7 +283,7 @@ static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *ro
     added_sort(&j->raw);
     added_sort(&j->normalised);
     TRY(hf_read_post_processor(t, json_object_get(root, "post_processor")));
-    read_around(t, j, &beside);
+    warn_of_begin(t, &beside);
 fail:
     tokenizer_beside_free(&beside);
     return status;

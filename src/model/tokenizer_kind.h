@@ -54,6 +54,7 @@ struct tokenizer {
     size_t
         beyond; /* tokens of the file that the model's vocabulary does not reach, and the first one's name */
     text_shown first_beyond;
+    int32_t next;          /* behind the highest number that the file gave */
     token_list begin, end; /* around a whole text */
     tokenizer_strip strip;
 };

@@ -98,15 +98,28 @@ typedef struct beside_reader {
     sp_tokenizer *s;
 } beside_reader;
 
+static int32_t piece_of(const sp_model *model, const char *name) {
+    for (int32_t token = 0; token < sp_size(model); ++token)
+        if (strcmp(sp_at(model, token).name, name) == 0)
+            return token;
+    return -1;
+}
+
 static clsplat_status take_beside(void *user, const char *name, added_token token, bool normalised) {
     (void)
         normalised; /* it is found in the text as it stands, and each part between gets its own first space */
     clsplat_status status = CLSPLAT_OK;
     const beside_reader *r = user;
     tokenizer *t = r->t;
+    added_token *there = added_has(&r->s->special, name);
+    if (there && token.token < 0)
+        return CLSPLAT_OK;
+    if (token.token < 0)
+        token.token = piece_of(r->s->model, name);
+    if (token.token < 0)
+        token.token = t->next;
     bool known =
         token.token < sp_size(r->s->model) && strcmp(sp_at(r->s->model, token.token).name, name) == 0;
-    added_token *there = added_has(&r->s->special, name);
     text plain = {0};
     text_add(&plain, "%s", name);
     if (!text_ok(&plain))

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import bad_input
+import field
 import good_paths
 import language
 import speed
@@ -24,6 +25,7 @@ def main():
         bad_input.run(bench)
         good_paths.run(bench)
         language.run(bench)
+        field.run(bench)
         speed.run(bench)
         tuning.run(bench, dict(os.environ))
         return bench.summary()

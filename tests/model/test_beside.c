@@ -88,15 +88,23 @@ static const struct {
      "a",
      {0, -1},
      CLSPLAT_OK},
-    /* what stands around a text, said in two places */
-    {PLAIN, "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}", NULL, NULL, "a", {3, 0, -1}, CLSPLAT_OK},
+    /* tokens that are only named, and one of which the config says how it is found */
     {PLAIN,
-     "{\"add_eos_token\":true,\"eos_token\":{\"content\":\"</s>\"}}",
+     "{\"eos_token\":\"<z>\",\"additional_special_tokens\":[\"<w>\"]}",
      NULL,
      NULL,
-     "a",
-     {0, 4, -1},
+     "a<w><z>",
+     {0, 6, 5, -1},
      CLSPLAT_OK},
+    {ADDED(TOKEN("5", "<x>"), VOCAB ",\"merges\":[]"),
+     "{\"added_tokens_decoder\":{\"5\":{\"content\":\"<x>\",\"special\":true,\"lstrip\":true}}}",
+     NULL,
+     NULL,
+     "a  <x>b",
+     {0, 5, 1, -1},
+     CLSPLAT_OK},
+    /* what stands around a text, said in two places: the post-processor counts */
+    {PLAIN, "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}", NULL, NULL, "a", {0, -1}, CLSPLAT_OK},
     {HEAD
      "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
      "{\"Sequence\":{}}],\"special_tokens\":{\"<s>\":{\"ids\":[3]}}},\"model\":{\"type\":\"BPE\"," VOCAB
@@ -105,7 +113,7 @@ static const struct {
      NULL,
      NULL,
      "a",
-     {0, -1},
+     {3, 0, -1},
      CLSPLAT_OK},
 };
 
