@@ -221,18 +221,22 @@ fail:
 
 clsplat_status cmd_embed(cli *c, int argc, const char **argv) {
     embed_request r = {0};
+    struct poptOption attention[] = {LANGUAGE_ATTENTION_OPTIONS(r.model), POPT_TABLEEND};
+    struct poptOption model[] = {LANGUAGE_MODEL_OPTIONS(r.model), POPT_TABLEEND};
     struct poptOption options[] = {
         {"pooling", 0, POPT_ARG_STRING, &r.pooling, 0,
-         "what a text's vector is made of: of all its tokens, the first or the last; the folder's own if not "
-         "given",
-         "folder|mean|cls|last"},
+         "mean, cls or last: what a text's vector is made of, all its tokens, the first or the last; or "
+         "folder: as "
+         "the folder says, also if not given",
+         "HOW"},
         {"normalise", 0, POPT_ARG_NONE, &r.normalise, 0,
          "vectors of length 1, also where the folder has others", NULL},
         {"output", 'o', POPT_ARG_STRING, &r.output, 0, "a file for the vectors; standard output if not given",
          "OUT"},
-        {"format", 0, POPT_ARG_STRING, &r.format, 0, "of that file; safetensors if not given",
-         "npy|safetensors"},
-        LANGUAGE_OPTIONS(r.model),
+        {"format", 0, POPT_ARG_STRING, &r.format, 0,
+         "npy or safetensors: of that file; safetensors if not given", "FORMAT"},
+        CLI_GROUP(LANGUAGE_ATTENTION, attention),
+        CLI_GROUP(LANGUAGE_MODEL, model),
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary, "MODEL [FILE] [OPTION...]", options, .arguments = 1, .optional = 1};

@@ -44,8 +44,6 @@ typedef struct language_request {
                  "not given"),                                                                                        \
     LANGUAGE_ROW("context", 0, (r).context, "N",                                                                      \
                  "tokens of a text at most; what the model was made for if it is not given")
-/* Both, where they are not grouped. */
-#define LANGUAGE_OPTIONS(r) LANGUAGE_ATTENTION_OPTIONS(r), LANGUAGE_MODEL_OPTIONS(r)
 #define LANGUAGE_MEMORY_OPTION(r)                                                                                     \
     LANGUAGE_ROW("memory", 0, (r).memory, "SIZE",                                                                     \
                  "device memory for keys and values at most, as 512M or 1.5G; chat forgets its oldest turns "         \
