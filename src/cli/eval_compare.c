@@ -46,6 +46,36 @@ fail:
     return status;
 }
 
+/* Near-far's error of a layer, beside what float32 rounds. */
+static bool is_above(const language *l, const rival *x, size_t layer) {
+    return !(x->errors[layer] <= (double)l->attention.tolerance + 1e-5);
+}
+
+/* The layers that do not keep what was asked of near-far. */
+static json_t *above_json(const language *l, const rival *x) {
+    json_t *above = json_array();
+    for (size_t i = 0; i < l->info->layers; ++i)
+        if (is_above(l, x, i))
+            above = report_append(above, json_integer((json_int_t)i));
+    return above;
+}
+
+static void print_above(const language *l, const rival *x) {
+    size_t count = 0;
+    for (size_t i = 0; i < l->info->layers; ++i)
+        count += is_above(l, x, i);
+    if (count == 0) {
+        printf("near-far: no layer's error is above the tolerance of %g\n", (double)l->attention.tolerance);
+        return;
+    }
+    printf("near-far: above the tolerance of %g %s", (double)l->attention.tolerance,
+           count == 1 ? "is the error of layer" : "are the errors of layers");
+    for (size_t i = 0, said = 0; i < l->info->layers; ++i)
+        if (is_above(l, x, i))
+            printf("%s%zu", said++ ? ", " : " ", i);
+    printf("\n");
+}
+
 static json_t *rival_json(const language *l, const rival *x) {
     json_t *errors = json_array();
     for (size_t i = 0; i < l->info->layers; ++i)
@@ -62,10 +92,10 @@ static clsplat_status report(const language *l, const eval_reading *r, const riv
         json_t *all = json_array();
         for (int i = 0; i < RIVALS; ++i)
             all = report_append(all, rival_json(l, &rivals[i]));
-        return report_json(c, json_pack("{s:I, s:I, s:o, s:o}", "tokens", (json_int_t)r->scored, "context",
-                                        (json_int_t)r->window, "device",
+        return report_json(c, json_pack("{s:I, s:I, s:o, s:o, s:o}", "tokens", (json_int_t)r->scored,
+                                        "context", (json_int_t)r->window, "device",
                                         report_text(clsplat_device_describe(l->device)->name), "attentions",
-                                        all));
+                                        all, "layers_above_tolerance", above_json(l, &rivals[0])));
     }
     printf("%-38s %9s %9s %7s   error of each layer\n", "", "bits/byte", "", "keys");
     for (int i = 0; i < RIVALS; ++i) {
@@ -76,6 +106,7 @@ static clsplat_status report(const language *l, const eval_reading *r, const riv
             printf(" %.3f", x->errors[layer]);
         printf("\n");
     }
+    print_above(l, &rivals[0]);
     return cli_flush(c);
 }
 

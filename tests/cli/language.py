@@ -85,6 +85,13 @@ def evaluation(bench):
     bench.check("eval --compare: exact", rivals["softmax"]["errors"] == [0] * 6 and rivals["softmax"]["exact_keys_share"] == 1, str(both))
     bench.check("eval --compare: near-far", all(0 < e < 0.1 for e in rivals["near-far"]["errors"]) and rivals["near-far"]["exact_keys_share"] < 1
                 and abs(rivals["near-far"]["bits_per_byte"] - rivals["softmax"]["bits_per_byte"]) < 0.02, str(both))
+    bench.check("eval --compare: within the tolerance", both["layers_above_tolerance"] == [], str(both))
+    limit = ["--compare", "--context", "300", "--tolerance", "0.001", "--chunk", "16", "--sparse-topk", "32"]
+    few = report(bench, "eval --compare: few keys", "eval", MODEL, windows, *limit)
+    above = [i for i, e in enumerate(few["attentions"][0]["errors"]) if e > 0.001 + 1e-5]
+    bench.check("eval --compare: above the tolerance", above and few["layers_above_tolerance"] == above, str(few))
+    lines = bench.works("eval --compare: lines", "eval", MODEL, windows, *limit) or ""
+    bench.check("eval --compare: names layers", f"above the tolerance of 0.001 are the errors of layers {', '.join(map(str, above))}\n" in lines, lines)
     nothing = report(bench, "eval: nothing opened", "eval", MODEL, windows, "--attention", "near-far", "--tolerance", "inf", "--chunk", "16")
     bench.check("eval: nothing opened: keys", 0 < nothing["exact_keys_share"] < 0.1, str(nothing))
     needles = load(MODEL / "needles.safetensors")
