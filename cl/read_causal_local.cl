@@ -40,7 +40,7 @@ INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *quer
     UNROLL
     for (uint a = 0; a < RT; ++a)
         base[a] = p->top[a];
-    _Pragma("unroll 8") for (uint s = 0; s < KEYS; ++s) {
+    _Pragma("unroll 4") for (uint s = 0; s < KEYS; ++s) {
         float4 query = VECTOR(queries + PLACE(ROWS, s, 4 * y)), key = VECTOR(keys + PLACE(CHUNK_KEYS, s, 4 * x));
         base[0] = fmax(base[0], query.x + key);
         base[1] = fmax(base[1], query.y + key);
@@ -54,7 +54,7 @@ INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *quer
         p->mass[a] *= exp2(p->top[a] - base[a]);
         p->top[a] = top;
     }
-    _Pragma("unroll 8") for (uint s = 0; s < KEYS; ++s) {
+    _Pragma("unroll 4") for (uint s = 0; s < KEYS; ++s) {
         float4 query = VECTOR(queries + PLACE(ROWS, s, 4 * y)), key = VECTOR(keys + PLACE(CHUNK_KEYS, s, 4 * x));
         p->mass[0] += exp2(query.x + key - base[0]);
         p->mass[1] += exp2(query.y + key - base[1]);

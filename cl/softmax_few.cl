@@ -6,7 +6,7 @@
  * tops in local memory, and then the items go along the columns of the values, which are read side by side. What a
  * group knows then is a state per row (op.h); softmax_merge.cl merges a row's states.
  *
- * Work: grid (splits·WG, Hk, B). Local memory: ROWS · (2 WG + D + 1) floats. */
+ * Work: grid (splits·WG, Hk, B). Local memory: ROWS · (2 WG + D) floats. */
 #include "softmax.clh"
 #include "tensor.clh"
 

@@ -3,8 +3,9 @@
  *
  * Work: a group of TX × TY work-items for TY·RT queries; grid (⌈N / (TY·RT)⌉ · WG, H, B), the queries that see most
  * keys first. Item (x, y) scores queries y·RT… against keys x·CT… of a tile of KEYS, and sums value columns 4(x + TX
- * c)… of the same queries. Weights change hands through local memory, over the keys that are used up. For D = DV = 64
- * that is 24 KiB in all with TY 8, 32 KiB with TY 16.
+ * c)… of the same queries. Weights change hands through local memory, over the keys that are used up. Column 0 of the
+ * queries stays in registers, so that D = DV = 64 with TY 16 takes less than 32 KiB, flag and all, and 64 KiB hold two
+ * groups; with TY 8 it is 24 KiB, and less than 16 with CT 2.
  *
  * Columns come first in local memory (queries, keys) so that a step of the product reads vectors of consecutive
  * queries and keys. Four keys, or four queries of the weights, move together; their place is shuffled by an exclusive
@@ -37,6 +38,9 @@
 #ifndef SLACK
 #define SLACK 8.0f
 #endif
+#ifndef EAGER /* whether all loads of a tile are on their way at once: right for NVIDIA, spills registers on AMD */
+#define EAGER 0
+#endif
 #define WG (TX * TY)
 #include "tensor.clh"
 
@@ -45,9 +49,15 @@
 #define VT ((DV + 4 * TX - 1) / (4 * TX)) /* vectors of value columns per item */
 #define PITCH_V (4 * TX * VT)
 #define SHARED (D > ROWS ? KEYS * D : KEYS * ROWS) /* keys, then weights */
+#define QUERY_TILE ((D > 1 ? D - 1 : 1) * ROWS)    /* from column 1 on */
 #define LOG2_E 1.44269504f
 #define LN_2 0.693147181f
 #define UNROLL _Pragma("unroll")
+#if EAGER
+#define UNROLL_LOADS _Pragma("unroll")
+#else
+#define UNROLL_LOADS _Pragma("unroll 4")
+#endif
 #define floatCT CAT(float, CT)
 #define ALIGNED(type, p) (*(local type *)(p))
 
@@ -60,14 +70,14 @@
 #define D_UP ((D + 7) / 8 * 8)
 #define TILE_LOAD(row)                                                                                                 \
     {                                                                                                                  \
-        UNROLL                                                                                                         \
+        UNROLL_LOADS                                                                                                   \
         for (uint i = 0; i < (KEYS * D_UP + WG - 1) / WG; ++i) {                                                       \
             uint e = item + i * WG, d = e / 32 % (D_UP / 8) * 8 + e % 8;                                               \
             uint j = e / 32 / (D_UP / 8) * 4 + e / 8 % 4;                                                              \
             if ((D == D_UP || d < D) && (KEYS * D_UP % WG == 0 || j < KEYS))                                           \
                 shared_tile[KEY_PLACE(d, j / CT) + j % CT] = LOAD(K_TYPE, k, (row)*k_at.s3 + d);                       \
         }                                                                                                              \
-        UNROLL                                                                                                         \
+        UNROLL_LOADS                                                                                                   \
         for (uint i = 0; i < (KEYS * PITCH_V + WG - 1) / WG; ++i) {                                                    \
             uint e = item + i * WG, d = e % PITCH_V, j = e / PITCH_V;                                                  \
             if (KEYS * PITCH_V % WG == 0 || j < KEYS)                                                                  \
@@ -81,8 +91,9 @@ typedef struct rows {
 } rows;
 
 /* Raises the references of those rows that some item found a score above, by more than SLACK, to their largest score.
- * What other rows find has no part in it. `most` [ROWS][TX] is free to use. */
-static inline void rows_raise(private rows *r, private const float *own, uint x, uint y, local float *most) {
+ * What other rows find has no part in it. `most` [ROWS][TX] is free to use. Always inlined, as in local_tile.clh. */
+static inline __attribute__((always_inline)) void rows_raise(private rows *r, private const float *own, uint x, uint y,
+                                                             local float *most) {
     UNROLL
     for (uint a = 0; a < RT; ++a)
         most[(y * RT + a) * TX + x] = own[a];
@@ -113,7 +124,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
               global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
-    local float query_tile[D * ROWS] __attribute__((aligned(16))), shared_tile[SHARED] __attribute__((aligned(16)));
+    local float query_tile[QUERY_TILE] __attribute__((aligned(16))), shared_tile[SHARED] __attribute__((aligned(16)));
     local float value_tile[KEYS * PITCH_V] __attribute__((aligned(16)));
     local int raise;
     uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2);
@@ -144,9 +155,15 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
             r.sum[a][c] = vload4(0, columns);
         }
     }
+#define QUERY(row, d) (LOG2_E * scale * LOAD(Q_TYPE, q, min(first + (row), queries - 1) * q_at.s3 + (d)))
     for (uint e = item; e < ROWS * D; e += WG)
-        query_tile[e % D * ROWS + e / D] =
-            LOG2_E * scale * LOAD(Q_TYPE, q, min(first + e / D, queries - 1) * q_at.s3 + e % D);
+        if (e % D > 0)
+            query_tile[(e % D - 1) * ROWS + e / D] = QUERY(e / D, e % D);
+    float4 column_0[RT / 4];
+    UNROLL
+    for (uint a = 0; a < RT; a += 4)
+        column_0[a / 4] = (float4)(QUERY(y * RT + a, 0), QUERY(y * RT + a + 1, 0), QUERY(y * RT + a + 2, 0),
+                                   QUERY(y * RT + a + 3, 0));
 
     uint last = visible_keys(min(first + ROWS, queries) - 1, diagonal, keys);
     for (uint begin = 0; begin < last; begin += KEYS) {
@@ -167,7 +184,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
             floatCT key = ALIGNED(floatCT, shared_tile + KEY_PLACE(d, x));
             UNROLL
             for (uint a = 0; a < RT; a += 4) {
-                float4 query = ALIGNED(float4, query_tile + d * ROWS + y * RT + a);
+                float4 query = d > 0 ? ALIGNED(float4, query_tile + (d - 1) * ROWS + y * RT + a) : column_0[a / 4];
                 s[a] = MAD((floatCT)(query.x), key, s[a]);
                 s[a + 1] = MAD((floatCT)(query.y), key, s[a + 1]);
                 s[a + 2] = MAD((floatCT)(query.z), key, s[a + 2]);

@@ -185,6 +185,17 @@ on_rusticl() {
   stage golden-rusticl on rusticl "${llvmpipe[@]}" "${golden[@]}"
 }
 
+# The sample: attention of 64 columns in F32 for one of AMD's and one of Intel's. All of it takes half an hour.
+on_vendors() {
+  local tools=$build/vendors/tools sample=(--targets "gfx1030,dg2")
+  [ $tier = normal ] || sample=(--long --table "$logs/vendors.table")
+  if ! tests/vendors/tools.sh "$tools"; then
+    echo "skipped: vendors: no compilers"
+    return 0
+  fi
+  python3 tests/vendors/vendors.py "$build" "$tools" "$build/vendors" "${sample[@]}"
+}
+
 attention=(test_softmax test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
@@ -205,6 +216,7 @@ all_stages() {
   stage build configured "$build" || return
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
+  if has_icd pocl; then stage vendors on pocl on_vendors; fi
   if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
 }
 

@@ -35,7 +35,7 @@ typedef struct clsplat_limits {
     uint32_t clock_mhz;              /* as the device reports it; 0 if it does not */
     uint32_t max_work_group;         /* work-items */
     uint32_t max_work_item_sizes[3]; /* work-items */
-    uint32_t vector_width_float;     /* preferred floats per vector; 1 on most GPUs */
+    uint32_t vector_width_float;     /* floats of a native vector; 1 on most GPUs */
     uint32_t cache_line;             /* bytes; 0 if unknown */
     uint32_t base_address_align;     /* bytes that a sub-buffer's origin must divide by */
     uint32_t timer_resolution_ns;    /* of event times */
@@ -45,6 +45,7 @@ typedef struct clsplat_limits {
     bool subgroups;                  /* cl_khr_subgroups or OpenCL 2.1+ with them */
     bool int64;                      /* false only on some embedded-profile devices */
     bool unified_memory;             /* host and device share memory */
+    bool cpu;                        /* a work-item has a core's vectors and caches to itself */
 } clsplat_limits;
 
 typedef struct clsplat_device_info {

@@ -168,7 +168,7 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));
     if (attention.near_far)
-        TRY(near_far_check(lib, call));
+        TRY(near_far_check(device, call));
     if (isnan(attention.scale))
         call->attention.scale = 1.0f / sqrtf((float)t->q.shape[3]);
     call->diagonal = attention.causal ? (int32_t)t->k.shape[2] - (int32_t)t->q.shape[2] : OP_SEES_ALL;

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "runtime/buffer.h"
+#include "runtime/quirks.h"
 
 clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op_tensor v, op_tensor key_bias,
                               op_forest *forest) {
@@ -77,12 +78,24 @@ fail:
     return status;
 }
 
-clsplat_status near_far_check(clsplat *lib, attend_call *call) {
+/* A walk's loops are longer than what such a device ends silently, already with 128 keys. */
+clsplat_status near_far_check_device(const clsplat_device *device) {
+    if (device->quirks & QUIRK_LOOP_LIMIT)
+        return log_error(device->lib, CLSPLAT_UNSUPPORTED,
+                         "near and far gives wrong results on %s, which ends long loops early; use exact "
+                         "attention, or another device: on a CPU, PoCL",
+                         device->info.name);
+    return CLSPLAT_OK;
+}
+
+clsplat_status near_far_check(const clsplat_device *device, attend_call *call) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat *lib = device->lib;
     clsplat_attention *a = &call->attention;
     if (a->splats)
         return log_error(lib, CLSPLAT_INVALID,
                          "near_far takes the place of softmax attention: leave splats NULL");
+    TRY(near_far_check_device(device));
     TRY(near_far_choose(lib, a->tolerance, a->sparse_topk, call->tensors.k.shape[2], &a->chunk));
     if (a->sparse_topk > UINT32_MAX)
         a->sparse_topk = 0;

@@ -18,7 +18,11 @@ op_near_far_args near_far_args(const attend_call *call, const op_forest *forest)
 /* Whether these go together; chooses the chunk where it is 0, for so many keys. Returns: INVALID. */
 clsplat_status near_far_choose(clsplat *lib, float tolerance, size_t sparse_topk, size_t keys, size_t *chunk);
 
-/* Whether the call's parameters make sense together; chooses the chunk. Returns: INVALID. */
-clsplat_status near_far_check(clsplat *lib, attend_call *call);
+/* Whether the device can walk through trees. Returns: UNSUPPORTED. */
+clsplat_status near_far_check_device(const clsplat_device *device);
+
+/* Whether the device can do it and the call's parameters make sense together; chooses the chunk. Returns:
+ * UNSUPPORTED, INVALID. */
+clsplat_status near_far_check(const clsplat_device *device, attend_call *call);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/near_far.h"
 #include "base/random.h"
 #include "model/decoder.h"
 #include "runtime/buffer.h"
@@ -36,7 +37,7 @@ static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
     if (!attention_form_of(a->method))
         return log_error(lib, CLSPLAT_UNSUPPORTED, "attention method %d is not in this build",
                          (int)a->method);
-    return CLSPLAT_OK;
+    return a->method == CLSPLAT_MODEL_NEAR_FAR ? near_far_check_device(m->device) : CLSPLAT_OK;
 }
 
 /* Before anything is taken: the cache is the largest thing that depends on what the caller asks for. */

@@ -75,11 +75,16 @@ bool op_choice_of(const op_family *family, const clsplat_limits *limits, const t
     return false;
 }
 
-op_choice op_choose_default(const clsplat_limits *limits, const op_family *family, const void *args) {
-    size_t row = family->count - 1;
-    while (row > 0 && !family->variants[row].fits(limits, args))
+static op_choice last_below(const clsplat_limits *limits, const op_family *family, const void *args,
+                            size_t row) {
+    do
         --row;
-    return (op_choice){row, tune_point_at(family->variants[row].space, 0)};
+    while (row > 0 && !family->variants[row].fits(limits, args));
+    return (op_choice){row, tune_default(family->variants[row].space, limits)};
+}
+
+op_choice op_choose_default(const clsplat_limits *limits, const op_family *family, const void *args) {
+    return last_below(limits, family, args, family->count);
 }
 
 typedef struct request {
@@ -140,10 +145,12 @@ op_choice op_choose(clsplat_device *device, const op_family *family, const void 
     return op_choose_default(limits, family, args);
 }
 
-void op_choose_plain(clsplat_device *device, const op_family *family, const void *args) {
+op_choice op_choose_below(clsplat_device *device, const op_family *family, const void *args, size_t row) {
     chosen *entry = entry_of(device, family, args);
+    op_choice choice = last_below(&device->info.limits, family, args, row);
     if (entry) {
         entry->found = true;
-        entry->choice = (op_choice){0, tune_point_at(family->variants[0].space, 0)};
+        entry->choice = choice;
     }
+    return choice;
 }

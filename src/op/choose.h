@@ -14,8 +14,9 @@ typedef struct op_choice {
  * later ones find their class in a list. Trouble with the records is a warning, and then the default. */
 op_choice op_choose(clsplat_device *device, const op_family *family, const void *args);
 
-/* From now on row 0 for the class of these arguments, since the row that was chosen does not build. */
-void op_choose_plain(clsplat_device *device, const op_family *family, const void *args);
+/* The last row before `row` that fits, with its defaults, for the class of these arguments from now on: `row`
+ * was chosen, and does not run here. */
+op_choice op_choose_below(clsplat_device *device, const op_family *family, const void *args, size_t row);
 
 /* The last row that fits, with its defaults. */
 op_choice op_choose_default(const clsplat_limits *limits, const op_family *family, const void *args);

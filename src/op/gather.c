@@ -166,11 +166,16 @@ static bool alone_fits(const clsplat_limits *limits, const void *args) {
     return limits_are_wide(limits);
 }
 
-/* A group a chunk; the nodes above, which are few, as everywhere. */
+/* A group a chunk; the nodes above, which are few, as everywhere. Its local memory is a `workplace` of
+ * cl/gather_local.cl: along, bias and order of the slots; the columns, of_mean and length of the nodes that
+ * are halved; top, mass and square of the leaves; two numbers more. */
 static bool local_fits(const clsplat_limits *limits, const void *args) {
     const op_forest *f = ((const op_gather_args *)args)->forest;
-    return limits->local_memory >= 32 << 10 && f->chunk <= 256 && limits->max_work_group >= f->chunk &&
-           f->dim <= 128 && f->value_dim <= 128;
+    size_t leaves = f->chunk / f->leaf, splits = leaves / 2;
+    size_t bytes = (2 * sizeof(cl_float) + sizeof(cl_ushort)) * f->chunk +
+                   sizeof(cl_float) * (splits * (3 * f->dim + 2) + leaves * (2 + f->dim + f->value_dim) + 2);
+    return f->chunk <= 256 && limits_have_groups(limits, (uint32_t)f->chunk, bytes) && f->dim <= 128 &&
+           f->value_dim <= 128;
 }
 
 static clsplat_status local_run(queue *q, const void *args) {

@@ -4,9 +4,15 @@
  * of b that are worth a work-item on a CPU. */
 enum { ROWS_LIMIT = 8, GPU_GROUP = 64, WORTH = 32 << 10 };
 
+/* Rows of b at once. */
+static size_t columns_of(size_t rows) {
+    return rows <= 4 ? 4 : 2;
+}
+
 bool gemm_few_fits(const clsplat_limits *limits, const void *args) {
     const op_gemm_args *a = args;
-    return a->c.shape[2] <= ROWS_LIMIT && (limits_are_wide(limits) || limits_have_groups(limits));
+    size_t rows = a->c.shape[2], bytes = sizeof(cl_float) * rows * columns_of(rows) * GPU_GROUP;
+    return rows <= ROWS_LIMIT && (limits_are_wide(limits) || limits_have_groups(limits, GPU_GROUP, bytes));
 }
 
 /* Blocks of columns for one work-item: enough work for each, and enough of them for all compute units. */
@@ -22,7 +28,7 @@ clsplat_status gemm_few_run(queue *q, const void *args) {
     const op_gemm_args *a = args;
     const clsplat_limits *limits = &q->device->info.limits;
     bool wide = limits_are_wide(limits);
-    size_t rows = a->c.shape[2], columns = rows <= 4 ? 4 : 2;
+    size_t rows = a->c.shape[2], columns = columns_of(rows);
     size_t blocks = wide ? choose_blocks(limits, a, columns) : 1;
     kernel_options o;
     options_group_of(&o, q->device, wide ? 1 : GPU_GROUP);

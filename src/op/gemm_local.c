@@ -1,11 +1,12 @@
 #include "op/gemm.h"
 
 /* As cl/gemm_local.cl has them. */
-enum { ITEMS = 64, SIDE = 64, ROWS_LEAST = 9 };
+enum { ITEMS = 64, SIDE = 64, STEP = 16, ROWS_LEAST = 9 };
 
 bool gemm_local_fits(const clsplat_limits *limits, const void *args) {
     const op_gemm_args *a = args;
-    return limits_have_groups(limits) && a->c.shape[2] >= ROWS_LEAST;
+    return limits_have_groups(limits, ITEMS, sizeof(cl_float) * 2 * STEP * SIDE) &&
+           a->c.shape[2] >= ROWS_LEAST;
 }
 
 clsplat_status gemm_local_run(queue *q, const void *args) {

@@ -28,11 +28,12 @@ void options_plain(kernel_options *o, const queue *q) {
     options_group(o, q->device, tuned_value(q, &plain_space, 0), tuned_value(q, &plain_space, 1));
 }
 
-/* Register tiles of fewer than 4 vectors leave multiply-adds idle; more than 24 do not fit 32 registers. */
+/* Register tiles of fewer than 4 vectors leave multiply-adds idle; more than 24 registers of 32 leave none
+ * for the rest. A vector of 16 floats is one of AVX-512 and four of NEON; with 8 floats a register, where
+ * AVX2 has 16, spilling the odd vector was measured to be no loss. */
 static bool wide_allows(const clsplat_limits *limits, const tune_point *point) {
     uint32_t vectors = point->value[1] * point->value[2];
-    (void)limits;
-    return vectors >= 4 && vectors <= 24;
+    return vectors >= 4 && vectors <= (limits->vector_width_float >= 8 ? 24 : 6);
 }
 
 const tune_space wide_space = {
@@ -85,9 +86,20 @@ void options_optional(kernel_options *o, const char *name, const op_tensor *tens
         options_tensor(o, name, tensor);
 }
 
-bool limits_have_groups(const clsplat_limits *limits) {
-    return limits->local_memory >= (16 << 10) && limits->max_work_group >= GROUP_ITEMS &&
-           limits->max_work_item_sizes[0] >= GROUP_ITEMS;
+bool limits_allow_group(const clsplat_limits *limits, uint32_t items) {
+    return items <= limits->max_work_group && items <= limits->max_work_item_sizes[0];
+}
+
+size_t limits_local_share(const clsplat_limits *limits) {
+    return (size_t)(limits->local_memory >= 64 << 10 ? limits->local_memory / 2 : limits->local_memory);
+}
+
+void options_eager(kernel_options *o, const clsplat_device *device) {
+    options_number(o, "EAGER", device->info.limits.nvidia_capability > 0);
+}
+
+bool limits_have_groups(const clsplat_limits *limits, uint32_t items, size_t bytes) {
+    return limits->local_memory > 0 && limits->local_memory >= bytes && limits_allow_group(limits, items);
 }
 
 void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t group) {
@@ -135,7 +147,7 @@ double tensor_bytes(const op_tensor *tensor) {
 }
 
 bool limits_are_wide(const clsplat_limits *limits) {
-    return limits->vector_width_float >= 8 && limits->local_memory == 0;
+    return limits->cpu && limits->vector_width_float >= 4 && limits->local_memory == 0;
 }
 
 bool splats_are_centred(const op_splats *splats) {

@@ -46,16 +46,28 @@ clsplat_status options_launch(kernel_options *o, clsplat_device *device, const c
  * arguments are nothing. */
 void options_optional(kernel_options *o, const char *name, const op_tensor *tensor);
 
-/* WG as given, W as options_begin. Where limits_have_groups, GROUP_ITEMS may share a row through local
- * memory. */
+/* Whether work-groups may have so many items, along one dimension. */
+bool limits_allow_group(const clsplat_limits *limits, uint32_t items);
+/* Bytes of local memory that a group should take at most; 0: it has none of its own. A device of 64 KiB or
+ * more tells what a compute unit has (AMD, Intel): half of it, so that a second group lives beside the first.
+ * One of less tells what a group may have (NVIDIA, Mali). */
+size_t limits_local_share(const clsplat_limits *limits);
+
+/* EAGER of cl/local_tile.clh. */
+void options_eager(kernel_options *o, const clsplat_device *device);
+
+/* Whether so many items may meet in so many bytes of local memory of their own. */
+bool limits_have_groups(const clsplat_limits *limits, uint32_t items, size_t bytes);
+
+/* WG as given, W as options_begin. GROUP_ITEMS share a row in most kernels for GPUs. */
 enum { GROUP_ITEMS = 128 };
-bool limits_have_groups(const clsplat_limits *limits);
 void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t group);
 
 /* Bytes of all elements, for the profile; 0 for an absent tensor. */
 double tensor_bytes(const op_tensor *tensor);
 
-/* CPUs with wide vectors, for which cl/wide.clh is written. */
+/* CPUs with vectors of 4 floats or more, for which cl/wide.clh is written: its vectors of 16 are four
+ * registers there. Not a GPU with vectors and without local memory of its own, as Mali is. */
 bool limits_are_wide(const clsplat_limits *limits);
 
 /* Whether distances from a common centre are exact enough for these splats: cancellation costs about spread²

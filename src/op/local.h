@@ -14,7 +14,7 @@ typedef struct local_shape {
     size_t dim, value_dim; /* value_dim 0: no values */
     /* Whether means and tokens are multiplied, or their squared differences summed; then splats have two
      * numbers per column. */
-    bool product;
+    bool product, splat_rows;
     size_t row_parts, source_parts; /* numbers per column */
 } local_shape;
 

@@ -48,7 +48,7 @@ static clsplat_status plain_run(queue *q, const void *args) {
 
 static bool group_fits(const clsplat_limits *limits, const void *args) {
     (void)args;
-    return limits_have_groups(limits);
+    return limits_have_groups(limits, GROUP_ITEMS, sizeof(cl_float) * GROUP_ITEMS);
 }
 
 static clsplat_status group_run(queue *q, const void *args) {

@@ -129,15 +129,19 @@ static clsplat_status local_run(queue *q, const void *args) {
     return run(q, a, &o, "read_local.cl", "read_local", (a->q.shape[2] + rows - 1) / rows * o.group);
 }
 
-/* Its tile is the chunk; 28 KiB of local memory for 128 value columns. */
+/* Its tile is the chunk: queries, weights and values of 32 splats, two numbers more for each, and a flag. */
 static bool causal_local_fits(const clsplat_limits *limits, const void *args) {
+    enum { TILE = 32 };
     const op_read_args *a = args;
-    return a->causal && a->mixing == CLSPLAT_JOINT && a->chunk == 32 && a->out.shape[3] <= 128 &&
-           limits->local_memory >= 32 << 10 && limits->max_work_group >= LOCAL_GROUP;
+    size_t value_dim = a->out.shape[3], pitch = (value_dim + TILE - 1) / TILE * TILE;
+    size_t bytes = sizeof(cl_float) * (TILE * (TILE + TILE + pitch + 2) + 1);
+    return a->causal && a->mixing == CLSPLAT_JOINT && a->chunk == TILE && value_dim <= 128 &&
+           limits_have_groups(limits, LOCAL_GROUP, bytes);
 }
 
 static clsplat_status causal_local_run(queue *q, const void *args) {
     kernel_options o = {.group = LOCAL_GROUP};
+    options_eager(&o, q->device);
     return run(q, args, &o, "read_causal_local.cl", "read_causal_local", chunks_read(args) * LOCAL_GROUP);
 }
 

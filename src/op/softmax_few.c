@@ -6,14 +6,15 @@ static softmax_parts parts_of(const clsplat_limits *limits, const op_softmax_arg
     return softmax_cut(limits, a, RANGES, SHORTEST, LONGEST);
 }
 
-/* Rows that share a key head, up to which a work-group takes them all, and columns of q that local memory has
- * room for. */
+/* Rows that share a key head, up to which a work-group takes them all. Its local memory is
+ * cl/softmax_few.cl's: per row the query, and twice a number for each item. */
 bool softmax_few_fits(const clsplat_limits *limits, const void *args) {
     enum { ROWS_LIMIT = 8, DIM_LIMIT = 256 };
     const op_softmax_args *a = args;
     softmax_parts p = parts_of(limits, a);
-    return limits_have_groups(limits) && p.rows <= ROWS_LIMIT && a->q.shape[3] <= DIM_LIMIT &&
-           softmax_parts_fit(a, &p);
+    size_t bytes = sizeof(cl_float) * p.rows * (a->q.shape[3] + 2 * GROUP_ITEMS);
+    return limits_have_groups(limits, GROUP_ITEMS, bytes) && p.rows <= ROWS_LIMIT &&
+           a->q.shape[3] <= DIM_LIMIT && softmax_parts_fit(a, &p);
 }
 
 clsplat_status softmax_few_run(queue *q, const void *args) {

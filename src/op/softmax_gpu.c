@@ -7,30 +7,44 @@ static bool columns_fit(const op_softmax_args *a, size_t multiple) {
     return dim <= 128 && value_dim <= 128 && dim % multiple == 0 && value_dim % multiple == 0;
 }
 
-/* Items of a group along the queries, four queries each, in cl/softmax_local.cl: as many as local memory and
- * group size allow, or 0. */
-static size_t local_items(const clsplat_limits *limits, const op_softmax_args *a) {
-    size_t dim = a->q.shape[3], value_dim = a->v.shape[3], keys = dim > 64 || value_dim > 64 ? 16 : 32;
-    for (size_t items = 16; items >= 8; items /= 2) {
-        size_t queries = 4 * items, shared = keys * (dim > queries ? dim : queries);
-        size_t floats = dim * queries + shared + keys * ((value_dim + 31) / 32 * 32) + 1;
-        if (limits->max_work_group >= 8 * items && limits->local_memory >= 4 * floats)
-            return items;
-    }
-    return 0;
+/* A tile of cl/softmax_local.cl: TY items of a group along the queries, four queries each, and CT keys of an
+ * item, eight items along the keys. */
+typedef struct local_tile {
+    size_t high, keys_each;
+} local_tile;
+
+/* Bytes of the kernel's arrays and its flag. */
+static size_t tile_bytes(local_tile t, size_t dim, size_t value_dim) {
+    size_t queries = 4 * t.high, keys = 8 * t.keys_each, shared = keys * (dim > queries ? dim : queries);
+    size_t query_tile = (dim > 1 ? dim - 1 : 1) * queries, value_tile = keys * ((value_dim + 31) / 32 * 32);
+    return sizeof(float) * (query_tile + shared + value_tile + 1);
+}
+
+/* The largest that there is room for; high 0: none. Four keys each only where registers hold them beside the
+ * values. */
+static local_tile tile_for(const clsplat_limits *limits, const op_softmax_args *a) {
+    static const local_tile tries[] = {{16, 4}, {8, 4}, {16, 2}, {8, 2}};
+    size_t dim = a->q.shape[3], value_dim = a->v.shape[3];
+    for (size_t i = dim > 64 || value_dim > 64 ? 2 : 0; i < sizeof tries / sizeof *tries; ++i)
+        if (limits_allow_group(limits, (uint32_t)(8 * tries[i].high)) &&
+            tile_bytes(tries[i], dim, value_dim) <= limits_local_share(limits))
+            return tries[i];
+    return (local_tile){0};
 }
 
 bool softmax_local_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_args *a = args;
-    return a->window == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 && local_items(limits, a) > 0;
+    return a->window == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 && tile_for(limits, a).high > 0;
 }
 
 clsplat_status softmax_local_run(queue *q, const void *args) {
     const op_softmax_args *a = args;
-    size_t items = local_items(&q->device->info.limits, a);
-    kernel_options o = {.group = (uint32_t)(8 * items)};
-    options_number(&o, "TY", items);
-    return softmax_launch(q, a, &o, "softmax_local.cl", "softmax_local", 4 * items);
+    local_tile tile = tile_for(&q->device->info.limits, a);
+    kernel_options o = {.group = (uint32_t)(8 * tile.high)};
+    options_number(&o, "TY", tile.high);
+    options_number(&o, "CT", tile.keys_each);
+    options_eager(&o, q->device);
+    return softmax_launch(q, a, &o, "softmax_local.cl", "softmax_local", 4 * tile.high);
 }
 
 bool softmax_mma_fits(const clsplat_limits *limits, const void *args) {

@@ -27,12 +27,18 @@ const op_variant *op_row(const op_family *family, const char *name, const clspla
 }
 
 clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *point, const void *args) {
-    tune_point defaults = tune_point_at(variant->space, 0);
+    tune_point defaults = tune_default(variant->space, &q->device->info.limits);
     assert(variant->fits(&q->device->info.limits, args));
     q->tuned = point ? point->value : defaults.value;
     clsplat_status status = variant->run(q, args);
     q->tuned = NULL;
     return status;
+}
+
+/* A compiler, or a device, that nobody has tried the row with: it does not build, or asks for more than there
+ * is. Either shows before anything is written. */
+static bool gives_way(clsplat_status status) {
+    return status == CLSPLAT_BUILD || status == CLSPLAT_UNSUPPORTED;
 }
 
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) {
@@ -41,14 +47,14 @@ clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) 
     if (wanted)
         return op_run(q, wanted, NULL, args);
     op_choice choice = op_choose(q->device, family, args);
-    const op_variant *chosen = &family->variants[choice.row];
-    clsplat_status status = op_run(q, chosen, &choice.point, args);
-    if (status != CLSPLAT_BUILD || choice.row == 0)
-        return status;
-    /* A compiler that nobody has tried it with; the plain row is for any. */
-    log_warning(q->device->lib,
-                "the variant `%s` of %s does not build here; the plain one takes its place: %.200s",
-                chosen->name, family->name, clsplat_last_error(q->device->lib));
-    op_choose_plain(q->device, family, args);
-    return op_run(q, &family->variants[0], NULL, args);
+    clsplat_status status = op_run(q, &family->variants[choice.row], &choice.point, args);
+    while (gives_way(status) && choice.row > 0) {
+        const char *failed = family->variants[choice.row].name;
+        choice = op_choose_below(q->device, family, args, choice.row);
+        log_warning(q->device->lib, "the variant `%s` of %s does not run here; `%s` takes its place: %.200s",
+                    failed, family->name, family->variants[choice.row].name,
+                    clsplat_last_error(q->device->lib));
+        status = op_run(q, &family->variants[choice.row], &choice.point, args);
+    }
+    return status;
 }

@@ -36,7 +36,8 @@ const op_variant *op_row(const op_family *family, const char *name, const clspla
                          const void *args);
 
 /* Runs the row that the device prefers (runtime/device.h), or else op_choose's (op/choose.h); if that one
- * does not build, row 0 with a warning, then and from then on. */
+ * does not build, or the device lacks what its kernel asks for, the next row before it that fits, with a
+ * warning, then and from then on. Row 0 is for any. */
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);
 
 /* Row 0's `fits`. */

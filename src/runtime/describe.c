@@ -106,6 +106,12 @@ static void describe_groups(cl_device_id id, clsplat_limits *limits) {
         limits->max_work_item_sizes[d] = (uint32_t)sizes[d];
 }
 
+/* Of the hardware: a compiler that makes vectors of work-items itself prefers 1, as Intel's for CPUs does. */
+static uint32_t vector_width(cl_device_id id) {
+    uint32_t native = get_uint(id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT);
+    return native ? native : get_uint(id, CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT);
+}
+
 static clsplat_limits describe_limits(cl_device_id id, const char *version) {
     char *extensions = device_string(id, CL_DEVICE_EXTENSIONS);
     bool own_local = get_uint(id, CL_DEVICE_LOCAL_MEM_TYPE) == CL_LOCAL;
@@ -116,7 +122,7 @@ static clsplat_limits describe_limits(cl_device_id id, const char *version) {
         .constant_memory = get_ulong(id, CL_DEVICE_MAX_CONSTANT_BUFFER_SIZE),
         .compute_units = get_uint(id, CL_DEVICE_MAX_COMPUTE_UNITS),
         .clock_mhz = get_uint(id, CL_DEVICE_MAX_CLOCK_FREQUENCY),
-        .vector_width_float = get_uint(id, CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT),
+        .vector_width_float = vector_width(id),
         .cache_line = get_uint(id, CL_DEVICE_GLOBAL_MEM_CACHELINE_SIZE),
         .base_address_align = get_uint(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8,
         .nvidia_capability = nvidia_capability(id, extensions),
@@ -126,6 +132,7 @@ static clsplat_limits describe_limits(cl_device_id id, const char *version) {
         .subgroups = has_subgroups(id, version, extensions),
         .int64 = has_int64(id, extensions),
         .unified_memory = get_bool(id, CL_DEVICE_HOST_UNIFIED_MEMORY),
+        .cpu = (get_ulong(id, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0,
     };
     describe_groups(id, &limits);
     free(extensions);
@@ -173,6 +180,8 @@ unsigned device_describe(cl_device_id id, clsplat_device_info *info) {
     info->limits = describe_limits(id, info->version);
     describe_problem(id, info);
     unsigned quirk_flags = quirks_apply(info);
+    if (quirk_flags & QUIRK_SOFTWARE)
+        info->limits.cpu = false; /* its compiler is a graphics card's */
     info->score = score_of(info, rank, quirk_flags);
     return quirk_flags;
 }

@@ -80,7 +80,11 @@ struct clsplat_device {
 };
 
 /* The sentence for an OpenCL error code: "clEnqueueNDRangeKernel: CL_INVALID_WORK_GROUP_SIZE (-54)". Memory
- * exhaustion becomes MEMORY, everything else OPENCL. */
+ * exhaustion becomes MEMORY; that a kernel asks for more items, registers or local memory than there are
+ * UNSUPPORTED, where it is made or launched (elsewhere CL_OUT_OF_RESOURCES is how some drivers tell of a
+ * crash); everything else OPENCL. */
+#define LAUNCH_CALL "clEnqueueNDRangeKernel"
+#define KERNEL_CALL "clCreateKernel"
 clsplat_status cl_failed(clsplat *lib, const char *call, cl_int code);
 const char *cl_error_name(cl_int code);
 

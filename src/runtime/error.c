@@ -87,8 +87,25 @@ const char *cl_error_name(cl_int code) {
     return "an error code OpenCL 3.0 does not know";
 }
 
+static bool begins(const char *call, const char *with) {
+    return strncmp(call, with, strlen(with)) == 0;
+}
+
+static clsplat_status status_of(const char *call, cl_int code) {
+    switch (code) {
+    case CL_MEM_OBJECT_ALLOCATION_FAILURE:
+    case CL_OUT_OF_HOST_MEMORY:
+        return CLSPLAT_MEMORY;
+    case CL_OUT_OF_RESOURCES:
+    case CL_INVALID_WORK_GROUP_SIZE:
+    case CL_INVALID_WORK_ITEM_SIZE:
+        return begins(call, LAUNCH_CALL) || begins(call, KERNEL_CALL) ? CLSPLAT_UNSUPPORTED : CLSPLAT_OPENCL;
+    default:
+        return CLSPLAT_OPENCL;
+    }
+}
+
 clsplat_status cl_failed(clsplat *lib, const char *call, cl_int code) {
-    bool memory = code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_OUT_OF_HOST_MEMORY;
-    return log_error(lib, memory ? CLSPLAT_MEMORY : CLSPLAT_OPENCL, "%.*s: %s (%d)", (int)strcspn(call, "("),
-                     call, cl_error_name(code), (int)code);
+    return log_error(lib, status_of(call, code), "%.*s: %s (%d)", (int)strcspn(call, "("), call,
+                     cl_error_name(code), (int)code);
 }

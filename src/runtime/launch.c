@@ -81,7 +81,7 @@ static clsplat_status enqueue(const launch *l, queue *q, const grid *g) {
     cl_int code = clEnqueueNDRangeKernel(q->device->queue, l->kernel, 3, NULL, g->size, g->group, waits.count,
                                          waits.list, &event);
     if (code != CL_SUCCESS)
-        snprintf(call, sizeof call, "clEnqueueNDRangeKernel of %s", l->name);
+        snprintf(call, sizeof call, LAUNCH_CALL " of %s", l->name);
     TRY(queue_pushed(q, &waits, code == CL_SUCCESS ? l->name : call, code, event));
 fail:
     return status;

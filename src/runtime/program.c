@@ -1,6 +1,7 @@
 #include "runtime/program.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -212,6 +213,18 @@ static void save(clsplat_device *device, const char *source, program *p) {
     free(binary);
 }
 
+/* Drivers that let it pass fail at the launch, and some then take the context with them. */
+static clsplat_status check_local_memory(const clsplat_device *device, cl_kernel kernel, const char *name) {
+    cl_ulong bytes = 0, most = device->info.limits.local_memory;
+    cl_int code =
+        clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    if (code != CL_SUCCESS || most == 0 || bytes <= most)
+        return CLSPLAT_OK;
+    return log_error(device->lib, CLSPLAT_UNSUPPORTED,
+                     "kernel %s takes %llu bytes of local memory; %s has %llu", name,
+                     (unsigned long long)bytes, device->info.name, (unsigned long long)most);
+}
+
 static clsplat_status create_kernel(clsplat_device *device, embedded_source source, program *p,
                                     const char *name, cl_kernel *kernel) {
     clsplat_status status = CLSPLAT_OK;
@@ -225,9 +238,12 @@ static clsplat_status create_kernel(clsplat_device *device, embedded_source sour
         p->cached = false;
         *kernel = clCreateKernel(fresh, name, &code);
     }
-    if (code != CL_SUCCESS)
-        return log_error(device->lib, CLSPLAT_OPENCL, "clCreateKernel of %s in %s: %s (%d)", name,
-                         source.name, cl_error_name(code), (int)code);
+    if (code != CL_SUCCESS) {
+        char call[128];
+        snprintf(call, sizeof call, KERNEL_CALL " of %s in %s", name, source.name);
+        return cl_failed(device->lib, call, code);
+    }
+    TRY(check_local_memory(device, *kernel, name));
     if (!p->cached)
         save(device, source.text, p);
 fail:
@@ -246,6 +262,8 @@ static clsplat_status add_kernel(clsplat_device *device, embedded_source source,
     *kernel = k->kernel;
     return CLSPLAT_OK;
 fail:
+    if (k && k->kernel)
+        clReleaseKernel(k->kernel);
     if (k)
         free(k->name);
     free(k);

@@ -137,7 +137,10 @@ static void walk_through(walk *w) {
     for (size_t i = 0; i < s->known_count; ++i)
         visit(w, s->known[i]);
     for (size_t r = s->rows; r-- > 0;)
-        visit(w, (tune_candidate){r, 0});
+        if (s->spaces[r]) {
+            tune_point begin = tune_default(s->spaces[r], s->limits);
+            visit(w, (tune_candidate){r, tune_point_index(s->spaces[r], &begin)});
+        }
     look_around(w);
     for (size_t r = s->rows; s->exhaustive && r-- > 0;)
         for (size_t i = 0; i < w->rows[r].size; ++i)

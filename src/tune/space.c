@@ -82,3 +82,11 @@ bool tune_point_read(const tune_space *space, const char *words, tune_point *poi
     }
     return tune_point_index(space, point) < tune_space_size(space);
 }
+
+tune_point tune_default(const tune_space *space, const clsplat_limits *limits) {
+    size_t size = tune_space_size(space), index = 0;
+    tune_point point = tune_point_at(space, 0);
+    while (index < size && !tune_space_allows(space, limits, &point))
+        point = tune_point_at(space, ++index);
+    return index < size ? point : tune_point_at(space, 0);
+}

@@ -1,7 +1,8 @@
 /* What may be tuned about a kernel, as data: its -D definitions, the values each may take, and which of them
  * go together on a device.
  *
- * The points of a space are numbered from 0, which is the default, to tune_space_size − 1. */
+ * The points of a space are numbered from 0, which is the default where a device allows it, to
+ * tune_space_size − 1. */
 #ifndef CLSPLAT_TUNE_SPACE_H
 #define CLSPLAT_TUNE_SPACE_H
 
@@ -34,6 +35,8 @@ extern const tune_space tune_nothing;
 size_t tune_values(const tune_parameter *parameter);
 size_t tune_space_size(const tune_space *space);
 tune_point tune_point_at(const tune_space *space, size_t index);
+/* The first point that the limits allow; number 0 if they allow none. */
+tune_point tune_default(const tune_space *space, const clsplat_limits *limits);
 /* tune_space_size if it is no point of the space. */
 size_t tune_point_index(const tune_space *space, const tune_point *point);
 /* The point that differs from `index` in one parameter only, which has its value number `value`. */

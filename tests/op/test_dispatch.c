@@ -1,10 +1,11 @@
-/* Which row of a table runs: a row that does not build gives way to row 0, once and for all. */
+/* Which row of a table runs: one that does not build, or asks for too much, gives way to the next below that
+ * fits, once and for all. */
 #include "attention/problem.h"
 #include "op/choose.h"
 #include "op/variant.h"
 #include "runtime/device.h"
 
-enum { ROWS = 2 };
+enum { ROWS = 4 };
 
 /* What the rows did. */
 typedef struct record {
@@ -27,6 +28,19 @@ static clsplat_status run_fast(queue *q, const void *args) {
     return run_row(q, args, 1);
 }
 
+static clsplat_status run_foreign(queue *q, const void *args) {
+    return run_row(q, args, 2);
+}
+
+static clsplat_status run_fastest(queue *q, const void *args) {
+    return run_row(q, args, 3);
+}
+
+static bool fits_nowhere(const clsplat_limits *limits, const void *args) {
+    (void)limits, (void)args;
+    return false;
+}
+
 static void shape_of(const void *args, tune_shape *shape) {
     (void)args;
     *shape = (tune_shape){.type = "F32", .form = "-", .heads = 1, .rows = 1, .sources = 1};
@@ -35,6 +49,8 @@ static void shape_of(const void *args, tune_shape *shape) {
 static const op_variant variants[ROWS] = {
     {"plain", "counts", op_fits_all, run_plain, NULL, &tune_nothing},
     {"fast", "counts", op_fits_all, run_fast, NULL, &tune_nothing},
+    {"foreign", "counts", fits_nowhere, run_foreign, NULL, &tune_nothing},
+    {"fastest", "counts", op_fits_all, run_fastest, NULL, &tune_nothing},
 };
 
 static void dispatch_twice(record *r, clsplat_status expected) {
@@ -48,26 +64,33 @@ static void dispatch_twice(record *r, clsplat_status expected) {
     stage.device->forget_choices(stage.device);
 }
 
-START_TEST(row_that_does_not_build_gives_way) {
-    record r = {.answers = {CLSPLAT_OK, CLSPLAT_BUILD}};
-    dispatch_twice(&r, CLSPLAT_OK);
-    ck_assert_uint_eq(r.ran[1], 1);
-    ck_assert_uint_eq(r.ran[0], 2);
-}
-END_TEST
+/* What row 3 answers, and row 1; how often rows 3, 1 and 0 run in two calls then. */
+static const struct fall {
+    clsplat_status fastest, fast, expected;
+    size_t ran[3];
+} falls[] = {
+    {CLSPLAT_OK, CLSPLAT_OK, CLSPLAT_OK, {2, 0, 0}},
+    {CLSPLAT_BUILD, CLSPLAT_OK, CLSPLAT_OK, {1, 2, 0}},
+    {CLSPLAT_UNSUPPORTED, CLSPLAT_OK, CLSPLAT_OK, {1, 2, 0}},
+    {CLSPLAT_UNSUPPORTED, CLSPLAT_BUILD, CLSPLAT_OK, {1, 1, 2}},
+    {CLSPLAT_MEMORY, CLSPLAT_OK, CLSPLAT_MEMORY, {2, 0, 0}},
+    {CLSPLAT_BUILD, CLSPLAT_OPENCL, CLSPLAT_OPENCL, {1, 2, 0}},
+};
 
-START_TEST(other_failures_are_passed_on) {
-    record r = {.answers = {CLSPLAT_OK, CLSPLAT_MEMORY}};
-    dispatch_twice(&r, CLSPLAT_MEMORY);
-    ck_assert_uint_eq(r.ran[1], 2);
-    ck_assert_uint_eq(r.ran[0], 0);
+START_TEST(rows_give_way_in_their_order) {
+    const struct fall *f = &falls[_i];
+    record r = {.answers = {CLSPLAT_OK, f->fast, CLSPLAT_OK, f->fastest}};
+    dispatch_twice(&r, f->expected);
+    ck_assert_uint_eq(r.ran[3], f->ran[0]);
+    ck_assert_uint_eq(r.ran[2], 0);
+    ck_assert_uint_eq(r.ran[1], f->ran[1]);
+    ck_assert_uint_eq(r.ran[0], f->ran[2]);
 }
 END_TEST
 
 static void add_all(TCase *part) {
     problem_add_stage(part);
-    tcase_add_test(part, row_that_does_not_build_gives_way);
-    tcase_add_test(part, other_failures_are_passed_on);
+    tcase_add_loop_test(part, rows_give_way_in_their_order, 0, sizeof falls / sizeof *falls);
 }
 
 int main(void) {

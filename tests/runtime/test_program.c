@@ -116,6 +116,33 @@ START_TEST(the_device_decides_about_fma) {
 }
 END_TEST
 
+static const embedded_source hungry = {"hungry.cl", "#line 1 \"hungry.cl\"\n"
+                                                    "kernel __attribute__((reqd_work_group_size(64, 1, 1)))\n"
+                                                    "void hungry(global float *x) {\n"
+                                                    "    local float all[1024];\n"
+                                                    "    all[get_local_id(0)] = x[0];\n"
+                                                    "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+                                                    "    x[get_local_id(0)] = all[63 - get_local_id(0)];\n"
+                                                    "}\n"};
+
+/* Before it is launched: a driver may take the whole context down with it. */
+START_TEST(local_memory_keeps_to_the_limits) {
+    fixture f;
+    cl_kernel kernel = NULL;
+    begin(&f);
+    clsplat_limits limits = f.device->info.limits;
+    limits.local_memory = 4095;
+    clsplat_device_set_limits(f.device, limits);
+    ck_assert_int_eq(program_kernel_text(f.device, hungry, "hungry", "", &kernel), CLSPLAT_UNSUPPORTED);
+    ck_assert_ptr_nonnull(
+        strstr(clsplat_last_error(f.lib), "kernel hungry takes 4096 bytes of local memory; "));
+    limits.local_memory = 4096;
+    clsplat_device_set_limits(f.device, limits);
+    suite_ok(f.lib, program_kernel_text(f.device, hungry, "hungry", "", &kernel));
+    end(&f);
+}
+END_TEST
+
 START_TEST(embedded_sources_are_found) {
     ck_assert_uint_ge(embedded_source_count, 1);
     for (size_t i = 0; i < embedded_source_count; i++) {
@@ -343,6 +370,7 @@ END_TEST
 static void add_build(TCase *part) {
     tcase_add_test(part, each_kernel_is_built_once);
     tcase_add_test(part, the_device_decides_about_fma);
+    tcase_add_test(part, local_memory_keeps_to_the_limits);
     tcase_add_test(part, embedded_sources_are_found);
     tcase_add_test(part, a_build_error_is_told);
     tcase_add_test(part, a_long_build_log_keeps_its_beginning);

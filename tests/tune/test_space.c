@@ -93,7 +93,7 @@ START_TEST(tables_are_complete) {
         for (size_t r = 0; r < family->count; r++) {
             const op_variant *v = &family->variants[r];
             ck_assert_ptr_nonnull(v->space);
-            tune_point point = tune_point_at(v->space, 0);
+            tune_point point = tune_default(v->space, &limits);
             ck_assert_msg(tune_space_allows(v->space, &limits, &point), "%s %s: the default is not allowed",
                           family->name, v->name);
             for (size_t p = 0; p < v->space->count; p++)
