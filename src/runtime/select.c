@@ -6,30 +6,8 @@
 #include "base/text.h"
 #include "runtime/describe.h"
 #include "runtime/device.h"
+#include "runtime/platforms.h"
 #include "runtime/pocl.h"
-
-#define HOW_TO_INSTALL                                                                                       \
-    "Install a driver (on Debian pocl-opencl-icd for any CPU, or your GPU vendor's OpenCL package); it "     \
-    "puts a "                                                                                                \
-    "file that ends in .icd into /etc/OpenCL/vendors, unless OCL_ICD_VENDORS names another folder."
-
-static clsplat_status get_platforms(clsplat *lib, cl_platform_id **platforms, cl_uint *count) {
-    clsplat_status status = CLSPLAT_OK;
-    enum { PLATFORM_NOT_FOUND_KHR = -1001 };
-    *platforms = NULL;
-    *count = 0;
-    cl_int code = clGetPlatformIDs(0, NULL, count);
-    if (code == PLATFORM_NOT_FOUND_KHR || (code == CL_SUCCESS && *count == 0))
-        return log_error(lib, CLSPLAT_NO_DEVICE, "this machine has no OpenCL platform. " HOW_TO_INSTALL);
-    if (code != CL_SUCCESS)
-        return cl_failed(lib, "clGetPlatformIDs", code);
-    *platforms = calloc(*count, sizeof **platforms);
-    if (!*platforms)
-        return log_error(lib, CLSPLAT_MEMORY, "no memory for a list of %u OpenCL platforms", *count);
-    TRY_CL(lib, clGetPlatformIDs(*count, *platforms, NULL));
-fail:
-    return status;
-}
 
 /* Appends a platform's devices. One that has none, or that fails to tell, does not hide the others. */
 static clsplat_status add_devices(clsplat *lib, cl_platform_id platform, device_set *set) {
@@ -56,14 +34,14 @@ static void add_platform_name(text *names, cl_platform_id platform) {
     text_add(names, "%s%s", names->length ? ", " : "", name);
 }
 
-static clsplat_status no_devices(clsplat *lib, const cl_platform_id *platforms, cl_uint count) {
+static clsplat_status no_devices(clsplat *lib, const cl_platform_id *platforms, size_t count) {
     text names = {0}, folder = {0};
-    for (cl_uint i = 0; i < count; ++i)
+    for (size_t i = 0; i < count; ++i)
         add_platform_name(&names, platforms[i]);
     bool unusable = pocl_folder_problem(&folder) && text_ok(&folder);
     clsplat_status status =
         log_error(lib, CLSPLAT_NO_DEVICE,
-                  "no OpenCL platform of this machine has a device (asked: %s). %s%s" HOW_TO_INSTALL,
+                  "no OpenCL platform of this machine has a device (asked: %s). %s%s" PLATFORMS_INSTALL,
                   text_ok(&names) ? names.data : "?", unusable ? folder.data : "",
                   unusable ? ". If this is not it: " : "");
     text_free(&folder);
@@ -86,10 +64,10 @@ void device_look_end(void) {
 static clsplat_status read_all(clsplat *lib, device_set *set) {
     clsplat_status status = CLSPLAT_OK;
     cl_platform_id *platforms = NULL;
-    cl_uint count = 0;
+    size_t count = 0;
     *set = (device_set){0};
-    TRY(get_platforms(lib, &platforms, &count));
-    for (cl_uint i = 0; i < count; ++i)
+    TRY(platforms_read(lib, &platforms, &count));
+    for (size_t i = 0; i < count; ++i)
         TRY(add_devices(lib, platforms[i], set));
     if (set->count == 0)
         TRY(no_devices(lib, platforms, count));

@@ -56,7 +56,7 @@ def dump(clsplat, layer, pose, folder, long):
         with open(folder / "log", "a") as log:
             log.write(" ".join(command) + "\n")
             log.flush()
-            subprocess.run([clsplat, *command], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=300)
+            subprocess.run([clsplat, *command], check=False, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=300)
     return count
 
 
