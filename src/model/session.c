@@ -35,8 +35,7 @@ static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
                          "a session of %zu tokens is not from 1 to the model's context of %zu", capacity,
                          m->context);
     if (!attention_form_of(a->method))
-        return log_error(lib, CLSPLAT_UNSUPPORTED, "attention method %d is not in this build",
-                         (int)a->method);
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "there is no attention method %d here", (int)a->method);
     return a->method == CLSPLAT_MODEL_NEAR_FAR ? near_far_check_device(m->device) : CLSPLAT_OK;
 }
 
