@@ -52,6 +52,8 @@ static clsplat_status open_own(clsplat *lib, cl_device_id id, clsplat_device **d
     TRY_CL(lib, clGetDeviceInfo(id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL));
     cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)platform, 0};
     context = clCreateContext(properties, 1, &id, NULL, NULL, &code);
+    if (code == CL_INVALID_PLATFORM) /* the loader does not know it: platforms.h */
+        context = clCreateContext(NULL, 1, &id, NULL, NULL, &code);
     if (code != CL_SUCCESS)
         TRY(cl_failed(lib, "clCreateContext", code));
     cl_command_queue commands = clCreateCommandQueue(context, id, CL_QUEUE_PROFILING_ENABLE, &code);
