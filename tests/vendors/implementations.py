@@ -50,7 +50,7 @@ def cell(command, settings):
                               timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return 0, 1, f"longer than {LIMIT} s"
-    counts = re.findall(r"^.*?(\d+) passed, (\d+) failed$", done.stdout, re.M) or re.findall(r"^(\d+)/(\d+) cases pass", done.stdout, re.M)
+    counts = re.findall(r"^.*?(\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE) or re.findall(r"^(\d+)/(\d+) cases pass", done.stdout, re.MULTILINE)
     if not counts:
         return (0, 0, "skipped") if done.returncode == 0 else (0, 1, "ends with " + str(done.returncode))
     first, second = int(counts[-1][0]), int(counts[-1][1])

@@ -72,7 +72,7 @@ def amd(tools, target, source, program, folder):
         return failed(program, said)
     text, made, missing = out.read_text(), {}, undefined(tools, target, out, folder)
     for block in text.split("amdhsa.kernels:")[-1].split("\n  - ")[1:]:
-        fields = dict(re.findall(r"^    \.(\w+):\s+(\S+)$", "    " + block, re.M))
+        fields = dict(re.findall(r"^    \.(\w+):\s+(\S+)$", "    " + block, re.MULTILINE))
         name = fields.get("name")
         if name not in program["kernels"]:
             continue
@@ -97,7 +97,7 @@ def intel(tools, target, source, program, folder):
         name = block.split()[0]
         if name not in program["kernels"]:
             continue
-        numbers = {m[1]: int(m[2]) for m in re.finditer(r"^\s+(simd_size|grf_count|slm_size):\s+(\d+)", block, re.M)}
+        numbers = {m[1]: int(m[2]) for m in re.finditer(r"^\s+(simd_size|grf_count|slm_size):\s+(\d+)", block, re.MULTILINE)}
         private = sum(int(n) for n in re.findall(r"- type:\s+\w+\n\s+usage:\s+\w+\n\s+size:\s+(\d+)", block))
         made[name] = {"undefined": [], "registers": numbers.get("grf_count", 0), "spills": spills.get(name, 0), "scratch": private,
                       "local": numbers.get("slm_size", 0), "width": numbers.get("simd_size", 0), "waves": 0}
