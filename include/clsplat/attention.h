@@ -59,7 +59,7 @@ typedef struct clsplat_attention {
     float tolerance;    /* near and far only, like all down to the progress; 0 and more, INFINITY too */
     size_t sparse_topk; /* the most keys a row attends to exactly, its own chunk's included; 0: no limit */
     size_t chunk;       /* a power of two within these limits, at most sparse_topk; 0: the library's choice */
-    clsplat_progress *progress; /* clsplat_attend only; NULL: none */
+    clsplat_progress *progress; /* for tensors in host memory; NULL: none */
     void *progress_user;
 } clsplat_attention;
 
@@ -96,6 +96,48 @@ CLSPLAT_API clsplat_status clsplat_attend(clsplat_device *device, clsplat_attent
 CLSPLAT_API clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
                                                   clsplat_attention_tensors tensors, cl_uint wait_count,
                                                   const cl_event *wait_list, cl_event *event);
+
+/* What a splat set's parameters receive, in host memory, each of the shape of the parameter
+ * (clsplat_splats_parameters); NULL: not wanted. */
+typedef struct clsplat_splats_gradient {
+    float *mean;
+    float *log_var;        /* isotropic: summed over the dimensions */
+    float *precision_chol; /* 0 above the diagonal */
+    float *log_amplitude;  /* the sum over a head's splats is 0: only ratios matter */
+    float *log_temperature;
+    float *level_log_weight;
+} clsplat_splats_gradient;
+
+typedef struct clsplat_attention_gradients {
+    clsplat_tensor dout;            /* in: the gradient of some loss by out, of out's shape */
+    clsplat_tensor dq, dk, dv;      /* out: of the shapes of q, k and v */
+    clsplat_tensor dkey_bias;       /* out: [B,Hk,M,1]; may be absent, also where there is a key_bias */
+    clsplat_splats_gradient splats; /* out: gaussian only */
+} clsplat_attention_gradients;
+
+/* The gradients of Σ out · dout by every input, summed over whatever shares it: dk, dv and dkey_bias over the
+ * query heads of a group, those of a splat over the batch, and over the heads if they share the set.
+ * `tensors` are those of a call of clsplat_attend, with the out and the lse that it wrote; lse itself
+ * receives nothing.
+ *
+ *     p_ij = e^(l_ij − lse_i)     δ_i = dout_i·out_i     l_ij receives p_ij (dout_i·v_j − δ_i), v_j Σ_i p_ij
+ * dout_i
+ *
+ * for softmax; with splats the same for the weight of every pair and splat (src/op/backward.h), in the same
+ * linear cost as forward. Weights are computed again and not kept: beyond the tensors, the device needs
+ * O(N + S·Dv) numbers a head and workspaces of bounded size. A row without a visible key adds nothing, and at
+ * a key of bias −inf dk, dv and dkey_bias are 0. The same inputs on the same device give the same bits every
+ * time.
+ *
+ * Shapes: all tensors in host memory; gradients in any storage type, summed in float32, and of splats put
+ * together in float64. Problems larger than the device are cut along batch and key heads; what one key head
+ * and its query heads need must fit. Writes: what is not absent in `gradients`, but for dout. Blocks: until
+ * it is complete. Threads: one at a time per device. Returns: SHAPE, INVALID, UNSUPPORTED (near and far),
+ * MEMORY, BUILD, OPENCL, CANCELLED (the gradients then hold anything). Source: Dao et al. 2022 (arXiv
+ * 2205.14135), appendix B.2, for softmax. */
+CLSPLAT_API clsplat_status clsplat_attend_backward(clsplat_device *device, clsplat_attention attention,
+                                                   clsplat_attention_tensors tensors,
+                                                   clsplat_attention_gradients gradients);
 
 #ifdef __cplusplus
 }

@@ -70,7 +70,7 @@ static clsplat_status check_dimension(clsplat *lib, const char *name, const clsp
                      name, t->shape[0], t->shape[1], t->shape[2], t->shape[3], dimension_names[d], expected);
 }
 
-static clsplat_status check_shape(clsplat *lib, const char *name, const clsplat_tensor *t,
+clsplat_status attend_check_shape(clsplat *lib, const char *name, const clsplat_tensor *t,
                                   const size_t expected[4]) {
     clsplat_status status = CLSPLAT_OK;
     for (int d = 0; d < 4 && status == CLSPLAT_OK; ++d)
@@ -82,13 +82,13 @@ static clsplat_status check_shapes(clsplat *lib, const clsplat_attention_tensors
     clsplat_status status = CLSPLAT_OK;
     size_t batch = t->q.shape[0], heads = t->q.shape[1], queries = t->q.shape[2], dim = t->q.shape[3];
     size_t kv_heads = t->k.shape[1], keys = t->k.shape[2], value_dim = t->v.shape[3];
-    TRY(check_shape(lib, "k", &t->k, (size_t[]){batch, kv_heads, keys, dim}));
-    TRY(check_shape(lib, "v", &t->v, (size_t[]){batch, kv_heads, keys, value_dim}));
+    TRY(attend_check_shape(lib, "k", &t->k, (size_t[]){batch, kv_heads, keys, dim}));
+    TRY(attend_check_shape(lib, "v", &t->v, (size_t[]){batch, kv_heads, keys, value_dim}));
     if (!is_absent(&t->key_bias))
-        TRY(check_shape(lib, "key_bias", &t->key_bias, (size_t[]){batch, kv_heads, keys, 1}));
-    TRY(check_shape(lib, "out", &t->out, (size_t[]){batch, heads, queries, value_dim}));
+        TRY(attend_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){batch, kv_heads, keys, 1}));
+    TRY(attend_check_shape(lib, "out", &t->out, (size_t[]){batch, heads, queries, value_dim}));
     if (!is_absent(&t->lse))
-        TRY(check_shape(lib, "lse", &t->lse, (size_t[]){batch, heads, queries, 1}));
+        TRY(attend_check_shape(lib, "lse", &t->lse, (size_t[]){batch, heads, queries, 1}));
     if (heads % kv_heads)
         return log_error(lib, CLSPLAT_SHAPE, "q has %zu heads, which is not a multiple of the %zu heads of k",
                          heads, kv_heads);
@@ -143,8 +143,8 @@ static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host
             return log_error(lib, CLSPLAT_INVALID, "%s must be of type %s", extras[i].name,
                              extras[i].counts ? "CLSPLAT_I32" : "CLSPLAT_F32, F16 or BF16");
         TRY(check_place(lib, extras[i].name, extra, on_host));
-        TRY(check_shape(lib, extras[i].name, extra,
-                        (size_t[]){t->q.shape[0], t->q.shape[1], t->q.shape[2], 1}));
+        TRY(attend_check_shape(lib, extras[i].name, extra,
+                               (size_t[]){t->q.shape[0], t->q.shape[1], t->q.shape[2], 1}));
     }
 fail:
     return status;

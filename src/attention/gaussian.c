@@ -8,8 +8,7 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-/* Hw: the states of a shared set do not depend on the query head. */
-static size_t state_heads(const gaussian_call *c) {
+size_t gaussian_state_heads(const gaussian_call *c) {
     return c->splats->heads > 1 ? c->q.shape[1] : c->k.shape[1];
 }
 
@@ -21,8 +20,7 @@ static size_t workspace_budget(const clsplat_limits *limits) {
     return (size_t)(budget < limits->max_allocation ? budget : limits->max_allocation);
 }
 
-/* How many units of `bytes` fit a workspace, at least 1. */
-static size_t units_in_budget(const clsplat_limits *limits, double bytes) {
+size_t gaussian_units(const clsplat_limits *limits, double bytes) {
     double units = (double)workspace_budget(limits) / bytes;
     return units < 1 ? 1 : units > 1e9 ? (size_t)1e9 : (size_t)units;
 }
@@ -31,7 +29,7 @@ static size_t units_in_budget(const clsplat_limits *limits, double bytes) {
 static size_t kv_heads_in_budget(const clsplat_limits *limits, const gaussian_call *c) {
     double group = (double)(c->q.shape[1] / c->k.shape[1]), writers = c->splats->heads > 1 ? group : 1;
     double carry = writers * (double)(c->v.shape[3] + 2), responses = group * GAUSSIAN_CHUNK;
-    return units_in_budget(limits, 4 * (double)c->splats->count * (carry > responses ? carry : responses));
+    return gaussian_units(limits, 4 * (double)c->splats->count * (carry > responses ? carry : responses));
 }
 
 bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call, size_t batch,
@@ -39,10 +37,10 @@ bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call,
     return batch * kv_heads <= kv_heads_in_budget(limits, call);
 }
 
-static clsplat_status take_state(clsplat_device *device, const gaussian_call *c, bool parts, size_t segments,
-                                 op_state *state) {
+clsplat_status gaussian_take_state(clsplat_device *device, const gaussian_call *c, bool parts,
+                                   size_t segments, op_state *state) {
     clsplat_status status = CLSPLAT_OK;
-    size_t states = c->k.shape[0] * state_heads(c) * segments * c->splats->count;
+    size_t states = c->k.shape[0] * gaussian_state_heads(c) * segments * c->splats->count;
     state->segments = segments;
     TRY(workspace_take(device, parts ? WORKSPACE_PART_LSE : WORKSPACE_STATE_LSE, 4 * states, &state->lse));
     TRY(workspace_take(device, parts ? WORKSPACE_PART_VALUE : WORKSPACE_STATE_VALUE,
@@ -51,9 +49,9 @@ fail:
     return status;
 }
 
-static clsplat_status scan(queue *q, const gaussian_call *c, bool begin, bool exclusive, op_state part) {
+clsplat_status gaussian_scan(queue *q, const gaussian_call *c, bool begin, bool exclusive, op_state part) {
     clsplat_status status = CLSPLAT_OK;
-    size_t rows = c->k.shape[0] * state_heads(c);
+    size_t rows = c->k.shape[0] * gaussian_state_heads(c);
     op_scan_args args = {.splats = c->splats,
                          .rows = rows,
                          .value_dim = c->v.shape[3],
@@ -62,7 +60,7 @@ static clsplat_status scan(queue *q, const gaussian_call *c, bool begin, bool ex
                          .part = part};
     TRY(workspace_take(q->device, WORKSPACE_CARRY, 4 * rows * c->splats->count * (c->v.shape[3] + 2),
                        &args.carry));
-    TRY(take_state(q->device, c, false, 1, &args.result));
+    TRY(gaussian_take_state(q->device, c, false, 1, &args.result));
     TRY(op_scan(q, &args));
 fail:
     return status;
@@ -70,7 +68,7 @@ fail:
 
 /* Few enough for the workspace and for long sums. */
 size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *c) {
-    size_t rows = c->k.shape[0] * state_heads(c) * c->splats->count;
+    size_t rows = c->k.shape[0] * gaussian_state_heads(c) * c->splats->count;
     /* Matrix units work on 64 rows or more at once, and about 192 fill a compute unit; elsewhere a row is a
      * work-item's. */
     bool matrices = limits->nvidia_capability >= 80 && c->k.dtype != CLSPLAT_F32;
@@ -78,7 +76,7 @@ size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *c) {
                              : limits->compute_units * (size_t)2048 / rows + 1;
     size_t most = (c->k.shape[2] + 63) / 64;
     wanted = wanted > 0 ? wanted : 1;
-    size_t fitting = units_in_budget(limits, 4 * (double)rows * (double)c->v.shape[3]);
+    size_t fitting = gaussian_units(limits, 4 * (double)rows * (double)c->v.shape[3]);
     return smaller(smaller(wanted, 64), smaller(most, fitting));
 }
 
@@ -86,14 +84,14 @@ clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin) 
     clsplat_status status = CLSPLAT_OK;
     size_t segments = gaussian_segments(&q->device->info.limits, call), keys = call->k.shape[2];
     op_write_args args = {.splats = call->splats,
-                          .heads = state_heads(call),
+                          .heads = gaussian_state_heads(call),
                           .segment = (keys + segments - 1) / segments,
                           .k = call->k,
                           .v = call->v,
                           .key_bias = call->key_bias};
-    TRY(take_state(q->device, call, true, (keys + args.segment - 1) / args.segment, &args.state));
+    TRY(gaussian_take_state(q->device, call, true, (keys + args.segment - 1) / args.segment, &args.state));
     TRY(op_write(q, &args));
-    TRY(scan(q, call, begin, false, args.state));
+    TRY(gaussian_scan(q, call, begin, false, args.state));
 fail:
     return status;
 }
@@ -106,7 +104,7 @@ clsplat_status gaussian_emit(queue *q, const gaussian_call *call) {
                          .q = call->q,
                          .out = call->out,
                          .lse = call->lse};
-    TRY(take_state(q->device, call, false, 1, &args.state));
+    TRY(gaussian_take_state(q->device, call, false, 1, &args.state));
     TRY(op_read(q, &args));
 fail:
     return status;
@@ -115,16 +113,16 @@ fail:
 /* Keys that are written, scanned and read together: chunks enough to occupy the device, as far as the
  * workspaces allow. */
 static size_t panel_keys(const clsplat_limits *limits, const gaussian_call *c) {
-    double splats = (double)c->splats->count, writers = (double)(c->k.shape[0] * state_heads(c));
+    double splats = (double)c->splats->count, writers = (double)(c->k.shape[0] * gaussian_state_heads(c));
     size_t queries = c->q.shape[0] * c->q.shape[1], wanted = limits->compute_units * (size_t)64 / queries;
-    size_t by_state = units_in_budget(limits, 4 * splats * writers * (double)c->v.shape[3]);
-    size_t by_response = units_in_budget(limits, 4 * splats * (double)queries * GAUSSIAN_CHUNK);
+    size_t by_state = gaussian_units(limits, 4 * splats * writers * (double)c->v.shape[3]);
+    size_t by_response = gaussian_units(limits, 4 * splats * (double)queries * GAUSSIAN_CHUNK);
     wanted = wanted < 8 ? 8 : smaller(wanted, 128);
     return GAUSSIAN_CHUNK * smaller(wanted, smaller(by_state, by_response));
 }
 
-static clsplat_status respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
-                              op_tensor x, cl_mem *response) {
+clsplat_status gaussian_respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
+                                op_tensor x, cl_mem *response) {
     clsplat_status status = CLSPLAT_OK;
     op_respond_args args = {.splats = splats, .heads = heads, .x = x};
     TRY(workspace_take(q->device, slot, 4 * x.shape[0] * heads * x.shape[2] * splats->count, response));
@@ -148,14 +146,16 @@ static clsplat_status read_panel(queue *q, const gaussian_call *c, op_state befo
                          .key_bias = c->key_bias};
     if (begin >= end)
         return CLSPLAT_OK;
-    TRY(respond(q, c->splats, WORKSPACE_KEY_RESPONSE, state_heads(c), c->k, &args.key_response));
+    TRY(gaussian_respond(q, c->splats, WORKSPACE_KEY_RESPONSE, gaussian_state_heads(c), c->k,
+                         &args.key_response));
     for (size_t i = begin; i < end; i += step) {
         size_t count = smaller(step, end - i);
         args.q = op_slice(c->q, 2, i, count);
         args.out = op_slice(c->out, 2, i, count);
         args.lse = op_slice(c->lse, 2, i, count);
         args.diagonal = c->diagonal + (int32_t)i;
-        TRY(respond(q, c->splats, WORKSPACE_QUERY_RESPONSE, c->q.shape[1], args.q, &args.query_response));
+        TRY(gaussian_respond(q, c->splats, WORKSPACE_QUERY_RESPONSE, c->q.shape[1], args.q,
+                             &args.query_response));
         TRY(op_read(q, &args));
     }
 fail:
@@ -173,14 +173,15 @@ clsplat_status gaussian_causal(queue *q, const gaussian_call *call, bool begin) 
         part.key_bias = op_slice(call->key_bias, 2, first, count);
         part.diagonal = call->diagonal - (int32_t)first;
         op_write_args write = {.splats = call->splats,
-                               .heads = state_heads(call),
+                               .heads = gaussian_state_heads(call),
                                .segment = GAUSSIAN_CHUNK,
                                .k = part.k,
                                .v = part.v,
                                .key_bias = part.key_bias};
-        TRY(take_state(q->device, call, true, (count + GAUSSIAN_CHUNK - 1) / GAUSSIAN_CHUNK, &write.state));
+        TRY(gaussian_take_state(q->device, call, true, (count + GAUSSIAN_CHUNK - 1) / GAUSSIAN_CHUNK,
+                                &write.state));
         TRY(op_write(q, &write));
-        TRY(scan(q, call, begin && first == 0, true, write.state));
+        TRY(gaussian_scan(q, call, begin && first == 0, true, write.state));
 
         /* Queries up to the one that sees the panel's last key; those that see none come with the first
          * panel. */

@@ -28,6 +28,20 @@ clsplat_status gaussian_emit(queue *q, const gaussian_call *call);
  * counts within the block, and the queries see their last key in it. */
 clsplat_status gaussian_causal(queue *q, const gaussian_call *call, bool begin);
 
+/* What the backward pass (gaussian_backward.c) is made of, too.
+ *
+ * Hw: the states of a shared set do not depend on the query head. */
+size_t gaussian_state_heads(const gaussian_call *call);
+/* How many units of `bytes` fit a workspace, at least 1. */
+size_t gaussian_units(const clsplat_limits *limits, double bytes);
+/* Room for the states of so many segments, of their parts or of all. */
+clsplat_status gaussian_take_state(clsplat_device *device, const gaussian_call *call, bool parts,
+                                   size_t segments, op_state *state);
+clsplat_status gaussian_scan(queue *q, const gaussian_call *call, bool begin, bool exclusive, op_state part);
+/* φ of all rows, in the slot. */
+clsplat_status gaussian_respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
+                                op_tensor x, cl_mem *response);
+
 /* Keys whose pairs with queries are formed one by one. A chunk costs a splat state to write and to read per
  * splat, and half a chunk of exponentials per query and splat: 32 balances them at Dv = 64. */
 enum { GAUSSIAN_CHUNK = 32 };

@@ -8,5 +8,8 @@ extern const op_family op_softmax_family, op_write_family, op_scan_family, op_re
     op_gemm_family, op_topk_family, op_norm_family, op_turn_family, op_rope_family, op_activate_family,
     op_embed_family, op_score_family, op_sample_family, op_gather_family, op_near_far_family,
     op_distance_family;
+/* op/backward.h */
+extern const op_family op_softmax_backward_family, op_read_backward_family, op_collect_family,
+    op_write_backward_family, op_token_gradient_family, op_splat_moments_family, op_level_lifts_family;
 
 #endif

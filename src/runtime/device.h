@@ -31,6 +31,20 @@ typedef enum workspace_slot {
     WORKSPACE_LSE,
     WORKSPACE_EXACT_KEYS,
     WORKSPACE_ERROR_ESTIMATE,
+    WORKSPACE_DOUT, /* the backward pass: its tensors, the states of dout, and what rows and keys weigh */
+    WORKSPACE_DQ,
+    WORKSPACE_DK,
+    WORKSPACE_DV,
+    WORKSPACE_DBIAS,
+    WORKSPACE_GRAD_STATS,
+    WORKSPACE_GRAD_WEIGHTS,
+    WORKSPACE_GRAD_PART_LSE,
+    WORKSPACE_GRAD_PART_VALUE,
+    WORKSPACE_GRAD_STATE_LSE,
+    WORKSPACE_GRAD_STATE_VALUE,
+    WORKSPACE_GRAD_CARRY,
+    WORKSPACE_GRAD_MOMENTS,
+    WORKSPACE_GRAD_LIFTS,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
     WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 7,
     WORKSPACE_SLOTS
