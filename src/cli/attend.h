@@ -15,6 +15,13 @@ typedef struct attend_request {
     bool near_far;
 } attend_request;
 
+/* --grad: dout, and the numbers of the results, each of the shape of what it is the gradient of. */
+typedef struct attend_gradients {
+    input dout;
+    float *dq, *dk, *dv, *dkey_bias;
+    clsplat_splats_gradient splats;
+} attend_gradients;
+
 typedef struct attend_problem {
     safetensors *file;
     input q, k, v, key_bias;
@@ -22,6 +29,7 @@ typedef struct attend_problem {
     float *out, *lse;       /* [B,H,N,Dv], [B,H,N] */
     int32_t *exact_keys;    /* near-far only, like the estimate: [B,H,N] */
     float *error_estimate;
+    attend_gradients grad;
 } attend_problem;
 
 /* Everything that can be wrong with the files is found here, before a device is opened. */
@@ -32,9 +40,19 @@ clsplat_status attend_check_result(clsplat *lib, const attend_request *request,
 clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem);
 void attend_free(attend_problem *problem);
 
+/* --grad (attend_grad.c): finds dout, before any number is read, and makes room; reads it; describes what the
+ * library is to fill; adds the results to those to be saved, at most ATTEND_GRADIENTS. */
+enum { ATTEND_GRADIENTS = 10 };
+clsplat_status attend_grad_find(clsplat *lib, const attend_request *request, attend_problem *problem);
+clsplat_status attend_grad_read(clsplat *lib, attend_problem *problem);
+clsplat_attention_gradients attend_grad_views(const attend_problem *problem);
+size_t attend_grad_list(const attend_problem *problem, safetensors_output *tensors);
+void attend_grad_free(attend_problem *problem);
+
 /* What the attention cost. */
 typedef struct attend_cost {
-    double seconds; /* of the call, on the wall */
+    double seconds;          /* of the call, on the wall */
+    double backward_seconds; /* of the gradients' */
     clsplat_memory memory;
     clsplat_profile_row *kernels;
     size_t kernel_count;

@@ -67,10 +67,14 @@ clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_p
     TRY(find_inputs(lib, problem));
     TRY(load_splats(lib, request, problem));
     TRY(make_results(lib, request, problem));
+    if (request->grad)
+        TRY(attend_grad_find(lib, request, problem));
     TRY(input_read_finite(lib, &problem->q, false));
     TRY(input_read_finite(lib, &problem->k, false));
     TRY(input_read_finite(lib, &problem->v, false));
     TRY(input_read_finite(lib, &problem->key_bias, true));
+    if (request->grad)
+        TRY(attend_grad_read(lib, problem));
 fail:
     return status;
 }
@@ -96,17 +100,20 @@ clsplat_status attend_check_result(clsplat *lib, const attend_request *request,
 
 clsplat_status attend_save(clsplat *lib, const attend_request *request, const attend_problem *problem) {
     const size_t *q = problem->q.tensor.shape;
-    const safetensors_output tensors[] = {
+    safetensors_output tensors[4 + ATTEND_GRADIENTS] = {
         {"out", "F32", 4, {q[0], q[1], q[2], problem->v.tensor.shape[3]}, problem->out},
         {"lse", "F32", 3, {q[0], q[1], q[2]}, problem->lse},
         {"exact_keys", "I32", 3, {q[0], q[1], q[2]}, problem->exact_keys},
         {"error_estimate", "F32", 3, {q[0], q[1], q[2]}, problem->error_estimate},
     };
-    size_t all = sizeof tensors / sizeof *tensors;
-    return safetensors_save(lib, request->output, tensors, request->near_far ? all : 2, NULL, 0);
+    size_t count = request->near_far ? 4 : 2;
+    if (request->grad)
+        count += attend_grad_list(problem, tensors + count);
+    return safetensors_save(lib, request->output, tensors, count, NULL, 0);
 }
 
 void attend_free(attend_problem *problem) {
+    attend_grad_free(problem);
     clsplat_splats_destroy(&problem->splats);
     free(problem->out);
     free(problem->lse);

@@ -71,6 +71,8 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
         report = report_set(report, "mixing", json_string(mixing_name(a)));
         report = report_set(report, "splats", splats_json(p->splats));
     }
+    if (p->grad.dout.entry)
+        json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
     if (a->near_far) {
         double share, estimate;
         sum_near_far(a, p, &share, &estimate);
@@ -114,6 +116,8 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
     }
     printf("  %.3f s, of which %.3f s in kernels; %s of device memory at most\n", cost->seconds,
            kernel_seconds(cost), report_bytes(cost->memory.peak, memory));
+    if (p->grad.dout.entry)
+        printf("  %.3f s more for the gradients\n", cost->backward_seconds);
     print_kernels(cost);
     return cli_flush(c);
 }

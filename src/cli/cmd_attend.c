@@ -37,8 +37,9 @@ static clsplat_status check_options(cli *c, const attend_request *r, int method)
                                        : NULL;
     if (method != METHOD_NEAR_FAR && far)
         return cli_misuse(c, "%s is for --method near-far; add that, or leave it away", far);
-    if (r->grad)
-        return log_error(c->lib, CLSPLAT_UNSUPPORTED, "--grad: gradients are not part of this version");
+    if (method == METHOD_NEAR_FAR && r->grad)
+        return log_error(c->lib, CLSPLAT_UNSUPPORTED,
+                         "--grad: near-far has no gradients yet; use --method softmax or gaussian");
     return CLSPLAT_OK;
 }
 
@@ -106,6 +107,11 @@ static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_atte
     double begin = clock_seconds();
     TRY(clsplat_attend(device, *attention, tensors));
     cost->seconds = clock_seconds() - begin;
+    if (p->grad.dout.entry) {
+        begin = clock_seconds();
+        TRY(clsplat_attend_backward(device, *attention, tensors, attend_grad_views(p)));
+        cost->backward_seconds = clock_seconds() - begin;
+    }
     cost->memory = clsplat_device_memory(device);
     TRY(clsplat_profile_read(device, &cost->kernels, &cost->kernel_count));
 fail:
@@ -165,7 +171,8 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0,
          "factor on q.k for softmax and near-far; 1/sqrt(D) if it is not given", "X"},
-        {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "gradients; not part of this version", NULL},
+        {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "adds the gradients of the sum of out * dout; INPUT has dout",
+         NULL},
         CLI_GROUP("For --method near-far:", near_far),
         CLI_GROUP("For --method gaussian:", splats),
         POPT_TABLEEND,
