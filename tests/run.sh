@@ -196,10 +196,10 @@ on_vendors() {
   python3 tests/vendors/vendors.py "$build" "$tools" "$build/vendors" "${sample[@]}"
 }
 
-attention=(test_softmax test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
+attention=(test_softmax test_backward test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
-golden=(python3 tests/golden/check.py "$binary" --forward)
+golden=(python3 tests/golden/check.py "$binary")
 export PYTHONPATH=$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
 
 # Every stage in its order. The first build is made for whatever may follow; of others each says what it builds.

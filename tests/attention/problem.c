@@ -27,13 +27,12 @@ void problem_set(problem_tensor *t, size_t b, size_t h, size_t row, size_t colum
     stored_set(t->view.dtype, t->bytes, problem_place(t, b, h, row, column), value);
 }
 
-/* Every byte 0xFF is a NaN in each of the three types. */
-static void poison(problem_tensor *t) {
+void problem_poison(problem_tensor *t) {
     if (t->bytes)
         memset(t->bytes, 0xFF, problem_bytes(t));
 }
 
-static problem_tensor tensor_of(clsplat_dtype dtype, problem_layout layout, const size_t shape[4]) {
+problem_tensor problem_tensor_of(clsplat_dtype dtype, problem_layout layout, const size_t shape[4]) {
     problem_tensor t = {.view = {.dtype = dtype}};
     memcpy(t.view.shape, shape, sizeof t.view.shape);
     size_t heads = shape[1], rows = shape[2], columns = shape[3], gap = layout == LAYOUT_TOKENS ? 3 : 0;
@@ -45,7 +44,7 @@ static problem_tensor tensor_of(clsplat_dtype dtype, problem_layout layout, cons
     t.elements = shape[0] * t.view.stride[0] + 2 * GUARD;
     t.bytes = malloc(problem_bytes(&t));
     t.view.host = (char *)t.bytes + GUARD * clsplat_dtype_size(dtype);
-    poison(&t);
+    problem_poison(&t);
     return t;
 }
 
@@ -62,13 +61,13 @@ static void create_tensors(problem *p) {
     const problem_spec *s = &p->spec;
     size_t b = s->batch, h = s->heads, hk = s->kv_heads, n = s->queries, m = s->keys;
     problem_tensor *t = p->tensors;
-    t[PROBLEM_Q] = tensor_of(s->q, s->layout, (const size_t[4]){b, h, n, s->dim});
-    t[PROBLEM_K] = tensor_of(s->k, s->layout, (const size_t[4]){b, hk, m, s->dim});
-    t[PROBLEM_V] = tensor_of(s->v, s->layout, (const size_t[4]){b, hk, m, s->value_dim});
+    t[PROBLEM_Q] = problem_tensor_of(s->q, s->layout, (const size_t[4]){b, h, n, s->dim});
+    t[PROBLEM_K] = problem_tensor_of(s->k, s->layout, (const size_t[4]){b, hk, m, s->dim});
+    t[PROBLEM_V] = problem_tensor_of(s->v, s->layout, (const size_t[4]){b, hk, m, s->value_dim});
     if (s->bias != BIAS_NONE)
-        t[PROBLEM_BIAS] = tensor_of(s->key_bias, s->layout, (const size_t[4]){b, hk, m, 1});
-    t[PROBLEM_OUT] = tensor_of(s->out, s->layout, (const size_t[4]){b, h, n, s->value_dim});
-    t[PROBLEM_LSE] = tensor_of(s->lse, s->layout, (const size_t[4]){b, h, n, 1});
+        t[PROBLEM_BIAS] = problem_tensor_of(s->key_bias, s->layout, (const size_t[4]){b, hk, m, 1});
+    t[PROBLEM_OUT] = problem_tensor_of(s->out, s->layout, (const size_t[4]){b, h, n, s->value_dim});
+    t[PROBLEM_LSE] = problem_tensor_of(s->lse, s->layout, (const size_t[4]){b, h, n, 1});
     p->reference = (naive_tensors){.shape = {b, h, hk, n, m, s->dim, s->value_dim},
                                    .causal = s->causal,
                                    .out = calloc(b * h * n * s->value_dim, sizeof(double)),
@@ -115,8 +114,8 @@ clsplat_attention_tensors problem_views(const problem *p) {
 }
 
 clsplat_status problem_attend(problem *p, clsplat_device *device) {
-    poison(&p->tensors[PROBLEM_OUT]);
-    poison(&p->tensors[PROBLEM_LSE]);
+    problem_poison(&p->tensors[PROBLEM_OUT]);
+    problem_poison(&p->tensors[PROBLEM_LSE]);
     return clsplat_attend(device, p->attention, problem_views(p));
 }
 
@@ -144,8 +143,8 @@ clsplat_status problem_attend_buffers(problem *p, clsplat_device *device) {
     cl_context context = clsplat_device_context(device);
     cl_command_queue queue = clsplat_device_queue(device);
     problem_tensor *t = p->tensors;
-    poison(&t[PROBLEM_OUT]);
-    poison(&t[PROBLEM_LSE]);
+    problem_poison(&t[PROBLEM_OUT]);
+    problem_poison(&t[PROBLEM_LSE]);
     clsplat_attention_tensors views = {.q = uploaded(&t[PROBLEM_Q], context),
                                        .k = uploaded(&t[PROBLEM_K], context),
                                        .v = uploaded(&t[PROBLEM_V], context),
@@ -167,8 +166,7 @@ clsplat_status problem_attend_buffers(problem *p, clsplat_device *device) {
     return status;
 }
 
-/* A tensor as dense doubles; NULL if absent. */
-static double *dense(const problem_tensor *t) {
+double *problem_dense(const problem_tensor *t) {
     if (!t->bytes)
         return NULL;
     const size_t *n = t->view.shape;
@@ -182,8 +180,8 @@ static double *dense(const problem_tensor *t) {
 }
 
 void problem_expect(problem *p) {
-    double *q = dense(&p->tensors[PROBLEM_Q]), *k = dense(&p->tensors[PROBLEM_K]);
-    double *v = dense(&p->tensors[PROBLEM_V]), *bias = dense(&p->tensors[PROBLEM_BIAS]);
+    double *q = problem_dense(&p->tensors[PROBLEM_Q]), *k = problem_dense(&p->tensors[PROBLEM_K]);
+    double *v = problem_dense(&p->tensors[PROBLEM_V]), *bias = problem_dense(&p->tensors[PROBLEM_BIAS]);
     naive_tensors *t = &p->reference;
     t->q = q;
     t->k = k;
@@ -205,8 +203,7 @@ void problem_expect(problem *p) {
     free(bias);
 }
 
-/* Elements of the allocation that are not the tensor's must be the poison still. */
-static size_t elements_spoilt(const problem_tensor *t) {
+size_t problem_spoilt(const problem_tensor *t) {
     const size_t *n = t->view.shape, size = clsplat_dtype_size(t->view.dtype);
     unsigned char *rest = malloc(problem_bytes(t));
     memcpy(rest, t->bytes, problem_bytes(t));
@@ -245,7 +242,7 @@ static double lse_tolerance(clsplat_dtype dtype) {
 void problem_check(const problem *p) {
     char words[400];
     problem_describe(&p->spec, words, sizeof words);
-    double *out = dense(&p->tensors[PROBLEM_OUT]), *lse = dense(&p->tensors[PROBLEM_LSE]);
+    double *out = problem_dense(&p->tensors[PROBLEM_OUT]), *lse = problem_dense(&p->tensors[PROBLEM_LSE]);
     const naive_shape *n = &p->reference.shape;
     size_t rows = n->batch * n->heads * n->queries;
     double out_error = compare_norm(out, p->reference.out, rows * n->value_dim);
@@ -255,8 +252,8 @@ void problem_check(const problem *p) {
     ck_assert_msg(out_error < out_tolerance(p), "%s: out is off by %.2e", words, out_error);
     ck_assert_msg(lse_error < fmax(lse_tolerance(p->spec.lse), p->splats && on_matrix_units(p) ? 1e-2 : 0),
                   "%s: lse is off by %.2e", words, lse_error);
-    ck_assert_msg(elements_spoilt(&p->tensors[PROBLEM_OUT]) == 0, "%s: wrote beside out", words);
-    ck_assert_msg(elements_spoilt(&p->tensors[PROBLEM_LSE]) == 0, "%s: wrote beside lse", words);
+    ck_assert_msg(problem_spoilt(&p->tensors[PROBLEM_OUT]) == 0, "%s: wrote beside out", words);
+    ck_assert_msg(problem_spoilt(&p->tensors[PROBLEM_LSE]) == 0, "%s: wrote beside lse", words);
     if (getenv("CLSPLAT_TEST_VERBOSE"))
         fprintf(stderr, "%s: out %.1e, lse %.1e\n", words, out_error, lse_error);
 }

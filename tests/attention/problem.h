@@ -91,6 +91,14 @@ size_t problem_place(const problem_tensor *t, size_t b, size_t h, size_t row, si
 double problem_get(const problem_tensor *t, size_t b, size_t h, size_t row, size_t column);
 void problem_set(problem_tensor *t, size_t b, size_t h, size_t row, size_t column, double value);
 
+/* A tensor of poison, to be freed by its `bytes`: every byte 0xFF, a NaN in each of the three types. */
+problem_tensor problem_tensor_of(clsplat_dtype dtype, problem_layout layout, const size_t shape[4]);
+void problem_poison(problem_tensor *t);
+/* A tensor as dense doubles, to be freed; NULL if absent. */
+double *problem_dense(const problem_tensor *t);
+/* How many bytes of the allocation that are not the tensor's are no longer poison. */
+size_t problem_spoilt(const problem_tensor *t);
+
 /* The tensors as clsplat_attend takes them. */
 clsplat_attention_tensors problem_views(const problem *p);
 size_t problem_bytes(const problem_tensor *t);

@@ -31,6 +31,27 @@ void naive_topk(const naive_tensors *t, double scale, size_t keep, size_t block)
  */
 void naive_gaussian(const naive_tensors *t, const clsplat_splats_parameters *splats, clsplat_mixing mixing);
 
+/* Gradients of Σ out · dout by everything; all but dout are added to, and NULL is left out. `activity` is the
+ * sum of the magnitudes of what the log-weights receive before they cancel, `steepness` the largest
+ * derivative of a log-weight by a number that the gradients are for: together what rounding is measured by
+ * where a gradient is 0. */
+typedef struct naive_gradients {
+    const double *dout;               /* [B,H,N,Dv] */
+    double *dq, *dk, *dv, *dkey_bias; /* as what they are of */
+    double *mean, *width;             /* width: of log_var, or of precision_chol */
+    double *amplitude, *temperature;  /* of the logarithms */
+    double *level;                    /* of level_log_weight */
+    double activity, steepness;
+} naive_gradients;
+
+/* p_ij = e^(l_ij − lse_i); l_ij receives p_ij (dout_i·v_j − dout_i·out_i). t->out and t->lse are
+ * naive_softmax's. */
+void naive_softmax_backward(const naive_tensors *t, double scale, naive_gradients *g);
+
+/* Of every weight w a_s e^(φ_s(q_i)+φ_s(k_j)+b_j), one by one: O(N M S). */
+void naive_gaussian_backward(const naive_tensors *t, const clsplat_splats_parameters *splats,
+                             clsplat_mixing mixing, naive_gradients *g);
+
 /* φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s for splat s of the splats' head `head`. */
 double naive_response(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x);
 

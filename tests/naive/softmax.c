@@ -36,3 +36,44 @@ void naive_softmax(const naive_tensors *t, double scale) {
     }
     free(l);
 }
+
+static void add(double *to, const double *x, double factor, size_t count) {
+    for (size_t d = 0; to && d < count; d++)
+        to[d] += factor * x[d];
+}
+
+static void softmax_row_backward(const naive_tensors *t, double scale, naive_gradients *g, size_t row,
+                                 size_t kv, const double *l) {
+    naive_shape n = t->shape;
+    const double *dout = g->dout + row * n.value_dim, *q = t->q + row * n.dim;
+    double delta = dot(dout, t->out + row * n.value_dim, n.value_dim);
+    for (size_t j = 0; j < n.keys; j++) {
+        if (l[j] == -INFINITY || t->lse[row] == -INFINITY)
+            continue;
+        size_t key = kv * n.keys + j;
+        const double *k = t->k + key * n.dim, *v = t->v + key * n.value_dim;
+        double p = exp(l[j] - t->lse[row]), gain = dot(dout, v, n.value_dim), received = p * (gain - delta);
+        g->activity += p * fabs(gain);
+        for (size_t d = 0; d < n.dim; d++)
+            g->steepness = fmax(g->steepness, fabs(scale) * fmax(fabs(q[d]), fabs(k[d])));
+        add(g->dq + row * n.dim, k, scale * received, n.dim);
+        add(g->dk + key * n.dim, q, scale * received, n.dim);
+        add(g->dv + key * n.value_dim, dout, p, n.value_dim);
+        add(g->dkey_bias ? g->dkey_bias + key : NULL, (const double[]){1}, received, 1);
+    }
+}
+
+void naive_softmax_backward(const naive_tensors *t, double scale, naive_gradients *g) {
+    naive_shape n = t->shape;
+    double *l = calloc(n.keys, sizeof *l);
+    for (size_t bh = 0; bh < n.batch * n.heads; bh++) {
+        size_t kv = bh / n.heads * n.kv_heads + bh % n.heads / (n.heads / n.kv_heads);
+        const double *bias = t->key_bias ? t->key_bias + kv * n.keys : NULL;
+        for (size_t i = 0; i < n.queries; i++) {
+            size_t row = bh * n.queries + i;
+            logits(t, scale, i, t->q + row * n.dim, t->k + kv * n.keys * n.dim, bias, l);
+            softmax_row_backward(t, scale, g, row, kv, l);
+        }
+    }
+    free(l);
+}

@@ -99,7 +99,51 @@ static void golden_close(golden *g) {
     clsplat_destroy(&g->lib);
 }
 
-static void run_gaussian(const golden *g) {
+/* Gradients in the order of the file's names. */
+static const char *const gradient_names[] = {"dq",
+                                             "dk",
+                                             "dv",
+                                             "dkey_bias",
+                                             "dmean",
+                                             "dlog_var",
+                                             "dprecision_chol",
+                                             "dlog_amplitude",
+                                             "dlog_temperature",
+                                             "dlevel_log_weight"};
+enum { GRADIENTS = sizeof gradient_names / sizeof *gradient_names };
+
+typedef struct golden_gradients {
+    naive_gradients n;
+    double *arrays[GRADIENTS]; /* NULL: the case has none of that name */
+} golden_gradients;
+
+static golden_gradients gradients_open(const golden *g) {
+    golden_gradients d = {0};
+    for (size_t i = 0; i < GRADIENTS; i++) {
+        const safetensors_entry *entry = safetensors_find(g->expected, gradient_names[i]);
+        d.arrays[i] = entry ? calloc(entry->count, sizeof(double)) : NULL;
+    }
+    double **a = d.arrays;
+    d.n = (naive_gradients){doubles(g, g->input, "dout"), a[0], a[1], a[2], a[3], a[4],
+                            a[5] ? a[5] : a[6],           a[7], a[8], a[9], 0,    0};
+    return d;
+}
+
+static void gradients_check(const golden *g, golden_gradients *d, const char *name) {
+    for (size_t i = 0; i < GRADIENTS; i++) {
+        if (!d->arrays[i])
+            continue;
+        double *expected = doubles(g, g->expected, gradient_names[i]);
+        size_t count = safetensors_find(g->expected, gradient_names[i])->count;
+        double error = compare_norm(d->arrays[i], expected, count);
+        free(expected);
+        free(d->arrays[i]);
+        ck_assert_msg(error < 1e-7, "%s: %s is off by %.1e", name, gradient_names[i], error);
+    }
+    free((void *)d->n.dout);
+}
+
+static void run_gaussian(const golden *g, naive_gradients *gradients) {
     const uint64_t *mean = safetensors_find(g->splats, "mean")->shape;
     const safetensors_entry *log_var = safetensors_find(g->splats, "log_var");
     clsplat_splats_parameters s = {.mean = raw(g, g->splats, "mean"),
@@ -116,7 +160,9 @@ static void run_gaussian(const golden *g) {
                                      .count = mean[1],
                                      .dim = mean[2],
                                      .levels = safetensors_find(g->splats, "level_log_weight")->count};
-    naive_gaussian(&g->t, &s, strstr(g->flags, "per-level") ? CLSPLAT_PER_LEVEL : CLSPLAT_JOINT);
+    clsplat_mixing mixing = strstr(g->flags, "per-level") ? CLSPLAT_PER_LEVEL : CLSPLAT_JOINT;
+    naive_gaussian(&g->t, &s, mixing);
+    naive_gaussian_backward(&g->t, &s, mixing, gradients);
     void *owned[] = {s.mean,  s.log_var,         s.precision_chol, s.log_amplitude, s.log_temperature,
                      s.level, s.level_log_weight};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
@@ -126,10 +172,15 @@ static void run_gaussian(const golden *g) {
 START_TEST(agrees_with_the_golden_case) {
     golden g = golden_open(cases[_i]);
     const char *scale = strstr(g.flags, "--scale ");
+    golden_gradients gradients = gradients_open(&g);
+    double factor = scale ? strtod(scale + 8, NULL) : 1 / sqrt((double)g.t.shape.dim);
     if (g.splats)
-        run_gaussian(&g);
-    else
-        naive_softmax(&g.t, scale ? strtod(scale + 8, NULL) : 1 / sqrt((double)g.t.shape.dim));
+        run_gaussian(&g, &gradients.n);
+    else {
+        naive_softmax(&g.t, factor);
+        naive_softmax_backward(&g.t, factor, &gradients.n);
+    }
+    gradients_check(&g, &gradients, cases[_i]);
     double *out = doubles(&g, g.expected, "out"), *lse = doubles(&g, g.expected, "lse");
     size_t rows = g.t.shape.batch * g.t.shape.heads * g.t.shape.queries;
     double error = compare_norm(g.t.out, out, rows * g.t.shape.value_dim),

@@ -1,0 +1,249 @@
+/* Gradients of attention against their definition. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/gradient.h"
+#include "runtime/device.h"
+
+#define F16 CLSPLAT_F16
+#define BF16 CLSPLAT_BF16
+#define ISOTROPIC CLSPLAT_ISOTROPIC
+#define DIAGONAL CLSPLAT_DIAGONAL
+#define FULL CLSPLAT_FULL
+#define PER_LEVEL CLSPLAT_PER_LEVEL
+#define NORMAL SUITE_NORMAL
+#define LONG SUITE_LONG
+
+/* Exact attention: sizes around those of vectors and tiles, heads, biases, layouts, types and hard numbers.
+ */
+// clang-format off
+static const problem_spec softmax[] = {
+    {.queries = 1, .keys = 1, .dim = 1, .value_dim = 1},
+    {.queries = 33, .keys = 65, .dim = 3, .value_dim = 5, .tier = NORMAL},
+    {.batch = 2, .heads = 6, .kv_heads = 2, .queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .causal = true,
+     .bias = BIAS_RANDOM},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 65, .keys = 33, .dim = 16, .value_dim = 32, .causal = true,
+     .bias = BIAS_FRONT},
+    {.batch = 2, .heads = 2, .kv_heads = 1, .queries = 31, .keys = 100, .dim = 16, .value_dim = 16, .bias = BIAS_ALL},
+    {.heads = 3, .queries = 32, .keys = 70, .dim = 8, .value_dim = 8, .bias = BIAS_HOLES, .causal = true,
+     .layout = LAYOUT_TOKENS, .tier = NORMAL},
+    {.heads = 2, .queries = 200, .keys = 200, .dim = 64, .value_dim = 64, .causal = true},
+    {.heads = 2, .kv_heads = 1, .queries = 130, .keys = 300, .dim = 64, .value_dim = 64, .bias = BIAS_HOLES,
+     .layout = LAYOUT_TOKENS},
+    {.queries = 257, .keys = 1, .dim = 16, .value_dim = 16, .causal = true},
+    {.queries = 1, .keys = 257, .dim = 16, .value_dim = 16, .causal = true},
+    {.queries = 1000, .keys = 1000, .dim = 16, .value_dim = 16, .causal = true, .tier = NORMAL},
+    {.queries = 65, .keys = 130, .dim = 16, .value_dim = 16, .data = DATA_LOUD, .scale = 0.5F, .causal = true,
+     .tier = NORMAL},
+    {.queries = 100, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_DOMINANT, .bias = BIAS_RANDOM,
+     .causal = true, .tier = NORMAL},
+    {.queries = 40, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_IDENTICAL, .scale = -0.7F},
+    {.queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .q = BF16, .k = BF16, .v = BF16, .out = BF16, .lse = BF16,
+     .bias = BIAS_HOLES, .key_bias = BF16, .tier = NORMAL},
+    {.queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .q = F16, .k = F16, .v = BF16, .bias = BIAS_RANDOM,
+     .key_bias = F16, .causal = true},
+    {.queries = 40, .keys = 41, .dim = 128, .value_dim = 128, .causal = true, .tier = NORMAL},
+    {.queries = 9, .keys = 12, .dim = 1024, .value_dim = 1000, .causal = true, .tier = LONG},
+};
+// clang-format on
+
+/* Gaussian attention. */
+// clang-format off
+static const problem_spec gaussian[] = {
+    {.queries = 1, .keys = 1, .dim = 1, .value_dim = 1, .splats = 1},
+    {.batch = 2, .heads = 6, .kv_heads = 2, .queries = 33, .keys = 65, .dim = 8, .value_dim = 8, .causal = true,
+     .bias = BIAS_RANDOM, .splats = 12, .levels = 3},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 65, .keys = 33, .dim = 16, .value_dim = 16, .causal = true,
+     .bias = BIAS_FRONT, .splats = 12, .levels = 3, .mixing = PER_LEVEL},
+    {.batch = 2, .heads = 2, .kv_heads = 1, .queries = 31, .keys = 100, .dim = 16, .value_dim = 16, .bias = BIAS_ALL,
+     .splats = 9, .levels = 2, .shared = true},
+    {.heads = 3, .queries = 32, .keys = 70, .dim = 8, .value_dim = 5, .bias = BIAS_HOLES, .causal = true,
+     .layout = LAYOUT_TOKENS, .splats = 20, .levels = 4, .mixing = PER_LEVEL, .shared = true},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 50, .keys = 70, .dim = 16, .value_dim = 16, .bias = BIAS_HOLES,
+     .splats = 7, .shared = true, .causal = true, .tier = NORMAL},
+    {.queries = 100, .keys = 100, .dim = 7, .value_dim = 3, .splats = 10, .levels = 4, .mixing = PER_LEVEL,
+     .tier = NORMAL},
+    {.queries = 1, .keys = 257, .dim = 8, .value_dim = 8, .causal = true, .splats = 1},
+    {.queries = 257, .keys = 1, .dim = 8, .value_dim = 8, .causal = true, .splats = 3, .levels = 3,
+     .mixing = PER_LEVEL},
+    {.queries = 100, .keys = 100, .dim = 8, .value_dim = 8, .data = DATA_FAR, .splats = 12, .levels = 2, .causal = true},
+    {.queries = 60, .keys = 100, .dim = 8, .value_dim = 8, .data = DATA_DOMINANT, .bias = BIAS_HOLES, .splats = 16},
+    {.queries = 40, .keys = 100, .dim = 8, .value_dim = 8, .data = DATA_IDENTICAL, .causal = true, .splats = 12,
+     .tier = NORMAL},
+    {.heads = 2, .queries = 60, .keys = 80, .dim = 16, .value_dim = 16, .data = DATA_NARROW, .splats = 10, .levels = 2},
+    {.heads = 2, .queries = 60, .keys = 80, .dim = 8, .value_dim = 8, .data = DATA_EXTREME, .splats = 10, .levels = 4,
+     .mixing = PER_LEVEL, .bias = BIAS_RANDOM},
+    {.heads = 2, .queries = 80, .keys = 60, .dim = 8, .value_dim = 8, .data = DATA_EXTREME, .splats = 10, .levels = 4,
+     .causal = true, .shared = true},
+    {.heads = 2, .kv_heads = 1, .queries = 70, .keys = 90, .dim = 16, .value_dim = 16, .q = BF16, .k = F16, .v = BF16,
+     .bias = BIAS_HOLES, .key_bias = BF16, .splats = 12, .causal = true, .tier = NORMAL},
+    {.heads = 2, .queries = 200, .keys = 200, .dim = 32, .value_dim = 32, .splats = 40, .tier = NORMAL},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 70, .keys = 150, .dim = 64, .value_dim = 32, .bias = BIAS_HOLES,
+     .splats = 80, .levels = 3},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 150, .keys = 70, .dim = 16, .value_dim = 64, .bias = BIAS_RANDOM,
+     .splats = 16, .levels = 2, .shared = true, .layout = LAYOUT_TOKENS},
+    {.heads = 2, .queries = 60, .keys = 200, .dim = 16, .value_dim = 16, .data = DATA_NARROW, .splats = 32},
+    {.heads = 2, .queries = 60, .keys = 80, .dim = 16, .value_dim = 16, .data = DATA_NARROW, .splats = 48, .shared = true,
+     .levels = 3, .mixing = PER_LEVEL},
+    {.queries = 300, .keys = 280, .dim = 16, .value_dim = 16, .data = DATA_FAR, .splats = 32, .causal = true},
+    {.queries = 60, .keys = 80, .dim = 16, .value_dim = 16, .data = DATA_EXTREME, .splats = 32, .tier = NORMAL},
+    {.queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .q = F16, .k = BF16, .v = BF16, .bias = BIAS_FRONT, .out = BF16,
+     .lse = BF16, .splats = 16},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 70, .keys = 150, .dim = 16, .value_dim = 32, .bias = BIAS_HOLES,
+     .splats = 80, .levels = 3, .causal = true},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 150, .keys = 70, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM,
+     .splats = 16, .levels = 2, .shared = true, .causal = true, .layout = LAYOUT_TOKENS},
+    {.queries = 80, .keys = 90, .dim = 16, .value_dim = 16, .bias = BIAS_ALL, .splats = 16, .causal = true},
+    {.heads = 2, .queries = 80, .keys = 60, .dim = 16, .value_dim = 16, .data = DATA_EXTREME, .splats = 16, .causal = true},
+    {.queries = 100, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_DOMINANT, .bias = BIAS_RANDOM, .splats = 16,
+     .causal = true},
+};
+// clang-format on
+static const clsplat_covariance forms[] = {ISOTROPIC, DIAGONAL, FULL};
+
+static void solve(const problem_spec *spec, uint64_t seed) {
+    problem_stage s = problem_on_stage();
+    problem p = problem_create(s.lib, spec, seed);
+    gradient g = gradient_create(&p, seed + 1);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    gradient_check(&g);
+    gradient_free(&g);
+    problem_free(&p);
+}
+
+/* By the row that the device chooses, and by the plain one. */
+START_TEST(exact) {
+    problem_stage s = problem_on_stage();
+    solve(&softmax[_i], 100 + (uint64_t)_i);
+    s.device->preferred = "plain";
+    solve(&softmax[_i], 100 + (uint64_t)_i);
+    s.device->preferred = NULL;
+}
+END_TEST
+
+/* Every case with one covariance, of those in turn; --long with all. */
+START_TEST(through_splats) {
+    enum { FORMS = sizeof forms / sizeof *forms };
+    for (int form = 0; form < FORMS; form++) {
+        problem_spec spec = gaussian[_i];
+        spec.covariance = forms[form];
+        if (suite_tier_wanted() == LONG || form == _i % FORMS)
+            solve(&spec, 200 + (uint64_t)_i);
+    }
+}
+END_TEST
+
+/* Several blocks of heads, panels and segments: memory that is short, as the device would tell. */
+START_TEST(cut_into_blocks) {
+    problem_stage s = problem_on_stage();
+    clsplat_limits whole = clsplat_device_describe(s.device)->limits, limits = whole;
+    problem_spec spec = {.batch = 2,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .queries = 90,
+                         .keys = 100,
+                         .dim = 8,
+                         .value_dim = 8,
+                         .bias = BIAS_HOLES,
+                         .splats = 40,
+                         .levels = 2,
+                         .covariance = DIAGONAL,
+                         .causal = _i % 2,
+                         .mixing = _i / 2 ? PER_LEVEL : CLSPLAT_JOINT};
+    limits.max_allocation = 40 << 10;
+    clsplat_device_set_limits(s.device, limits);
+    solve(&spec, 7);
+    clsplat_device_set_limits(s.device, whole);
+}
+END_TEST
+
+/* The same bits every time, on a second handle too, and whatever the results held before. */
+START_TEST(same_bits) {
+    problem_stage s = problem_on_stage();
+    problem_spec spec = {.batch = 2,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .queries = 90,
+                         .keys = 100,
+                         .dim = 16,
+                         .value_dim = 16,
+                         .bias = BIAS_HOLES,
+                         .splats = _i / 2 ? 12 : 0,
+                         .levels = 2,
+                         .covariance = DIAGONAL,
+                         .causal = _i % 2,
+                         .shared = true};
+    problem p = problem_create(s.lib, &spec, 9);
+    gradient g = gradient_create(&p, 10);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    size_t count, again;
+    unsigned char *first = gradient_bytes(&g, &count);
+    for (int run = 0; run < 2; run++) {
+        clsplat_device *device = run ? suite_device(s.lib) : s.device;
+        if (run)
+            clsplat_device_set_limits(device, clsplat_device_describe(s.device)->limits);
+        suite_ok(s.lib, gradient_attend(&g, device));
+        unsigned char *second = gradient_bytes(&g, &again);
+        ck_assert_uint_eq(count, again);
+        ck_assert_msg(memcmp(first, second, count) == 0, "run %d has other bits", run);
+        free(second);
+        if (run)
+            clsplat_device_close(&device);
+    }
+    free(first);
+    gradient_free(&g);
+    problem_free(&p);
+}
+END_TEST
+
+START_TEST(refusals) {
+    problem_stage s = problem_on_stage();
+    problem_spec spec = {.queries = 4, .keys = 4, .dim = 8, .value_dim = 8};
+    problem p = problem_create(s.lib, &spec, 1);
+    gradient g = gradient_create(&p, 2);
+    clsplat_attention_tensors views = problem_views(&p);
+    clsplat_attention_gradients results = {
+        .dout = g.dout.view, .dq = g.results[0].view, .dk = g.results[1].view, .dv = g.results[2].view};
+    suite_ok(s.lib, clsplat_attend(s.device, p.attention, views));
+    suite_ok(s.lib, clsplat_attend_backward(s.device, p.attention, views, results));
+    views.lse = (clsplat_tensor){0};
+    ck_assert_int_eq(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_INVALID);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "lse"));
+    views = problem_views(&p);
+    results.dk.shape[2] = 3;
+    ck_assert_int_eq(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_SHAPE);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "dk"));
+    results.dk = g.results[1].view;
+    results.dout = (clsplat_tensor){0};
+    ck_assert_int_ne(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_OK);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "dout"));
+    results.dout = g.dout.view;
+    p.attention.near_far = true;
+    ck_assert_int_eq(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_UNSUPPORTED);
+    gradient_free(&g);
+    problem_free(&p);
+}
+END_TEST
+
+static void add_softmax(TCase *part) {
+    problem_add_stage(part);
+    problem_add_cases(part, exact, softmax, sizeof softmax / sizeof *softmax);
+}
+
+static void add_gaussian(TCase *part) {
+    problem_add_stage(part);
+    problem_add_cases(part, through_splats, gaussian, sizeof gaussian / sizeof *gaussian);
+}
+
+static void add_properties(TCase *part) {
+    problem_add_stage(part);
+    tcase_add_loop_test(part, cut_into_blocks, 0, 4);
+    tcase_add_loop_test(part, same_bits, 0, 4);
+    tcase_add_test(part, refusals);
+}
+
+int main(void) {
+    static const suite_part parts[] = {
+        {"softmax", add_softmax}, {"gaussian", add_gaussian}, {"properties", add_properties}};
+    return suite_run("backward", parts, sizeof parts / sizeof *parts);
+}
