@@ -161,6 +161,8 @@ on_pocl() {
   stage golden on pocl "${golden[@]}"
   stage cli on pocl python3 tests/cli/test_cli.py "$binary"
   stage kill on pocl python3 tests/tune/test_kill.py "$binary"
+  if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi
+  stage faults on pocl python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
   stage install on pocl tests/install.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"

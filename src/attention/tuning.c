@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "attention/contest.h"
 #include "base/clock.h"
@@ -161,6 +162,28 @@ fail:
     return status;
 }
 
+/* A candidate that did not end: the first time somebody may have ended the process, or something else; it is
+ * tried once more. The second time it is not to be tried again. */
+static clsplat_status suspect(session *s, const tune_record *crashed) {
+    clsplat_status status = CLSPLAT_OK;
+    tune_database suspects = {0};
+    text path = tune_user_path("suspects.txt");
+    if (!path.data)
+        TRY(log_error(s->lib, CLSPLAT_MEMORY, "no memory for the tuner's journal"));
+    if (access(path.data, F_OK) == 0)
+        TRY(tune_database_load(s->lib, &suspects, path.data));
+    bool again = tune_database_same(&suspects, crashed) != NULL;
+    log_warning(s->lib, "%s %s did not end when it was tried last%s", crashed->op, crashed->parameters,
+                again ? ", for the second time, and will not be tried again" : "; it is tried once more");
+    TRY(tune_database_add(s->lib, again ? &s->db : &suspects, crashed));
+    TRY(again ? tune_database_save(s->lib, &s->db, s->path.data)
+              : tune_database_save(s->lib, &suspects, path.data));
+fail:
+    tune_database_free(&suspects);
+    text_free(&path);
+    return status;
+}
+
 /* The folder of the user's records, with a journal of our own; what a process before left in it has crashed.
  */
 static clsplat_status open_session(session *s) {
@@ -175,12 +198,8 @@ static clsplat_status open_session(session *s) {
     file_make_folder(folder.data);
     TRY(tune_journal_open(s->lib, journal.data, &s->journal, &left));
     TRY(tune_database_load_user(s->lib, &s->db));
-    if (left.data && tune_record_read(left.data, &crashed)) {
-        log_warning(s->lib, "%s %s did not end when it was tried last, and will not be tried again",
-                    crashed.op, crashed.parameters);
-        TRY(tune_database_add(s->lib, &s->db, &crashed));
-        TRY(tune_database_save(s->lib, &s->db, s->path.data));
-    }
+    if (left.data && tune_record_read(left.data, &crashed))
+        TRY(suspect(s, &crashed));
     tune_journal_end(&s->journal);
 fail:
     text_free(&left);

@@ -1,13 +1,16 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -136,6 +139,9 @@ fail:
     return status;
 }
 
+/* Letters of a target's name that its temporary file begins with. */
+enum { KEPT_NAME = 100 };
+
 /* A path's last part. */
 static const char *name_of(const char *path) {
     const char *slash = strrchr(path, '/');
@@ -158,14 +164,52 @@ static clsplat_status check_target(clsplat *lib, const char *path) {
     return CLSPLAT_OK;
 }
 
+/* ".PID-N.tmp" after the target's name. */
+static bool is_temporary(const char *rest) {
+    static const char digits[] = "0123456789";
+    size_t owner = strspn(rest, digits),
+           attempt = owner && rest[owner] == '-' ? strspn(rest + owner + 1, digits) : 0;
+    return attempt > 0 && strcmp(rest + owner + 1 + attempt, ".tmp") == 0;
+}
+
+/* Whoever writes a file holds a lock on it from its first moment on, give or take some seconds. */
+static void remove_left_over(int folder, const char *name) {
+    enum { SETTLED = 60 };
+    struct stat about;
+    int descriptor = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+        return;
+    if (fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode) && time(NULL) - about.st_mtime > SETTLED &&
+        flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+        unlinkat(folder, name, 0);
+    close(descriptor);
+}
+
+/* Removes what crashes have left of earlier files for the same target. */
+static void sweep_beside(const file_writer *file) {
+    text folder = {0}, prefix = {0};
+    const char *name = name_of(file->target);
+    text_add(&folder, "%.*s.", (int)(name - file->target), file->target);
+    text_add(&prefix, "%.*s.", KEPT_NAME, name);
+    DIR *list = text_ok(&folder) && text_ok(&prefix) ? opendir(folder.data) : NULL;
+    for (struct dirent *entry; list && (entry = readdir(list));)
+        if (strncmp(entry->d_name, prefix.data, prefix.length) == 0 &&
+            is_temporary(entry->d_name + prefix.length))
+            remove_left_over(dirfd(list), entry->d_name);
+    if (list)
+        closedir(list);
+    text_free(&prefix);
+    text_free(&folder);
+}
+
 /* A new file beside the target under a name that nobody has. The name begins like the target's, and is never
  * too long where the target's is not. */
 static clsplat_status create_beside(clsplat *lib, file_writer *file) {
-    enum { KEPT = 100, ATTEMPTS = 1000 };
+    enum { ATTEMPTS = 1000 };
     int folder = (int)(name_of(file->target) - file->target);
     for (unsigned attempt = 0; attempt < ATTEMPTS; ++attempt) {
         text name = {0};
-        text_add(&name, "%.*s%.*s.%ld-%u.tmp", folder, file->target, KEPT, file->target + folder,
+        text_add(&name, "%.*s%.*s.%ld-%u.tmp", folder, file->target, KEPT_NAME, file->target + folder,
                  (long)getpid(), attempt);
         if (!text_ok(&name)) {
             text_free(&name);
@@ -174,6 +218,7 @@ static clsplat_status create_beside(clsplat *lib, file_writer *file) {
         file->descriptor = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (file->descriptor >= 0) {
             file->temporary = name.data;
+            flock(file->descriptor, LOCK_EX | LOCK_NB); /* no matter if it cannot: see remove_left_over */
             return CLSPLAT_OK;
         }
         int reason = errno;
@@ -209,6 +254,7 @@ clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
         status = log_error(lib, CLSPLAT_MEMORY, "%s: no memory to write it", path);
         goto fail;
     }
+    sweep_beside(file);
     TRY(create_beside(lib, file));
     return CLSPLAT_OK;
 fail:
@@ -229,8 +275,14 @@ clsplat_status file_write(clsplat *lib, file_writer *file, const void *bytes, si
 }
 
 clsplat_status file_commit(clsplat *lib, file_writer *file) {
-    int closed = close(file->descriptor);
+    /* Some file systems have nothing to sync, which is no failure to write. */
+    int synced = file->careless || fsync(file->descriptor) == 0 || errno == EINVAL || errno == EROFS ? 0 : -1;
+    int reason = errno, closed = close(file->descriptor);
     file->descriptor = -1;
+    if (synced != 0) {
+        errno = reason;
+        return failed(lib, "written", file->path);
+    }
     if (closed != 0 || rename(file->temporary, file->target) != 0)
         return failed(lib, "written", file->path);
     free(file->temporary);

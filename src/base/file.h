@@ -37,13 +37,15 @@ clsplat_status file_load(clsplat *lib, const char *path, size_t limit, char **by
 /* Makes the folder and those above it that are missing; whether it worked shows when a file is made in it. */
 void file_make_folder(char *path);
 
-/* A file in the making: it lies under a temporary name in the same folder until file_commit. A crash of the
- * program leaves what was there before and that temporary file; a crash of the machine is not guarded
- * against. */
+/* A file in the making: it lies under a temporary name in the same folder until file_commit, which writes it
+ * through to the disk before it takes the old one's place: after a power cut either is there, whole. A
+ * process that is killed leaves its temporary file, which the next file for the same target removes a minute
+ * later. */
 typedef struct file_writer {
     int descriptor;
     char *path; /* as the caller names it, for messages */
     char *target, *temporary;
+    bool careless; /* whoever reads it checks it and can do without: it need not survive a power cut */
 } file_writer;
 
 /* What is there may be replaced if it is a regular file, behind a symbolic link too; the link stays.

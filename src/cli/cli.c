@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/number.h"
 #include "base/text.h"
@@ -162,12 +163,32 @@ clsplat_status cli_flush(cli *c) {
     return log_error(c->lib, CLSPLAT_IO, "standard output: %s", strerror(errno));
 }
 
+/* What a text may hold that a terminal acts upon: C0 but for line ends and tabs, DEL, and C1, which is two
+ * bytes in UTF-8. Returns: how many bytes it is; 0 if the text begins with something else. */
+static size_t control_at(const char *bytes, size_t count) {
+    unsigned char c = (unsigned char)bytes[0], next = count > 1 ? (unsigned char)bytes[1] : 0;
+    if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+        return 2;
+    return (c < ' ' && c != '\n' && c != '\t') || c == 127;
+}
+
+static void print_plain(const char *bytes, size_t count, FILE *to) {
+    for (size_t i = 0, control; i < count; i += control ? control : 1) {
+        control = control_at(bytes + i, count - i);
+        fputc(control ? '?' : bytes[i], to);
+    }
+}
+
+void cli_show(cli *c, const char *bytes, size_t count) {
+    if (c->raw || !isatty(STDOUT_FILENO))
+        fwrite(bytes, 1, count, stdout);
+    else
+        print_plain(bytes, count, stdout);
+}
+
 /* Names in files may hold anything: what would move the cursor is not printed. */
 static void print_line(const char *begin, size_t length) {
-    for (size_t i = 0; i < length; ++i) {
-        unsigned char byte = (unsigned char)begin[i];
-        fputc(byte < ' ' || byte == 127 ? '?' : byte, stderr);
-    }
+    print_plain(begin, length, stderr);
     fputc('\n', stderr);
 }
 

@@ -19,6 +19,7 @@ typedef struct cli {
     char *arguments[CLI_ARGUMENTS]; /* what is not an option */
     char *device;                   /* --device; NULL: the library's choice */
     int json, verbose;              /* int because popt writes them */
+    bool raw;                       /* a model's control characters reach the terminal */
     bool misused;                   /* the failure is one of the command line */
     unsigned warnings;              /* printed so far */
     progress progress;
@@ -61,6 +62,11 @@ clsplat_status cli_count(cli *c, const char *option, const char *value, uint64_t
 clsplat_status cli_size(cli *c, const char *option, const char *value, uint64_t *bytes);
 /* The value of --tolerance: 0 and more, and `inf`. NULL leaves *tolerance as it is. */
 clsplat_status cli_tolerance(cli *c, const char *value, float *tolerance);
+
+/* Text that a model wrote, to standard output. On a terminal control characters are shown as ?, so that no
+ * model moves the cursor, renames the window or answers in the person's place, unless c->raw; files and pipes
+ * get every byte. */
+void cli_show(cli *c, const char *bytes, size_t count);
 
 /* Returns: IO if what was printed did not reach stdout. */
 clsplat_status cli_flush(cli *c);

@@ -93,7 +93,7 @@ static size_t shown_of(const chat *h, const language_stream *s, bool *over) {
 static clsplat_status show(chat *h, language_stream *s, size_t bytes) {
     text_add_bytes(&h->words, s->held.data ? s->held.data : "", bytes);
     if (!h->c->json && bytes > 0)
-        fwrite(s->held.data, 1, bytes, stdout);
+        cli_show(h->c, s->held.data, bytes);
     language_stream_drop(s, bytes);
     return h->c->json ? CLSPLAT_OK : cli_flush(h->c);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/text.h"
 #include "cli/input.h"
 #include "cli/report.h"
 
@@ -76,8 +77,8 @@ static clsplat_status compare_files(cli *c, const safetensors *file, const safet
         TRY(compare_tensor(c, file, entry, reference, &d));
         ++common;
         if (!c->json)
-            printf("%-12s relative error %.3e, largest difference %.3e, odd %llu\n", entry->name, d.relative,
-                   d.largest, (unsigned long long)d.odd);
+            printf("%-12s relative error %.3e, largest difference %.3e, odd %llu\n",
+                   text_show(entry->name).bytes, d.relative, d.largest, (unsigned long long)d.odd);
         *report = report_set(*report, entry->name,
                              json_pack("{s:o, s:o, s:I}", "relative", report_number(d.relative), "largest",
                                        report_number(d.largest), "odd", (json_int_t)d.odd));

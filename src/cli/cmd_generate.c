@@ -78,7 +78,7 @@ static clsplat_status show(const language *l, language_stream *s, size_t bytes, 
     if (c->json)
         text_add_bytes(&o->words, bytes ? s->held.data : "", bytes);
     else if (bytes > 0)
-        fwrite(s->held.data, 1, bytes, stdout);
+        cli_show(c, s->held.data, bytes);
     language_stream_drop(s, bytes);
     return c->json ? CLSPLAT_OK : cli_flush(c);
 }

@@ -175,6 +175,7 @@ clsplat_status language_choose(cli *c, const language_choice *r, clsplat_samplin
     double temperature = draws ? 1 : 0, top_p = 1;
     uint64_t top_k = 0, count = 256;
     *sampling = clsplat_sampling_defaults();
+    c->raw = r->raw != 0;
     TRY(cli_number(c, "--temperature", r->temperature, &temperature));
     TRY(cli_number(c, "--top-p", r->top_p, &top_p));
     TRY(cli_count(c, "--top-k", r->top_k, 1, &top_k));

@@ -105,6 +105,7 @@ void language_stream_drop(language_stream *s, size_t bytes);
 /* How the next token is chosen: options as given, NULL if not. */
 typedef struct language_choice {
     char *temperature, *top_k, *top_p, *seed, *tokens;
+    int raw;
 } language_choice;
 
 // clang-format off
@@ -117,7 +118,8 @@ typedef struct language_choice {
     LANGUAGE_ROW("top-k", 0, (r).top_k, "N", "draw from the N most probable tokens"),                                 \
     LANGUAGE_ROW("top-p", 0, (r).top_p, "X",                                                                          \
                  "draw from the most probable tokens that together have this probability"),                           \
-    LANGUAGE_ROW("seed", 0, (r).seed, "N", "of every draw; 0 if it is not given")
+    LANGUAGE_ROW("seed", 0, (r).seed, "N", "of every draw; 0 if it is not given"),                                    \
+    {"raw", 0, POPT_ARG_NONE, &(r).raw, 0, "show control characters to the terminal as they are", NULL}
 
 // clang-format on
 

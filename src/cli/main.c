@@ -1,5 +1,6 @@
 /* clsplat: attention over long contexts on any OpenCL device, from the command line. */
 #include <clsplat/clsplat.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,5 +104,8 @@ int main(int argc, const char **argv) {
         print_usage(stdout);
     else
         return unknown(name);
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : FAILED;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_SUCCESS;
+    fprintf(stderr, "clsplat: standard output: %s\n", strerror(errno));
+    return FAILED;
 }

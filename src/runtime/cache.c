@@ -113,6 +113,7 @@ static clsplat_status write_entry(clsplat *lib, const char *path, const void *ke
     entry_header header = header_of(key_bytes, bytes, count);
     file_writer file = {0};
     TRY(file_create(lib, path, &file));
+    file.careless = true;
     TRY(file_write(lib, &file, &header, sizeof header));
     TRY(file_write(lib, &file, key, key_bytes));
     TRY(file_write(lib, &file, bytes, count));

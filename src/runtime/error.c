@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "runtime/causes.h"
 #include "runtime/device.h"
 
 typedef struct error_name {
@@ -106,6 +107,6 @@ static clsplat_status status_of(const char *call, cl_int code) {
 }
 
 clsplat_status cl_failed(clsplat *lib, const char *call, cl_int code) {
-    return log_error(lib, status_of(call, code), "%.*s: %s (%d)", (int)strcspn(call, "("), call,
-                     cl_error_name(code), (int)code);
+    return log_error(lib, status_of(call, code), "%.*s: %s (%d)%s", (int)strcspn(call, "("), call,
+                     cl_error_name(code), (int)code, causes_find().words);
 }

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "runtime/build_log.h"
 #include "runtime/cache.h"
+#include "runtime/causes.h"
 #include "runtime/describe.h"
 #include "runtime/pocl.h"
 #include "runtime/ptx.h"
@@ -81,9 +82,10 @@ static clsplat_status build_failed(clsplat_device *device, embedded_source sourc
     text folder = {0};
     bool unusable = pocl_folder_problem(&folder);
     clsplat_status status =
-        log_error(device->lib, CLSPLAT_BUILD, "%s does not compile on %s: %s (%d)%s%s, options %.500s\n%s",
-                  source.name, device->info.name, cl_error_name(code), (int)code, unusable ? ". " : "",
-                  unusable && folder.data ? folder.data : "", options, log ? log : "without a build log");
+        log_error(device->lib, CLSPLAT_BUILD, "%s does not compile on %s%s: %s (%d)%s%s, options %.500s\n%s",
+                  source.name, device->info.name, causes_find().words, cl_error_name(code), (int)code,
+                  unusable ? ". " : "", unusable && folder.data ? folder.data : "", options,
+                  log ? log : "without a build log");
     text_free(&folder);
     free(log);
     return status;

@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "base/text.h"
+#include "runtime/causes.h"
 #include "runtime/describe.h"
 #include "runtime/device.h"
 #include "runtime/platforms.h"
@@ -41,8 +42,8 @@ static clsplat_status no_devices(clsplat *lib, const cl_platform_id *platforms, 
     bool unusable = pocl_folder_problem(&folder) && text_ok(&folder);
     clsplat_status status =
         log_error(lib, CLSPLAT_NO_DEVICE,
-                  "no OpenCL platform of this machine has a device (asked: %s). %s%s" PLATFORMS_INSTALL,
-                  text_ok(&names) ? names.data : "?", unusable ? folder.data : "",
+                  "no OpenCL platform of this machine has a device (asked: %s)%s. %s%s" PLATFORMS_INSTALL,
+                  text_ok(&names) ? names.data : "?", causes_find().words, unusable ? folder.data : "",
                   unusable ? ". If this is not it: " : "");
     text_free(&folder);
     text_free(&names);

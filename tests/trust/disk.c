@@ -8,7 +8,7 @@
  *     full    the Nth call and all after it fail as on a full disk, with too many files open, or read-only
  *     once    the Nth call alone does
  * The report tells how many calls there were, and how many failed. */
-#define _GNU_SOURCE
+#undef _FILE_OFFSET_BITS /* both sets of names are replaced here, each under its own */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -78,5 +78,11 @@ ONE(int, fsync, EIO, (int f), (f))
 ONE(int, ftruncate, EIO, (int f, off_t size), (f, size))
 ONE(int, ftruncate64, EIO, (int f, off64_t size), (f, size))
 ONE(int, rename, EROFS, (const char *from, const char *to), (from, to))
-ONE(int, unlink, EROFS, (const char *path), (path))
 ONE(int, mkdir, EROFS, (const char *path, mode_t rights), (path, rights))
+
+/* Nobody can do without it: it is only a moment to die at. */
+int unlink(const char *path) {
+    if (ours(__builtin_return_address(0)) && ++calls == at && strcmp(mode, "kill") == 0)
+        kill(getpid(), SIGKILL);
+    return REAL(unlink)(path);
+}

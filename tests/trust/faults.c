@@ -5,7 +5,7 @@
  * CLSPLAT_FAULT is MODE:N[:ENTRY], N counted from 1 over all calls, or over those of one entry point:
  *     once    the Nth call fails
  *     from    the Nth and all after it
- *     drop    the Nth command (a kernel, fill, write or marker) never runs, its event fails, and the queue
+ *     drop    the Nth command (of those that give an event) never runs, its event fails, and the queue
  * goes on stop    the Nth command waits for an event that fails: what a driver makes of it is its own affair
  *     never   none does
  * The report has a line for every entry point that was called, and one for every kind of object: how many
@@ -160,8 +160,8 @@ static cl_event failed_event(cl_command_queue queue) {
         cl_event gate = NULL;                                                                                \
         if (fails(#name))                                                                                    \
             return CL_OUT_OF_RESOURCES;                                                                      \
-        if (breaks(#name)) {                                                                                 \
-            if (event && (how == DROP || blocks)) {                                                          \
+        if (event && breaks(#name)) {                                                                        \
+            if (how == DROP || blocks) {                                                                     \
                 *event = failed_event(queue);                                                                \
                 return keep(EVENT, CL_SUCCESS, 1);                                                           \
             }                                                                                                \

@@ -4,7 +4,6 @@
  *
  * CLSPLAT_MEMORY is once:N (the Nth allocation fails), from:N (it and all after it) or never; N from 1. The
  * report tells how many allocations there were, how many failed, and how many blocks were never freed. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills `clsplat tune` in the middle: test_kill.py CLSPLAT
 
-What was being tried is not tried again, and what had been found is kept. While one process tunes, another is refused.
+What was being tried is tried once more, and after a second time never again; what had been found is kept. While one process tunes, another is refused.
 """
 import os
 import signal
@@ -34,6 +34,7 @@ class Test:
         self.environment = dict(os.environ, XDG_DATA_HOME=str(folder))
         self.journal = folder / "clsplat" / "trying.txt"
         self.records = folder / "clsplat" / "tuning.txt"
+        self.suspects = folder / "clsplat" / "suspects.txt"
 
     def check(self, name, good, why=""):
         self.passed += bool(good)
@@ -73,9 +74,17 @@ class Test:
             killed.append(left)
             kept = [r for r in records(self.records) if r["seconds"] != "inf"]
             self.check(f"round {round_}: what was found is kept", kept, "no record is left")
+            self.check(f"round {round_}: once is not enough", not any(r["seconds"] == "inf" for r in records(self.records)),
+                       self.records.read_text())
         self.last_run(killed)
 
     def last_run(self, killed):
+        """As if the first had been killed once more; the second has been suspected since the journal was read."""
+        second_time = killed[0]
+        self.start(1).communicate(timeout=LIMIT)
+        self.check("both are suspects", all(candidate(k) in [candidate(r) for r in records(self.suspects)] for k in killed),
+                   self.suspects.read_text())
+        self.journal.write_text("; ".join(f"{k}={v}" for k, v in second_time.items()) + "\n")
         process = self.start(8)
         said = ""
         while "trying" not in said and process.poll() is None:
@@ -87,7 +96,8 @@ class Test:
         tried = [line for line in (said + err).splitlines() if "trying" in line]
         self.check("the next run ends well", process.returncode == 0, err[-500:])
         crashed = [candidate(r) for r in records(self.records) if r["seconds"] == "inf"]
-        for k in killed:
+        self.check("the other is not condemned", candidate(killed[1]) not in crashed, crashed)
+        for k in [second_time]:
             name = " ".join(candidate(k))
             self.check(f"{name} is known to have crashed", candidate(k) in crashed, crashed)
             self.check(f"{name} is not tried again", not any(line.endswith(f" {k['variant']} {k['parameters']}") for line in tried),
