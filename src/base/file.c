@@ -242,12 +242,14 @@ void file_make_folder(char *path) {
     mkdir(path, MODE);
 }
 
-clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
+static clsplat_status create(clsplat *lib, const char *path, bool follow, file_writer *file) {
     clsplat_status status = CLSPLAT_OK;
-    *file = (file_writer){.descriptor = -1};
-    TRY(check_target(lib, path));
+    struct stat about;
+    *file = (file_writer){.descriptor = -1, .careless = !follow};
+    if (follow || lstat(path, &about) != 0 || !S_ISLNK(about.st_mode))
+        TRY(check_target(lib, path));
     file->path = text_copy(path);
-    file->target = realpath(path, NULL);
+    file->target = follow ? realpath(path, NULL) : NULL;
     if (!file->target) /* nothing there yet */
         file->target = text_copy(path);
     if (!file->path || !file->target) {
@@ -260,6 +262,14 @@ clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
 fail:
     file_discard(file);
     return status;
+}
+
+clsplat_status file_create(clsplat *lib, const char *path, file_writer *file) {
+    return create(lib, path, true, file);
+}
+
+clsplat_status file_create_cached(clsplat *lib, const char *path, file_writer *file) {
+    return create(lib, path, false, file);
 }
 
 clsplat_status file_write(clsplat *lib, file_writer *file, const void *bytes, size_t count) {

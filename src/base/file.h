@@ -51,6 +51,9 @@ typedef struct file_writer {
 /* What is there may be replaced if it is a regular file, behind a symbolic link too; the link stays.
  * Returns: IO with path and reason, before anything is written. */
 clsplat_status file_create(clsplat *lib, const char *path, file_writer *file);
+/* The same for what can be had again: a link is replaced, not what it points to, which somebody else may have
+ * chosen; and a power cut may leave half of it. */
+clsplat_status file_create_cached(clsplat *lib, const char *path, file_writer *file);
 clsplat_status file_write(clsplat *lib, file_writer *file, const void *bytes, size_t count);
 /* Puts the file in place in one step; after a failure only what was there before is left. */
 clsplat_status file_commit(clsplat *lib, file_writer *file);

@@ -47,6 +47,14 @@ static bool folder_ok(const text *folder) {
     return text_ok(folder) && folder->length > 0;
 }
 
+/* What is found there runs as a kernel: nobody else may have put it there. The administrator trusts
+ * everybody's. */
+static bool is_private(const char *folder) {
+    struct stat about;
+    return stat(folder, &about) == 0 && (about.st_uid == geteuid() || about.st_uid == 0 || geteuid() == 0) &&
+           !(about.st_mode & S_IWOTH);
+}
+
 /* The folder's file for the key. */
 static text entry_path(const text *folder, const void *key, size_t key_bytes) {
     text path = {0};
@@ -96,7 +104,7 @@ static bool read_entry(const char *path, const void *key, size_t key_bytes, void
 bool cache_get(clsplat *lib, const void *key, size_t key_bytes, void **bytes, size_t *count) {
     text folder = cache_folder(), path = {0};
     bool hit = false;
-    if (folder_ok(&folder))
+    if (folder_ok(&folder) && is_private(folder.data))
         path = entry_path(&folder, key, key_bytes);
     if (path.length > 0)
         hit = read_entry(path.data, key, key_bytes, bytes, count);
@@ -112,8 +120,7 @@ static clsplat_status write_entry(clsplat *lib, const char *path, const void *ke
     clsplat_status status = CLSPLAT_OK;
     entry_header header = header_of(key_bytes, bytes, count);
     file_writer file = {0};
-    TRY(file_create(lib, path, &file));
-    file.careless = true;
+    TRY(file_create_cached(lib, path, &file));
     TRY(file_write(lib, &file, &header, sizeof header));
     TRY(file_write(lib, &file, key, key_bytes));
     TRY(file_write(lib, &file, bytes, count));
@@ -129,6 +136,14 @@ void cache_put(clsplat *lib, const void *key, size_t key_bytes, const void *byte
     if (!folder_ok(&folder) || count == 0 || sizeof(entry_header) + key_bytes + count > CACHE_LIMIT)
         goto out;
     file_make_folder(folder.data);
+    if (access(folder.data, F_OK) == 0 && !is_private(folder.data)) {
+        log_warning(lib,
+                    "compiled kernels are not kept: %s belongs to somebody else, or anybody may write there. "
+                    "Mend that, "
+                    "name another folder in XDG_CACHE_HOME, or set CLSPLAT_CACHE=off",
+                    folder.data);
+        goto out;
+    }
     path = entry_path(&folder, key, key_bytes);
     if (!text_ok(&path))
         goto out;
@@ -197,7 +212,7 @@ static int by_use(const void *a, const void *b) {
 
 void cache_evict(clsplat *lib, uint64_t limit) {
     text path = cache_folder();
-    DIR *folder = folder_ok(&path) ? opendir(path.data) : NULL;
+    DIR *folder = folder_ok(&path) && is_private(path.data) ? opendir(path.data) : NULL;
     if (folder) {
         cached_files files = list_files(folder);
         if (files.count > 0)
