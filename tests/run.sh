@@ -164,6 +164,7 @@ on_pocl() {
   if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi
   stage faults on pocl python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
   stage hostile on pocl python3 tests/trust/hostile.py "$binary"
+  stage damage on pocl python3 tests/trust/damage.py "$binary" "${sample[@]}"
   stage install on pocl tests/install.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"

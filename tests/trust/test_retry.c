@@ -64,6 +64,14 @@ static void check_mode(const deed *d, const char *mode, long count, const void *
         check_one(d, mode, count, expected);
 }
 
+/* PoCL 3.1 locks an event that it has freed when a command behind a failed one is told of it, and aborts. */
+static void skip_stop(void) {
+    static bool told;
+    if (!told)
+        suite_skipped("commands that wait for a failed event", "PoCL aborts: pocl_lock_events_inorder");
+    told = true;
+}
+
 static void check_deed(const deed *d) {
     void *expected = malloc(d->bytes);
     suite_ok(lib, d->run(d->user)); /* kernels are built by now */
@@ -73,12 +81,8 @@ static void check_deed(const deed *d) {
     memcpy(expected, d->made, d->bytes);
     check_mode(d, "once", all, expected);
     check_mode(d, "drop", enqueued, expected);
-    /* PoCL 3.1 locks an event that it has freed when a command behind a failed one is told of it, and aborts.
-     */
-    if (strstr(clsplat_device_describe(device)->platform, "Portable Computing"))
-        suite_skipped("commands that wait for a failed event", "PoCL aborts: pocl_lock_events_inorder");
-    else
-        check_mode(d, "stop", enqueued, expected);
+    * / if (strstr(clsplat_device_describe(device)->platform, "Portable Computing")) skip_stop();
+    else check_mode(d, "stop", enqueued, expected);
     free(expected);
 }
 
