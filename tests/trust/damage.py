@@ -4,7 +4,12 @@ Bytes flipped, cut off, doubled, put elsewhere, in entries of the kernel cache a
 numbers of the one before, to the bit, or says which line it left out. What is damaged in PoCL's own cache is PoCL's affair: it
 looks at none of it, and is kept apart here.
 """
-import os, random, shutil, subprocess, sys, tempfile
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INPUT = f"{TESTS}/golden/causal-gqa-key-bias/input.safetensors"

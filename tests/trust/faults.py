@@ -9,12 +9,22 @@ running kernel, an allocation, a file. It ends well if it
 and badly if it is wrong (status 0 with other numbers; a failure without words; something left), crashes, hangs, or leaks a
 reference or a block. --seconds takes a sample, spread over subjects, kinds of faults and entry points; --all everything.
 """
-import argparse, concurrent.futures, os, random, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse
+import concurrent.futures
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 
 import numpy
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../python"))
-import safetensors
+import safetensors  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)

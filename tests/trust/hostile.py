@@ -4,7 +4,15 @@ Sizes that overflow, models that ask for 1e18 bytes, tokenizers that grow withou
 control sequences for the terminal, links planted in shared folders. Each must be refused, or answered, within bounded time
 and memory, in words, and nothing outside of the output may be touched.
 """
-import json, os, pty, resource, shutil, struct, subprocess, sys, tempfile, time
+import json
+import os
+import pty
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LLAMA = f"{TESTS}/model/llama"
