@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/causes.h"
+
 /* A driver that pip installs into the `lib` of a Python environment, with an .icd file where only that
  * environment's own loader looks. Its platforms go through any loader, since their objects carry their
  * functions with them. */
@@ -125,7 +127,8 @@ clsplat_status platforms_read(clsplat *lib, cl_platform_id **platforms, size_t *
     for (size_t i = 0; i < sizeof stray_drivers / sizeof *stray_drivers && !drivers_are_named(); ++i)
         TRY(add_stray(lib, &stray_drivers[i], platforms, count));
     if (*count == 0)
-        TRY(log_error(lib, CLSPLAT_NO_DEVICE, "this machine has no OpenCL platform. " PLATFORMS_INSTALL));
+        TRY(log_error(lib, CLSPLAT_NO_DEVICE, "this machine has no OpenCL platform%s. " PLATFORMS_INSTALL,
+                      causes_find().words));
     return CLSPLAT_OK;
 fail:
     free(*platforms);

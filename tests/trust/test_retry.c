@@ -3,6 +3,7 @@
  * too. Through faults.c, which the build puts beside this program. */
 #include <clsplat/model.h>
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@ typedef struct deed {
     clsplat_status (*run)(void *user); /* what it makes goes to `made` */
     void *user, *made;
     size_t bytes;
+    bool floats; /* of `made`, which is float32 */
 } deed;
 
 static void arm_at(const char *mode, long n) {
@@ -40,23 +42,38 @@ static void arm_at(const char *mode, long n) {
     arm(words);
 }
 
-static void check_one(const deed *d, const char *mode, long n, const void *expected) {
+/* A launch that is refused makes the operation's row give way to a plainer one, for good: other bits, the
+ * same numbers. They are what is expected from then on. */
+static void check_same(const deed *d, const char *mode, long n, void *expected) {
+    const float *was = expected, *is = d->made;
+    if (memcmp(d->made, expected, d->bytes) == 0)
+        return;
+    for (size_t i = 0; i < d->bytes / sizeof *is; i++)
+        ck_assert_msg(memcmp(&is[i], &was[i], sizeof *is) == 0 ||
+                          (d->floats && fabsf(is[i] - was[i]) <= 1e-3f * (1 + fabsf(was[i]))),
+                      "%s:%ld: status 0 with other numbers", mode, n);
+    ck_assert_msg(strcmp(mode, "once") == 0, "%s:%ld: other bits", mode, n);
+    suite_ok(lib, d->run(d->user));
+    memcpy(expected, d->made, d->bytes);
+}
+
+static void check_one(const deed *d, const char *mode, long n, void *expected) {
     arm_at(mode, n);
     clsplat_status status = d->run(d->user);
     long struck = injected();
     arm("never");
-    if (status == CLSPLAT_OK && memcmp(d->made, expected, d->bytes) != 0)
-        ck_abort_msg("%s:%ld: status 0 with other numbers", mode, n);
-    if (status == CLSPLAT_OK)
+    if (status == CLSPLAT_OK) {
+        check_same(d, mode, n, expected);
         return;
+    }
     ck_assert_msg(struck > 0 && clsplat_last_error(lib)[0], "%s:%ld: it fails without a fault", mode, n);
     status = d->run(d->user);
     ck_assert_msg(status == CLSPLAT_OK, "%s:%ld: again: %s", mode, n, clsplat_last_error(lib));
-    ck_assert_msg(memcmp(d->made, expected, d->bytes) == 0, "%s:%ld: again: other numbers", mode, n);
+    check_same(d, mode, n, expected);
 }
 
 /* About `most` places among them, the first and the last always. */
-static void check_mode(const deed *d, const char *mode, long count, const void *expected) {
+static void check_mode(const deed *d, const char *mode, long count, void *expected) {
     long most = suite_tier_wanted() == SUITE_LONG ? count : 60, step = count > most ? count / most : 1;
     for (long n = 1; n <= count; n += step)
         check_one(d, mode, n, expected);
@@ -79,12 +96,12 @@ static void check_deed(const deed *d) {
     suite_ok(lib, d->run(d->user));
     long all = calls(), enqueued = commands();
     memcpy(expected, d->made, d->bytes);
-    check_mode(d, "once", all, expected);
     check_mode(d, "drop", enqueued, expected);
     if (strstr(clsplat_device_describe(device)->platform, "Portable Computing"))
         skip_stop();
     else
         check_mode(d, "stop", enqueued, expected);
+    check_mode(d, "once", all, expected);
     free(expected);
 }
 
@@ -124,7 +141,7 @@ static clsplat_status attend(void *user) {
 START_TEST(attend_again) {
     problem p = problem_create(lib, &specs[_i], 7);
     problem_tensor *out = &p.tensors[PROBLEM_OUT];
-    check_deed(&(deed){attend, &p, out->bytes, problem_bytes(out)});
+    check_deed(&(deed){attend, &p, out->bytes, problem_bytes(out), true});
     problem_free(&p);
 }
 END_TEST
@@ -179,7 +196,7 @@ START_TEST(a_guest_is_told_by_the_event) {
         ck_assert_int_eq(code, CL_SUCCESS);
     }
     problem_tensor *out = &g.p.tensors[PROBLEM_OUT];
-    check_deed(&(deed){attend_as_guest, &g, out->bytes, problem_bytes(out)});
+    check_deed(&(deed){attend_as_guest, &g, out->bytes, problem_bytes(out), true});
     for (int i = 0; i < PROBLEM_TENSORS; i++)
         if (g.mem[i])
             clReleaseMemObject(g.mem[i]);
@@ -231,7 +248,7 @@ START_TEST(a_session_goes_on) {
     for (int32_t i = 0; i < PROMPT; i++)
         w.tokens[i] = 1 + i * 7 % 50;
     suite_ok(lib, clsplat_session_open(model, PROMPT + WRITTEN, attention, &w.session));
-    check_deed(&(deed){write_on, &w, w.tokens, sizeof w.tokens});
+    check_deed(&(deed){write_on, &w, w.tokens, sizeof w.tokens, false});
     clsplat_session_close(&w.session);
     clsplat_model_close(&model);
 }
