@@ -129,11 +129,11 @@ static void print_line(const float *vector, size_t columns) {
 
 static json_t *json_of(const embed_lines *lines, size_t columns) {
     json_t *rows = json_array();
-    for (size_t i = 0; i < lines->count; ++i) {
+    for (size_t i = 0; rows && i < lines->count; ++i) {
         json_t *row = json_array();
         for (size_t d = 0; d < columns; ++d)
-            json_array_append_new(row, json_real((double)lines->vectors[i * columns + d]));
-        json_array_append_new(rows, row);
+            row = report_append(row, report_number((double)lines->vectors[i * columns + d]));
+        rows = report_append(rows, row);
     }
     return rows;
 }
@@ -145,12 +145,13 @@ static clsplat_status report(const language *l, const embed_request *r, const em
     double rate = lines->seconds > 0 ? (double)lines->count / lines->seconds : 0;
     progress_clear(&c->progress);
     if (c->json) {
-        json_t *json = json_pack("{s:I, s:I, s:f, s:I, s:s}", "texts", (json_int_t)lines->count, "columns",
-                                 (json_int_t)columns, "texts_per_second", rate, "peak_bytes",
-                                 (json_int_t)clsplat_device_memory(l->device).peak, "device", device);
-        if (json && !r->output)
-            json_object_set_new(json, "embeddings", json_of(lines, columns));
-        return report_json(c, json);
+        json_t *json =
+            json_pack("{s:I, s:I, s:o, s:I, s:o}", "texts", (json_int_t)lines->count, "columns",
+                      (json_int_t)columns, "texts_per_second", report_number(rate), "peak_bytes",
+                      (json_int_t)clsplat_device_memory(l->device).peak, "device", report_text(device));
+        if (!r->output)
+            json = report_set(json, "embeddings", json_of(lines, columns));
+        return report_json_digits(c, json, 9);
     }
     for (size_t i = 0; !r->output && i < lines->count; ++i)
         print_line(lines->vectors + i * columns, columns);

@@ -70,14 +70,15 @@ void eval_print(const language *l, const eval_cost *cost) {
 
 typedef struct eval_request {
     language_request model;
-    char *needles, *tokens, *logits;
+    char *needles, *tokens, *logits, *fill;
     int compare;
 } eval_request;
 
-/* One of the three things to do. */
+/* One of the four things to do. */
 static clsplat_status check_request(cli *c, const eval_request *r) {
-    if ((c->arguments[1] != NULL) + (r->needles != NULL) + (r->tokens != NULL) != 1)
-        return cli_misuse(c, "what to read is missing or too much: FILE, --needles FILE or --tokens FILE");
+    if ((c->arguments[1] != NULL) + (r->needles != NULL) + (r->tokens != NULL) + (r->fill != NULL) != 1)
+        return cli_misuse(
+            c, "what to read is missing or too much: FILE, --needles FILE, --tokens FILE or --fill TEXT");
     if ((r->tokens != NULL) != (r->logits != NULL))
         return cli_misuse(c, "--tokens IN.safetensors and --logits OUT.safetensors go together");
     if (r->compare && !c->arguments[1])
@@ -101,6 +102,8 @@ static clsplat_status eval(cli *c, eval_request *r) {
         TRY(eval_needles(&l, r->needles));
     else if (r->tokens)
         TRY(eval_logits(&l, r->tokens, r->logits));
+    else if (r->fill)
+        TRY(eval_fill(&l, r->fill));
     else if (r->compare)
         TRY(eval_compare(&l, c->arguments[1]));
     else
@@ -119,6 +122,8 @@ clsplat_status cmd_eval(cli *c, int argc, const char **argv) {
          "tensors tokens [B,T] and answers [B,F], where the five tokens of each planted fact begin", "FILE"},
         {"tokens", 0, POPT_ARG_STRING, &r.tokens, 0, "a tensor input_ids [B,T], I32", "FILE"},
         {"logits", 0, POPT_ARG_STRING, &r.logits, 0, "where logits [B,T,V] go, F32", "OUT"},
+        {"fill", 0, POPT_ARG_STRING, &r.fill, 0, "what an encoder would put for each mask in this text",
+         "TEXT"},
         {"compare", 0, POPT_ARG_NONE, &r.compare, 0,
          "near-far beside exact attention, a window, the keys of the largest scores, and blocks of them, "
          "with "

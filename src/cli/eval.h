@@ -48,6 +48,8 @@ double eval_share(const eval_cost *cost);        /* of visible keys that were at
 clsplat_status eval_text(const language *l, const char *path);
 clsplat_status eval_compare(const language *l, const char *path);
 clsplat_status eval_needles(const language *l, const char *path);
+/* The head's guesses for each mask in the text, best first. */
+clsplat_status eval_fill(const language *l, const char *words);
 clsplat_status eval_logits(const language *l, const char *path, const char *output);
 
 #endif

@@ -9,7 +9,11 @@
 #include "base/utf8.h"
 
 clsplat_status report_json(cli *c, json_t *value) {
-    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) != 0;
+    return report_json_digits(c, value, 6);
+}
+
+clsplat_status report_json_digits(cli *c, json_t *value, unsigned digits) {
+    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0;
     json_decref(value);
     if (!value)
         return log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for the JSON report");

@@ -10,6 +10,8 @@
 
 /* Prints and releases the value; NULL is out of memory. */
 clsplat_status report_json(cli *c, json_t *value);
+/* The same with more digits; a float32 needs 9 to be itself again. */
+clsplat_status report_json_digits(cli *c, json_t *value, unsigned digits);
 
 /* The parts of a report. Whatever fails is NULL, and makes NULL of what it goes into, so that report_json
  * says it.

@@ -198,7 +198,7 @@ static clsplat_status read_window(const json_place *at, const model_family *f, m
         TRY(json_size(at, "max_window_layers", JSON_OPTIONAL, 0, CONTEXT_LIMIT, &from));
     }
     if (used) {
-        c->window = given ? 0 : 4096; /* null: none */
+        c->window = given || f->window_unsaid ? 0 : 4096; /* null: none */
         TRY(json_size(at, "sliding_window", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->window));
     }
     for (size_t i = 0; i < c->layers; ++i)

@@ -9,6 +9,26 @@ typedef struct passage {
     op_tensor queries; /* of all rows, turned */
 } passage;
 
+/* Queries, or keys, biased and normalised over all of their heads. */
+static clsplat_status norm_heads(const block *b, size_t first, size_t heads, op_tensor weight) {
+    op_tensor x = block_rows(b, b->model->scratch.qkv);
+    x.offset += first * b->model->config.head_dim;
+    x.shape[3] = heads * b->model->config.head_dim;
+    return block_norm(b, x, &(model_norm){.weight = weight}, x);
+}
+
+static clsplat_status norm_all_heads(const block *b, const model_layer *l) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &b->model->config;
+    op_tensor qkv = block_rows(b, b->model->scratch.qkv);
+    if (l->qkv_bias.mem)
+        TRY(op_activate(b->q, &(op_activate_args){.x = qkv, .bias = l->qkv_bias, .out = qkv}));
+    TRY(norm_heads(b, 0, c->heads, l->q_norm));
+    TRY(norm_heads(b, c->heads, c->kv_heads, l->k_norm));
+fail:
+    return status;
+}
+
 /* Turns the heads, and puts keys and values into the cache. */
 static clsplat_status take(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
@@ -28,6 +48,10 @@ static clsplat_status take(const block *b, size_t layer) {
     if (c->layer.qk == QK_HEAD_BY_HEAD) {
         args.q_weight = l->q_norm;
         args.k_weight = l->k_norm;
+    }
+    if (c->layer.qk == QK_ALL_HEADS) {
+        TRY(norm_all_heads(b, l));
+        args.bias = (op_tensor){0};
     }
     p->queries = args.q;
     TRY(op_rope(b->q, &args));

@@ -59,7 +59,8 @@ typedef struct model_family {
     bool bias_key, mlp_bias_key;
     bool window_always; /* every layer has the window; others say which */
     bool window_some;
-    bool tied; /* head and embedding are one unless config.json says otherwise */
+    bool window_unsaid; /* there is none unless the key says how wide it is */
+    bool tied;          /* head and embedding are one unless config.json says otherwise */
 } model_family;
 
 extern const model_family model_families[];

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import bad_input
+import encoder
 import field
 import good_paths
 import language
@@ -26,6 +27,7 @@ def main():
         good_paths.run(bench)
         language.run(bench)
         field.run(bench)
+        encoder.run(bench)
         speed.run(bench)
         tuning.run(bench, dict(os.environ))
         return bench.summary()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import (BertConfig, DistilBertConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+from transformers import (BertConfig, DistilBertConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
                           AutoModelForCausalLM, AutoModelForMaskedLM)
 
 HERE = Path(__file__).parent
@@ -46,6 +46,8 @@ MODELS = {
     "llama-longrope": (LlamaConfig(**{**SIZES, "num_hidden_layers": 1}, tie_word_embeddings=True, rope_parameters=rope(
         "longrope", factor=4.0, original_max_position_embeddings=16, short_factor=[1 + i / 20 for i in range(8)],
         long_factor=[1.5 + i / 2 for i in range(8)])), "BF16"),
+    "phi3-window": (Phi3Config(**without(SIZES, "head_dim"), sliding_window=7, pad_token_id=0, rope_parameters=rope("default")), "BF16"),
+    "olmo2": (Olmo2Config(**without(SIZES, "head_dim"), pad_token_id=0, rope_parameters=rope("default")), "F32"),
     "bert": (BertConfig(**ENCODER), "F32"),
     "bert-tanh": (BertConfig(**{**ENCODER, "hidden_size": 30, "num_attention_heads": 2}, hidden_act="gelu_new", layer_norm_eps=1e-5), "BF16"),
     "roberta": (RobertaConfig(**{**ENCODER, "pad_token_id": 1, "type_vocab_size": 1}, layer_norm_eps=1e-5), "F16"),

@@ -10,13 +10,9 @@
 #include "suite.h"
 
 static const char *const folders[] = {
-    MODELS "/llama",
-    MODELS "/llama-biases-llama3",
-    MODELS "/llama-linear-shards",
-    MODELS "/mistral-window",
-    MODELS "/qwen2-window",
-    MODELS "/qwen3-yarn",
-    MODELS "/llama-longrope",
+    MODELS "/llama",          MODELS "/llama-biases-llama3", MODELS "/llama-linear-shards",
+    MODELS "/mistral-window", MODELS "/qwen2-window",        MODELS "/qwen3-yarn",
+    MODELS "/llama-longrope", MODELS "/phi3-window",         MODELS "/olmo2",
     DEMOS "/bytelm-4m",
 };
 enum { LLAMA = 0, MISTRAL = 3, FOLDERS = sizeof folders / sizeof *folders, TRAINED = FOLDERS - 1 };

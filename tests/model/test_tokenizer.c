@@ -13,9 +13,12 @@ static const struct {
     size_t vocabulary;
     bool sentencepiece, whole; /* `whole`: what is cut is decoded otherwise, see utf8_add_mended */
 } all[] = {
-    {"gpt2", 600, false, false},     {"prefix_space", 403, false, false}, {"llama3", 700, false, false},
-    {"qwen", 603, false, false},     {"splits", 500, false, false},       {"llama2", 700, false, true},
-    {"metaspace", 400, false, true}, {"sp_bpe", 600, true, true},         {"sp_unigram", 400, true, true},
+    {"gpt2", 600, false, false},           {"prefix_space", 403, false, false},
+    {"llama3", 700, false, false},         {"qwen", 603, false, false},
+    {"splits", 500, false, false},         {"llama2", 700, false, true},
+    {"metaspace", 400, false, true},       {"sp_bpe", 600, true, true},
+    {"sp_unigram", 400, true, true},       {"wordpiece", 700, false, true},
+    {"wordpiece_cased", 700, false, true}, {"wordpiece_txt", 700, false, true},
 };
 enum { ALL = sizeof all / sizeof *all };
 

@@ -72,6 +72,26 @@ def prefix_space(files):
     return t
 
 
+def pieces(files, **normal):
+    """As BERT's."""
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    t.normalizer, t.pre_tokenizer = normalizers.BertNormalizer(**normal), pre_tokenizers.BertPreTokenizer()
+    t.decoder = decoders.WordPiece(cleanup=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=700, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False)
+    t.train_from_iterator([line for f in files for line in Path(f).read_text(errors="replace").splitlines(keepends=True)] + SAMPLES * 20, trainer)
+    t.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return t
+
+
+def wordpiece(files):
+    return pieces(files)
+
+
+def wordpiece_cased(files):
+    """Accents stay, and Chinese characters with their neighbours."""
+    return pieces(files, lowercase=False, strip_accents=False, handle_chinese_chars=False)
+
+
 def llama3(files):
     t = Tokenizer(models.BPE(ignore_merges=True))
     t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -164,16 +184,25 @@ def write(folder, cases):
     (folder / "expected.json").write_text(f"[\n{lines}\n]\n")
 
 
+def write_vocabulary(source, folder):
+    """The same tokeniser as BERT's first files have it."""
+    folder.mkdir(exist_ok=True)
+    vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("".join(piece + "\n" for piece in sorted(vocabulary, key=vocabulary.get)))
+    (folder / "expected.json").write_bytes((source / "expected.json").read_bytes())
+
+
 def main():
     files = sys.argv[1:]
     if not files:
         sys.exit(__doc__.split("   ")[1].strip())
-    for make in (gpt2, prefix_space, llama3, qwen, splits, llama2, metaspace):
+    for make in (gpt2, prefix_space, llama3, qwen, splits, llama2, metaspace, wordpiece, wordpiece_cased):
         folder = HERE / make.__name__
         folder.mkdir(exist_ok=True)
         t = make(files)
         (folder / "tokenizer.json").write_text(json.dumps(json.loads(t.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
         write(folder, list(cases_of_json(Tokenizer.from_file(str(folder / "tokenizer.json")))))
+    write_vocabulary(HERE / "wordpiece", HERE / "wordpiece_txt")
     rules = HERE / "rules.tsv"
     rules.write_text("".join(f"{ord(c):x}\t{' '.join(f'{ord(d):x}' for d in by)}\n" for c, by in [("ﬁ", "fi"), ("½", "1/2"), ("①", "1"), ("Ａ", "A"), ("\u00a0", " ")]))
     corpus = HERE / "corpus.txt"
