@@ -15,6 +15,7 @@
  * for every lane. P is a Chebyshev fit of e^(z²) erfc(z) / t, of relative error 4e-8; with the rest rounded to float32,
  * Φ is right to 3e-7. */
 #include "tensor.clh"
+#include "blocks.clh"
 
 #ifndef X_TYPE
 #define X_TYPE F32
@@ -114,7 +115,7 @@ embed_rows(uint columns, uint first, float scale, global const int *ids, global 
     uint d = get_global_id(0) * W, i = get_global_id(1);
     if (d >= columns)
         return;
-    table += table_at.s0 + (INDEX)ids[first + i] * table_at.s3;
+    table = PLACE(TABLE_TYPE, table, table_at.s0 + (INDEX)ids[first + i] * table_at.s3);
     out += out_at.s0 + i * out_at.s3;
     if (d + W <= columns) {
         STOREW(OUT_TYPE, out, d, scale * LOADW(TABLE_TYPE, table, d));

@@ -7,6 +7,7 @@
  *
  * The sum has two levels, FOLD products at a time, so that its error does not grow with K. */
 #include "tensor.clh"
+#include "blocks.clh"
 
 #ifndef FOLD /* products per inner sum, each lane on its own */
 #define FOLD 1024
@@ -26,7 +27,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm(uint rows, uint
     if (column >= columns)
         return;
     a += a_at.s0 + batch * a_at.s1 + head * a_at.s2 + row * a_at.s3;
-    b += b_at.s0 + batch * b_at.s1 + head * b_at.s2 + column * b_at.s3;
+    b = PLACE(B_TYPE, b, b_at.s0 + batch * b_at.s1 + head * b_at.s2 + column * b_at.s3);
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2 + row * c_at.s3;
 
     floatW whole = (floatW)(0.0f);

@@ -7,6 +7,7 @@
  *
  * Work: grid (⌈M / SIDE⌉ · 64, ⌈N / SIDE⌉, B·H). Local memory: 2 · STEP · SIDE floats. */
 #include "tensor.clh"
+#include "blocks.clh"
 
 #define ITEMS 64 /* 8 × 8 */
 #define EACH 8   /* rows and columns of an item */
@@ -21,11 +22,11 @@
 #endif
 #define UNROLL _Pragma("unroll")
 
-/* tile[d·SIDE + item] = row[d] for d < part, 0 behind. */
-#define COPY(type, row, part, tile)                                                                                    \
+/* tile[d·SIDE + item] = row[begin + d] for d < part, 0 behind. */
+#define COPY(type, row, begin, part, tile)                                                                             \
     UNROLL                                                                                                             \
     for (uint d_ = 0; d_ < STEP; ++d_)                                                                                 \
-        (tile)[d_ * SIDE + item] = d_ < (part) ? LOAD(type, row, d_) : 0.0f;
+        (tile)[d_ * SIDE + item] = d_ < (part) ? LOAD(type, row, (begin) + d_) : 0.0f;
 
 kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 gemm_local(uint rows, uint columns, uint depth, uint heads, global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
@@ -35,7 +36,8 @@ gemm_local(uint rows, uint columns, uint depth, uint heads, global const ELEMENT
     uint first = get_group_id(0) * SIDE, left_column = get_group_id(1) * SIDE;
     uint row = item / 8 * EACH, column = item % 8 * EACH;
     a += a_at.s0 + batch * a_at.s1 + head * a_at.s2 + (INDEX)min(first + item, rows - 1) * a_at.s3;
-    b += b_at.s0 + batch * b_at.s1 + head * b_at.s2 + (INDEX)min(left_column + item, columns - 1) * b_at.s3;
+    b = PLACE(B_TYPE, b,
+              b_at.s0 + batch * b_at.s1 + head * b_at.s2 + (INDEX)min(left_column + item, columns - 1) * b_at.s3);
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
 
     float sum[EACH][EACH];
@@ -46,8 +48,8 @@ gemm_local(uint rows, uint columns, uint depth, uint heads, global const ELEMENT
         sum[i][j] = 0.0f;
     for (uint d = 0; d < depth; d += STEP) {
         uint part = min((uint)STEP, depth - d);
-        COPY(A_TYPE, a + d, part, left)
-        COPY(B_TYPE, b + d, part, right)
+        COPY(A_TYPE, a, d, part, left)
+        COPY(B_TYPE, b, d, part, right)
         barrier(CLK_LOCAL_MEM_FENCE);
         UNROLL
         for (uint e = 0; e < STEP; ++e) {

@@ -13,6 +13,7 @@
 #endif
 #include "tensor.clh"
 #include "wide.clh"
+#include "blocks.clh"
 
 #ifndef WIDTH /* columns of c per work-item; a multiple of BLOCK */
 #define WIDTH 256
@@ -38,8 +39,8 @@ static inline void copy_rows(global const ELEMENT(A_TYPE) *a, INDEX pitch, uint 
     }
 }
 
-/* The columns [0, part) of b's rows from `first`, transposed: packed[d·BLOCK + j]. */
-static inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint first, uint rows, uint part,
+/* The columns [k, k + part) of b's rows from `first`, transposed: packed[d·BLOCK + j]. */
+static inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint first, uint rows, uint k, uint part,
                              private float *packed) {
     for (uint j = 0; j < BLOCK; j += 16) {
         uint d = 0;
@@ -47,12 +48,12 @@ static inline void pack_rows(global const ELEMENT(B_TYPE) *b, INDEX pitch, uint 
             float16 t[16];
             UNROLL
             for (uint x = 0; x < 16; ++x)
-                t[x] = LOAD16(B_TYPE, b + min(first + j + x, rows - 1) * pitch, d);
+                t[x] = LOAD16(B_TYPE, PLACE(B_TYPE, b, min(first + j + x, rows - 1) * pitch), k + d);
             transpose16(t, packed + d * BLOCK + j);
         }
         for (; d < part; ++d)
             for (uint x = 0; x < 16; ++x)
-                packed[d * BLOCK + j + x] = LOAD(B_TYPE, b + min(first + j + x, rows - 1) * pitch, d);
+                packed[d * BLOCK + j + x] = LOAD(B_TYPE, PLACE(B_TYPE, b, min(first + j + x, rows - 1) * pitch), k + d);
     }
 }
 
@@ -77,7 +78,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void gemm_wide(uint rows, 
     uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     uint own = min((uint)TILE, rows - first), wide = min((uint)WIDTH, columns - left_column);
     a += a_at.s0 + batch * a_at.s1 + head * a_at.s2 + first * a_at.s3;
-    b += b_at.s0 + batch * b_at.s1 + head * b_at.s2 + left_column * b_at.s3;
+    b = PLACE(B_TYPE, b, b_at.s0 + batch * b_at.s1 + head * b_at.s2 + left_column * b_at.s3);
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2 + first * c_at.s3 + left_column;
 
     float left[TILE * DEPTH] ALIGNED, packed[DEPTH * BLOCK] ALIGNED, sum[TILE * WIDTH] ALIGNED;
@@ -87,7 +88,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void gemm_wide(uint rows, 
         uint part = min((uint)DEPTH, depth - k);
         copy_rows(a + k, a_at.s3, own, part, left);
         for (uint j = 0; j < wide; j += BLOCK) {
-            pack_rows(b + k, b_at.s3, j, wide, part, packed);
+            pack_rows(b, b_at.s3, j, wide, k, part, packed);
             multiply(left, packed, own, part, sum + j);
         }
     }

@@ -200,11 +200,6 @@ on_vendors() {
   python3 tests/vendors/vendors.py "$build" "$tools" "$build/vendors" "${sample[@]}"
 }
 
-# Suites on all implementations, an hour; Intel's CPU runtime comes by pip.
-on_implementations() {
-  python3 tests/vendors/implementations.py "$build" "$build/vendors/implementations" --install --table "$logs/implementations.md"
-}
-
 attention=(test_softmax test_backward test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
@@ -226,7 +221,6 @@ all_stages() {
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
   if has_icd pocl; then stage vendors on pocl on_vendors; fi
-  if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then stage implementations on_implementations; fi
   if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
 }
 

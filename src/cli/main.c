@@ -19,12 +19,12 @@ static const subcommand subcommands[] = {
     {"bench", cmd_bench, "how fast attention runs here, variant by variant"},
     {"chat", cmd_chat, "a conversation with a language model"},
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
+    {"convert", cmd_convert, "a language model in another type or file format"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
     {"embed", cmd_embed, "a vector for every line of a text"},
     {"eval", cmd_eval, "how well a language model predicts a text"},
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
-    {"selftest", cmd_selftest, "whether every variant of every operation is right on a device"},
     {"tune", cmd_tune, "the fastest variants on a device, found once and remembered"},
 };
 enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 enum { SAFETENSORS_MAX_RANK = 8 };
@@ -56,7 +57,7 @@ typedef struct safetensors_output {
     const char *dtype; /* one that this library knows */
     size_t rank;
     uint64_t shape[SAFETENSORS_MAX_RANK];
-    const void *data;
+    const void *data; /* NULL: see safetensors_save_parts */
 } safetensors_output;
 
 /* Writes the file in one step, or leaves what was there. `metadata` is `pairs` × {key, value}; may be NULL
@@ -64,5 +65,16 @@ typedef struct safetensors_output {
  * not UTF-8), MEMORY. */
 clsplat_status safetensors_save(clsplat *lib, const char *path, const safetensors_output *tensors,
                                 size_t count, const char *const (*metadata)[2], size_t pairs);
+
+/* The same of tensors that nobody holds as a whole: `write` adds the bytes of tensor `index` to the file.
+ * Returns: what it returns, too. */
+typedef struct safetensors_parts {
+    const safetensors_output *tensors;
+    size_t count;
+    clsplat_status (*write)(void *user, size_t index, file_writer *file);
+    void *user;
+} safetensors_parts;
+clsplat_status safetensors_save_parts(clsplat *lib, const char *path, const safetensors_parts *parts,
+                                      const char *const (*metadata)[2], size_t pairs);
 
 #endif

@@ -65,25 +65,44 @@ fail:
     return status;
 }
 
-clsplat_status safetensors_save(clsplat *lib, const char *path, const safetensors_output *tensors,
-                                size_t count, const char *const (*metadata)[2], size_t pairs) {
+clsplat_status safetensors_save_parts(clsplat *lib, const char *path, const safetensors_parts *parts,
+                                      const char *const (*metadata)[2], size_t pairs) {
     clsplat_status status = CLSPLAT_OK;
     file_writer file = {.descriptor = -1};
     json_t *header = json_object();
     uint64_t begin = 0;
     if (pairs > 0)
         TRY(add_metadata(lib, path, header, metadata, pairs));
-    for (size_t i = 0; i < count; ++i) {
-        TRY(add_tensor(lib, path, header, &tensors[i], begin));
-        begin += bytes_of(&tensors[i]);
+    for (size_t i = 0; i < parts->count; ++i) {
+        TRY(add_tensor(lib, path, header, &parts->tensors[i], begin));
+        begin += bytes_of(&parts->tensors[i]);
     }
     TRY(file_create(lib, path, &file));
     TRY(write_header(lib, &file, header));
-    for (size_t i = 0; i < count; ++i)
-        TRY(file_write(lib, &file, tensors[i].data, (size_t)bytes_of(&tensors[i])));
+    for (size_t i = 0; i < parts->count; ++i)
+        TRY(parts->write(parts->user, i, &file));
     TRY(file_commit(lib, &file));
 fail:
     file_discard(&file);
     json_decref(header);
     return status;
+}
+
+/* Tensors that lie in memory. */
+typedef struct whole {
+    clsplat *lib;
+    const safetensors_output *tensors;
+} whole;
+
+static clsplat_status write_whole(void *user, size_t index, file_writer *file) {
+    const whole *w = user;
+    const safetensors_output *t = &w->tensors[index];
+    return file_write(w->lib, file, t->data, (size_t)bytes_of(t));
+}
+
+clsplat_status safetensors_save(clsplat *lib, const char *path, const safetensors_output *tensors,
+                                size_t count, const char *const (*metadata)[2], size_t pairs) {
+    whole w = {lib, tensors};
+    safetensors_parts parts = {tensors, count, write_whole, &w};
+    return safetensors_save_parts(lib, path, &parts, metadata, pairs);
 }

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "model/gguf_model.h"
 #include "model/json.h"
 #include "model/rotary.h"
 
@@ -124,9 +125,6 @@ static clsplat_status read_sizes(const json_place *at, const model_family *f, mo
     TRY(json_size(at, f->keys->intermediate, JSON_NEEDED, 1, HIDDEN_LIMIT, &c->intermediate));
     TRY(json_size(at, "vocab_size", JSON_NEEDED, 1, VOCABULARY_LIMIT, &c->vocabulary));
     c->kv_heads = f->kv_heads ? f->kv_heads : c->heads;
-    if (!f->layer.encoder)
-        c->kv_heads =
-            json_is_null(json_object_get(at->object, "num_key_value_heads")) ? c->heads : c->kv_heads;
     if (!f->layer.encoder)
         TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
     if (c->heads % c->kv_heads != 0)
@@ -278,16 +276,22 @@ fail:
     return status;
 }
 
+/* A folder's config.json, or what a GGUF file says. */
+static clsplat_status read_root(clsplat *lib, const char *folder, text *path, json_t **root) {
+    bool is_file = gguf_is(folder);
+    text_add(path, is_file ? "%s" : "%s/config.json", folder);
+    if (!text_ok(path))
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder);
+    return is_file ? gguf_config_of(lib, folder, root) : json_file(lib, path->data, FILE_LIMIT, root);
+}
+
 clsplat_status model_config_load(clsplat *lib, const char *folder, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
     const model_family *f = NULL;
     json_t *root = NULL;
     text path = {0};
     *config = (model_config){0};
-    text_add(&path, "%s/config.json", folder);
-    if (!text_ok(&path))
-        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder));
-    TRY(json_file(lib, path.data, FILE_LIMIT, &root));
+    TRY(read_root(lib, folder, &path, &root));
     json_place at = {.lib = lib, .path = path.data, .prefix = "", .object = root};
     TRY(find_family(&at, &f));
     config->family = f->name;

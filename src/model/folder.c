@@ -1,10 +1,12 @@
 #include "model/folder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "model/gguf_model.h"
 #include "model/json.h"
 
 enum { SHARDS_LIMIT = 4096, INDEX_LIMIT = 64 << 20 };
@@ -16,6 +18,11 @@ struct model_folder {
     safetensors *files[SHARDS_LIMIT];
     size_t count;
     char *alias, *other; /* NULL: none */
+    size_t packed_count;
+    gguf *packed; /* instead of all that; and its tensors as entries, with their heads */
+    safetensors_entry *entries;
+    size_t *heads;
+    gguf_name *entry_names;
 };
 
 static char *path_of(const char *folder, const char *name) {
@@ -95,6 +102,48 @@ fail:
     return status;
 }
 
+/* How a GGUF file's tensor would be described in a folder: its name there, and the dimension that lies
+ * together last. */
+static void describe(model_folder *f, size_t i, const gguf_tensor *t) {
+    safetensors_entry *e = &f->entries[i];
+    f->entry_names[i] = gguf_name_in_folder(t->name);
+    *e = (safetensors_entry){.name = f->entry_names[i].bytes,
+                             .rank = t->rank,
+                             .count = t->count,
+                             .begin = t->begin,
+                             .bytes = t->bytes};
+    snprintf(e->dtype, sizeof e->dtype, "%s", t->type->name);
+    for (size_t d = 0; d < t->rank; ++d)
+        e->shape[d] = t->shape[t->rank - 1 - d];
+}
+
+static clsplat_status open_packed(clsplat *lib, model_folder *f) {
+    clsplat_status status = CLSPLAT_OK;
+    const gguf_family *family = NULL;
+    uint64_t heads = 0, kv_heads = 0;
+    TRY(gguf_open(lib, f->path, &f->packed));
+    TRY(gguf_family_of(lib, f->packed, &family));
+    TRY(gguf_size(lib, f->packed, "attention.head_count", true, &heads));
+    kv_heads = heads;
+    TRY(gguf_size(lib, f->packed, "attention.head_count_kv", false, &kv_heads));
+    f->packed_count = gguf_tensor_count(f->packed);
+    f->entries = calloc(f->packed_count + 1, sizeof *f->entries);
+    f->heads = calloc(f->packed_count + 1, sizeof *f->heads);
+    f->entry_names = calloc(f->packed_count + 1, sizeof *f->entry_names);
+    if (!f->entries || !f->heads || !f->entry_names)
+        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors", f->path);
+    for (size_t i = 0; i < f->packed_count; ++i) {
+        const gguf_tensor *t = gguf_tensor_at(f->packed, i);
+        describe(f, i, t);
+        if (family->pairs && strstr(t->name, ".attn_q."))
+            f->heads[i] = (size_t)heads;
+        if (family->pairs && strstr(t->name, ".attn_k."))
+            f->heads[i] = (size_t)kv_heads;
+    }
+fail:
+    return status;
+}
+
 clsplat_status model_folder_open(clsplat *lib, const char *path, model_folder **folder) {
     clsplat_status status = CLSPLAT_OK;
     static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
@@ -103,11 +152,13 @@ clsplat_status model_folder_open(clsplat *lib, const char *path, model_folder **
     bool is_sharded = false;
     *folder = NULL;
     if (f)
-        f->path = path_of(path, single);
+        f->path = gguf_is(path) ? text_copy(path) : path_of(path, single);
     if (!f || !f->path || !sharded)
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", path));
     is_sharded = !file_is_there(f->path) && file_is_there(sharded);
-    if (is_sharded) {
+    if (gguf_is(path)) {
+        TRY(open_packed(lib, f));
+    } else if (is_sharded) {
         char *swap = f->path;
         f->path = sharded;
         sharded = swap;
@@ -129,6 +180,10 @@ void model_folder_close(model_folder **folder) {
         return;
     for (size_t i = 0; i < (*folder)->count; ++i)
         safetensors_close(&(*folder)->files[i]);
+    gguf_close(&(*folder)->packed);
+    free((*folder)->entries);
+    free((*folder)->heads);
+    free((*folder)->entry_names);
     json_decref((*folder)->index);
     free((*folder)->alias);
     free((*folder)->other);
@@ -145,13 +200,17 @@ static model_tensor find_in(const model_folder *f, size_t first, size_t end, con
     for (size_t i = first; i < end; ++i) {
         const safetensors_entry *entry = safetensors_find(f->files[i], name);
         if (entry)
-            return (model_tensor){f->files[i], entry};
+            return (model_tensor){f->files[i], entry, 0};
     }
     return (model_tensor){0};
 }
 
 /* Where the index says, or in any shard: transformers reads what the shards have. */
 static model_tensor find_named(const model_folder *f, const char *name) {
+    if (f->packed) {
+        const gguf_tensor *t = gguf_find_tensor(f->packed, gguf_name_in_file(name).bytes);
+        return t ? model_folder_at(f, (size_t)(t - gguf_tensor_at(f->packed, 0))) : (model_tensor){0};
+    }
     const char *file = json_string_value(json_object_get(json_object_get(f->index, "weight_map"), name));
     size_t shard = file ? shard_of(f, file) : f->count;
     model_tensor found = find_in(f, shard, shard < f->count ? shard + 1 : shard, name);
@@ -181,11 +240,30 @@ clsplat_status model_folder_alias(clsplat *lib, model_folder *folder, const char
 }
 
 model_tensor model_folder_at(const model_folder *f, size_t index) {
+    if (f->packed)
+        return index < f->packed_count ? (model_tensor){NULL, &f->entries[index], f->heads[index]}
+                                       : (model_tensor){0};
     for (size_t i = 0; i < f->count; ++i) {
         size_t count = safetensors_count(f->files[i]);
         if (index < count)
-            return (model_tensor){f->files[i], safetensors_at(f->files[i], index)};
+            return (model_tensor){f->files[i], safetensors_at(f->files[i], index), 0};
         index -= count;
     }
     return (model_tensor){0};
+}
+
+const char *model_folder_path_of(const model_folder *f, const model_tensor *t) {
+    return t->file ? safetensors_path(t->file) : f->path;
+}
+
+clsplat_status model_folder_map(clsplat *lib, const model_folder *f, const model_tensor *t,
+                                const void **bytes) {
+    if (t->file)
+        return safetensors_map(lib, t->file, t->entry, bytes);
+    *bytes = gguf_data(f->packed, gguf_tensor_at(f->packed, (size_t)(t->entry - f->entries)));
+    return CLSPLAT_OK;
+}
+
+const gguf *model_folder_packed(const model_folder *f) {
+    return f->packed;
 }

@@ -3,7 +3,8 @@
 #include <string.h>
 
 /* Files that keep a shared matrix twice repeat its bytes. */
-static clsplat_status is_same(clsplat *lib, const model_tensor *a, const model_tensor *b, bool *same) {
+static clsplat_status is_same(clsplat *lib, const model_folder *folder, const model_tensor *a,
+                              const model_tensor *b, bool *same) {
     clsplat_status status = CLSPLAT_OK;
     const safetensors_entry *x = a->entry, *y = b->entry;
     const void *left = NULL, *right = NULL;
@@ -11,8 +12,8 @@ static clsplat_status is_same(clsplat *lib, const model_tensor *a, const model_t
     if (*same || x->bytes != y->bytes || x->rank != y->rank || strcmp(x->dtype, y->dtype) != 0 ||
         memcmp(x->shape, y->shape, sizeof x->shape) != 0)
         return CLSPLAT_OK;
-    TRY(safetensors_map(lib, a->file, x, &left));
-    TRY(safetensors_map(lib, b->file, y, &right));
+    TRY(model_folder_map(lib, folder, a, &left));
+    TRY(model_folder_map(lib, folder, b, &right));
     *same = memcmp(left, right, (size_t)x->bytes) == 0;
 fail:
     return status;
@@ -28,13 +29,13 @@ clsplat_status model_head_settle(clsplat *lib, model_folder *folder, const char 
     if (!e.entry || !h.entry)
         return CLSPLAT_OK;
     if (*tied)
-        TRY(is_same(lib, &e, &h, &same));
+        TRY(is_same(lib, folder, &e, &h, &same));
     if (*tied && !same)
         log_warning(lib,
                     "%s: tensor '%s' differs from '%s', though config.json says tie_word_embeddings; it is "
                     "used, as in "
                     "transformers 5",
-                    safetensors_path(h.file), head, embedding);
+                    model_folder_path_of(folder, &h), head, embedding);
     *tied = *tied ? same : e.entry == h.entry;
 fail:
     return status;

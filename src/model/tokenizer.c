@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/utf8.h"
+#include "format/gguf.h"
 #include "model/tokenizer_kind.h"
 
 enum { VOCABULARY_LIMIT = 1 << 26, FEW_BEYOND = 64 };
@@ -47,7 +48,7 @@ clsplat_status tokenizer_set_piece(tokenizer *t, int64_t token, const char *name
     return CLSPLAT_OK;
 }
 
-/* One of the kinds, by the file that lies in the folder. */
+/* One of the kinds, by the file that lies in the folder, or is it. */
 static clsplat_status choose_kind(tokenizer *t, const char *folder) {
     static const struct {
         const char *file;
@@ -55,6 +56,11 @@ static clsplat_status choose_kind(tokenizer *t, const char *folder) {
     } kinds[] = {{"/tokenizer.json", tokenizer_open_json},
                  {"/vocab.txt", tokenizer_open_vocab},
                  {"/tokenizer.model", tokenizer_open_sentencepiece}};
+    if (gguf_is(folder)) {
+        t->path = text_copy(folder);
+        return t->path ? tokenizer_open_gguf(t)
+                       : log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its tokeniser", folder);
+    }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; ++i) {
         text path = {0};
         text_add(&path, "%s%s", folder, kinds[i].file);

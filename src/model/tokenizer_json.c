@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "format/json_text.h"
+#include "model/gguf_model.h"
 #include "model/json.h"
 #include "model/tokenizer_added.h"
 #include "model/tokenizer_beside.h"
@@ -198,9 +199,8 @@ static clsplat_status read_added(tokenizer *t, hf_tokenizer *j, const json_t *en
     if (!*name)
         return CLSPLAT_OK;
     if (known >= 0 && known != token)
-        log_warning(t->lib, "%s: token '%s' is %lld in added_tokens and %d in model.vocab, which counts",
-                    t->path, text_show(name).bytes, (long long)token, (int)known);
-    token = known >= 0 ? known : token;
+        return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' is %lld here and %d in model.vocab",
+                         text_show(name).bytes, (long long)token, (int)known);
     if (token > INT32_MAX)
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' has the number %lld", text_show(name).bytes,
                          (long long)token);
@@ -305,5 +305,21 @@ clsplat_status tokenizer_open_json(tokenizer *t) {
     TRY(tokenizer_read_json(t, root));
 fail:
     json_decref(root);
+    return status;
+}
+
+clsplat_status tokenizer_open_gguf(tokenizer *t) {
+    clsplat_status status = CLSPLAT_OK;
+    gguf *file = NULL;
+    json_t *root = NULL;
+    TRY(gguf_open(t->lib, t->path, &file));
+    TRY(gguf_tokenizer(t->lib, file, &root));
+    if (root)
+        TRY(tokenizer_read_json(t, root));
+    else
+        TRY(tokenizer_open_bytes(t));
+fail:
+    json_decref(root);
+    gguf_close(&file);
     return status;
 }

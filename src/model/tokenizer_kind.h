@@ -73,6 +73,7 @@ clsplat_status tokenizer_refuse(const tokenizer *t);
 clsplat_status tokenizer_open_bytes(tokenizer *t);
 clsplat_status tokenizer_open_json(tokenizer *t);
 clsplat_status tokenizer_open_vocab(tokenizer *t);
+clsplat_status tokenizer_open_gguf(tokenizer *t); /* its path is that of the file */
 clsplat_status tokenizer_open_sentencepiece(tokenizer *t);
 
 #endif

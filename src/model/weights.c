@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/weights_plan.h"
 #include "runtime/buffer.h"
@@ -29,15 +30,37 @@ static clsplat_status check_memory(clsplat_device *device, const char *folder, c
 /* Uploads in pieces, between which the caller may stop. */
 typedef struct upload {
     queue q;
+    const model_folder *folder;
     const clsplat_model_options *options;
     uint64_t done, total;
 } upload;
+
+/* Row 2i + j of a head's rows in pairs is row j·D/2 + i of its halves, which op_rope turns. NULL without
+ * memory. */
+static char *order_halves(const model_tensor *part, const char *pairs) {
+    size_t rows = (size_t)part->entry->shape[0], bytes = (size_t)part->entry->bytes / rows;
+    size_t dim = rows / part->heads;
+    char *halves = malloc((size_t)part->entry->bytes);
+    for (size_t row = 0; halves && row < rows; ++row) {
+        size_t head = row / dim, pair = row % dim / 2, side = row % dim % 2;
+        memcpy(halves + (head * dim + side * (dim / 2) + pair) * bytes, pairs + row * bytes, bytes);
+    }
+    return halves;
+}
 
 static clsplat_status upload_part(upload *u, const model_tensor *part, cl_mem mem, size_t offset) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = u->q.device->lib;
     const void *bytes = NULL;
-    TRY(safetensors_map(lib, part->file, part->entry, &bytes));
+    char *halves = NULL;
+    TRY(model_folder_map(lib, u->folder, part, &bytes));
+    if (part->heads) {
+        halves = order_halves(part, bytes);
+        if (!halves)
+            TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to order the rows of '%s'",
+                          model_folder_path_of(u->folder, part), part->entry->name));
+        bytes = halves;
+    }
     for (uint64_t at = 0; at < part->entry->bytes; at += PIECE) {
         uint64_t left = part->entry->bytes - at;
         size_t count = left < PIECE ? (size_t)left : PIECE;
@@ -49,16 +72,17 @@ static clsplat_status upload_part(upload *u, const model_tensor *part, cl_mem me
         u->done += count;
         if (u->options->progress &&
             !u->options->progress(u->options->progress_user, (double)u->done / (double)u->total))
-            return log_error(lib, CLSPLAT_CANCELLED, "stopped by the caller");
+            TRY(log_error(lib, CLSPLAT_CANCELLED, "stopped by the caller"));
     }
 fail:
+    free(halves);
     return status;
 }
 
-static clsplat_status upload_all(clsplat_device *device, const weight_plan *plan, uint64_t bytes,
-                                 const clsplat_model_options *options) {
+static clsplat_status upload_all(clsplat_device *device, const model_folder *folder, const weight_plan *plan,
+                                 uint64_t bytes, const clsplat_model_options *options) {
     clsplat_status status = CLSPLAT_OK;
-    upload u = {.options = options, .total = bytes};
+    upload u = {.folder = folder, .options = options, .total = bytes};
     queue_begin(device, 0, NULL, &u.q);
     for (size_t i = 0; i < plan->count; ++i) {
         const weight_target *target = &plan->targets[i];
@@ -88,7 +112,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
         weights->bytes += weights->plan->targets[i].bytes;
     weights->parameters = weights->plan->parameters;
     TRY(check_memory(device, folder, weights->plan, weights->bytes));
-    TRY(upload_all(device, weights->plan, weights->bytes, options));
+    TRY(upload_all(device, files, weights->plan, weights->bytes, options));
     TRY(clsplat_device_finish(device)); /* the uploads are looked at once, for every session to come */
     weights->plan->frequency_bytes = config->head_dim / 2 * sizeof(float);
     for (size_t i = 0; config->frequencies && i < (config->short_context ? 2 : 1); ++i)

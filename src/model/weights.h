@@ -8,7 +8,8 @@
 #include "op/op.h"
 
 /* Matrices are [1,1,out,in], vectors [1,1,1,C]; what a model does not have is absent. Projections that read
- * the same rows lie one after the other in one matrix. */
+ * the same rows lie one after the other in one matrix, in several where their types differ: the rest are
+ * absent. */
 typedef struct model_norm {
     op_tensor weight, shift; /* absent: rows stay as they are */
 } model_norm;
@@ -16,8 +17,9 @@ typedef struct model_norm {
 /* As layer_kind tells. */
 typedef struct model_layer {
     model_norm attention_norm, attention_result, mlp_norm, mlp_result;
-    op_tensor qkv, qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
-    op_tensor gate_up, gate_up_bias, down, down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
+    op_tensor qkv[3], qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
+    op_tensor gate_up[2], gate_up_bias, down,
+        down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
 } model_layer;
 
 typedef struct model_weights {

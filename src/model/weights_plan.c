@@ -8,10 +8,7 @@
 #include "base/text.h"
 #include "model/head.h"
 
-enum { TARGETS_PER_LAYER = 20, TARGETS_BESIDE = 13 };
-
-/* Biases that a key of config.json asks for. */
-typedef enum bias_kind { BIAS_QKV, BIAS_OUT, BIAS_GATE_UP, BIAS_DOWN } bias_kind;
+enum { TARGETS_PER_LAYER = 23, TARGETS_BESIDE = 13 };
 
 /* The walk over the tensors that a configuration wants. */
 typedef struct search {
@@ -20,7 +17,6 @@ typedef struct search {
     const model_config *config;
     weight_plan *plan;
     const char *above; /* the prefix of all names but the head's */
-    bool told[4];      /* by bias_kind: that it is missing */
     char prefix[64];   /* of the names that are looked for now */
 } search;
 
@@ -36,17 +32,6 @@ typedef struct part_kind {
     size_t columns;
 } part_kind;
 
-static bool dtype_of(const char *name, clsplat_dtype *dtype) {
-    static const char *const names[] = {
-        [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16"};
-    for (int i = 0; i < 3; ++i)
-        if (strcmp(names[i], name) == 0) {
-            *dtype = (clsplat_dtype)i;
-            return true;
-        }
-    return false;
-}
-
 static clsplat_status wrong_shape(const search *s, const model_tensor *t, size_t size, size_t columns) {
     text wanted = {0}, found = {0};
     text_add(&wanted, columns ? "[%zu, %zu]" : "[%zu]", size, columns);
@@ -54,7 +39,7 @@ static clsplat_status wrong_shape(const search *s, const model_tensor *t, size_t
         text_add(&found, "%s%" PRIu64, i ? ", " : "", t->entry->shape[i]);
     clsplat_status status =
         log_error(s->lib, CLSPLAT_FORMAT, "%s: tensor '%s' has the shape [%s], where config.json asks for %s",
-                  safetensors_path(t->file), t->entry->name, found.data ? found.data : "",
+                  model_folder_path_of(s->folder, t), t->entry->name, found.data ? found.data : "",
                   wanted.data ? wanted.data : "another");
     text_free(&wanted);
     text_free(&found);
@@ -98,37 +83,52 @@ static clsplat_status find_part(const search *s, const part_spec *spec, part_kin
     if (e->rank != (kind.columns ? 2 : 1) || e->shape[0] != spec->size ||
         (kind.columns && e->shape[1] != kind.columns))
         return wrong_shape(s, found, spec->size, kind.columns);
-    if (!dtype_of(e->dtype, &dtype))
-        return log_error(s->lib, CLSPLAT_UNSUPPORTED,
-                         "%s: tensor '%s' is of type %s; weights of F32, F16 and BF16 are supported",
-                         safetensors_path(found->file), name, e->dtype);
+    if (!op_dtype_named(e->dtype, &dtype) || (!kind.columns && op_dtype_is_blocks(dtype)))
+        return log_error(
+            s->lib, CLSPLAT_UNSUPPORTED,
+            "%s: tensor '%s' is of type %s; weights of F32, F16 and BF16 are supported, and matrices in the "
+            "blocks of GGUF files",
+            model_folder_path_of(s->folder, found), name, e->dtype);
     return CLSPLAT_OK;
 }
 
-/* Plans a buffer for the parts, one below the other. */
-static clsplat_status plan(search *s, op_tensor *tensor, part_kind kind, const part_spec *parts,
-                           size_t count) {
-    clsplat_status status = CLSPLAT_OK;
-    weight_target *target = &s->plan->targets[s->plan->count];
+/* Plans a buffer for the first parts that are of one type, one below the other. Returns: how many they are.
+ */
+static size_t plan_alike(search *s, op_tensor *tensor, part_kind kind, const model_tensor *parts,
+                         size_t count) {
+    weight_target *target = &s->plan->targets[s->plan->count++];
     size_t size = 0, columns = kind.columns;
-    *target = (weight_target){.tensor = tensor, .count = count};
-    for (size_t i = 0; i < count; ++i) {
-        model_tensor *part = &target->parts[i];
-        TRY(find_part(s, &parts[i], kind, part));
-        if (strcmp(part->entry->dtype, target->parts[0].entry->dtype) != 0)
-            return log_error(s->lib, CLSPLAT_UNSUPPORTED,
-                             "%s: tensors '%s' and '%s' must be of one type, but are %s and %s",
-                             safetensors_path(part->file), target->parts[0].entry->name, part->entry->name,
-                             target->parts[0].entry->dtype, part->entry->dtype);
-        target->bytes += part->entry->bytes;
-        s->plan->parameters += part->entry->count;
-        size += parts[i].size;
+    *target = (weight_target){.tensor = tensor};
+    while (target->count < count && strcmp(parts[target->count].entry->dtype, parts[0].entry->dtype) == 0) {
+        const safetensors_entry *e = parts[target->count].entry;
+        target->parts[target->count] = parts[target->count];
+        ++target->count;
+        target->bytes += e->bytes;
+        s->plan->parameters += e->count;
+        size += (size_t)e->shape[0];
     }
     size_t numbers = columns ? size * columns : size;
     *tensor = (op_tensor){.shape = {1, 1, columns ? size : 1, columns ? columns : size},
                           .stride = {numbers, numbers, columns ? columns : size}};
-    dtype_of(target->parts[0].entry->dtype, &tensor->dtype);
-    ++s->plan->count;
+    op_dtype_named(parts[0].entry->dtype, &tensor->dtype);
+    return target->count;
+}
+
+/* Plans the parts, in as many buffers as there are types among them; vectors are of one type. */
+static clsplat_status plan(search *s, op_tensor *tensors, part_kind kind, const part_spec *specs,
+                           size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    model_tensor parts[PARTS_MOST];
+    for (size_t i = 0; i < count; ++i) {
+        TRY(find_part(s, &specs[i], kind, &parts[i]));
+        if (!kind.columns && strcmp(parts[i].entry->dtype, parts[0].entry->dtype) != 0)
+            return log_error(s->lib, CLSPLAT_UNSUPPORTED,
+                             "%s: tensors '%s' and '%s' must be of one type, but are %s and %s",
+                             model_folder_path_of(s->folder, &parts[i]), parts[0].entry->name,
+                             parts[i].entry->name, parts[0].entry->dtype, parts[i].entry->dtype);
+    }
+    for (size_t i = 0; i < count;)
+        i += plan_alike(s, tensors++, kind, parts + i, count - i);
 fail:
     return status;
 }
@@ -145,30 +145,6 @@ static clsplat_status plan_bias(search *s, op_tensor *tensor, const char *name, 
 static clsplat_status plan_matrix(search *s, op_tensor *tensor, const char *name, size_t rows,
                                   size_t columns) {
     return name ? plan(s, tensor, (part_kind){".weight", columns}, &(part_spec){name, rows}, 1) : CLSPLAT_OK;
-}
-
-/* Whether a bias that only a key asks for is not in the file at all: then it is 0, as transformers 5 starts
- * it. */
-static bool is_left_out(search *s, bias_kind kind, const part_spec *parts, size_t count) {
-    const model_family *f = model_family_find(s->config->family);
-    const char *key = kind < BIAS_GATE_UP ? "attention_bias" : "mlp_bias";
-    bool by_key = kind == BIAS_QKV   ? f->bias_key && !f->qkv_bias
-                  : kind == BIAS_OUT ? f->bias_key && !f->out_bias
-                                     : f->mlp_bias_key;
-    char name[192];
-    for (size_t i = 0; i < count; ++i) {
-        snprintf(name, sizeof name, "%s%s.bias", s->prefix, parts[i].name);
-        if (!by_key || model_folder_find(s->folder, name).entry)
-            return false;
-    }
-    if (!s->told[kind])
-        log_warning(
-            s->lib,
-            "%s: key %s of config.json asks for tensor '%s', which is missing: it is taken as 0, as in "
-            "transformers 5",
-            model_folder_path(s->folder), key, name);
-    s->told[kind] = true;
-    return true;
 }
 
 static clsplat_status plan_norm(search *s, model_norm *norm, const char *name) {
@@ -190,15 +166,15 @@ static clsplat_status plan_attention(search *s, model_layer *l) {
     const part_spec *qkv = n->qkv ? whole : apart;
     size_t parts = n->qkv ? 1 : 3, all = c->layer.qk == QK_ALL_HEADS;
     TRY(plan_norm(s, &l->attention_norm, n->attention_norm));
-    TRY(plan(s, &l->qkv, (part_kind){".weight", c->hidden}, qkv, parts));
-    if (c->qkv_bias && !is_left_out(s, BIAS_QKV, qkv, parts))
+    TRY(plan(s, l->qkv, (part_kind){".weight", c->hidden}, qkv, parts));
+    if (c->qkv_bias)
         TRY(plan(s, &l->qkv_bias, (part_kind){".bias", 0}, qkv, parts));
     if (c->layer.qk != QK_AS_THEY_ARE) {
         TRY(plan_vector(s, &l->q_norm, n->q_norm, all ? q_rows : c->head_dim));
         TRY(plan_vector(s, &l->k_norm, n->k_norm, all ? kv_rows : c->head_dim));
     }
     TRY(plan_matrix(s, &l->out, n->out, c->hidden, q_rows));
-    if (c->out_bias && !is_left_out(s, BIAS_OUT, &(part_spec){n->out, c->hidden}, 1))
+    if (c->out_bias)
         TRY(plan_bias(s, &l->out_bias, n->out, c->hidden));
     TRY(plan_norm(s, &l->attention_result, n->attention_result));
 fail:
@@ -215,12 +191,12 @@ static clsplat_status plan_mlp(search *s, model_layer *l) {
     const part_spec *gate_up = n->gate_up ? whole : apart + (2 - halves);
     size_t parts = n->gate_up ? 1 : halves;
     TRY(plan_norm(s, &l->mlp_norm, n->mlp_norm));
-    TRY(plan(s, &l->gate_up, (part_kind){".weight", c->hidden}, gate_up, parts));
+    TRY(plan(s, l->gate_up, (part_kind){".weight", c->hidden}, gate_up, parts));
     TRY(plan_matrix(s, &l->down, n->down, c->hidden, c->intermediate));
-    if (c->mlp_bias && !is_left_out(s, BIAS_GATE_UP, gate_up, parts))
+    if (c->mlp_bias) {
         TRY(plan(s, &l->gate_up_bias, (part_kind){".bias", 0}, gate_up, parts));
-    if (c->mlp_bias && !is_left_out(s, BIAS_DOWN, &(part_spec){n->down, c->hidden}, 1))
         TRY(plan_bias(s, &l->down_bias, n->down, c->hidden));
+    }
     TRY(plan_norm(s, &l->mlp_result, n->mlp_result));
 fail:
     return status;
@@ -321,11 +297,11 @@ static void warn_of_others(const search *s) {
     model_tensor t;
     for (size_t i = 0; t = model_folder_at(s->folder, i), t.entry; ++i)
         if (!is_planned(s->plan, t.entry) && !is_harmless(s, t.entry->name))
-            log_warning(s->lib, "%s: tensor '%s' is not used by a model of type %s%s",
-                        safetensors_path(t.file), text_show(t.entry->name).bytes, s->config->family,
-                        strstr(t.entry->name, "_proj.bias")
-                            ? " without attention_bias or mlp_bias in config.json"
-                            : "");
+            log_warning(
+                s->lib, "%s: tensor '%s' is not used by a model of type %s%s",
+                model_folder_path_of(s->folder, &t), text_show(t.entry->name).bytes, s->config->family,
+                strstr(t.entry->name, "_proj.bias") ? " without attention_bias or mlp_bias in config.json"
+                                                    : "");
 }
 
 clsplat_status weight_plan_make(clsplat *lib, model_folder *folder, const model_config *config,

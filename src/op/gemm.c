@@ -132,6 +132,8 @@ static const op_variant variants[] = {
      &tune_nothing},
     {"few", "relative error of c below 1e-6 in float32", gemm_few_fits, gemm_few_run, "gemm_few.cl",
      &tune_nothing},
+    {"blocks", "relative error of c below 1e-6 in float32", gemm_blocks_fits, gemm_blocks_run,
+     "gemm_blocks.cl", &tune_nothing},
 };
 const op_family op_gemm_family = {"gemm", variants, sizeof variants / sizeof *variants, gemm_shape};
 

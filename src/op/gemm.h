@@ -14,6 +14,10 @@ clsplat_status gemm_launch(queue *q, const op_gemm_args *args, kernel_options *o
 bool gemm_few_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_few_run(queue *q, const void *args);
 
+/* The same for a b in blocks, whose integers meet the rows of a as they are. */
+bool gemm_blocks_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_blocks_run(queue *q, const void *args);
+
 /* Tiles in local memory: GPUs of any vendor, any storage types. */
 bool gemm_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_local_run(queue *q, const void *args);

@@ -1,31 +1,35 @@
 #include "op/gemm.h"
 
 /* Rows of a, up to which reading b is all the time there is; work-items that share a sum on a GPU; and bytes
- * of b that are worth a work-item on a CPU. */
-enum { ROWS_LIMIT = 8, GPU_GROUP = 64, WORTH = 32 << 10 };
+ * of b that are worth a work-item on a CPU, where a number in blocks takes as long as so many bytes. */
+enum { ROWS_LIMIT = 8, GPU_GROUP = 64, WORTH = 32 << 10, BLOCKS_EACH = 2 };
 
 /* Rows of b at once. */
 static size_t columns_of(size_t rows) {
     return rows <= 4 ? 4 : 2;
 }
 
-bool gemm_few_fits(const clsplat_limits *limits, const void *args) {
-    const op_gemm_args *a = args;
+static bool suits(const clsplat_limits *limits, const op_gemm_args *a) {
     size_t rows = a->c.shape[2], bytes = sizeof(cl_float) * rows * columns_of(rows) * GPU_GROUP;
     return rows <= ROWS_LIMIT && (limits_are_wide(limits) || limits_have_groups(limits, GPU_GROUP, bytes));
 }
 
+bool gemm_few_fits(const clsplat_limits *limits, const void *args) {
+    const op_gemm_args *a = args;
+    return !op_dtype_is_blocks(a->b.dtype) && suits(limits, a);
+}
+
 /* Blocks of columns for one work-item: enough work for each, and enough of them for all compute units. */
 static size_t choose_blocks(const clsplat_limits *limits, const op_gemm_args *a, size_t columns) {
-    size_t bytes = columns * a->a.shape[3] * clsplat_dtype_size(a->b.dtype), blocks = 1;
+    size_t each = op_dtype_is_blocks(a->b.dtype) ? BLOCKS_EACH : clsplat_dtype_size(a->b.dtype);
+    size_t bytes = columns * a->a.shape[3] * each, blocks = 1;
     size_t all = (a->c.shape[3] + columns - 1) / columns, wanted = 4 * (size_t)limits->compute_units;
     while (2 * blocks * bytes <= WORTH && all / (2 * blocks) >= wanted)
         blocks *= 2;
     return blocks;
 }
 
-clsplat_status gemm_few_run(queue *q, const void *args) {
-    const op_gemm_args *a = args;
+static clsplat_status run(queue *q, const op_gemm_args *a, const char *source, const char *kernel) {
     const clsplat_limits *limits = &q->device->info.limits;
     bool wide = limits_are_wide(limits);
     size_t rows = a->c.shape[2], columns = columns_of(rows);
@@ -36,6 +40,19 @@ clsplat_status gemm_few_run(queue *q, const void *args) {
     options_number(&o, "COLUMNS", columns);
     options_number(&o, "BLOCKS", blocks);
     size_t groups = (a->c.shape[3] + columns * blocks - 1) / (columns * blocks);
-    return gemm_launch(q, a, &o, "gemm_few.cl", "gemm_few",
+    return gemm_launch(q, a, &o, source, kernel,
                        grid_of(groups * o.group, 1, a->c.shape[0] * a->c.shape[1], o.group));
+}
+
+clsplat_status gemm_few_run(queue *q, const void *args) {
+    return run(q, args, "gemm_few.cl", "gemm_few");
+}
+
+bool gemm_blocks_fits(const clsplat_limits *limits, const void *args) {
+    const op_gemm_args *a = args;
+    return op_dtype_is_blocks(a->b.dtype) && suits(limits, a);
+}
+
+clsplat_status gemm_blocks_run(queue *q, const void *args) {
+    return run(q, args, "gemm_blocks.cl", "gemm_blocks");
 }

@@ -2,9 +2,6 @@
 
 #include <stdio.h>
 
-static const char *const dtype_names[] = {
-    [CLSPLAT_F32] = "F32", [CLSPLAT_F16] = "F16", [CLSPLAT_BF16] = "BF16", [CLSPLAT_I32] = "I32"};
-
 static void options_group(kernel_options *o, const clsplat_device *device, uint32_t group, uint32_t width) {
     const clsplat_limits *limits = &device->info.limits;
     uint32_t most = limits->max_work_group < 64 ? limits->max_work_group : 64;
@@ -73,7 +70,7 @@ void options_elements(kernel_options *o, double elements) {
 }
 
 void options_tensor(kernel_options *o, const char *name, const op_tensor *tensor) {
-    text_add(&o->text, " -D%s_TYPE=%s", name, dtype_names[tensor->dtype]);
+    text_add(&o->text, " -D%s_TYPE=%s", name, op_dtype_name(tensor->dtype));
     double end = (double)tensor->offset + (double)tensor->shape[3];
     for (int d = 0; d < 3; ++d)
         end += (double)tensor->stride[d] * (double)(tensor->shape[d] - 1);
@@ -140,10 +137,10 @@ void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor) 
 }
 
 double tensor_bytes(const op_tensor *tensor) {
-    double count = tensor->mem ? (double)clsplat_dtype_size(tensor->dtype) : 0;
+    double count = tensor->mem != NULL;
     for (int d = 0; d < 4; ++d)
         count *= (double)tensor->shape[d];
-    return count;
+    return op_dtype_bytes(tensor->dtype, count);
 }
 
 bool limits_are_wide(const clsplat_limits *limits) {
@@ -168,8 +165,8 @@ bool limits_have_wgmma(const clsplat_limits *limits) {
 }
 
 bool tensor_suits_mma(const op_tensor *t) {
-    return t->dtype != CLSPLAT_F32 && t->offset % 8 == 0 && t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 &&
-           t->stride[2] % 8 == 0;
+    return (t->dtype == CLSPLAT_F16 || t->dtype == CLSPLAT_BF16) && t->offset % 8 == 0 &&
+           t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
 }
 
 bool splats_suit_mma(const op_splats *splats, clsplat_dtype tokens) {
@@ -178,7 +175,7 @@ bool splats_suit_mma(const op_splats *splats, clsplat_dtype tokens) {
 }
 
 void shape_words(tune_shape *shape, clsplat_dtype type, const char *form) {
-    snprintf(shape->type, sizeof shape->type, "%s", dtype_names[type]);
+    snprintf(shape->type, sizeof shape->type, "%s", op_dtype_name(type));
     snprintf(shape->form, sizeof shape->form, "%s", form);
 }
 

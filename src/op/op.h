@@ -27,13 +27,14 @@
 
 #include <clsplat/attention.h>
 
+#include "op/dtype.h"
 #include "runtime/launch.h"
 
 /* A tensor [batch, head, row, column] in a buffer: elements from the buffer's start to [0,0,0,0], and
  * from one batch entry, head and row to the next. */
 typedef struct op_tensor {
-    cl_mem mem; /* NULL: absent */
-    clsplat_dtype dtype;
+    cl_mem mem;          /* NULL: absent */
+    clsplat_dtype dtype; /* or, where an operation says so, one of op/dtype.h */
     size_t shape[4];
     size_t offset, stride[3];
 } op_tensor;
@@ -234,7 +235,7 @@ typedef struct op_near_far_args {
 clsplat_status op_near_far(queue *q, const op_near_far_args *args);
 
 /* C = A Bᵀ, as projections need it. Shapes: a [B,H,M,K], b [B,H,N,K], c [B,H,M,N]; a batch or head stride of
- * 0 repeats a matrix. Sums are float32 whatever the storage types. */
+ * 0 repeats a matrix. Sums are float32 whatever the storage types. b may be in blocks. */
 typedef struct op_gemm_args {
     op_tensor a, b, c;
 } op_gemm_args;
@@ -300,7 +301,8 @@ typedef struct op_activate_args {
 } op_activate_args;
 clsplat_status op_activate(queue *q, const op_activate_args *args);
 
-/* out_i = scale · table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C]; out [1,1,N,C]. */
+/* out_i = scale · table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C], perhaps in blocks; out
+ * [1,1,N,C]. */
 typedef struct op_embed_args {
     cl_mem ids;
     size_t first; /* the first of ids that counts */

@@ -13,6 +13,7 @@ static const char *const folders[] = {
     MODELS "/llama",          MODELS "/llama-biases-llama3", MODELS "/llama-linear-shards",
     MODELS "/mistral-window", MODELS "/qwen2-window",        MODELS "/qwen3-yarn",
     MODELS "/llama-longrope", MODELS "/phi3-window",         MODELS "/olmo2",
+    MODELS "/gguf", /* all types of blocks, and rows of queries and keys in pairs */
     DEMOS "/bytelm-4m",
 };
 enum { LLAMA = 0, MISTRAL = 3, FOLDERS = sizeof folders / sizeof *folders, TRAINED = FOLDERS - 1 };
@@ -38,7 +39,7 @@ static void *load(const safetensors *file, const char *name, const safetensors_e
 
 static sample sample_open(const char *folder, clsplat_model_options options) {
     sample s = {0};
-    text path = {0};
+    text path = {0}, model = {0};
     safetensors *file = NULL;
     const safetensors_entry *entry;
     text_add(&path, "%s/golden.safetensors", folder);
@@ -50,7 +51,9 @@ static sample sample_open(const char *folder, clsplat_model_options options) {
     s.vocabulary = entry->shape[2];
     safetensors_close(&file);
     text_free(&path);
-    suite_ok(lib, clsplat_model_open(device, folder, options, &s.model));
+    text_add(&model, "%s%s", folder, strcmp(folder, MODELS "/gguf") == 0 ? "/mixed.gguf" : "");
+    suite_ok(lib, clsplat_model_open(device, model.data, options, &s.model));
+    text_free(&model);
     return s;
 }
 

@@ -12,13 +12,23 @@ static const struct {
     const char *folder;
     size_t vocabulary;
     bool sentencepiece, whole; /* `whole`: what is cut is decoded otherwise, see utf8_add_mended */
+    bool packed;               /* as a GGUF file */
 } all[] = {
-    {"gpt2", 600, false, false},           {"prefix_space", 403, false, false},
-    {"llama3", 700, false, false},         {"qwen", 603, false, false},
-    {"splits", 500, false, false},         {"llama2", 700, false, true},
-    {"metaspace", 400, false, true},       {"sp_bpe", 600, true, true},
-    {"sp_unigram", 400, true, true},       {"wordpiece", 700, false, true},
-    {"wordpiece_cased", 700, false, true}, {"wordpiece_txt", 700, false, true},
+    {"gpt2", 600, false, false, false},
+    {"prefix_space", 403, false, false, false},
+    {"llama3", 700, false, false, false},
+    {"qwen", 603, false, false, false},
+    {"splits", 500, false, false, false},
+    {"llama2", 700, false, true, false},
+    {"metaspace", 400, false, true, false},
+    {"sp_bpe", 600, true, true, false},
+    {"sp_unigram", 400, true, true, false},
+    {"wordpiece", 700, false, true, false},
+    {"wordpiece_cased", 700, false, true, false},
+    {"wordpiece_txt", 700, false, true, false},
+    {"gpt2", 600, false, false, true},
+    {"llama3", 700, false, false, true},
+    {"sp_bpe", 600, false, true, true},
 };
 enum { ALL = sizeof all / sizeof *all };
 
@@ -26,7 +36,7 @@ enum { ALL = sizeof all / sizeof *all };
 static tokenizer *open_it(clsplat *lib, int i) {
     text folder = {0};
     tokenizer *t = NULL;
-    text_add(&folder, TOKENIZERS "/%s", all[i].folder);
+    text_add(&folder, TOKENIZERS "/%s%s", all[i].folder, all[i].packed ? "/tokenizer.gguf" : "");
     clsplat_status status = tokenizer_open(lib, folder.data, all[i].vocabulary, &t);
     text_free(&folder);
     if (all[i].sentencepiece && status == CLSPLAT_UNSUPPORTED)

@@ -12,8 +12,8 @@
 enum { ANY = 1, WIDE = 2, GROUPS = 4 };
 
 /* Who else judges a row that a test over its table cannot run: matrix units are emulated by test_tiny under
- * Oclgrind, causal reads take a whole attention, and CLBlast need not be there. */
-enum { TINY = 0, GAUSSIAN = 0, OPTIONAL = 0 };
+ * Oclgrind, causal reads take a whole attention, CLBlast need not be there, and test_blocks has blocks. */
+enum { TINY = 0, GAUSSIAN = 0, OPTIONAL = 0, BLOCKS = 0 };
 
 // clang-format off
 static const struct {
@@ -29,7 +29,7 @@ static const struct {
     {"read", "plain", ANY},     {"read", "wide", WIDE},     {"read", "local", GROUPS},  {"read", "causal-wide", GAUSSIAN},
     {"read", "mma", TINY},      {"read", "wgmma", TINY},    {"read", "causal-local", GAUSSIAN},
     {"gemm", "plain", ANY},     {"gemm", "wide", WIDE},     {"gemm", "local", GROUPS},  {"gemm", "few", WIDE | GROUPS},
-    {"gemm", "mma", TINY},      {"gemm", "clblast", OPTIONAL},
+    {"gemm", "mma", TINY},      {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
     {"norm", "plain", ANY},     {"norm", "group", GROUPS},
     {"score", "plain", ANY},    {"score", "group", GROUPS},
     {"turn", "plain", ANY},     {"rope", "plain", ANY},     {"activate", "plain", ANY}, {"embed", "plain", ANY},
