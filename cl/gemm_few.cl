@@ -24,6 +24,28 @@
 #endif
 
 #define UNROLL _Pragma("unroll")
+#define INLINED static inline __attribute__((always_inline))
+
+/* The item's vectors of the summed dimension: sum[r][j] += those of row r with column j. Returns where they end; what
+ * is left of the dimension is the next item's, of those that go round in turns. */
+INLINED uint vectors_add(private floatW sum[ROWS][COLUMNS], uint item, uint depth, global const ELEMENT(A_TYPE) *a,
+                         INDEX pitch, global const ELEMENT(B_TYPE) *private const *column) {
+    uint d = item * W;
+    for (; d + W <= depth; d += WG * W) {
+        floatW x[ROWS];
+        UNROLL
+        for (uint r = 0; r < ROWS; ++r)
+            x[r] = LOADW(A_TYPE, a + r * pitch, d);
+        UNROLL
+        for (uint j = 0; j < COLUMNS; ++j) {
+            floatW y = LOADW(B_TYPE, column[j], d);
+            UNROLL
+            for (uint r = 0; r < ROWS; ++r)
+                sum[r][j] = MAD(x[r], y, sum[r][j]);
+        }
+    }
+    return d;
+}
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_few(uint rows, uint columns, uint depth, uint heads,
                                                                      global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
@@ -51,26 +73,12 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_few(uint rows, 
             UNROLL
         for (uint j = 0; j < COLUMNS; ++j)
             sum[r][j] = (floatW)(0.0f);
-        uint d = item * W;
-        for (; d + W <= depth; d += WG * W) {
-            floatW x[ROWS];
-            UNROLL
-            for (uint r = 0; r < ROWS; ++r)
-                x[r] = LOADW(A_TYPE, a + r * a_at.s3, d);
-            UNROLL
-            for (uint j = 0; j < COLUMNS; ++j) {
-                floatW y = LOADW(B_TYPE, column[j], d);
-                UNROLL
-                for (uint r = 0; r < ROWS; ++r)
-                    sum[r][j] = MAD(x[r], y, sum[r][j]);
-            }
-        }
+        uint d = vectors_add(sum, item, depth, a, a_at.s3, column);
         UNROLL
         for (uint r = 0; r < ROWS; ++r)
             UNROLL
         for (uint j = 0; j < COLUMNS; ++j) {
             float total = SUM(sum[r][j]);
-            /* What is left of the summed dimension is the next item's, of those that go round in turns. */
             for (uint e = d; e < depth && e < d + W; ++e)
                 total = MAD(LOAD(A_TYPE, a + r * a_at.s3, e), LOAD(B_TYPE, column[j], e), total);
 #if WG > 1

@@ -70,7 +70,81 @@ static inline float pair_log_weight(mixture m, level_range r, global const float
     }
     return top + log(mass);
 }
+
+/* Adds the keys `begin` to `end` − 1, pair by pair. */
+static inline void add_pairs(private state *row, mixture m, level_range r, uint splats,
+                             global const float *query_response, global const float *key_response, uint begin, uint end,
+#if BIAS
+                             global const ELEMENT(BIAS_TYPE) *bias, INDEX bias_pitch,
 #endif
+                             global const ELEMENT(V_TYPE) *v, INDEX pitch) {
+    for (uint j = begin; j < end; ++j) {
+        float x = 0.0f;
+#if BIAS
+        x = LOAD(BIAS_TYPE, bias, j * bias_pitch);
+        if (x == -INFINITY)
+            continue;
+#endif
+        x += pair_log_weight(m, r, query_response, key_response + (INDEX)j * splats);
+        if (x == -INFINITY)
+            continue;
+        float weight = state_admit(row, x);
+        for (uint d = 0; d < DV; ++d)
+            row->sum[d] = MAD(weight, LOAD(V_TYPE, v, j * pitch + d), row->sum[d]);
+    }
+}
+#if BIAS
+#define BIAS_OF bias, bias_at.s3,
+#else
+#define BIAS_OF
+#endif
+#define RESPONSE(s) query_response[s]
+#else
+#define RESPONSE(s) respond(q, mean + (splat + (s)) * D, inverse + (splat + (s)) * INVERSE_SIZE)
+#endif
+
+/* Adds what was written to the splats of the levels of r. */
+#define ADD_STATES(row, m, r)                                                                                          \
+    for (uint level_ = (r).first; level_ < (r).last; ++level_) {                                                       \
+        float w_ = level_weight(m, r, level_);                                                                         \
+        for (uint s_ = level_begin[level_]; s_ < level_begin[level_ + 1]; ++s_) {                                      \
+            float past_ = state_lse[s_];                                                                               \
+            if (past_ == -INFINITY)                                                                                    \
+                continue;                                                                                              \
+            float x_ = w_ + (m).log_weight[s_] + RESPONSE(s_) + past_;                                                 \
+            if (x_ == -INFINITY)                                                                                       \
+                continue;                                                                                              \
+            float weight_ = state_admit(&(row), x_);                                                                   \
+            for (uint d = 0; d < DV; ++d)                                                                              \
+                (row).sum[d] = MAD(weight_, state_value[s_ * DV + d], (row).sum[d]);                                   \
+        }                                                                                                              \
+    }
+
+/* All that the query sees. */
+#if CAUSAL
+#define ADD_SOURCES(row, m, r)                                                                                         \
+    if (visible > 0)                                                                                                   \
+        ADD_STATES(row, m, r)                                                                                          \
+    add_pairs(&(row), m, r, splats, query_response, key_response, near_begin, visible, BIAS_OF v, v_at.s3);
+#else
+#define ADD_SOURCES(row, m, r) ADD_STATES(row, m, r)
+#endif
+
+/* Levels mixed by their shares, with ln Σ_l w_l e^(lse_l) as a state without a value. */
+typedef struct level_mix {
+    state mean;
+    float top, mass;
+} level_mix;
+
+static inline void mix_add(private level_mix *to, private const state *row, float share) {
+    float total = share + log_mass(row);
+    float scale = state_admit(&to->mean, share) * inverse_mass(row);
+    for (uint d = 0; d < DV; ++d)
+        to->mean.sum[d] = MAD(scale, row->sum[d], to->mean.sum[d]);
+    float top = fmax(to->top, total);
+    to->mass = to->mass * exp(to->top - top) + exp(total - top);
+    to->top = top;
+}
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
@@ -92,8 +166,7 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
     if (i >= queries)
         return;
     INDEX splat = (INDEX)(per_head ? first_head + h : 0) * splats;
-    uint state_heads = per_head ? heads : heads / group, state_head = per_head ? h : h / group;
-    INDEX writer = b * state_heads + state_head, segment = 0;
+    INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group), segment = 0;
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
     mixture m = {log_weight + splat, level_begin, level_log_weight};
 #if CAUSAL
@@ -110,65 +183,21 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
     state_lse += (writer * segments + segment) * splats;
     state_value += (writer * segments + segment) * splats * DV;
 
-    state mixed, row;
-    state_clear(&mixed);
-    float lse_top = -INFINITY, lse_mass = 0.0f; /* ln Σ_l w_l e^(lse_l), as a state without a value */
+    state row;
+    level_mix mixed = {.top = -INFINITY, .mass = 0.0f};
+    state_clear(&mixed.mean);
     for (uint l = 0; l < (per_level ? levels : 1); ++l) {
         level_range r = {l, per_level ? l + 1 : levels, !per_level};
         state_clear(&row);
-#if CAUSAL
-        if (visible > 0)
-#endif
-            for (uint level = r.first; level < r.last; ++level) {
-                float w = level_weight(m, r, level);
-                for (uint s = level_begin[level]; s < level_begin[level + 1]; ++s) {
-                    float past = state_lse[s];
-                    if (past == -INFINITY)
-                        continue;
-#if CAUSAL
-                    float response = query_response[s];
-#else
-                float response = respond(q, mean + (splat + s) * D, inverse + (splat + s) * INVERSE_SIZE);
-#endif
-                    float x = w + m.log_weight[s] + response + past;
-                    if (x == -INFINITY)
-                        continue;
-                    float weight = state_admit(&row, x);
-                    for (uint d = 0; d < DV; ++d)
-                        row.sum[d] = MAD(weight, state_value[s * DV + d], row.sum[d]);
-                }
-            }
-#if CAUSAL
-        for (uint j = near_begin; j < visible; ++j) {
-            float x = 0.0f;
-#if BIAS
-            x = LOAD(BIAS_TYPE, bias, j * bias_at.s3);
-            if (x == -INFINITY)
-                continue;
-#endif
-            x += pair_log_weight(m, r, query_response, key_response + (INDEX)j * splats);
-            if (x == -INFINITY)
-                continue;
-            float weight = state_admit(&row, x);
-            for (uint d = 0; d < DV; ++d)
-                row.sum[d] = MAD(weight, LOAD(V_TYPE, v, j * v_at.s3 + d), row.sum[d]);
-        }
-#endif
-        if (row.mass == 0.0f)
-            continue;
-        float share = per_level ? level_log_weight[l] : 0.0f, total = share + log_mass(&row);
-        float scale = state_admit(&mixed, share) * inverse_mass(&row);
-        for (uint d = 0; d < DV; ++d)
-            mixed.sum[d] = MAD(scale, row.sum[d], mixed.sum[d]);
-        float top = fmax(lse_top, total);
-        lse_mass = lse_mass * exp(lse_top - top) + exp(total - top);
-        lse_top = top;
+        ADD_SOURCES(row, m, r)
+        if (row.mass != 0.0f)
+            mix_add(&mixed, &row, per_level ? level_log_weight[l] : 0.0f);
     }
 
     out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3;
-    float scale = inverse_mass(&mixed);
+    float scale = inverse_mass(&mixed.mean);
     for (uint d = 0; d < DV; ++d)
-        STORE(OUT_TYPE, out, d, mixed.sum[d] * scale);
+        STORE(OUT_TYPE, out, d, mixed.mean.sum[d] * scale);
     STORE(LSE_TYPE, lse + lse_at.s0 + b * lse_at.s1 + h * lse_at.s2, i * lse_at.s3,
-          lse_mass == 0.0f ? -INFINITY : lse_top + log(lse_mass));
+          mixed.mass == 0.0f ? -INFINITY : mixed.top + log(mixed.mass));
 }

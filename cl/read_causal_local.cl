@@ -63,6 +63,97 @@ INLINED void pairs_add(private pairs *p, uint x, uint y, local const float *quer
     }
 }
 
+/* The log-weights of an item's queries and the splats of a tile: queries as for pairs_add, and what was written
+ * before. */
+INLINED void past_scores(private float score[RT][4], uint x, uint y, local const float *queries,
+                         local const float *past) {
+    UNROLL
+    for (uint c = 0; c < 4; ++c) {
+        float4 l = VECTOR(queries + PLACE(ROWS, 4 * x + c, 4 * y)) + past[4 * x + c];
+        score[0][c] = l.x;
+        score[1][c] = l.y;
+        score[2][c] = l.z;
+        score[3][c] = l.w;
+    }
+}
+
+/* The log-weights of an item's queries and its keys of the chunk. */
+INLINED void pairs_scores(private float score[RT][4], private const pairs *p) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
+        float4 l = select(p->top[a] + log2(p->mass[a]), (float4)(-INFINITY), p->top[a] == (float4)(-INFINITY));
+        vstore4(l, 0, score[a]);
+    }
+}
+
+#if BIAS
+/* A key of bias −inf has no weight, whatever its logit. */
+INLINED void scores_bias(private float score[RT][4], uint x, uint last_key, global const ELEMENT(BIAS_TYPE) *bias,
+                         INDEX pitch) {
+    UNROLL
+    for (uint c = 0; c < 4; ++c) {
+        float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(4 * x + c, last_key) * pitch);
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
+            score[a][c] = more == -INFINITY ? more : score[a][c] + more;
+    }
+}
+#endif
+
+/* The queries first … first + count − 1 that see chunk number `number` last, its first key and the last of those there
+ * are. */
+typedef struct chunk {
+    int number; /* below 0: it lies before the first key */
+    uint first, count, begin_key, last_key;
+    uint seen, more; /* keys of the chunk that the first of them sees, and how many more the last one */
+} chunk;
+
+INLINED chunk chunk_of(uint group, int diagonal, uint queries, uint keys) {
+    chunk c;
+    /* Rounding towards −∞. */
+    c.number = (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)group;
+    c.first = (uint)max(c.number * CHUNK_KEYS - diagonal, 0);
+    c.count = (uint)clamp((c.number + 1) * CHUNK_KEYS - diagonal, 0, (int)queries) - c.first;
+    c.begin_key = (uint)max(c.number, 0) * CHUNK_KEYS;
+    c.last_key = min((uint)CHUNK_KEYS, keys - c.begin_key) - 1;
+    c.seen = c.number < 0 ? 0 : c.first + diagonal + 1 - c.begin_key;
+    c.more = c.number < 0 ? 0 : c.count - 1;
+    return c;
+}
+
+/* An item's rows, from `row` on, do not see the chunk's keys behind them. */
+INLINED void scores_mask(private float score[RT][4], uint x, uint row, chunk chunk) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < 4; ++c)
+        if (4 * x + c >= chunk.seen + min(row + a, chunk.more))
+            score[a][c] = -INFINITY;
+}
+
+#define SPLAT min(begin + j, splats - 1)
+
+/* Of a tile of splats, from `begin` on: ln w + ln a, and the states. */
+#define STATES_LOAD                                                                                                    \
+    for (uint j = get_local_id(0); j < KEYS; j += WG) {                                                                \
+        uint level = 0;                                                                                                \
+        while (level + 1 < levels && level_begin[level + 1] <= SPLAT)                                                  \
+            ++level;                                                                                                   \
+        prior[j] = begin + j < splats ? LOG2_E * (level_log_weight[level] + log_weight[SPLAT]) : -INFINITY;            \
+        past[j] = LOG2_E * state_lse[SPLAT];                                                                           \
+    }                                                                                                                  \
+    VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
+
+/* The responses of queries and keys to them. */
+#define RESPONSES_LOAD                                                                                                 \
+    TILE_LOAD(                                                                                                         \
+        ROWS, KEYS,                                                                                                    \
+        query_tile[PLACE(ROWS, d, j)] =                                                                                \
+            MAD(LOG2_E, query_response[(INDEX)min(j, c.count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)  \
+    TILE_LOAD(CHUNK_KEYS, KEYS,                                                                                        \
+              shared[PLACE(CHUNK_KEYS, d, j)] =                                                                        \
+                  LOG2_E * key_response[(INDEX)min(j, c.last_key) * splats + min(begin + d, splats - 1)];)
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_causal_local(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
                   uint first_head, global const float *mean, global const float *inverse, global const float *centre,
@@ -79,99 +170,48 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
     local float query_tile[KEYS * ROWS] ALIGNED, shared[KEYS * ROWS] ALIGNED; /* of keys, then weights */
     local float value_tile[KEYS * PITCH_V] ALIGNED, prior[KEYS], past[KEYS];
     local int raise;
-    uint item = get_local_id(0), x = item % TX, y = item / TX, h = get_global_id(1), b = get_global_id(2),
-         heads = get_global_size(1);
+    uint item = get_local_id(0), x = item % TX, y = item / TX;
+    uint h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
-    /* Rows first to last − 1 see chunk `chunk` last, rounding towards −∞. */
-    int chunk =
-        (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)get_group_id(0);
-    uint first = (uint)max(chunk * CHUNK_KEYS - diagonal, 0);
-    uint last = (uint)clamp((chunk + 1) * CHUNK_KEYS - diagonal, 0, (int)queries);
-    uint count = last - first, begin_key = (uint)max(chunk, 0) * CHUNK_KEYS;
-    uint near_last = min((uint)CHUNK_KEYS, keys - begin_key) - 1, known = chunk < 0 ? 0 : splats;
+    chunk c = chunk_of(get_group_id(0), diagonal, queries, keys);
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats;
-    state_lse += (writer * segments + max(chunk, 0)) * splats;
-    state_value += (writer * segments + max(chunk, 0)) * splats * DV;
-    query_response += ((b * (INDEX)heads + h) * queries + first) * splats;
-    key_response += (writer * keys + begin_key) * splats;
-    v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2 + begin_key * v_at.s3;
+    state_lse += (writer * segments + max(c.number, 0)) * splats;
+    state_value += (writer * segments + max(c.number, 0)) * splats * DV;
+    query_response += ((b * (INDEX)heads + h) * queries + c.first) * splats;
+    key_response += (writer * keys + c.begin_key) * splats;
+    v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2 + c.begin_key * v_at.s3;
 #if BIAS
-    bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2 + begin_key * bias_at.s3;
+    bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2 + c.begin_key * bias_at.s3;
 #endif
-    out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + first * out_at.s3;
-    lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + first * lse_at.s3;
-
+    out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + c.first * out_at.s3;
+    lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + c.first * lse_at.s3;
     rows r;
     pairs p;
+    float score[RT][4];
     rows_clear(&r);
     pairs_clear(&p);
     if (item == 0)
         raise = 0;
-    for (uint begin = 0; begin < known; begin += KEYS) {
-#define SPLAT min(begin + j, splats - 1)
+    for (uint begin = 0; begin < (c.number < 0 ? 0 : splats); begin += KEYS) {
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint j = item; j < KEYS; j += WG) {
-            uint level = 0;
-            while (level + 1 < levels && level_begin[level + 1] <= SPLAT)
-                ++level;
-            prior[j] = begin + j < splats ? LOG2_E * (level_log_weight[level] + log_weight[SPLAT]) : -INFINITY;
-            past[j] = LOG2_E * state_lse[SPLAT];
-        }
-        VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
+        STATES_LOAD
         barrier(CLK_LOCAL_MEM_FENCE);
-        TILE_LOAD(
-            ROWS, KEYS,
-            query_tile[PLACE(ROWS, d, j)] =
-                MAD(LOG2_E, query_response[(INDEX)min(j, count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)
-        TILE_LOAD(CHUNK_KEYS, KEYS,
-                  shared[PLACE(CHUNK_KEYS, d, j)] =
-                      LOG2_E * key_response[(INDEX)min(j, near_last) * splats + min(begin + d, splats - 1)];)
+        RESPONSES_LOAD
         barrier(CLK_LOCAL_MEM_FENCE);
         pairs_add(&p, x, y, query_tile, shared);
-        float score[RT][4];
-        UNROLL
-        for (uint c = 0; c < 4; ++c) {
-            float4 l = VECTOR(query_tile + PLACE(ROWS, 4 * x + c, 4 * y)) + past[4 * x + c];
-            score[0][c] = l.x;
-            score[1][c] = l.y;
-            score[2][c] = l.z;
-            score[3][c] = l.w;
-        }
+        past_scores(score, x, y, query_tile, past);
         rows_weigh(&r, score, x, y, shared, &raise);
         rows_add(&r, x, y, shared, value_tile);
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);
-    VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, near_last))
-    float score[RT][4];
-    UNROLL
-    for (uint a = 0; a < RT; ++a) {
-        uint seen = chunk < 0 ? 0 : first + min(y * RT + a, count - 1) + diagonal + 1 - begin_key;
-        float4 l = select(p.top[a] + log2(p.mass[a]), (float4)(-INFINITY), p.top[a] == (float4)(-INFINITY));
-        vstore4(l, 0, score[a]);
-        UNROLL
-        for (uint c = 0; c < 4; ++c) {
-            uint j = 4 * x + c;
+    VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, c.last_key))
+    pairs_scores(score, &p);
 #if BIAS
-            float more = LOG2_E * LOAD(BIAS_TYPE, bias, min(j, near_last) * bias_at.s3);
-            score[a][c] = more == -INFINITY ? more : score[a][c] + more;
+    scores_bias(score, x, c.last_key, bias, bias_at.s3);
 #endif
-            if (j >= seen)
-                score[a][c] = -INFINITY;
-        }
-    }
+    scores_mask(score, x, y * RT, c);
     rows_weigh(&r, score, x, y, shared, &raise);
     rows_add(&r, x, y, shared, value_tile);
-
-    float log_mass[RT];
-    rows_finish(&r, log_mass, x, y, shared);
-    UNROLL
-    for (uint a = 0; a < RT; ++a) {
-        uint row = y * RT + a;
-        if (row >= count)
-            continue;
-        ROW_STORE(OUT_TYPE, out + row * out_at.s3, r, a, x)
-        if (x == 0)
-            STORE(LSE_TYPE, lse, row * lse_at.s3, log_mass[a]);
-    }
+    ROWS_STORE(r, y * RT, c.count, x, y, shared, OUT_TYPE, out, out_at.s3, LSE_TYPE, lse, lse_at.s3)
 }

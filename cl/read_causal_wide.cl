@@ -68,6 +68,59 @@ static inline void pair_log_weights(private float *query, global const float *ke
     }
 }
 
+/* The log-weights of rows r to r + RT − 1 and the splats from `begin` on: ln w + ln a + φ_s(q) + lse_s. */
+INLINED void states_scores(private scores *s, uint r, uint rows, uint begin, private float *base,
+                           global const float *state_lse, global const float *query_response) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < LANES; ++c) {
+        uint x = begin + 16 * c;
+        s->s[a][c] = x < SPLATS ? VECTOR(base + x) + vload16(0, state_lse + x) +
+                                      vload16(0, query_response + (INDEX)min(r + a, rows - 1) * SPLATS + x)
+                                : (float16)(-INFINITY);
+    }
+}
+
+/* pair[j] as in pair_log_weights for the keys of the chunk that row `row` sees, −inf for the others. */
+INLINED void row_pairs(uint row, uint seen, private float *base, private float *pair,
+                       global const float *query_response, global const float *key_response) {
+    float query[SPLATS] ALIGNED;
+    for (uint x = 0; x < SPLATS; x += 16)
+        VECTOR(query + x) = VECTOR(base + x) + vload16(0, query_response + (INDEX)row * SPLATS + x);
+    for (uint j = 0; j < BLOCK; ++j)
+        pair[j] = -INFINITY;
+    pair_log_weights(query, key_response, seen, pair);
+}
+
+INLINED void scores_load(private scores *s, private float *from) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < LANES; ++c)
+        s->s[a][c] = VECTOR(from + a * BLOCK + 16 * c);
+}
+
+/* A key of bias −inf has no weight, whatever the pair's. */
+#if BIAS
+#define PAIRS_BIAS(pair, seen)                                                                                         \
+    for (uint j_ = 0; j_ < (seen); ++j_) {                                                                             \
+        float x_ = LOAD(BIAS_TYPE, bias, j_ * bias_at.s3);                                                             \
+        (pair)[j_] = x_ == -INFINITY ? x_ : (pair)[j_] + x_;                                                           \
+    }
+#else
+#define PAIRS_BIAS(pair, seen)
+#endif
+
+/* The log-weights of rows r to r + RT − 1 and the chunk's keys. */
+#define PAIRS_SCORES(s, r)                                                                                             \
+    for (uint a_ = 0; a_ < RT; ++a_) {                                                                                 \
+        uint row_ = min((r) + a_, rows - 1), seen_ = first + row_ + diagonal + 1 - begin_key;                          \
+        row_pairs(row_, seen_, base, pair + a_ * BLOCK, query_response, key_response);                                 \
+        PAIRS_BIAS(pair + a_ * BLOCK, seen_)                                                                           \
+    }                                                                                                                  \
+    scores_load(&(s), pair);
+
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
                  uint first_head, global const float *mean, global const float *inverse, global const float *centre,
@@ -105,48 +158,20 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
 
     tile t;
     scores s;
-    float base[SPLATS] ALIGNED, query[SPLATS] ALIGNED, pair[RT * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED;
-    float shrink[RT];
+    float base[SPLATS] ALIGNED, pair[RT * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, shrink[RT];
     tile_clear(&t);
     load_base(base, levels, log_weight, level_begin, level_log_weight);
     for (uint begin = 0; chunk >= 0 && begin < SPLATS; begin += BLOCK)
         for (uint r = 0; r < rows; r += RT) {
-            UNROLL
-            for (uint a = 0; a < RT; ++a)
-                UNROLL
-            for (uint c = 0; c < LANES; ++c) {
-                uint x = begin + 16 * c;
-                s.s[a][c] = x < SPLATS ? VECTOR(base + x) + vload16(0, state_lse + x) +
-                                             vload16(0, query_response + (INDEX)min(r + a, rows - 1) * SPLATS + x)
-                                       : (float16)(-INFINITY);
-            }
+            states_scores(&s, r, rows, begin, base, state_lse, query_response);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, SPLATS - begin))
         }
     for (uint r = 0; chunk >= 0 && r < rows; r += RT) {
-        for (uint a = 0; a < RT; ++a) {
-            uint row = min(r + a, rows - 1), seen = first + row + diagonal + 1 - begin_key;
-            for (uint x = 0; x < SPLATS; x += 16)
-                VECTOR(query + x) = VECTOR(base + x) + vload16(0, query_response + (INDEX)row * SPLATS + x);
-            for (uint j = 0; j < BLOCK; ++j)
-                pair[a * BLOCK + j] = -INFINITY;
-            pair_log_weights(query, key_response, seen, pair + a * BLOCK);
-#if BIAS
-            for (uint j = 0; j < seen; ++j) {
-                float x = LOAD(BIAS_TYPE, bias, j * bias_at.s3);
-                pair[a * BLOCK + j] = x == -INFINITY ? x : pair[a * BLOCK + j] + x;
-            }
-#endif
-        }
-        UNROLL
-        for (uint a = 0; a < RT; ++a)
-            UNROLL
-        for (uint c = 0; c < LANES; ++c)
-            s.s[a][c] = VECTOR(pair + a * BLOCK + 16 * c);
+        PAIRS_SCORES(s, r)
         tile_weigh(&t, r, &s, weights, shrink);
         TILE_ADD(&t, r, weights, shrink, V_TYPE, v, v_at.s3, near_keys)
     }
-
     for (uint r = 0; r < rows; ++r) {
         float scale = tile_scale(&t, r);
         for (uint d = 0; d < DV; ++d)

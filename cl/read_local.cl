@@ -13,6 +13,39 @@
 #include "local_splat.clh"
 #include "standing.clh"
 
+#define QUERY min(first + j, queries - 1)
+#define SPLAT min(begin + j, splats - 1)
+#if PRODUCT
+#define FACTOR_LOAD factor[j] = UNIT * inverse[SPLAT] * inverse[SPLAT];
+#define FACTOR VECTOR(factor + 4 * x)
+#else
+#define FACTOR_LOAD
+#define FACTOR (float4)(0.0f)
+#endif
+
+/* What a tile of splats, from `begin` on, has beside its shapes: values, and offsets and factors of φ. */
+#define STATES_LOAD                                                                                                    \
+    VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)                                                               \
+    for (uint j = get_local_id(0); j < KEYS; j += WG) {                                                                \
+        offset[j] =                                                                                                    \
+            LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);        \
+        FACTOR_LOAD                                                                                                    \
+    }
+
+/* The log-weights of an item's queries and splats, in base 2. */
+INLINED void scores_finish(private float score[RT][4], private const scores *s, float4 offset, float4 factor,
+                           private const float *half_square) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
+#if !PRODUCT
+        float4 l = MAD((float4)(-0.5f * UNIT), s->s[a], offset);
+#else
+        float4 l = MAD(factor, s->s[a] - s->half_square - half_square[a], offset);
+#endif
+        vstore4(l, 0, score[a]);
+    }
+}
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_local(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
            uint first_head, global const float *mean, global const float *inverse, global const float *centre,
@@ -38,9 +71,8 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
     out += out_at.s0 + b * out_at.s1 + h * out_at.s2;
     lse += lse_at.s0 + b * lse_at.s1 + h * lse_at.s2;
 
-#define QUERY min(first + j, queries - 1)
-#if PRODUCT
     float half_square[RT];
+#if PRODUCT
     ROWS_HALF_SQUARE(half_square, x, y, shared, LOAD(Q_TYPE, q, QUERY * q_at.s3 + d) - centre[d])
 #endif
     if (STEPS == 1)
@@ -50,7 +82,6 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
     rows r;
     rows_clear(&r);
     for (uint begin = 0; begin < splats; begin += KEYS) {
-#define SPLAT min(begin + j, splats - 1)
         scores s;
         scores_clear(&s);
         for (uint step = 0; step < STEPS; ++step) {
@@ -59,14 +90,7 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
                 TOKENS_LOAD(Q_TYPE, row_tile, ROWS, step, q, q_at.s3, QUERY)
             SPLATS_LOAD(shared, KEYS, step, SPLAT)
             if (step == 0) {
-                VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
-                for (uint j = item; j < KEYS; j += WG) {
-                    offset[j] = LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight,
-                                                  state_lse);
-#if PRODUCT
-                    factor[j] = UNIT * inverse[SPLAT] * inverse[SPLAT];
-#endif
-                }
+                STATES_LOAD
             }
             barrier(CLK_LOCAL_MEM_FENCE);
             scores_multiply(&s, x, y, row_tile, shared);
@@ -74,29 +98,10 @@ read_local(uint queries, uint segments, uint group, uint levels, uint per_level,
         scores_gather(&s, x, y, parts);
 
         float score[RT][4];
-        float4 more = VECTOR(offset + 4 * x);
-        UNROLL
-        for (uint a = 0; a < RT; ++a) {
-#if !PRODUCT
-            float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
-#else
-            float4 l = MAD(VECTOR(factor + 4 * x), s.s[a] - s.half_square - half_square[a], more);
-#endif
-            vstore4(l, 0, score[a]);
-        }
+        scores_finish(score, &s, VECTOR(offset + 4 * x), FACTOR, half_square);
         rows_weigh(&r, score, x, y, shared, &raise);
         rows_add(&r, x, y, shared, value_tile);
     }
 
-    float log_mass[RT];
-    rows_finish(&r, log_mass, x, y, shared);
-    UNROLL
-    for (uint a = 0; a < RT; ++a) {
-        uint row = first + y * RT + a;
-        if (row >= queries)
-            continue;
-        ROW_STORE(OUT_TYPE, out + row * out_at.s3, r, a, x)
-        if (x == 0)
-            STORE(LSE_TYPE, lse, row * lse_at.s3, log_mass[a]);
-    }
+    ROWS_STORE(r, first + y * RT, queries, x, y, shared, OUT_TYPE, out, out_at.s3, LSE_TYPE, lse, lse_at.s3)
 }

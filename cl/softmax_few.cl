@@ -14,6 +14,8 @@
 #define ROWS 1
 #endif
 #define UNROLL _Pragma("unroll")
+/* Always: see local_tile.clh. */
+#define INLINED static inline __attribute__((always_inline))
 
 /* Items side by side along the columns of a value, rows of values at once, and columns of an item. */
 #define LANES (DV < WG ? DV : WG)
@@ -43,6 +45,79 @@ static inline float score(local const float *q, global const ELEMENT(K_TYPE) *k)
     return total;
 }
 
+/* What an item knows of the rows: their tops, its share of their masses and its columns of their sums. */
+typedef struct rows {
+    float top[ROWS], mass[ROWS], sum[ROWS][EACH];
+} rows;
+
+INLINED void rows_clear(private rows *r) {
+    UNROLL
+    for (uint i = 0; i < ROWS; ++i) {
+        r->top[i] = -INFINITY;
+        r->mass[i] = 0.0f;
+        UNROLL
+        for (uint e = 0; e < EACH; ++e)
+            r->sum[i][e] = 0.0f;
+    }
+}
+
+/* Makes the logits in `weights` weights; `joined` [ROWS][WG] begins each row with its largest. */
+INLINED void rows_weigh(private rows *r, uint item, local float *weights, local const float *joined) {
+    UNROLL
+    for (uint i = 0; i < ROWS; ++i) {
+        float most = fmax(r->top[i], joined[i * WG]), base = most == -INFINITY ? 0.0f : most;
+        float shrink = exp(r->top[i] - base), weight = exp(weights[i * WG + item] - base);
+        r->mass[i] = r->mass[i] * shrink + weight;
+        weights[i * WG + item] = weight;
+        r->top[i] = most;
+        UNROLL
+        for (uint e = 0; e < EACH; ++e)
+            r->sum[i][e] *= shrink;
+    }
+}
+
+/* Adds values `turn`, turn + AT_ONCE, … of `count`. */
+INLINED void rows_add(private rows *r, uint lane, uint turn, uint count, local const float *weights,
+                      global const ELEMENT(V_TYPE) *v, INDEX pitch) {
+    for (uint x = turn; turn < AT_ONCE && x < count; x += AT_ONCE)
+        UNROLL
+    for (uint e = 0; e < EACH; ++e) {
+        uint d = lane + e * LANES;
+        float value = d < DV ? LOAD(V_TYPE, v, x * pitch + d) : 0.0f;
+        UNROLL
+        for (uint i = 0; i < ROWS; ++i)
+            r->sum[i][e] = MAD(weights[i * WG + x], value, r->sum[i][e]);
+    }
+}
+
+/* The items' shares become the range's states, `splits` apart. */
+INLINED void rows_store(private rows *r, uint item, uint splits, local float *weights, local float *joined,
+                        global float *part_lse, global float *part_value) {
+    uint lane = item % LANES, turn = item / LANES;
+    UNROLL
+    for (uint i = 0; i < ROWS; ++i)
+        joined[i * WG + item] = r->mass[i];
+    JOIN(joined, item, PLUS)
+    UNROLL
+    for (uint e = 0; e < EACH; ++e) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        UNROLL
+        for (uint i = 0; i < ROWS; ++i)
+            weights[i * WG + item] = r->sum[i][e];
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (turn == 0 && lane + e * LANES < DV)
+            UNROLL
+        for (uint i = 0; i < ROWS; ++i) {
+            float total = 0.0f, whole = joined[i * WG];
+            for (uint t = 0; t < AT_ONCE; ++t)
+                total += weights[i * WG + t * LANES + lane];
+            part_value[(INDEX)i * splits * DV + lane + e * LANES] = whole == 0.0f ? 0.0f : total / whole;
+            if (e == 0 && lane == 0)
+                part_lse[i * splits] = whole == 0.0f ? -INFINITY : r->top[i] + log(whole);
+        }
+    }
+}
+
 /* Row r of a key head is query r % queries of its head r / queries. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint share, global const ELEMENT(Q_TYPE) *q,
@@ -66,16 +141,8 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
-    float top[ROWS], mass[ROWS], sum[ROWS][EACH];
-    UNROLL
-    for (uint r = 0; r < ROWS; ++r) {
-        top[r] = -INFINITY;
-        mass[r] = 0.0f;
-        UNROLL
-        for (uint e = 0; e < EACH; ++e)
-            sum[r][e] = 0.0f;
-    }
-    uint lane = item % LANES, turn = item / LANES;
+    rows own;
+    rows_clear(&own);
     for (uint begin = split * share; begin < end; begin += WG) {
         uint j = begin + item;
         UNROLL
@@ -94,51 +161,12 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
             weights[r * WG + item] = joined[r * WG + item] = l;
         }
         JOIN(joined, item, fmax)
-        UNROLL
-        for (uint r = 0; r < ROWS; ++r) {
-            float most = fmax(top[r], joined[r * WG]), base = most == -INFINITY ? 0.0f : most;
-            float shrink = exp(top[r] - base), weight = exp(weights[r * WG + item] - base);
-            mass[r] = mass[r] * shrink + weight;
-            weights[r * WG + item] = weight;
-            top[r] = most;
-            UNROLL
-            for (uint e = 0; e < EACH; ++e)
-                sum[r][e] *= shrink;
-        }
+        rows_weigh(&own, item, weights, joined);
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint x = turn; turn < AT_ONCE && x < min((uint)WG, end - begin); x += AT_ONCE)
-            UNROLL
-        for (uint e = 0; e < EACH; ++e) {
-            uint d = lane + e * LANES;
-            float value = d < DV ? LOAD(V_TYPE, v, (INDEX)(begin + x) * v_at.s3 + d) : 0.0f;
-            UNROLL
-            for (uint r = 0; r < ROWS; ++r)
-                sum[r][e] = MAD(weights[r * WG + x], value, sum[r][e]);
-        }
+        rows_add(&own, item % LANES, item / LANES, min((uint)WG, end - begin), weights, v + (INDEX)begin * v_at.s3,
+                 v_at.s3);
         barrier(CLK_LOCAL_MEM_FENCE);
     }
-
-    UNROLL
-    for (uint r = 0; r < ROWS; ++r)
-        joined[r * WG + item] = mass[r];
-    JOIN(joined, item, PLUS)
     INDEX at = ((INDEX)b * get_global_size(1) + h) * ROWS * splits + split;
-    UNROLL
-    for (uint e = 0; e < EACH; ++e) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL
-        for (uint r = 0; r < ROWS; ++r)
-            weights[r * WG + item] = sum[r][e];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (turn == 0 && lane + e * LANES < DV)
-            UNROLL
-        for (uint r = 0; r < ROWS; ++r) {
-            float total = 0.0f, whole = joined[r * WG];
-            for (uint t = 0; t < AT_ONCE; ++t)
-                total += weights[r * WG + t * LANES + lane];
-            part_value[(at + r * splits) * DV + lane + e * LANES] = whole == 0.0f ? 0.0f : total / whole;
-            if (e == 0 && lane == 0)
-                part_lse[at + r * splits] = whole == 0.0f ? -INFINITY : top[r] + log(whole);
-        }
-    }
+    rows_store(&own, item, splits, weights, joined, part_lse + at, part_value + at * DV);
 }

@@ -65,6 +65,21 @@ INLINED void scores_offset(warp w, private scores *s, float factor, local const 
     }
 }
 
+/* What the warp's rows, from `first` on, hold already. */
+INLINED void rows_load(warp w, private rows *r, uint first, uint queries, global const ELEMENT(OUT_TYPE) *out,
+                       INDEX out_pitch, global const ELEMENT(LSE_TYPE) *lse, INDEX lse_pitch) {
+    FOR_ROWS(b, i) {
+        uint row = min(first + row_of(w, b, i), queries - 1);
+        r->top[b][i] = LOG2_E * LOAD(LSE_TYPE, lse, row * lse_pitch);
+        r->mass[b][i] = w.lane % 4 == 0 && r->top[b][i] != -INFINITY ? 1.0f : 0.0f;
+        UNROLL
+        for (uint n = 0; n < DV / 8; ++n)
+            UNROLL
+        for (uint x = 0; x < 2; ++x)
+            r->sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_pitch + column_of(w, n) + x);
+    }
+}
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
             global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(Q_TYPE) *k, INDEX4 k_at,
@@ -105,16 +120,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     operands_load(w, &a, (global const ushort *)q + q_at.s0 + b_ * q_at.s1 + h * q_at.s2, q_at.s3, first, queries);
     rows_clear(&r);
     if (accumulate)
-        FOR_ROWS(b, i) {
-            uint row = min(first + row_of(w, b, i), queries - 1);
-            r.top[b][i] = LOG2_E * LOAD(LSE_TYPE, lse, row * lse_at.s3);
-            r.mass[b][i] = w.lane % 4 == 0 && r.top[b][i] != -INFINITY ? 1.0f : 0.0f;
-            UNROLL
-            for (uint n = 0; n < DV / 8; ++n)
-                UNROLL
-            for (uint x = 0; x < 2; ++x)
-                r.sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_at.s3 + column_of(w, n) + x);
-        }
+        rows_load(w, &r, first, queries, out, out_at.s3, lse, lse_at.s3);
 
     uint last = visible_keys(min(group_first + GROUP_ROWS, queries) - 1, diagonal, keys), begin = 0;
     feed k_feed = feed_of(D, k_from, k_at.s3, 0, keys), v_feed = feed_of(DV, v_from, v_at.s3, 0, keys);

@@ -43,7 +43,28 @@ static inline float16 products(private float *row, global const ELEMENT(K_TYPE) 
 }
 #endif
 
-/* Row r of a key head is query r % queries of its head r / queries. */
+typedef struct split_rows {
+    float scaled[TILE * D] ALIGNED;
+    uint seen[TILE], unseen[TILE]; /* keys before the first, from the second on are the row's */
+} split_rows;
+
+/* Row r of a key head is query r % queries of its head r / queries; those past the last one repeat it. Returns how
+ * many keys any of them sees. */
+INLINED uint rows_load(private split_rows *to, uint queries, uint rows, float scale, int diagonal, uint keys, uint end,
+                       global const ELEMENT(Q_TYPE) *q, INDEX4 q_at) {
+    uint last = 0;
+    for (uint r = 0; r < TILE; ++r) {
+        uint row = min(r, rows - 1);
+        for (uint d = 0; d < D; d += 16)
+            VECTOR(to->scaled + r * D + d) =
+                LOAD16(Q_TYPE, q + row / queries * q_at.s2 + row % queries * q_at.s3, d) * scale;
+        to->seen[r] = min(visible_keys(row % queries, diagonal, keys), end);
+        to->unseen[r] = first_key(row % queries, diagonal, keys);
+        last = max(last, to->seen[r]);
+    }
+    return last;
+}
+
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, uint share,
               global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
@@ -62,22 +83,14 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #endif
 
     tile t;
-    float scaled[TILE * D] ALIGNED, weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED, shrink[RT];
+    float weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED, shrink[RT];
 #if LANES > 1
     float packed[D * BLOCK] ALIGNED;
 #endif
-    uint seen[TILE], unseen[TILE], last = 0;
+    split_rows own;
     scores s;
     tile_clear(&t);
-    for (uint r = 0; r < TILE; ++r) {
-        uint row = min(r, rows - 1);
-        for (uint d = 0; d < D; d += 16)
-            VECTOR(scaled + r * D + d) =
-                LOAD16(Q_TYPE, q + row / queries * q_at.s2 + row % queries * q_at.s3, d) * scale;
-        seen[r] = min(visible_keys(row % queries, diagonal, keys), end);
-        unseen[r] = first_key(row % queries, diagonal, keys);
-        last = max(last, seen[r]);
-    }
+    uint last = rows_load(&own, queries, rows, scale, diagonal, keys, end, q, q_at);
 
     for (uint begin = split * share; begin < last; begin += BLOCK) {
 #if LANES > 1
@@ -91,13 +104,13 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
         }
         for (uint r = 0; r < TILE && r < rows; r += RT) {
 #if LANES > 1
-            scores_multiply(&s, scaled + r * D, D, packed, D);
+            scores_multiply(&s, own.scaled + r * D, D, packed, D);
 #else
-            s.s[0][0] = products(scaled + r * D, k, k_at.s3, begin, end);
+            s.s[0][0] = products(own.scaled + r * D, k, k_at.s3, begin, end);
 #endif
-            scores_mask(&s, offset, seen + r, begin);
+            scores_mask(&s, offset, own.seen + r, begin);
 #if WINDOW
-            scores_mask_before(&s, unseen + r, begin);
+            scores_mask_before(&s, own.unseen + r, begin);
 #endif
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, end - begin))

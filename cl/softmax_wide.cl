@@ -5,6 +5,44 @@
 #include "tensor.clh"
 #include "wide.clh"
 
+/* Scaled queries; rows past the last one repeat it. */
+INLINED void queries_load(private float *scaled, uint rows, float scale, global const ELEMENT(Q_TYPE) *q, INDEX pitch) {
+    for (uint r = 0; r < TILE; ++r)
+        for (uint d = 0; d < D; d += 16)
+            VECTOR(scaled + r * D + d) = LOAD16(Q_TYPE, q + min(r, rows - 1) * pitch, d) * scale;
+}
+
+/* What rows hold already. */
+INLINED void tile_load(private tile *t, uint rows, global const ELEMENT(OUT_TYPE) *out, INDEX out_pitch,
+                       global const ELEMENT(LSE_TYPE) *lse, INDEX lse_pitch) {
+    for (uint r = 0; r < rows; ++r) {
+        t->top[r] = LOAD(LSE_TYPE, lse, r * lse_pitch);
+        VECTOR(t->mass + 16 * r) = (float16)(t->top[r] == -INFINITY ? 0.0f : 0.0625f);
+        for (uint d = 0; d < DV; d += 16)
+            VECTOR(t->sum + r * DV + d) = LOAD16(OUT_TYPE, out + r * out_pitch, d);
+    }
+}
+
+/* Queries from `first` on see what they should of the block that begins with key `begin`. */
+INLINED void scores_see(private scores *s, private float *offset, uint first, uint begin, int diagonal, uint keys) {
+    if (BIAS || begin + BLOCK > visible_keys(first, diagonal, keys)) {
+        uint seen[RT];
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
+            seen[a] = visible_keys(first + a, diagonal, keys);
+        scores_mask(s, offset, seen, begin);
+    }
+#if WINDOW
+    if (begin < first_key(first + RT - 1, diagonal, keys)) {
+        uint unseen[RT];
+        UNROLL
+        for (uint a = 0; a < RT; ++a)
+            unseen[a] = first_key(first + a, diagonal, keys);
+        scores_mask_before(s, unseen, begin);
+    }
+#endif
+}
+
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
              global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k, INDEX4 k_at,
@@ -29,16 +67,9 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
     float shrink[RT];
     scores s;
     tile_clear(&t);
-    for (uint r = 0; r < TILE; ++r)
-        for (uint d = 0; d < D; d += 16)
-            VECTOR(scaled + r * D + d) = LOAD16(Q_TYPE, q + min(r, rows - 1) * q_at.s3, d) * scale;
+    queries_load(scaled, rows, scale, q, q_at.s3);
     if (accumulate)
-        for (uint r = 0; r < rows; ++r) {
-            t.top[r] = LOAD(LSE_TYPE, lse, r * lse_at.s3);
-            VECTOR(t.mass + 16 * r) = (float16)(t.top[r] == -INFINITY ? 0.0f : 0.0625f);
-            for (uint d = 0; d < DV; d += 16)
-                VECTOR(t.sum + r * DV + d) = LOAD16(OUT_TYPE, out + r * out_at.s3, d);
-        }
+        tile_load(&t, rows, out, out_at.s3, lse, lse_at.s3);
 
     uint last = visible_keys(first + rows - 1, diagonal, keys);
     for (uint begin = first_key(first, diagonal, keys) / BLOCK * BLOCK; begin < last; begin += BLOCK) {
@@ -52,22 +83,7 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
         }
         for (uint r = 0; r < TILE && r < rows; r += RT) {
             scores_multiply(&s, scaled + r * D, D, packed, D);
-            if (BIAS || begin + BLOCK > visible_keys(first + r, diagonal, keys)) {
-                uint seen[RT];
-                UNROLL
-                for (uint a = 0; a < RT; ++a)
-                    seen[a] = visible_keys(first + r + a, diagonal, keys);
-                scores_mask(&s, offset, seen, begin);
-            }
-#if WINDOW
-            if (begin < first_key(first + r + RT - 1, diagonal, keys)) {
-                uint unseen[RT];
-                UNROLL
-                for (uint a = 0; a < RT; ++a)
-                    unseen[a] = first_key(first + r + a, diagonal, keys);
-                scores_mask_before(&s, unseen, begin);
-            }
-#endif
+            scores_see(&s, offset, first + r, begin, diagonal, keys);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, keys - begin))
         }

@@ -15,6 +15,48 @@
 #include "local_tile.clh"
 #include "local_splat.clh"
 
+#define SPLAT min(first + j, splats - 1)
+#define KEY min(begin + j, last - 1)
+/* What an item's splats have beside their columns: ½|μ'|² and r². */
+#if PRODUCT
+#define SPLATS_KNOW                                                                                                    \
+    ROWS_HALF_SQUARE(half_square, x, y, shared, mean[SPLAT * D + d] - centre[d])                                       \
+    UNROLL                                                                                                             \
+    for (uint a = 0; a < RT; ++a) {                                                                                    \
+        uint j = y * RT + a;                                                                                           \
+        factor[a] = UNIT * inverse[SPLAT] * inverse[SPLAT];                                                            \
+    }
+#else
+#define SPLATS_KNOW
+#endif
+#if BIAS
+#define BIAS_LOAD offset[j] += LOG2_E * LOAD(BIAS_TYPE, bias, KEY * bias_at.s3);
+#else
+#define BIAS_LOAD
+#endif
+
+/* What a tile of keys, from `begin` on, has beside its columns: values, and offsets of φ. */
+#define REST_LOAD                                                                                                      \
+    VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, KEY)                                                                   \
+    for (uint j = get_local_id(0); j < KEYS; j += WG) {                                                                \
+        offset[j] = begin + j < last ? 0.0f : -INFINITY;                                                               \
+        BIAS_LOAD                                                                                                      \
+    }
+
+/* The log-weights of an item's splats and keys, in base 2; a key of offset −inf has no weight, whatever its φ. */
+INLINED void scores_finish(private float score[RT][4], private const scores *s, float4 offset,
+                           private const float *factor, private const float *half_square) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
+#if !PRODUCT
+        float4 l = MAD((float4)(-0.5f * UNIT), s->s[a], offset);
+#else
+        float4 l = MAD((float4)(factor[a]), s->s[a] - s->half_square - half_square[a], offset);
+#endif
+        vstore4(select(l, (float4)(-INFINITY), offset == (float4)(-INFINITY)), 0, score[a]);
+    }
+}
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint per_head, uint first_head,
             global const float *mean, global const float *inverse, global const float *centre,
@@ -38,16 +80,8 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
     bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2;
 #endif
 
-#define SPLAT min(first + j, splats - 1)
-#if PRODUCT
     float half_square[RT], factor[RT];
-    ROWS_HALF_SQUARE(half_square, x, y, shared, mean[SPLAT * D + d] - centre[d])
-    UNROLL
-    for (uint a = 0; a < RT; ++a) {
-        uint j = y * RT + a;
-        factor[a] = UNIT * inverse[SPLAT] * inverse[SPLAT];
-    }
-#endif
+    SPLATS_KNOW
     if (STEPS == 1)
         SPLATS_LOAD(row_tile, ROWS, 0, SPLAT)
     if (item == 0)
@@ -57,7 +91,6 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
         rows r;
         rows_clear(&r);
         for (uint begin = g * segment; begin < last; begin += KEYS) {
-#define KEY min(begin + j, last - 1)
             scores s;
             scores_clear(&s);
             for (uint step = 0; step < STEPS; ++step) {
@@ -66,13 +99,7 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
                     SPLATS_LOAD(row_tile, ROWS, step, SPLAT)
                 TOKENS_LOAD(K_TYPE, shared, KEYS, step, k, k_at.s3, KEY)
                 if (step == 0) {
-                    VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, KEY)
-                    for (uint j = item; j < KEYS; j += WG) {
-                        offset[j] = begin + j < last ? 0.0f : -INFINITY;
-#if BIAS
-                        offset[j] += LOG2_E * LOAD(BIAS_TYPE, bias, KEY * bias_at.s3);
-#endif
-                    }
+                    REST_LOAD
                 }
                 barrier(CLK_LOCAL_MEM_FENCE);
                 scores_multiply(&s, x, y, row_tile, shared);
@@ -80,31 +107,13 @@ write_local(uint keys, uint segment, uint heads, uint group, uint splats, uint p
             scores_gather(&s, x, y, parts);
 
             float score[RT][4];
-            float4 more = VECTOR(offset + 4 * x);
-            UNROLL
-            for (uint a = 0; a < RT; ++a) {
-#if !PRODUCT
-                float4 l = MAD((float4)(-0.5f * UNIT), s.s[a], more);
-#else
-                float4 l = MAD((float4)(factor[a]), s.s[a] - s.half_square - half_square[a], more);
-#endif
-                vstore4(select(l, (float4)(-INFINITY), more == (float4)(-INFINITY)), 0, score[a]);
-            }
+            scores_finish(score, &s, VECTOR(offset + 4 * x), factor, half_square);
             rows_weigh(&r, score, x, y, shared, &raise);
             rows_add(&r, x, y, shared, value_tile);
         }
 
-        float log_mass[RT];
-        rows_finish(&r, log_mass, x, y, shared);
         INDEX at = ((INDEX)get_global_id(2) * segments + g) * splats;
-        UNROLL
-        for (uint a = 0; a < RT; ++a) {
-            uint row = first + y * RT + a;
-            if (row < splats) {
-                ROW_STORE(F32, state_value + (at + row) * DV, r, a, x)
-                if (x == 0)
-                    state_lse[at + row] = log_mass[a];
-            }
-        }
+        ROWS_STORE(r, first + y * RT, splats, x, y, shared, F32, state_value + at * DV, (INDEX)DV, F32, state_lse + at,
+                   1)
     }
 }

@@ -22,6 +22,94 @@
 #define BIAS 1
 #endif
 
+typedef struct centred_splats {
+    float middle[TILE * D] ALIGNED;                    /* m, or μ' */
+    float factor[TILE * (COVARIANCE ? D : 1)] ALIGNED; /* r, or r² */
+    float shift[TILE];                                 /* ½ r² |μ'|²; isotropic */
+} centred_splats;
+
+/* Rows past the last one repeat it. */
+INLINED void splats_centre(private centred_splats *to, uint rows, global const float *mean, global const float *inverse,
+                           global const float *centre) {
+    for (uint r = 0; r < TILE; ++r) {
+        uint row = min(r, rows - 1);
+        to->shift[r] = 0.0f;
+        for (uint d = 0; d < D; ++d) {
+            float m = mean[row * D + d] - centre[d];
+#if COVARIANCE
+            to->factor[r * D + d] = inverse[row * D + d];
+            to->middle[r * D + d] = m * inverse[row * D + d];
+#else
+            to->middle[r * D + d] = m;
+            to->shift[r] = MAD(m, m, to->shift[r]);
+#endif
+        }
+#if !COVARIANCE
+        to->factor[r] = inverse[row] * inverse[row];
+        to->shift[r] *= 0.5f * to->factor[r];
+#endif
+    }
+}
+
+/* x' in place of x, and ½|x'|². */
+INLINED void keys_centre(private float *packed, private float16 half_square[LANES], global const float *centre) {
+    UNROLL
+    for (uint c = 0; c < LANES; ++c)
+        half_square[c] = (float16)(0.0f);
+    for (uint d = 0; d < D; ++d)
+        UNROLL
+    for (uint c = 0; c < LANES; ++c) {
+        float *x = packed + d * BLOCK + 16 * c;
+        VECTOR(x) -= (float16)(centre[d]);
+        half_square[c] = MAD(0.5f * VECTOR(x), VECTOR(x), half_square[c]);
+    }
+}
+
+/* The sums over dimensions of φ, for splats r to r + RT − 1 and a block of keys. */
+INLINED void scores_sum(private scores *s, private const centred_splats *splats, uint r, private float *packed) {
+    scores_clear(s);
+    for (uint d = 0; d < D; ++d) {
+        float16 x[LANES];
+        UNROLL
+        for (uint c = 0; c < LANES; ++c)
+            x[c] = VECTOR(packed + d * BLOCK + 16 * c);
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
+            float16 m = (float16)(splats->middle[(r + a) * D + d]);
+#if COVARIANCE
+            float16 f = (float16)(splats->factor[(r + a) * D + d]);
+#endif
+            UNROLL
+            for (uint c = 0; c < LANES; ++c) {
+#if COVARIANCE
+                float16 y = MAD(x[c], f, -m);
+                s->s[a][c] = MAD(y, y, s->s[a][c]);
+#else
+                s->s[a][c] = MAD(m, x[c], s->s[a][c]);
+#endif
+            }
+        }
+    }
+}
+
+/* φ and the keys' offsets from those sums; a key of offset −inf has no weight, whatever its φ. */
+INLINED void scores_finish(private scores *s, private const centred_splats *splats, uint r,
+                           private const float16 half_square[LANES], private float *offset, bool masked) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < LANES; ++c) {
+#if COVARIANCE
+        float16 l = -0.5f * s->s[a][c];
+#else
+        float16 l =
+            MAD((float16)(splats->factor[r + a]), s->s[a][c] - half_square[c], (float16)(-splats->shift[r + a]));
+#endif
+        float16 lanes = VECTOR(offset + 16 * c);
+        s->s[a][c] = masked ? select(l + lanes, (float16)(-INFINITY), lanes == (float16)(-INFINITY)) : l;
+    }
+}
+
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint per_head, uint first_head,
            global const float *mean, global const float *inverse, global const float *centre,
@@ -43,43 +131,17 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
 #endif
 
     tile t;
-    float packed[D * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED;
-    float factor[TILE * (COVARIANCE ? D : 1)] ALIGNED, middle[TILE * D] ALIGNED, shift[TILE], shrink[RT];
+    float packed[D * BLOCK] ALIGNED, weights[RT * BLOCK] ALIGNED, offset[BLOCK] ALIGNED, shrink[RT];
+    centred_splats own;
     scores s;
     tile_clear(&t);
-    for (uint r = 0; r < TILE; ++r) {
-        uint row = min(r, rows - 1);
-        shift[r] = 0.0f;
-        for (uint d = 0; d < D; ++d) {
-            float m = mean[row * D + d] - centre[d];
-#if COVARIANCE
-            factor[r * D + d] = inverse[row * D + d];
-            middle[r * D + d] = m * inverse[row * D + d];
-#else
-            middle[r * D + d] = m;
-            shift[r] = MAD(m, m, shift[r]);
-#endif
-        }
-#if !COVARIANCE
-        factor[r] = inverse[row] * inverse[row];
-        shift[r] *= 0.5f * factor[r];
-#endif
-    }
+    splats_centre(&own, rows, mean, inverse, centre);
 
     uint last = min(keys, (g + 1) * segment);
     for (uint begin = g * segment; begin < last; begin += BLOCK) {
         PACK(K_TYPE, k, k_at.s3, begin, keys, packed)
         float16 half_square[LANES];
-        UNROLL
-        for (uint c = 0; c < LANES; ++c)
-            half_square[c] = (float16)(0.0f);
-        for (uint d = 0; d < D; ++d)
-            UNROLL
-        for (uint c = 0; c < LANES; ++c) {
-            float *x = packed + d * BLOCK + 16 * c;
-            VECTOR(x) -= (float16)(centre[d]);
-            half_square[c] = MAD(0.5f * VECTOR(x), VECTOR(x), half_square[c]);
-        }
+        keys_centre(packed, half_square, centre);
         bool masked = BIAS || begin + BLOCK > last;
         for (uint j = 0; j < BLOCK; ++j) {
             offset[j] = begin + j < last ? 0.0f : -INFINITY;
@@ -88,41 +150,8 @@ write_wide(uint keys, uint segment, uint heads, uint group, uint splats, uint pe
 #endif
         }
         for (uint r = 0; r < TILE && r < rows; r += RT) {
-            scores_clear(&s);
-            for (uint d = 0; d < D; ++d) {
-                float16 x[LANES];
-                UNROLL
-                for (uint c = 0; c < LANES; ++c)
-                    x[c] = VECTOR(packed + d * BLOCK + 16 * c);
-                UNROLL
-                for (uint a = 0; a < RT; ++a) {
-                    float16 m = (float16)(middle[(r + a) * D + d]);
-#if COVARIANCE
-                    float16 f = (float16)(factor[(r + a) * D + d]);
-#endif
-                    UNROLL
-                    for (uint c = 0; c < LANES; ++c) {
-#if COVARIANCE
-                        float16 y = MAD(x[c], f, -m);
-                        s.s[a][c] = MAD(y, y, s.s[a][c]);
-#else
-                        s.s[a][c] = MAD(m, x[c], s.s[a][c]);
-#endif
-                    }
-                }
-            }
-            UNROLL
-            for (uint a = 0; a < RT; ++a)
-                UNROLL
-            for (uint c = 0; c < LANES; ++c) {
-#if COVARIANCE
-                float16 l = -0.5f * s.s[a][c];
-#else
-                float16 l = MAD((float16)(factor[r + a]), s.s[a][c] - half_square[c], (float16)(-shift[r + a]));
-#endif
-                float16 lanes = VECTOR(offset + 16 * c);
-                s.s[a][c] = masked ? select(l + lanes, (float16)(-INFINITY), lanes == (float16)(-INFINITY)) : l;
-            }
+            scores_sum(&s, &own, r, packed);
+            scores_finish(&s, &own, r, half_square, offset, masked);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, last - begin))
         }
