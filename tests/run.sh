@@ -170,6 +170,7 @@ on_pocl() {
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
+    stage fuzz limited tests/trust/fuzz.sh 90
     stage gpu-rows-long on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu-long test_gaussian test_gaussian_bits
     for method in loops loopvec repl; do
       stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"

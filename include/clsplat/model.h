@@ -49,9 +49,9 @@ CLSPLAT_API clsplat_model_options clsplat_model_options_defaults(void);
 
 /* Opens a folder with config.json, model.safetensors (or the shards that model.safetensors.index.json names)
  * and, for texts, unless the vocabulary is the 256 bytes, tokenizer.json or tokenizer.model. Weights stay in
- * their stored type (F32, F16 or BF16) and are uploaded once, straight from the file. Nothing is guessed: a
- * key or tensor that is missing, of another type or shape, or asks for what this library does not do, is an
- * error.
+ * their stored type (F32, F16 or BF16) and are uploaded once, straight from the file, which must not be
+ * shortened meanwhile: that ends the process with SIGBUS. Nothing is guessed: a key or tensor that is
+ * missing, of another type or shape, or asks for what this library does not do, is an error.
  *
  * Ownership: *model is the caller's; it keeps using the device. Blocks: until the weights are uploaded.
  * Returns: IO, FORMAT and UNSUPPORTED (naming the file and the key or tensor), INVALID (the options), MEMORY

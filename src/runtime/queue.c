@@ -134,8 +134,14 @@ fail:
     return status;
 }
 
+/* Kernels take numbers of rows from what is brought up: one that never arrived must not send them anywhere.
+ */
 clsplat_status queue_upload(queue *q, queue_copy copy) {
-    return copy_rows(q, copy, COPY_UP);
+    clsplat_status status = CLSPLAT_OK;
+    TRY(copy_rows(q, copy, COPY_UP));
+    TRY(trail_look(q->device));
+fail:
+    return status;
 }
 
 clsplat_status queue_download(queue *q, queue_copy copy) {

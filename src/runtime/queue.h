@@ -44,8 +44,8 @@ clsplat_status queue_flush(queue *q);
 
 /* Copies between host memory and a buffer: `rows` rows, each `row` bytes long and `pitch` bytes after the one
  * before. Blocks: yes, both.
- * What is brought down was made by commands that did not fail: the handle's commands so far are looked at,
- * and the first that failed is the answer. */
+ * What is brought down was made by commands that did not fail, and what is brought up has arrived: the
+ * handle's commands so far are looked at, and the first that failed is the answer. */
 typedef struct queue_copy {
     cl_mem mem;
     size_t mem_offset, mem_pitch; /* bytes */
