@@ -201,6 +201,22 @@ on_vendors() {
   python3 tests/vendors/vendors.py "$build" "$tools" "$build/vendors" "${sample[@]}"
 }
 
+# What works on devices that PoCL poses as: the least there is (groups of 64, 16 KiB of local memory, buffers of 128 MiB), and a CPU
+# with vectors of 4.
+on_feigned() {
+  local pose status=0
+  for pose in least arm; do
+    echo "$pose:"
+    CLSPLAT_POSE=$pose limited "$binary" selftest || status=1
+  done
+  return $status
+}
+
+# Suites on all implementations, an hour; Intel's CPU runtime comes by pip.
+on_implementations() {
+  python3 tests/vendors/implementations.py "$build" "$build/vendors/implementations" --install --table "$logs/implementations.md"
+}
+
 attention=(test_softmax test_backward test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
@@ -221,7 +237,11 @@ all_stages() {
   stage build configured "$build" || return
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
-  if has_icd pocl; then stage vendors on pocl on_vendors; fi
+  if has_icd pocl; then
+    stage feigned on pocl OPENCL_LAYERS="$build/tests/pose.so" CLSPLAT_CACHE=off on_feigned
+    stage vendors on pocl on_vendors
+  fi
+  if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then stage implementations on_implementations; fi
   if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
 }
 
