@@ -135,9 +135,13 @@ fail:
     return status;
 }
 
-/* Tokens of a panel: as many as there is room for the responses of. */
+/* Tokens of a panel: as many as there is room for the responses of. On a CPU fewer, so that what one
+ * operation leaves is in the cache for the next. */
 static size_t panel_rows(const clsplat_limits *limits, const gaussian_gradient *g) {
-    return gaussian_units(limits, 4 * (double)(query_heads(g) * g->call.splats->count));
+    enum { CACHED = 4 << 20, LEAST = 256 };
+    double row = 4 * (double)(query_heads(g) * g->call.splats->count);
+    size_t fitting = gaussian_units(limits, row), cached = (size_t)(CACHED / row);
+    return limits->cpu ? smaller(fitting, cached > LEAST ? cached : LEAST) : fitting;
 }
 
 static clsplat_status everything(queue *q, const gaussian_gradient *g, op_tensor stats) {
@@ -182,11 +186,12 @@ static panel panel_at(const gaussian_gradient *g, size_t first, size_t step) {
     return (panel){first, count, (size_t)begin, (size_t)end, (int32_t)(diagonal - (int64_t)first)};
 }
 
+/* The same in whole chunks, whose states must fit, too. */
 static size_t causal_step(const clsplat_limits *limits, const gaussian_gradient *g) {
     double states = 4 * (double)(query_heads(g) * g->call.splats->count);
     size_t by_state = gaussian_units(limits, states * (double)(g->dout.shape[3] + 1));
-    size_t by_response = gaussian_units(limits, states * GAUSSIAN_CHUNK);
-    return GAUSSIAN_CHUNK * smaller(128, smaller(by_state, by_response));
+    size_t chunks = panel_rows(limits, g) / GAUSSIAN_CHUNK;
+    return GAUSSIAN_CHUNK * smaller(smaller(128, chunks > 0 ? chunks : 1), by_state);
 }
 
 /* The states before each chunk of a panel of keys, then its rows; the first panel has those that see no key,
