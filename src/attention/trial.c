@@ -13,7 +13,7 @@ static const double bounds[] = {[CLSPLAT_F32] = 2e-5, [CLSPLAT_F16] = 2e-3, [CLS
 
 /* A row of near-far attention may open what another leaves closed, by a rounding error; both keep their
  * tolerance, which is what calls have by default. */
-static double bound_of(probe_kind kind, clsplat_dtype dtype) {
+double trial_bound(probe_kind kind, clsplat_dtype dtype) {
     return kind == PROBE_NEAR_FAR ? (double)clsplat_attention_defaults().tolerance : bounds[dtype];
 }
 
@@ -99,7 +99,7 @@ clsplat_status trial_create(clsplat_device *device, probe_kind kind, const probe
     trial *t = made;
     probe_shape small = check_shape(kind, *shape);
     double error = 0;
-    *t = (trial){.bound = bound_of(kind, shape->dtype)};
+    *t = (trial){.bound = trial_bound(kind, shape->dtype)};
     TRY(probe_create(device, kind, &small, &t->check));
     TRY(run_fresh(&t->check, &t->check.family->variants[0], NULL, &t->check_reference));
     op_choice row = default_of(&t->check);

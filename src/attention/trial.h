@@ -5,6 +5,9 @@
 
 #include "attention/probe.h"
 
+/* What the results of two rows may differ by, relatively. */
+double trial_bound(probe_kind kind, clsplat_dtype dtype);
+
 typedef struct trial {
     probe check, timed;
     float *check_reference, *timed_reference;

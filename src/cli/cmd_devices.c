@@ -1,11 +1,13 @@
 /* clsplat devices: what the OpenCL loader shows. */
-#include <clsplat/device.h>
+#include <clsplat/clsplat.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/report.h"
+#include "cli/selftest.h"
+#include "op/peak.h"
 #include "runtime/describe.h"
 
 static const char summary[] =
@@ -14,7 +16,8 @@ static const char summary[] =
 
 static json_t *limits_json(const clsplat_limits *l) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b}",
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b, "
+        "s:b}",
         "global_memory", (json_int_t)l->global_memory, "max_allocation", (json_int_t)l->max_allocation,
         "local_memory", (json_int_t)l->local_memory, "constant_memory", (json_int_t)l->constant_memory,
         "compute_units", (json_int_t)l->compute_units, "clock_mhz", (json_int_t)l->clock_mhz,
@@ -24,7 +27,7 @@ static json_t *limits_json(const clsplat_limits *l) {
         "cache_line", (json_int_t)l->cache_line, "base_address_align", (json_int_t)l->base_address_align,
         "timer_resolution_ns", (json_int_t)l->timer_resolution_ns, "nvidia_capability",
         (json_int_t)l->nvidia_capability, "fast_fma", l->fast_fma, "half_arithmetic", l->half_arithmetic,
-        "subgroups", l->subgroups, "int64", l->int64, "unified_memory", l->unified_memory);
+        "subgroups", l->subgroups, "int64", l->int64, "unified_memory", l->unified_memory, "cpu", l->cpu);
 }
 
 static json_t *device_json(const clsplat_device_info *d, size_t index, bool taken) {
@@ -79,15 +82,38 @@ static clsplat_status choose(cli *c, const clsplat_device_info *list, size_t cou
     return device_choose(c->lib, list, count, which ? which : "", origin, taken);
 }
 
-static clsplat_status devices(cli *c) {
+/* What belongs into an issue about a device: all that is known of it, what works there, and how fast it is.
+ */
+static clsplat_status report(cli *c, const clsplat_device_info *info, size_t index) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    op_peak peak;
+    char which[24];
+    snprintf(which, sizeof which, "%zu", index);
+    printf("clsplat %s\n", clsplat_version());
+    print_device(info, index, true);
+    print_details(info);
+    TRY(clsplat_device_open(c->lib, which, &device));
+    TRY(op_peak_measure(device, &peak));
+    printf("     reaches %.1f GFLOP/s of multiply-adds and %.1f GB/s of copying\n", 1e-9 * peak.flops,
+           1e-9 * peak.bytes);
+    TRY(selftest_print(c, device, NULL));
+fail:
+    clsplat_device_close(&device);
+    return status;
+}
+
+static clsplat_status devices(cli *c, bool to_report) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device_info *list = NULL;
     size_t count = 0, taken = 0;
     TRY(clsplat_device_list(c->lib, &list, &count));
     TRY(choose(c, list, count, &taken));
-    if (c->json)
+    if (to_report)
+        TRY(report(c, &list[taken], taken));
+    else if (c->json)
         TRY(print_json(c, list, count, taken));
-    for (size_t i = 0; i < count && !c->json; ++i) {
+    for (size_t i = 0; i < count && !c->json && !to_report; ++i) {
         print_device(&list[i], i, i == taken);
         if (c->verbose)
             print_details(&list[i]);
@@ -98,10 +124,17 @@ fail:
 }
 
 clsplat_status cmd_devices(cli *c, int argc, const char **argv) {
-    struct poptOption options[] = {POPT_TABLEEND};
+    int to_report = 0;
+    struct poptOption options[] = {
+        {"report", 0, POPT_ARG_NONE, &to_report, 0,
+         "a text about one device to paste into an issue: its limits and quirks, what works there, and "
+         "speeds",
+         NULL},
+        POPT_TABLEEND,
+    };
     cli_syntax syntax = {summary, "[OPTION...]", options, .arguments = 0};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
-        status = devices(c);
+        status = devices(c, to_report);
     return status;
 }

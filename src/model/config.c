@@ -126,6 +126,9 @@ static clsplat_status read_sizes(const json_place *at, const model_family *f, mo
     TRY(json_size(at, "vocab_size", JSON_NEEDED, 1, VOCABULARY_LIMIT, &c->vocabulary));
     c->kv_heads = f->kv_heads ? f->kv_heads : c->heads;
     if (!f->layer.encoder)
+        c->kv_heads =
+            json_is_null(json_object_get(at->object, "num_key_value_heads")) ? c->heads : c->kv_heads;
+    if (!f->layer.encoder)
         TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
     if (c->heads % c->kv_heads != 0)
         return json_refuse(at, CLSPLAT_FORMAT, "num_attention_heads",

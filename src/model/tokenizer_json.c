@@ -199,8 +199,9 @@ static clsplat_status read_added(tokenizer *t, hf_tokenizer *j, const json_t *en
     if (!*name)
         return CLSPLAT_OK;
     if (known >= 0 && known != token)
-        return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' is %lld here and %d in model.vocab",
-                         text_show(name).bytes, (long long)token, (int)known);
+        log_warning(t->lib, "%s: token '%s' is %lld in added_tokens and %d in model.vocab, which counts",
+                    t->path, text_show(name).bytes, (long long)token, (int)known);
+    token = known >= 0 ? known : token;
     if (token > INT32_MAX)
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "'%s' has the number %lld", text_show(name).bytes,
                          (long long)token);

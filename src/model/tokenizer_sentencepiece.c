@@ -2,6 +2,7 @@
 #include "model/tokenizer_kind.h"
 
 #ifdef CLSPLAT_SENTENCEPIECE
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,9 +20,15 @@ static const char mark[] = "\xe2\x96\x81";
 /* What it shows for a token that stands for unknown characters. */
 static const char unknown[] = " \xe2\x81\x87 ";
 
+/* U+E000, of a private area: no vocabulary has it. */
+static const char anchor[] = "\xee\x80\x80";
+
 typedef struct sp_tokenizer {
     sp_model *model;
     added_list special;
+    /* Behind an added token: no space of the model's own, or none before a space, as transformers 5 has it.
+     */
+    bool joins, single_space;
 } sp_tokenizer;
 
 static void close_sp(void *state) {
@@ -44,10 +51,30 @@ static void take(void *user, int32_t token) {
     token_list_add(user, token);
 }
 
+/* What stands behind `anchor`, a character that nothing joins with: it is as it were within a word. */
+static bool encode_behind(const encoding *e, size_t begin, size_t end, sp_why *why) {
+    text whole = {0};
+    token_list alone = {0}, all = {0};
+    text_add(&whole, "%s", anchor);
+    text_add_bytes(&whole, e->words + begin, end - begin);
+    snprintf(why->words, sizeof why->words, "there is no memory for it");
+    bool good = text_ok(&whole) && sp_encode(e->s->model, anchor, strlen(anchor), take, &alone, why) &&
+                sp_encode(e->s->model, whole.data, whole.length, take, &all, why) && !alone.failed &&
+                !all.failed;
+    for (size_t i = alone.count; good && i < all.count; ++i)
+        token_list_add(e->to, all.tokens[i]);
+    text_free(&whole);
+    token_list_free(&alone);
+    token_list_free(&all);
+    return good;
+}
+
 static clsplat_status encode_between(void *user, size_t begin, size_t end) {
     const encoding *e = user;
     sp_why why;
-    if (sp_encode(e->s->model, e->words + begin, end - begin, take, e->to, &why))
+    bool behind = begin > 0 && (e->s->joins || (e->s->single_space && e->words[begin] == ' '));
+    if (behind ? encode_behind(e, begin, end, &why)
+               : sp_encode(e->s->model, e->words + begin, end - begin, take, e->to, &why))
         return CLSPLAT_OK;
     return log_error(e->t->lib, CLSPLAT_INVALID, "%s: a text of %zu bytes cannot be encoded: %s", e->t->path,
                      end - begin, text_show(why.words).bytes);
@@ -144,12 +171,22 @@ fail:
     return status;
 }
 
+/* As transformers 5: its LlamaTokenizer does unless it is told to be `legacy`, others only if they are told
+ * not to be. */
+static bool joins_words(const tokenizer_beside *b) {
+    const json_t *legacy = json_object_get(b->config, "legacy");
+    const char *class = json_string_value(json_object_get(b->config, "tokenizer_class"));
+    return json_is_boolean(legacy) ? !json_is_true(legacy) : class && text_contains(class, "Llama");
+}
+
 /* Models of this kind begin a text with their token for it, unless tokenizer_config.json says otherwise. */
-static clsplat_status read_beside(tokenizer *t, sp_tokenizer *s) {
+static clsplat_status read_beside(tokenizer *t, sp_tokenizer *s, const proto_normaliser *normaliser) {
     clsplat_status status = CLSPLAT_OK;
     tokenizer_beside b = {0};
     TRY(tokenizer_beside_read(t, &b));
     TRY(tokenizer_beside_walk(t, &b, take_beside, &(beside_reader){t, s}));
+    s->joins = normaliser->prefix && joins_words(&b);
+    s->single_space = normaliser->prefix && b.config;
     if (sp_begin(s->model) >= 0 && !json_is_false(json_object_get(b.config, "add_bos_token")))
         token_list_add(&t->begin, sp_begin(s->model));
     if (sp_end(s->model) >= 0 && json_is_true(json_object_get(b.config, "add_eos_token")))
@@ -173,7 +210,7 @@ static clsplat_status read_model(tokenizer *t, sp_tokenizer *s, const char *byte
     for (int32_t token = 0; token < sp_size(s->model); ++token)
         TRY(read_piece(t, s, token));
     t->strip = normaliser.extra_spaces ? STRIP_SPACES : normaliser.prefix ? STRIP_SPACE : STRIP_NOTHING;
-    TRY(read_beside(t, s));
+    TRY(read_beside(t, s, &normaliser));
     added_sort(&s->special);
 fail:
     return status;

@@ -10,6 +10,9 @@
 
 enum { TARGETS_PER_LAYER = 23, TARGETS_BESIDE = 13 };
 
+/* Biases that a key of config.json asks for. */
+typedef enum bias_kind { BIAS_QKV, BIAS_OUT, BIAS_GATE_UP, BIAS_DOWN } bias_kind;
+
 /* The walk over the tensors that a configuration wants. */
 typedef struct search {
     clsplat *lib;
@@ -17,6 +20,7 @@ typedef struct search {
     const model_config *config;
     weight_plan *plan;
     const char *above; /* the prefix of all names but the head's */
+    bool told[4];      /* by bias_kind: that it is missing */
     char prefix[64];   /* of the names that are looked for now */
 } search;
 
@@ -147,6 +151,30 @@ static clsplat_status plan_matrix(search *s, op_tensor *tensor, const char *name
     return name ? plan(s, tensor, (part_kind){".weight", columns}, &(part_spec){name, rows}, 1) : CLSPLAT_OK;
 }
 
+/* Whether a bias that only a key asks for is not in the file at all: then it is 0, as transformers 5 starts
+ * it. */
+static bool is_left_out(search *s, bias_kind kind, const part_spec *parts, size_t count) {
+    const model_family *f = model_family_find(s->config->family);
+    const char *key = kind < BIAS_GATE_UP ? "attention_bias" : "mlp_bias";
+    bool by_key = kind == BIAS_QKV   ? f->bias_key && !f->qkv_bias
+                  : kind == BIAS_OUT ? f->bias_key && !f->out_bias
+                                     : f->mlp_bias_key;
+    char name[192];
+    for (size_t i = 0; i < count; ++i) {
+        snprintf(name, sizeof name, "%s%s.bias", s->prefix, parts[i].name);
+        if (!by_key || model_folder_find(s->folder, name).entry)
+            return false;
+    }
+    if (!s->told[kind])
+        log_warning(
+            s->lib,
+            "%s: key %s of config.json asks for tensor '%s', which is missing: it is taken as 0, as in "
+            "transformers 5",
+            model_folder_path(s->folder), key, name);
+    s->told[kind] = true;
+    return true;
+}
+
 static clsplat_status plan_norm(search *s, model_norm *norm, const char *name) {
     clsplat_status status = CLSPLAT_OK;
     TRY(plan_vector(s, &norm->weight, name, s->config->hidden));
@@ -167,14 +195,14 @@ static clsplat_status plan_attention(search *s, model_layer *l) {
     size_t parts = n->qkv ? 1 : 3, all = c->layer.qk == QK_ALL_HEADS;
     TRY(plan_norm(s, &l->attention_norm, n->attention_norm));
     TRY(plan(s, l->qkv, (part_kind){".weight", c->hidden}, qkv, parts));
-    if (c->qkv_bias)
+    if (c->qkv_bias && !is_left_out(s, BIAS_QKV, qkv, parts))
         TRY(plan(s, &l->qkv_bias, (part_kind){".bias", 0}, qkv, parts));
     if (c->layer.qk != QK_AS_THEY_ARE) {
         TRY(plan_vector(s, &l->q_norm, n->q_norm, all ? q_rows : c->head_dim));
         TRY(plan_vector(s, &l->k_norm, n->k_norm, all ? kv_rows : c->head_dim));
     }
     TRY(plan_matrix(s, &l->out, n->out, c->hidden, q_rows));
-    if (c->out_bias)
+    if (c->out_bias && !is_left_out(s, BIAS_OUT, &(part_spec){n->out, c->hidden}, 1))
         TRY(plan_bias(s, &l->out_bias, n->out, c->hidden));
     TRY(plan_norm(s, &l->attention_result, n->attention_result));
 fail:
@@ -193,10 +221,10 @@ static clsplat_status plan_mlp(search *s, model_layer *l) {
     TRY(plan_norm(s, &l->mlp_norm, n->mlp_norm));
     TRY(plan(s, l->gate_up, (part_kind){".weight", c->hidden}, gate_up, parts));
     TRY(plan_matrix(s, &l->down, n->down, c->hidden, c->intermediate));
-    if (c->mlp_bias) {
+    if (c->mlp_bias && !is_left_out(s, BIAS_GATE_UP, gate_up, parts))
         TRY(plan(s, &l->gate_up_bias, (part_kind){".bias", 0}, gate_up, parts));
+    if (c->mlp_bias && !is_left_out(s, BIAS_DOWN, &(part_spec){n->down, c->hidden}, 1))
         TRY(plan_bias(s, &l->down_bias, n->down, c->hidden));
-    }
     TRY(plan_norm(s, &l->mlp_result, n->mlp_result));
 fail:
     return status;

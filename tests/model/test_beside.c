@@ -250,11 +250,38 @@ START_TEST(sentencepiece_has_added_tokens) {
 }
 END_TEST
 
+/* Words that follow on an added token, as transformers 5.24 reads them; `legacy` puts a space of the model's
+ * before them. */
+START_TEST(sentencepiece_goes_on_behind_added_tokens) {
+    static const char words[] = "<|im_start|>user hello<|im_start|> x";
+    static const struct {
+        const char *config;
+        int32_t tokens[12];
+    } ways[] = {{"{\"tokenizer_class\":\"LlamaTokenizer\",\"added_tokens_decoder\":{\"600\":{\"content\":\"<|"
+                 "im_start|>\",\"special\":true}}}",
+                 {1, 600, 527, 263, 519, 411, 320, 360, 600, 513, 548, -1}},
+                {"{\"legacy\":true,\"added_tokens_decoder\":{\"600\":{\"content\":\"<|im_start|>\","
+                 "\"special\":true}}}",
+                 {1, 600, 468, 519, 411, 320, 360, 600, 513, 548, -1}}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; ++i) {
+        files f = files_begin("tokenizer.model");
+        tokenizer *t = NULL;
+        link_model(&f);
+        put(&f, "tokenizer_config.json", ways[i].config);
+        if (tokenizer_open(f.lib, f.folder, 601, &t) == CLSPLAT_OK) /* else it was skipped above */
+            expect(t, f.lib, words, strlen(words), ways[i].tokens);
+        tokenizer_close(&t);
+        files_end(&f);
+    }
+}
+END_TEST
+
 static void add_all(TCase *part) {
     tcase_add_loop_test(part, what_is_said_beside_counts, 0, sizeof cases / sizeof *cases);
     tcase_add_test(part, a_name_may_have_nul);
     tcase_add_test(part, a_link_to_nowhere_is_an_error);
     tcase_add_test(part, sentencepiece_has_added_tokens);
+    tcase_add_test(part, sentencepiece_goes_on_behind_added_tokens);
 }
 
 int main(void) {

@@ -49,8 +49,8 @@ static const change changes[] = {
     {"eos_token_id", "[1, 2]", CLSPLAT_OK, NULL},
     {"tie_word_embeddings", "false", CLSPLAT_FORMAT, "'lm_head.weight' is missing"},
     {"tie_word_embeddings", "\"yes\"", CLSPLAT_FORMAT, "tie_word_embeddings must be true or false"},
-    {"attention_bias", "true", CLSPLAT_FORMAT, "q_proj.bias' is missing"},
-    {"mlp_bias", "true", CLSPLAT_FORMAT, "gate_proj.bias' is missing"},
+    {"attention_bias", "true", CLSPLAT_OK, NULL}, /* taken as 0, with a warning */
+    {"mlp_bias", "true", CLSPLAT_OK, NULL},
     {"model_type", "\"gpt2\"", CLSPLAT_UNSUPPORTED, "model_type is 'gpt2'"},
     {"model_type", NULL, CLSPLAT_FORMAT, "model_type is missing"},
     {"model_type", "\"qwen3\"", CLSPLAT_FORMAT, "q_norm.weight' is missing"},
