@@ -86,6 +86,7 @@ clsplat_status trail_look(clsplat_device *device) {
 
 clsplat_status trail_settle(clsplat_device *device) {
     trail *t = &device->trail;
+    sweep(t); /* behind a call that blocked nothing is left to wait for */
     cl_int code = t->count ? clWaitForEvents((cl_uint)t->count, t->events) : CL_SUCCESS;
     for (size_t i = 0; code != CL_SUCCESS && i < t->count; ++i) /* it need not have waited for the others */
         clWaitForEvents(1, &t->events[i]);
