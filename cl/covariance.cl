@@ -4,8 +4,8 @@
  *     m_r = Σ n σ                                                                   σ: the leaf's slope (forest.clh)
  *     W_r = W_{r−1} + (S_r − m_r W_{r−1}) / Σ_{0…r} m
  *
- * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for COLUMNS columns of a row of all;
- * grid (their number rounded up to WG, Hk, B). No local memory, no barrier. */
+ * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for COLUMNS
+ * columns of a row of all; grid (their number rounded up to WG, Hk, B). No local memory, no barrier. */
 #include "tensor.clh"
 #include "forest.clh"
 
@@ -23,17 +23,18 @@
 #define REST (DV % W)
 #define KEY(s, a) LOAD(FOREST_TYPE, tree_keys, lane_of(0, s, D) + min(d0 + a, D - 1u) * 16)
 
-/* ROWS rows of how values follow keys within the leaves of run first + i: sums over their keys (covariances in op.h), not yet means. */
+/* ROWS rows of how values follow keys within the leaves of run first + i: sums over their keys (covariances in op.h),
+ * not yet means. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first_block,
+gather_covariances(uint first, uint runs, uint levels, uint chunks, uint room, uint16 first_block,
                    global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
                    global const float *biases, global const float *stats, global float *covariances) {
     const uint strips = (D + ROWS - 1) / ROWS, leaves = RUN * CHUNK / LEAF;
     uint run = first + get_global_id(0) / strips, d0 = get_global_id(0) % strips * ROWS;
     if (run >= first + runs)
         return;
-    forest f = forest_of(levels, chunks, first_block);
-    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1), slots = head * chunks * CHUNK;
+    forest f = forest_of(levels, chunks, room, first_block);
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1), slots = head * slots_of(f);
     tree_keys += slots * D;
     tree_values += slots * DV;
     biases += slots;
@@ -89,16 +90,15 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint16 first
     }
 }
 
-/* Those sums become means over all runs so far. One step after another, each from the mean before it, so that a forest that grows has
- * the bits of one that is gathered at once. */
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void average_covariances(uint first, uint runs, uint levels,
-                                                                                uint chunks, uint16 first_block,
-                                                                                global const float *stats,
-                                                                                global float *covariances) {
+/* Those sums become means over all runs so far. One step after another, each from the mean before it, so that a
+ * forest that grows has the bits of one that is gathered at once. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+average_covariances(uint first, uint runs, uint levels, uint chunks, uint room, uint16 first_block,
+                    global const float *stats, global float *covariances) {
     uint e0 = get_global_id(0) * COLUMNS;
     if (e0 >= D * DV)
         return;
-    forest f = forest_of(levels, chunks, first_block);
+    forest f = forest_of(levels, chunks, room, first_block);
     INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
     stats += head * f.blocks * 16 * STATS;
     covariances += head * (chunks / RUN) * D * DV + e0;

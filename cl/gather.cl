@@ -1,18 +1,21 @@
 /* Gathers the keys of completed chunks into trees (op_forest in src/op/op.h).
  *
- * A chunk's keys are split in halves at the median along their principal direction, and the halves again, down to leaves.
- * Nothing but the chunk's own keys decides, so that a forest can grow with its sequence, and causally.
+ * A chunk's keys are split in halves at the median along their principal direction, and the halves again, down to
+ * leaves. Nothing but the chunk's own keys decides, so that a forest can grow with its sequence, and causally.
  *
- * Source: k-d trees along principal directions (Sproull 1991); power iterations from the difference of two halves' means.
+ * Source: k-d trees along principal directions (Sproull 1991); power iterations from the difference of two halves'
+ * means.
  *
- * Shapes: k [B,Hk,keys,D], v [B,Hk,keys,DV], bias [B,Hk,keys]; the forest's as in op.h.
- * Work: gather_chunks, one work-item a chunk; gather_nodes, one a node of a level above chunks; grid (their number rounded up
- * to WG, Hk, B). No local memory, no barrier.
+ * Shapes: k [B,Hk,keys,D], v [B,Hk,keys,DV], bias [B,Hk,keys]; the forest's as in op.h. Work: gather_chunks, one
+ * work-item a chunk; gather_nodes, one a node of a level above chunks; grid (their number rounded up to WG, Hk, B).
+ * No local memory, no barrier.
  *
- * Measured on real keys (8,192 and 65,536 tokens, D = 64; error of attention at the same number of keys): directions of keys and
- * values together, or in the metric of the queries, −3 to +3 %; ten iterations instead of four no gain. */
+ * Measured on real keys (8,192 and 65,536 tokens, D = 64; error of attention at the same number of keys): directions
+ * of keys and values together, or in the metric of the queries, −3 to +3 %; ten iterations instead of four no gain.
+ * */
 #include "tensor.clh"
 #include "forest.clh"
+#include "gather.clh"
 
 #ifndef K_TYPE
 #define K_TYPE F32
@@ -31,6 +34,7 @@ typedef struct chunk_keys {
     global const ELEMENT(K_TYPE) *k;
     global const ELEMENT(V_TYPE) *v;
     INDEX k_pitch, v_pitch;
+    float value_unit; /* the largest of the values: squares are of shares of it */
     ushort order[CHUNK];
     float along[CHUNK]; /* of the key in a slot: where it lies in the direction at hand */
     float bias[CHUNK];
@@ -147,8 +151,9 @@ static inline void part(private chunk_keys *c, uint begin, uint middle, uint end
     }
 }
 
-/* The means of the keys and values in `count` slots from s0 on, [D + DV], and the mean squares of what differs from them, with
- * weights e^bias; the largest square of a key's distance from the mean. Returns the logarithm of the sum of weights. */
+/* The means of the keys and values in `count` slots from s0 on, [D + DV], and the mean squares of what differs from
+ * them, with weights e^bias; the largest square of a key's distance from the mean. Returns the logarithm of the sum
+ * of weights. */
 static inline float moments(private const chunk_keys *c, uint s0, uint count, private float *mean,
                             private float *square, private float *far) {
     float top = -INFINITY, mass = 0.0f;
@@ -178,31 +183,11 @@ static inline float moments(private const chunk_keys *c, uint s0, uint count, pr
             }
             *far = fmax(*far, dot_private(distance, distance));
             for (uint d = 0; d < DV; ++d) {
-                float x = LOAD(V_TYPE, v, d) - mean[D + d];
+                float x = (LOAD(V_TYPE, v, d) - mean[D + d]) / c->value_unit;
                 square[D + d] = MAD(weight * x, x, square[D + d]);
             }
         }
     return count ? top + log(mass) : -INFINITY;
-}
-
-/* A forest's arrays, from those of one head on. */
-typedef struct arrays {
-    global ELEMENT(FOREST_TYPE) *keys, *values;
-    global float *biases;
-    global ELEMENT(FOREST_TYPE) *means, *mean_values;
-    global float *variances, *stats;
-} arrays;
-
-static inline arrays arrays_of(arrays all, forest f, INDEX head) {
-    INDEX slots = head * f.chunks * CHUNK, blocks = head * f.blocks * 16;
-    all.keys += slots * D;
-    all.values += slots * DV;
-    all.biases += slots;
-    all.means += blocks * D;
-    all.variances += head * (f.blocks - f.below) * 16 * D;
-    all.mean_values += blocks * DV;
-    all.stats += blocks * STATS;
-    return all;
 }
 
 static inline void write_node(arrays a, forest f, uint level, uint g, private const float *mean,
@@ -239,8 +224,8 @@ static inline void write_nodes(private const chunk_keys *c, arrays a, forest f, 
             sum_squares(square, &of_keys, &of_values);
             if (level == TOP)
                 whole = of_keys;
-            float stats[STATS] = {log_mass, whole > 0.0f ? of_keys / whole : 0.0f, sqrt(of_values), (float)own,
-                                  of_keys > 0.0f ? sqrt(far / of_keys) : 1.0f};
+            float stats[STATS] = {log_mass, whole > 0.0f ? of_keys / whole : 0.0f, c->value_unit * sqrt(of_values),
+                                  (float)own, of_keys > 0.0f ? sqrt(far / of_keys) : 1.0f};
             write_node(a, f, level, g * nodes + n, mean, square, stats);
         }
     }
@@ -278,18 +263,18 @@ static inline void write_keys(private const chunk_keys *c, arrays a, uint g, uin
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first_block,
+gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint room, uint16 first_block,
               global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
               global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
               global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
-              global float *stats) {
+              global float *stats, global const uint *apart) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i * CHUNK >= keys)
         return;
-    forest f = forest_of(levels, chunks, first_block);
+    forest f = forest_of(levels, chunks, room, first_block);
     arrays a = {tree_keys, tree_values, biases, means, mean_values, variances, stats};
     a = arrays_of(a, f, (INDEX)b * get_global_size(1) + h);
 
@@ -301,14 +286,22 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
     uint count = 0, present = min((uint)CHUNK, keys - i * CHUNK);
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + h * bias_at.s2 + i * CHUNK * bias_at.s3;
-    for (uint j = 0; j < present; ++j)
-        if (LOAD(BIAS_TYPE, bias, j * bias_at.s3) != -INFINITY)
-            c.order[count++] = j;
-#else
-    for (; count < present; ++count)
-        c.order[count] = count;
 #endif
+    apart += ((INDEX)b * get_global_size(1) + h) * apart_words(f);
+    for (uint j = 0; j < present; ++j) {
+        bool there = !stands_apart(apart, chunks, first_chunk + i, j);
+#if BIAS
+        there = there && LOAD(BIAS_TYPE, bias, j * bias_at.s3) != -INFINITY;
+#endif
+        if (there)
+            c.order[count++] = j;
+    }
 
+    c.value_unit = 0.0f;
+    for (uint s = 0; s < count; ++s)
+        for (uint d = 0; d < DV; ++d)
+            c.value_unit = fmax(c.value_unit, fabs(LOAD(V_TYPE, c.v, c.order[s] * c.v_pitch + d)));
+    c.value_unit = c.value_unit > 0.0f && isfinite(c.value_unit) ? c.value_unit : 1.0f;
     for (uint size = CHUNK; size > LEAF; size /= 2)
         for (uint begin = 0; begin + size / 2 < count; begin += size) {
             uint end = min(begin + size, count);
@@ -326,15 +319,28 @@ gather_chunks(uint keys, uint first_chunk, uint levels, uint chunks, uint16 firs
     write_nodes(&c, a, f, first_chunk + i, count);
 }
 
-/* Nodes first to first + nodes − 1 of a level above chunks, out of their children, of which there are `children` in all. */
+/* The largest of the values of children begin to end − 1: as value_unit. */
+static inline float unit_of(arrays a, uint below, uint begin, uint end) {
+    float unit = 0.0f;
+    for (uint c = begin; c < end; ++c)
+        if (a.stats[lane_of(below, c, STATS) + COUNT * 16] > 0.0f) {
+            unit = fmax(unit, a.stats[lane_of(below, c, STATS) + SPREAD * 16]);
+            for (uint d = 0; d < DV; ++d)
+                unit = fmax(unit, fabs(LOAD(FOREST_TYPE, a.mean_values, ((INDEX)below * 16 + c) * DV + d)));
+        }
+    return unit > 0.0f && isfinite(unit) ? unit : 1.0f;
+}
+
+/* Nodes first to first + nodes − 1 of a level above chunks, out of their children, of which there are `children` in
+ * all. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uint chunks, uint16 first_block,
+gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uint chunks, uint room, uint16 first_block,
              global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
              global float *stats) {
     uint i = get_global_id(0);
     if (i >= nodes)
         return;
-    forest f = forest_of(levels, chunks, first_block);
+    forest f = forest_of(levels, chunks, room, first_block);
     arrays a = {0, 0, 0, means, mean_values, variances, stats};
     a = arrays_of(a, f, (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1));
     uint g = first + i, end = min((g + 1) * 16, children), below = first_block_of(f.first_block, level - 1);
@@ -348,14 +354,15 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
         mass += exp(a.stats[lane_of(below, c, STATS) + LOG_MASS * 16] - top);
         count += a.stats[lane_of(below, c, STATS) + COUNT * 16];
     }
+    float unit = unit_of(a, below, g * 16, end);
     for (uint pass = 0; pass < 2; ++pass)
         for (uint c = g * 16; c < end && top > -INFINITY; ++c) {
             global const float *stat = a.stats + lane_of(below, c, STATS);
-            float weight = exp(stat[LOG_MASS * 16] - top) / mass;
+            float weight = exp(stat[LOG_MASS * 16] - top) / mass, inner = stat[SPREAD * 16] / unit;
             INDEX lane = lane_of(below, c, D), diagonal = lane_of(below - f.below, c, D),
                   row = ((INDEX)below * 16 + c) * DV;
             if (pass == 1)
-                spread = MAD(weight * stat[SPREAD * 16], stat[SPREAD * 16], spread);
+                spread = MAD(weight * inner, inner, spread);
             float distance = 0.0f, within = 0.0f;
             for (uint d = 0; d < D; ++d) {
                 float x = LOAD(FOREST_TYPE, a.means, lane + d * 16), variance = a.variances[diagonal + d * 16];
@@ -372,12 +379,14 @@ gather_nodes(uint level, uint first, uint nodes, uint children, uint levels, uin
                 float x = LOAD(FOREST_TYPE, a.mean_values, row + d);
                 if (pass == 0)
                     mean[D + d] = MAD(weight, x, mean[D + d]);
-                else
-                    square[D + d] += weight * (x - mean[D + d]) * (x - mean[D + d]);
+                else {
+                    float differs = (x - mean[D + d]) / unit;
+                    square[D + d] = MAD(weight * differs, differs, square[D + d]);
+                }
             }
         }
     sum_squares(square, &of_keys, &of_values);
-    float result[STATS] = {mass > 0.0f ? top + log(mass) : -INFINITY, 1.0f, sqrt(of_values + spread), count,
+    float result[STATS] = {mass > 0.0f ? top + log(mass) : -INFINITY, 1.0f, unit * sqrt(of_values + spread), count,
                            of_keys > 0.0f ? far / sqrt(of_keys) : 1.0f};
     write_node(a, f, level, g, mean, square, result);
 }

@@ -1,13 +1,16 @@
-/* Gathers the keys of completed chunks into trees, on GPUs of any vendor. Mathematics and shapes as in gather.cl; the halves of a
- * node have the same keys, each in the order of where they lie, and so the trees are as good, if not the same.
+/* Gathers the keys of completed chunks into trees, on GPUs of any vendor. Mathematics and shapes as in gather.cl; the
+ * halves of a node have the same keys, each in the order of where they lie, and so the trees are as good, if not the
+ * same.
  *
- * Work: a group of CHUNK work-items for a chunk; grid (chunks · CHUNK, Hk, B). All nodes of a size are halved together: an item projects
- * one key, and sums one column of one node. A key finds its slot by counting those that come before it.
+ * Work: a group of CHUNK work-items for a chunk; grid (chunks · CHUNK, Hk, B). All nodes of a size are halved
+ * together: an item projects one key, and sums one column of one node. A key finds its slot by counting those that
+ * come before it.
  *
- * Measured (H200, bf16, 8 key heads, D = 64): 0.8, 4.4, 16 and 60 ms for 8,192, 65,536, 262,144 and 1 M keys; gather.cl 23, 33, 33
- * and 105. */
+ * Measured (H200, bf16, 8 key heads, D = 64): 0.8, 4.4, 16 and 60 ms for 8,192, 65,536, 262,144 and 1 M keys;
+ * gather.cl 23, 33, 33 and 105. */
 #include "tensor.clh"
 #include "forest.clh"
+#include "gather.clh"
 
 #ifndef K_TYPE
 #define K_TYPE F32
@@ -28,7 +31,7 @@ typedef struct workplace {
                      D]; /* of nodes that are halved: means, directions, the next ones. Then of all nodes: means */
     float of_mean[SPLITS], length[SPLITS];
     float top[LEAVES], mass[LEAVES], square[LEAVES][D + DV];
-    float whole;
+    float whole, value_unit; /* the largest of the values: squares are of shares of it */
     uint count;
 } workplace;
 
@@ -114,13 +117,20 @@ static inline void sort_nodes(local workplace *place, uint size) {
     barrier(CLK_LOCAL_MEM_FENCE);
 }
 
-/* A forest's arrays, from those of one head on. */
-typedef struct arrays {
-    global ELEMENT(FOREST_TYPE) *keys, *values;
-    global float *biases;
-    global ELEMENT(FOREST_TYPE) *means, *mean_values;
-    global float *variances, *stats;
-} arrays;
+static inline void measure_values(local workplace *place, global const ELEMENT(V_TYPE) *v, INDEX pitch) {
+    uint item = get_local_id(0);
+    float most = 0.0f;
+    for (uint d = 0; d < DV && item < place->count; ++d)
+        most = fmax(most, fabs(LOAD(V_TYPE, v, place->order[item] * pitch + d)));
+    place->along[item] = most;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (item == 0) {
+        for (uint s = 0; s < CHUNK; ++s)
+            most = fmax(most, place->along[s]);
+        place->value_unit = most > 0.0f && isfinite(most) ? most : 1.0f;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
 
 /* The weights of a level's nodes: place->top and place->mass. */
 static inline void weigh_nodes(local workplace *place, uint size) {
@@ -164,7 +174,7 @@ static inline void write_stats(local workplace *place, arrays a, uint level, uin
         uint own = min((uint)max((int)count - (int)(item * size), 0), size);
         stats[LOG_MASS * 16] = own ? place->top[item] + log(place->mass[item]) : -INFINITY;
         stats[VARIANCE * 16] = place->whole > 0.0f ? of_keys / place->whole : 0.0f;
-        stats[SPREAD * 16] = sqrt(of_values);
+        stats[SPREAD * 16] = place->value_unit * sqrt(of_values);
         stats[COUNT * 16] = (float)own;
         stats[REACH * 16] = of_keys > 0.0f ? sqrt(far / of_keys) : 1.0f;
     }
@@ -190,8 +200,10 @@ static inline void write_nodes(local workplace *place, arrays a, forest f, uint 
                     x = LOAD(V_TYPE, v, place->order[s] * v_pitch + d - D);
                 if (pass == 0)
                     mean = MAD(weight, x, mean);
-                else
-                    square = MAD(weight * (x - mean), x - mean, square);
+                else {
+                    float differs = d < D ? x - mean : (x - mean) / place->value_unit;
+                    square = MAD(weight * differs, differs, square);
+                }
             }
         place->square[n][d] = square;
         if (d < D) {
@@ -224,28 +236,30 @@ static inline void write_keys(local workplace *place, arrays a, uint g, global c
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first_block, global const ELEMENT(K_TYPE) *k,
-             INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint room, uint16 first_block,
+             global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
              global ELEMENT(FOREST_TYPE) *tree_keys, global ELEMENT(FOREST_TYPE) *tree_values, global float *biases,
              global ELEMENT(FOREST_TYPE) *means, global float *variances, global ELEMENT(FOREST_TYPE) *mean_values,
-             global float *stats) {
+             global float *stats, global const uint *apart) {
     local workplace place;
     uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2), g = first_chunk + i;
-    forest f = forest_of(levels, chunks, first_block);
-    INDEX head = (INDEX)b * get_global_size(1) + h, slots = head * chunks * CHUNK, blocks = head * f.blocks * 16;
-    arrays a = {tree_keys + slots * D, tree_values + slots * DV,  biases + slots,
-                means + blocks * D,    mean_values + blocks * DV, variances + head * (f.blocks - f.below) * 16 * D,
-                stats + blocks * STATS};
+    forest f = forest_of(levels, chunks, room, first_block);
+    INDEX head = (INDEX)b * get_global_size(1) + h;
+    arrays a = {tree_keys, tree_values, biases, means, mean_values, variances, stats};
+    a = arrays_of(a, f, head);
     uint present = min((uint)CHUNK, keys - i * CHUNK);
     k += k_at.s0 + b * k_at.s1 + h * k_at.s2 + i * CHUNK * k_at.s3;
     v += v_at.s0 + b * v_at.s1 + h * v_at.s2 + i * CHUNK * v_at.s3;
 
+    float own = item < present && !stands_apart(apart + head * apart_words(f), chunks, g, item) ? 0.0f : -INFINITY;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + h * bias_at.s2 + i * CHUNK * bias_at.s3;
-    float own = item < present ? LOAD(BIAS_TYPE, bias, item * bias_at.s3) : -INFINITY;
+    if (own == 0.0f)
+        own = LOAD(BIAS_TYPE, bias, item * bias_at.s3);
+#endif
     place.bias[item] = own;
     barrier(CLK_LOCAL_MEM_FENCE);
     uint before = 0, all = 0;
@@ -257,12 +271,9 @@ gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint16 first
         place.order[before] = item;
     if (item == 0)
         place.count = all;
-#else
-    place.order[item] = item;
-    place.count = present;
-#endif
     barrier(CLK_LOCAL_MEM_FENCE);
 
+    measure_values(&place, v, v_at.s3);
     for (uint size = CHUNK; size > LEAF; size /= 2) {
         project(&place, k, k_at.s3, size);
         sort_nodes(&place, size);

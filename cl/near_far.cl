@@ -3,16 +3,19 @@
  *     closed node n:  l = ln mass + q'·c + lift     value: mean v     q' = scale q, variance = Σ_d q'_d² C_d or its share of that
  *     key:            l = q'·k + b                  value: v
  *
- * A row takes its own chunk's keys exactly, then the nodes it starts from (roots) closed: that fixes the mass Z and the size of the
- * output against which errors are measured. Then it walks from each root and opens a node while
+ * A row takes exactly its own chunk's keys and those that stand apart (apart.cl), then the nodes it starts from
+ * (roots) closed: that fixes the mass Z and the size of the output against which errors are measured. Then it walks
+ * from each root and opens a node while
  *
  *     e^(l + hidden_mass) / Z · node_error > accepted_error         (near_far.clh)
  *
- * What closed leaves miss of how their values follow the logits is partly the same in all, and that part is put right: the row's sum gets
- * (Σ e^l · slope of its closed leaves) · Wᵀ q', with W the covariances of the runs before its own chunk.
+ * What closed leaves miss of how their values follow the logits is partly the same in all, and that part is put
+ * right: the row's sum gets (Σ e^l · slope of its closed leaves) · Wᵀ q', with W the covariances of the runs before
+ * its own chunk.
  *
- * The errors e = e^l / Z · node_error of what is closed in the end add up to the row's. With a limit on exact keys a walk before that counts
- * the keys by the least error on their path, in steps of 2^¼, and only what lies above the step that fits is opened.
+ * The errors e = e^l / Z · node_error of what is closed in the end add up to the row's. With a limit on exact keys a
+ * walk before that counts the keys by the least error on their path, in steps of 2^¼, and only what lies above the
+ * step that fits is opened.
  *
  * Strictly causal: a row's roots are the nodes wholly before its own chunk, everything else it reads is its own.
  *
@@ -22,50 +25,19 @@
 #include "state.clh"
 #include "forest.clh"
 #include "near_far.clh"
-
-#ifndef Q_TYPE
-#define Q_TYPE F32
-#define K_TYPE F32
-#define V_TYPE F32
-#define BIAS_TYPE F32
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#define ERROR_TYPE F32
-#endif
-#ifndef OWN /* 1: there is an own chunk */
-#define OWN 1
-#endif
-#ifndef BIAS
-#define BIAS 1
-#endif
-#ifndef COUNTED /* 1: exact_keys is wanted */
-#define COUNTED 1
-#endif
-#ifndef ESTIMATED /* 1: error is wanted */
-#define ESTIMATED 1
-#endif
+#include "near_far_args.clh"
 
 /* Steps of 2^¼ of a path's least error, relative to the output. */
 #define STEPS 128
 #define STEP_LEAST -24.0f
 
-/* A head's forest as a reader sees it. */
-typedef struct trees {
-    forest f;
-    global const ELEMENT(FOREST_TYPE) *keys, *values;
-    global const float *biases;
-    global const ELEMENT(FOREST_TYPE) *means, *mean_values;
-    global const float *variances, *stats;
-    global const float *covariance; /* 0: there is none yet */
-} trees;
-
 typedef struct walker {
-    float q[D];   /* scaled */
-    uint past;    /* chunks */
-    uint covered; /* slots that have keys for this row, or are padding */
-    bool rest;    /* the highest level's last node may be a part */
-    float mass;   /* lse after the roots */
-    float size;   /* of the output after the roots */
+    float q[D];         /* scaled */
+    uint past;          /* chunks */
+    uint covered;       /* slots that have keys for this row, or are padding */
+    bool rest;          /* the highest level's last node may be a part */
+    float mass;         /* lse after the roots */
+    float inverse_size; /* of the output after the roots */
     float accepted;
     bool all;           /* open everything */
     uint step;          /* and nothing whose step is below this */
@@ -122,13 +94,15 @@ static inline sight look_at(private const walker *w, private const trees *t, uin
 }
 
 /* A number that grows with the error, so that counting and opening agree to the bit. */
-static inline uint step_of(float error, float size) {
-    float steps = 4.0f * (log2(error / size) - STEP_LEAST);
+static inline uint step_of(float error) {
+    float steps = 4.0f * (log2(error) - STEP_LEAST);
     return isnan(steps) ? 0 : (uint)clamp(steps, 0.0f, STEPS - 1.0f);
 }
 
-static inline void open_leaf(private const walker *w, private const trees *t, private state *row, uint g) {
-    for (uint s = g * LEAF; s < (g + 1) * LEAF; ++s) {
+/* The keys in slots begin to end − 1. */
+static inline void open_keys(private const walker *w, private const trees *t, private state *row, uint begin,
+                             uint end) {
+    for (uint s = begin; s < end; ++s) {
         float l = t->biases[s];
         if (l == -INFINITY)
             continue;
@@ -156,8 +130,9 @@ static inline void walk(private walker *w, private const trees *t, private state
             s.l = -INFINITY;
             s.count = 0.0f;
         }
-        float error = exp(s.l - w->mass) * node_error(s.variance, s.spread, w->size), most = error * exp(s.hidden);
-        uint step = steps || w->step ? step_of(most, w->size) : 0;
+        float factor = node_error(s.variance, s.spread * w->inverse_size), beside = s.l - w->mass;
+        float error = exp(beside) * factor, most = exp(beside + s.hidden) * factor;
+        uint step = steps || w->step ? step_of(most) : 0;
         bool open = s.count > 0.0f && (w->all ? s.variance > 0.0f : most > w->accepted) && step >= w->step;
         if (level == TOP)
             whole = s.variance;
@@ -172,7 +147,7 @@ static inline void walk(private walker *w, private const trees *t, private state
             steps[least[0]] += (uint)s.count;
         else if (open) {
             w->exact += (uint)s.count;
-            open_leaf(w, t, row, g);
+            open_keys(w, t, row, g * LEAF, (g + 1) * LEAF);
         } else if (!steps && s.l > -INFINITY) {
             add_values(row, s.l, t->mean_values + s.value);
             if (level == 0 && s.slope > 0.0f)
@@ -203,13 +178,23 @@ static inline uint2 roots_of(private const walker *w, private const trees *t, ui
 
 /* How far values are from the means of their chunks. */
 static inline float spread_of_values(private const walker *w, private const trees *t) {
-    float squares = 0.0f, keys = 0.0f;
+    float sum = 0.0f, keys = 0.0f;
     for (uint g = 0; g < w->past; ++g) {
         global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, TOP), g, STATS);
-        squares += stat[COUNT * 16] * stat[SPREAD * 16] * stat[SPREAD * 16];
+        sum = MAD(stat[COUNT * 16], stat[SPREAD * 16], sum);
         keys += stat[COUNT * 16];
     }
-    return keys > 0.0f ? sqrt(squares / keys) : 0.0f;
+    return keys > 0.0f ? sum / keys : 0.0f;
+}
+
+/* The norm of `inverse` times DV numbers, whatever their size. */
+static inline float norm_of(private const float *x, float inverse) {
+    float unit = 0.0f, sum = 0.0f;
+    for (uint d = 0; d < DV; ++d)
+        unit = fmax(unit, fabs(x[d]));
+    for (uint d = 0; d < DV && unit > 0.0f; ++d)
+        sum = MAD(x[d] / unit, x[d] / unit, sum);
+    return unit * inverse * sqrt(sum);
 }
 
 /* All roots closed: where the row's mass and its output's size come from. */
@@ -223,11 +208,8 @@ static inline void survey(private walker *w, private const trees *t, private con
                 add_values(&row, s.l - doubtful_lift(s.variance, knee_of(size_shift(level))), t->mean_values + s.value);
         }
     }
-    float inverse = inverse_mass(&row), square = 0.0f;
-    for (uint d = 0; d < DV; ++d)
-        square = MAD(row.sum[d] * inverse, row.sum[d] * inverse, square);
     w->mass = log_mass(&row);
-    w->size = sqrt(square);
+    w->inverse_size = inverse_of(norm_of(row.sum, inverse_mass(&row)));
 }
 
 /* The least step that leaves at most `room` keys. */
@@ -254,74 +236,60 @@ static inline void add_tilt(private const walker *w, global const float *covaria
         row->sum[e] = MAD(share, tilt[e], row->sum[e]);
 }
 
+/* From all roots down. `steps`: counts keys by their step, and adds nothing to the row. */
+static inline void descend(private walker *w, private const trees *t, private state *row, uint highest,
+                           private uint *steps) {
+    for (uint level = highest + 1; level-- > TOP;) {
+        uint2 roots = roots_of(w, t, level, highest);
+        for (uint g = roots.x; g < roots.y; ++g)
+            walk(w, t, row, level, g, steps);
+    }
+}
+
+/* The error that a row expects, with what it has opened so far. */
+static inline float row_expects(private const walker *w, private const state *row) {
+    return expected_error(w->squares, w->sum, exp(w->mass - log_mass(row)),
+                          w->inverse_size * norm_of(row->sum, inverse_mass(row)));
+}
+
 /* Far keys, at most `room` of them exactly. */
 static inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance,
                               uint room) {
-    uint highest = highest_level(t->f.levels, w->past), steps[STEPS];
+    uint highest = highest_level(t->f.levels, w->past), exact = w->exact;
     survey(w, t, row, highest);
     w->all = tolerance == 0.0f;
-    w->accepted = accepted_error(tolerance, w->size, spread_of_values(w, t), w->past);
+    w->accepted = accepted_error(tolerance, spread_of_values(w, t) * w->inverse_size, w->past);
     w->step = 0;
-    for (uint counting = room < w->covered;; counting = 0) {
-        for (uint s = 0; s < STEPS && counting; ++s)
+    if (room < w->covered) {
+        uint steps[STEPS];
+        for (uint s = 0; s < STEPS; ++s)
             steps[s] = 0;
-        for (uint level = highest + 1; level-- > TOP;) {
-            uint2 roots = roots_of(w, t, level, highest);
-            for (uint g = roots.x; g < roots.y; ++g)
-                walk(w, t, row, level, g, counting ? steps : 0);
-        }
-        if (!counting)
-            break;
+        descend(w, t, row, highest, steps);
         w->step = step_for(steps, room);
+    }
+    state start = *row;
+    for (uint again = 0; again < 2; ++again) {
+        *row = start;
+        w->exact = exact;
+        w->squares = w->sum = 0.0f;
+        w->slopes = -INFINITY;
+        descend(w, t, row, highest, 0);
+        float expected = row_expects(w, row);
+        if (!(expected > tolerance) || room < w->covered)
+            break;
+        w->accepted *= second_share(tolerance, expected);
     }
     if (t->covariance && w->slopes > -INFINITY)
         add_tilt(w, t->covariance, row);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance, uint limit,
-         uint levels, uint chunks, uint16 first_block, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
-#if OWN
-         global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
-#if BIAS
-         global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
-#endif
-#endif
-         global const ELEMENT(FOREST_TYPE) *tree_keys, global const ELEMENT(FOREST_TYPE) *tree_values,
-         global const float *biases, global const ELEMENT(FOREST_TYPE) *means, global const float *variances,
-         global const ELEMENT(FOREST_TYPE) *mean_values, global const float *stats, global const float *covariances,
-         global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
-#if COUNTED
-         ,
-         global int *exact, INDEX4 exact_at
-#endif
-#if ESTIMATED
-         ,
-         global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
-#endif
-) {
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RESULTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
-    trees t = {forest_of(levels, chunks, first_block),
-               tree_keys,
-               tree_values,
-               biases,
-               means,
-               mean_values,
-               variances,
-               stats,
-               0};
-    INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, slots = head * chunks * CHUNK,
-          blocks = head * t.f.blocks * 16;
-    t.keys += slots * D;
-    t.values += slots * DV;
-    t.biases += slots;
-    t.means += blocks * D;
-    t.variances += head * (t.f.blocks - t.f.below) * 16 * D;
-    t.mean_values += blocks * DV;
-    t.stats += blocks * STATS;
-
+    trees t = TREES;
+    INDEX head = (INDEX)b * (get_global_size(1) / group) + kv;
+    trees_move(&t, head);
     walker w;
     state row;
     state_clear(&row);
@@ -362,26 +330,25 @@ near_far(uint queries, uint keys, uint group, float scale, int diagonal, uint fi
     w.rest = true;
 #endif
     w.covered = w.past * CHUNK;
+    uint apart_keys = apart_before(t.f, apart, head, w.past);
+    open_keys(&w, &t, &row, chunks * CHUNK, chunks * CHUNK + apart_keys);
+    w.exact += apart_keys;
     uint runs = min(w.past, visible / CHUNK) / RUN;
     if (runs > 0)
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
-    w.mass = w.size = 0.0f;
+    w.mass = w.inverse_size = 0.0f;
     if (w.past)
         attend_far(&w, &t, &row, tolerance, limit ? (limit > w.exact ? limit - w.exact : 0) : w.covered);
 
-    float inverse = inverse_mass(&row), square = 0.0f;
-    for (uint d = 0; d < DV; ++d) {
-        square = MAD(row.sum[d] * inverse, row.sum[d] * inverse, square);
+    float inverse = inverse_mass(&row);
+    for (uint d = 0; d < DV; ++d)
         STORE(OUT_TYPE, out, out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 + d, row.sum[d] * inverse);
-    }
     STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, log_mass(&row));
 #if COUNTED
     exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = w.exact;
 #endif
 #if ESTIMATED
-    float estimate = 0.0f;
-    if (w.sum > 0.0f)
-        estimate = exp(w.mass - log_mass(&row)) * joint_error(w.squares, w.sum) / sqrt(square);
+    float estimate = row_expects(&w, &row);
     STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
 }

@@ -6,37 +6,17 @@
 #include "wide.clh"
 #include "forest.clh"
 #include "near_far.clh"
+#include "near_far_args.clh"
 
 #ifndef PARTS
 #define PARTS 2
 #endif
-#ifndef OUT_TYPE
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#define ERROR_TYPE F32
-#endif
-#ifndef COUNTED
-#define COUNTED 1
-#endif
-#ifndef ESTIMATED
-#define ESTIMATED 1
-#endif
-
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-near_far_merge(global const float *part_numbers, global const float *part_values, global ELEMENT(OUT_TYPE) *out,
-               INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
-#if COUNTED
-               ,
-               global int *exact, INDEX4 exact_at
-#endif
-#if ESTIMATED
-               ,
-               global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
-#endif
-) {
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_merge(global const float *part_numbers,
+                                                                          global const float *part_values, RESULTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     INDEX part = (((INDEX)b * get_global_size(1) + h) * get_global_size(0) + i) * PARTS;
-    float top = -INFINITY, mass = 0.0f, square = 0.0f, squares = 0.0f, sum = 0.0f, keys = 0.0f, values[DV] ALIGNED;
+    float top = -INFINITY, mass = 0.0f, unit = 0.0f, size = 0.0f, squares = 0.0f, sum = 0.0f, keys = 0.0f,
+          values[DV] ALIGNED;
     part_numbers += part * PART_NUMBERS;
     part_values += part * DV;
     for (uint p = 0; p < PARTS; ++p)
@@ -54,8 +34,11 @@ near_far_merge(global const float *part_numbers, global const float *part_values
             VECTOR(values + d) = MAD((float16)(weight), vload16(0, part_values + p * DV + d), VECTOR(values + d));
     }
     float inverse = mass == 0.0f ? 0.0f : 1.0f / mass, total = mass == 0.0f ? -INFINITY : top + log(mass);
+    for (uint d = 0; d < DV; ++d)
+        unit = fmax(unit, fabs(values[d] * inverse));
     for (uint d = 0; d < DV; ++d) {
-        square = MAD(values[d] * inverse, values[d] * inverse, square);
+        float x = unit > 0.0f ? values[d] * inverse / unit : 0.0f;
+        size = MAD(x, x, size);
         STORE(OUT_TYPE, out, out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 + d, values[d] * inverse);
     }
     STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, total);
@@ -63,7 +46,7 @@ near_far_merge(global const float *part_numbers, global const float *part_values
     exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = (int)keys;
 #endif
 #if ESTIMATED
-    float estimate = sum > 0.0f ? exp(part_numbers[3] - total) * joint_error(squares, sum) / sqrt(square) : 0.0f;
+    float estimate = expected_error(squares, sum, exp(part_numbers[3] - total), part_numbers[5] * unit * sqrt(size));
     STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
 }

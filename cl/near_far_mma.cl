@@ -1,35 +1,39 @@
-/* Near-far attention on NVIDIA's matrix units (mma.clh). Mathematics and shapes as in near_far.cl, from the same forest: leaves of 16
- * keys, chunks of 256; queries, keys and values of one 16-bit type, weights rounded to it, sums in float32.
+/* Near-far attention on NVIDIA's matrix units (mma.clh). Mathematics and shapes as in near_far.cl, from the same
+ * forest: leaves of 16 keys, chunks of 256; queries, keys and values of one 16-bit type, weights rounded to it, sums
+ * in float32.
  *
- * A group owns a tile of ROWS rows: TOKENS consecutive queries of SHARE heads that have one key head; a warp 16 of them. All that a
- * row adds up, nodes as well as keys, comes in blocks of 16 sources that lie alike in memory, and a step multiplies KEYS / 16 such
- * blocks, in local memory, with all rows. Rows share what is opened: **a row gets what itself or an earlier token of its tile
- * opened**. So an opened node has one number, the first token that has it open; a block of its children counts for the rows from there
- * on, and for the rows before it is the node that counts. Rows only gain by it, in exactness, and later tokens change nothing.
+ * A group owns a tile of ROWS rows: TOKENS consecutive queries of SHARE heads that have one key head; a warp 16 of
+ * them. All that a row adds up, nodes as well as keys, comes in blocks of 16 sources that lie alike in memory, and a
+ * step multiplies KEYS / 16 such blocks, in local memory, with all rows. Rows share what is opened: **a row gets what
+ * itself or an earlier token of its tile opened**. So an opened node has one number, the first token that has it
+ * open; a block of its children counts for the rows from there on, and for the rows before it is the node that
+ * counts. Rows only gain by it, in exactness, and later tokens change nothing.
  *
- *     1  the own chunk; then all chunks before it, closed: what the row's errors are measured against
+ *     1  the own chunk and the keys that stand apart (apart.cl); then all chunks before it, closed: what the row's errors are measured against
  *     2  unit by unit of 64 chunks: the chunks; the leaves of those that were opened; the keys of the leaves that were opened
  *
- * A row's sums take their sources in this order, and a block of 16 in one instruction; where other rows' blocks come between, the row
- * adds 0. And so a row's bits do not depend on later tokens either.
+ * A row's sums take their sources in this order, and a block of 16 in one instruction; where other rows' blocks come
+ * between, the row adds 0. And so a row's bits do not depend on later tokens either.
  *
  * near_far_pack, before: nodes in the operands' type. Work: one work-item an element; grid (elements, 1, 1).
  * near_far_mma: grid (tiles · WG, H / SHARE, B), the tiles that see most keys first, of all heads.
  *
  * The row wgmma multiplies the keys of opened leaves in Hopper's instructions (near_far_wgmma.clh), all else as here.
  *
- * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes, trees and estimates
- * included; PyTorch's SDPA takes 5.6 to 5.9 s): 1.36 s at an error of 3.9 %, 1.55 s at 3.0 %, 2.58 s at 1.0 %; as fast as it at 60,000
- * tokens and 3 %, at 100,000 and 1 %. At 3 % and 1 M keys of opened leaves take 0.6 s, 335 TFLOP/s (this file's 1.1 s, 190), leaves 0.5 s,
- * chunks 0.25 s, trees 0.09 s. Nodes are bound by the instructions they take. What an assembler for sm_90a makes of a step of 32 leaves had
- * 1,447 of them while a null pointer in local memory told measuring from opening, which no compiler takes for one, and the opened were
- * also noted bit by bit; now 1,274.
+ * Measured (H200, bf16, H = 16 on 8 key heads, D = 64, causal, a byte model's layers 1 to 4 over 1 M bytes, trees and
+ * estimates included; PyTorch's SDPA takes 5.6 to 5.9 s): 1.36 s at an error of 3.9 %, 1.55 s at 3.0 %, 2.58 s at 1.0
+ * %; as fast as it at 60,000 tokens and 3 %, at 100,000 and 1 %. At 3 % and 1 M keys of opened leaves take 0.6 s, 335
+ * TFLOP/s (this file's 1.1 s, 190), leaves 0.5 s, chunks 0.25 s, trees 0.09 s. Nodes are bound by the instructions
+ * they take. What an assembler for sm_90a makes of a step of 32 leaves had 1,447 of them while a null pointer in
+ * local memory told measuring from opening, which no compiler takes for one, and the opened were also noted bit by
+ * bit; now 1,274.
  *
- * Before that row, at equal error: 32 sources a step rather than 64, whose scores and errors take twice the registers: 5 %. Tiles of 64
- * tokens, 3 to 7 % slower; of 32 tokens by 2 heads, 13 %. No limit on registers (244, one group of 256 at a time): 7 %, with Hopper's
- * instructions 25 %. Chunks opened like leaves (EASE 1): 15 % slower, as their leaves are most of the work at this length. Nothing came of
- * lists in the order of the warps that open first, with warps that pass over what none of their rows has open; of scores of the next keys
- * computed with the values of the last, as in mma_tile.clh, 5 to 12 % less. Estimates cost 3 %, looking for hidden mass 7 %.
+ * Before that row, at equal error: 32 sources a step rather than 64, whose scores and errors take twice the
+ * registers: 5 %. Tiles of 64 tokens, 3 to 7 % slower; of 32 tokens by 2 heads, 13 %. No limit on registers (244, one
+ * group of 256 at a time): 7 %, with Hopper's instructions 25 %. Chunks opened like leaves (EASE 1): 15 % slower, as
+ * their leaves are most of the work at this length. Nothing came of lists in the order of the warps that open first,
+ * with warps that pass over what none of their rows has open; of scores of the next keys computed with the values of
+ * the last, as in mma_tile.clh, 5 to 12 % less. Estimates cost 3 %, looking for hidden mass 7 %.
  *
  * Needs rows of q, k, v and out at multiples of 8 elements; a positive scale; TOP 1, LEAF 16. */
 #ifndef Q_TYPE
@@ -65,7 +69,6 @@
 #ifndef WG /* a multiple of 32 */
 #define WG 256
 #endif
-#define FAR_BIAS (BIAS || !OWN) /* or slots without keys */
 #define HALF_TYPE Q_TYPE
 #include "tensor.clh"
 #include "mma.clh"
@@ -79,11 +82,12 @@
 #endif
 
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void
-near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort *means, global const float *variances,
-              global const ushort *mean_values, global const float *stats, global ushort *half_means,
-              global ushort *half_values, global ushort *half_variances, global float *packed, uint heads) {
+near_far_pack(uint levels, uint chunks, uint room, uint16 first_block, global const ushort *means,
+              global const float *variances, global const ushort *mean_values, global const float *stats,
+              global ushort *half_means, global ushort *half_values, global ushort *half_variances,
+              global float *packed, uint heads) {
     INDEX e = get_global_id(0);
-    forest f = forest_of(levels, chunks, first_block);
+    forest f = forest_of(levels, chunks, room, first_block);
     INDEX nodes = (INDEX)heads * f.blocks * 16;
     if (e < nodes * D)
         half_means[e] = means[e];
@@ -109,6 +113,30 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort 
     }
 }
 
+#define BLOCK 16
+#if HOPPER
+#define KEYS_ADD(list, count) far_keys_add(w, &r, &a, &see, leaves, list, count, far_tile, stat_tile)
+#else
+/* The keys of `count` leaves of a list. */
+INLINED void keys_add(warp w, private rows *r, private const operands *a, private view *see, sources leaves,
+                      local const uint *list, uint count, local ushort k_tile[2][KEY_TILE],
+                      local ushort v_tile[2][VALUE_TILE], local float stat_tile[2][PACKED * KEYS]) {
+    if (count > 0)
+        list_load(leaves, 1, 0, list, 0, count, k_tile[0], v_tile[0], stat_tile[0]);
+    for (uint c = 0, stage = 0; c < count; c += GROUPS, stage ^= 1) {
+        scores s;
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (c + GROUPS < count)
+            list_load(leaves, 1, 0, list, c + GROUPS, count, k_tile[stage ^ 1], v_tile[stage ^ 1],
+                      stat_tile[stage ^ 1]);
+        uint there = keys_score(w, &s, a, see, k_tile[stage], stat_tile[stage], list + c, count - c);
+        tile_add(w, r, &s, 1.0f, there, v_tile[stage]);
+    }
+}
+#define KEYS_ADD(list, count) keys_add(w, &r, &a, &see, leaves, list, count, k_tile, v_tile, stat_tile)
+#endif
+
 /* The keys that query i sees. */
 #if OWN
 #define SEEN(i) ((i) < 0 ? 0 : visible_keys((uint)(i), diagonal, keys))
@@ -116,15 +144,16 @@ near_far_pack(uint levels, uint chunks, uint16 first_block, global const ushort 
 #define SEEN(i) keys
 #endif
 
-/* Two groups at a time, of up to 128 registers an item: by a directive or by -cl-nv-maxrregcount, which NVIDIA's compiler overlooks
- * where there is the attribute reqd_work_group_size. */
+/* Two groups at a time, of up to 128 registers an item: by a directive or by -cl-nv-maxrregcount, which NVIDIA's
+ * compiler overlooks where there is the attribute reqd_work_group_size. */
 kernel
 #if HOPPER
     __attribute__((reqd_work_group_size(WG, 1, 1)))
 #endif
     void
     near_far_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint first_key, float tolerance,
-                 uint limit, uint levels, uint chunks, uint16 first_block, global const ushort *q, INDEX4 q_at,
+                 uint limit, uint levels, uint chunks, uint room, uint16 first_block, global const ushort *q,
+                 INDEX4 q_at,
 #if OWN
                  global const ushort *k, INDEX4 k_at, global const ushort *v, INDEX4 v_at,
 #if BIAS
@@ -133,8 +162,8 @@ kernel
 #endif
                  global const ushort *tree_keys, global const ushort *tree_values, global const float *biases,
                  global const ushort *means, global const float *variances, global const ushort *mean_values,
-                 global const float *stats, global const float *covariances, global ELEMENT(OUT_TYPE) *out,
-                 INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
+                 global const float *stats, global const float *covariances, global const uint *apart,
+                 global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
 #if COUNTED
                  global int *exact, INDEX4 exact_at,
 #endif
@@ -162,18 +191,18 @@ kernel
     b = tile % heads / get_num_groups(1);
     kv = h0 / group;
     tile /= heads;
-    forest f = forest_of(levels, chunks, first_block);
+    forest f = forest_of(levels, chunks, room, first_block);
     INDEX head = (INDEX)b * (get_global_size(1) * SHARE / group) + kv, blocks = head * f.blocks;
     uint leaf_block = first_block_of(first_block, 0), chunk_block = first_block_of(first_block, TOP);
     sources nodes = {half_means + blocks * 16 * D, half_values + blocks * 16 * DV, packed + blocks * 16 * PACKED};
-    sources leaves = {tree_keys + head * chunks * CHUNK * D, tree_values + head * chunks * CHUNK * DV,
-                      biases + head * chunks * CHUNK};
+    sources leaves = {tree_keys + head * slots_of(f) * D, tree_values + head * slots_of(f) * DV,
+                      biases + head * slots_of(f)};
     half_variances += head * chunks * D;
 
     int first = (int)((get_num_groups(0) - 1 - tile) * TOKENS) - (OWN ? diagonal & (TOKENS - 1) : 0);
     uint seen_last = SEEN(first + (int)TOKENS - 1);
     uint own = OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1; /* a key of the own chunk */
-    uint past = own / CHUNK;
+    uint past = own / CHUNK, apart_keys = apart_before(f, apart, head, past);
 
     operands a;
     rows r;
@@ -237,6 +266,15 @@ kernel
             }
         FOR_ROWS(i) see.exact[i] = (uint)row_sum(w, (float)see.exact[i]);
 #endif
+        for (uint begin = 0; begin < apart_keys; begin += UNIT * 16 * BLOCK) {
+            uint blocks_apart = min((apart_keys - begin + BLOCK - 1) / BLOCK, (uint)UNIT * 16);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            for (uint n = get_local_id(0); n < blocks_apart; n += WG)
+                leaf_list[n] = ENTRY(chunks * (CHUNK / BLOCK) + begin / BLOCK + n, 0,
+                                     min(apart_keys - begin - n * BLOCK, (uint)BLOCK) - 1);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            KEYS_ADD(leaf_list, blocks_apart);
+        }
         if (measured || past == 0)
             break;
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -297,36 +335,7 @@ kernel
         }
 
         barrier(CLK_LOCAL_MEM_FENCE);
-        stage = 0;
-#if HOPPER
-        if (exact_leaves > 0)
-            far_load(leaves, leaf_list, 0, exact_leaves, far_tile[0], stat_tile[0]);
-        for (uint c = 0; c < exact_leaves; c += FAR_LEAVES, stage ^= 1) {
-            far_scores s;
-            copy_wait();
-            barrier(CLK_LOCAL_MEM_FENCE);
-            if (c + FAR_LEAVES < exact_leaves)
-                far_load(leaves, leaf_list, c + FAR_LEAVES, exact_leaves, far_tile[stage ^ 1], stat_tile[stage ^ 1]);
-            uint there = far_rows(&see, leaf_list + c, exact_leaves - c);
-            far_score(w, &s, &a, &see, far_tile[stage], stat_tile[stage]);
-            uint weights[FAR_LEAVES][4];
-            far_weigh(w, weights, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there);
-            far_add(&r, weights, far_tile[stage]);
-        }
-#else
-        if (exact_leaves > 0)
-            list_load(leaves, 1, 0, leaf_list, 0, exact_leaves, k_tile[0], v_tile[0], stat_tile[0]);
-        for (uint c = 0; c < exact_leaves; c += GROUPS, stage ^= 1) {
-            scores s;
-            copy_wait();
-            barrier(CLK_LOCAL_MEM_FENCE);
-            if (c + GROUPS < exact_leaves)
-                list_load(leaves, 1, 0, leaf_list, c + GROUPS, exact_leaves, k_tile[stage ^ 1], v_tile[stage ^ 1],
-                          stat_tile[stage ^ 1]);
-            uint there = keys_score(w, &s, &a, &see, k_tile[stage], stat_tile[stage], leaf_list + c, exact_leaves - c);
-            tile_add(w, &r, &s, FAR_BIAS ? 1.0f : see.scale * LOG2_E, there, v_tile[stage]);
-        }
-#endif
+        KEYS_ADD(leaf_list, exact_leaves);
     }
 
     uint runs = min(past, seen_last / CHUNK) / RUN;

@@ -1,16 +1,18 @@
-/* Near-far attention of few rows, as in decoding, for CPUs. Mathematics and shapes as in near_far.cl, rows as in near_far_wide.cl.
+/* Near-far attention of few rows, as in decoding, for CPUs. Mathematics and shapes as in near_far.cl, rows as in
+ * near_far_wide.cl.
  *
- * What a row does is little, and takes as long as what it reads takes from memory. So a tile's roots are split over PARTS work-items,
- * and each goes down breadth first: of a whole level it lists the nodes that rows opened, in the order of memory, and while it works on
- * one node those that come next are on their way.
+ * What a row does is little, and takes as long as what it reads takes from memory. So a tile's roots are split over
+ * PARTS work-items, and each goes down breadth first: of a whole level it lists the nodes that rows opened, in the
+ * order of memory, and while it works on one node those that come next are on their way.
  *   1. near_far_look: scores and deviations of a part's roots, and the state of each row over them, all closed. A part more, the first,
- *      has the own chunk.
+ *      has the own chunk and the keys that stand apart (apart.cl).
  *   2. near_far_split: the states of all parts give each row's base, mass and size. The roots are judged, then the children of those that
  *      were opened, level by level, and at last the keys of leaves. The order of a row's sums does not depend on the other rows.
  *   3. near_far_merge.cl: what the parts found becomes one state.
  *
- * Workspaces, of [B][Hk][tiles]: scores [blocks from TOP on][2][TILE][16], log-weights and deviations; lists, of each level's nodes,
- * [blocks·16] with a part's from its own first node on; looks [PARTS+1][TILE][LOOK_NUMBERS] and [PARTS+1][TILE][DV].
+ * Workspaces, of [B][Hk][tiles]: scores [blocks from TOP on][2][TILE][16], log-weights and deviations; lists, of each
+ * level's nodes, [blocks·16] with a part's from its own first node on; looks [PARTS+1][TILE][LOOK_NUMBERS] and
+ * [PARTS+1][TILE][DV].
  *
  * Work: grid (Hk, tiles·PARTS, B), for near_far_look PARTS + 1; work-groups of one. */
 #include "tensor.clh"
@@ -35,6 +37,7 @@
 #include "wide.clh"
 #include "forest.clh"
 #include "near_far.clh"
+#include "near_far_args.clh"
 
 #define LIMITED 0
 #define AHEAD 2 /* nodes or leaves that are on their way */
@@ -43,7 +46,8 @@
 #include "near_far_groups.clh"
 #include "near_far_begin.clh"
 
-/* Of a row's state over some roots: top, mass relative to it, squares_of_values; and of the own chunk its keys, instead. */
+/* Of a row's state over some roots: top, mass relative to it, spreads_of_values; and of the own chunk its keys,
+ * instead. */
 #define LOOK_NUMBERS 4
 
 /* The block that comes next in memory. */
@@ -99,20 +103,21 @@ near_far_look(INPUTS, global float *scores, global float *look_numbers, global f
     rows w;
     place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2,
                           q_at.s3, q_at.s2);
-    float2 squares = (float2)(0.0f);
+    float2 spreads = (float2)(0.0f);
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (look_part == 0) {
         ATTEND_OWN(&w, at)
+        attend_apart(&w, &t, apart_before(t.f, apart, head, at.past));
     } else if (at.past) {
         uint highest = highest_level(levels, at.past);
         uint2 blocks = part_of(look_part - 1, root_blocks(&t, highest, !OWN)),
               all = part_of(look_part - 1, (at.past + 15) / 16);
         look(&w, &t, highest, blocks.x, blocks.y, scores + tile_number * (t.f.blocks - t.f.below) * 2 * TILE * 16);
-        squares = squares_of_values(&t, all.x, all.y);
+        spreads = spreads_of_values(&t, all.x, all.y);
     }
     INDEX to = (tile_number * (PARTS + 1) + look_part) * TILE;
     for (uint r = 0; r < TILE; ++r) {
-        float4 numbers = (float4)(w.t.top[r], sum16(VECTOR(w.t.mass + 16 * r)), squares);
+        float4 numbers = (float4)(w.t.top[r], sum16(VECTOR(w.t.mass + 16 * r)), spreads);
         if (look_part == 0)
             numbers.z = (float)w.exact[r];
         vstore4(numbers, to + r, look_numbers);
@@ -121,12 +126,13 @@ near_far_look(INPUTS, global float *scores, global float *look_numbers, global f
     }
 }
 
-/* Base, mass, size and limit of each row from the states of all parts; the own chunk's stays if this is the first part. */
+/* Base, mass, size and limit of each row from the states of all parts; the own chunk's stays if this is the first
+ * part. */
 static inline void settle(private rows *w, global const float *numbers, global const float *values, float tolerance,
                           uint past, bool first) {
     for (uint r = 0; r < TILE; ++r) {
-        float base = -INFINITY, mass = 0.0f, square = 0.0f, sums[DV] ALIGNED;
-        float2 squares = (float2)(0.0f);
+        float base = -INFINITY, mass = 0.0f, sums[DV] ALIGNED;
+        float2 spreads = (float2)(0.0f);
         for (uint p = 0; p <= PARTS; ++p)
             base = fmax(base, vload4(p * TILE + r, numbers).x);
         base = base == -INFINITY ? 0.0f : base;
@@ -136,7 +142,7 @@ static inline void settle(private rows *w, global const float *numbers, global c
             float4 of = vload4(p * TILE + r, numbers);
             float weight = exp(of.x - base);
             mass = MAD(weight, of.y, mass);
-            squares += p > 0 ? of.zw : (float2)(0.0f);
+            spreads += p > 0 ? of.zw : (float2)(0.0f);
             for (uint d = 0; d < DV; d += 16)
                 VECTOR(sums + d) =
                     MAD((float16)(weight), vload16(0, values + (p * TILE + r) * DV + d), VECTOR(sums + d));
@@ -147,16 +153,15 @@ static inline void settle(private rows *w, global const float *numbers, global c
             for (uint d = 0; d < DV; d += 16)
                 VECTOR(w->t.sum + r * DV + d) = VECTOR(sums + d);
         }
-        for (uint d = 0; d < DV; d += 16)
-            square += sum16(VECTOR(sums + d) * VECTOR(sums + d));
         w->t.top[r] = base;
         w->mass[r] = mass;
-        w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], spread_of_values(squares), past) * mass;
+        w->inverse_size[r] = inverse_of(norm_of(sums, inverse_of(mass)));
+        w->limit[r] = accepted_error(tolerance, spread_of_values(spreads) * w->inverse_size[r], past) * mass;
     }
 }
 
-/* Nodes to be opened, each with the set of its rows, by level: a part's lie where its nodes do, and so there is room for all of them. */
+/* Nodes to be opened, each with the set of its rows, by level: a part's lie where its nodes do, and so there is room
+ * for all of them. */
 typedef struct lists {
     global uint2 *of[FOREST_LEVELS];
     uint count[FOREST_LEVELS];
@@ -344,9 +349,12 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
             continue;
         INDEX to = ((head * GROUP + r / SPAN) * queries + i) * PARTS + part;
         float of_part = tile_scale(&w.t, r), of_all = w.mass[r] > 0.0f ? 1.0f / w.mass[r] : 0.0f;
-        float numbers[PART_NUMBERS] = {tile_lse(&w.t, r), of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
-                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)), w.t.top[r] + log(w.mass[r]),
-                                       (float)exact_keys(&w, r)};
+        float numbers[PART_NUMBERS] = {tile_lse(&w.t, r),
+                                       of_all * of_all * sum16(VECTOR(w.error_squares + 16 * r)),
+                                       of_all * sum16(VECTOR(w.error_sum + 16 * r)),
+                                       w.t.top[r] + log(w.mass[r]),
+                                       (float)exact_keys(&w, r),
+                                       w.inverse_size[r]};
         for (uint x = 0; x < PART_NUMBERS; ++x)
             part_numbers[to * PART_NUMBERS + x] = numbers[x];
         for (uint d = 0; d < DV; d += 16)

@@ -1,24 +1,24 @@
 /* Near-far attention in register tiles (wide.clh), for CPUs. Mathematics and shapes as in near_far.cl.
  *
- * A work-item has TILE rows: SPAN consecutive positions, aligned so that all have the same own chunk, of the GROUP query heads of a key
- * head. Every row decides alone and does only its own work; what rows share is loads:
- *   1. The own chunk, as in softmax_wide.cl.
+ * A work-item has TILE rows: SPAN consecutive positions, aligned so that all have the same own chunk, of the GROUP
+ * query heads of a key head. Every row decides alone and does only its own work; what rows share is loads:
+ *   1. The own chunk, as in softmax_wide.cl, and likewise the keys that stand apart (apart.cl).
  *   2. All roots closed. Their scores and deviations stay in private memory; they give a row's base, mass and size.
  *   3. Roots again: closed ones are added. Comparing errors with the row's limit gives, over all rows, for each of 16 nodes the set of
  *      rows that open it.
  *   4. From each root that any row opens, depth first: 16 children at a time are scored for the rows that opened their parent, in
  *      groups of 6 to 1 rows; at a leaf its keys.
- * With a limit on exact keys steps 3 and 4 come twice, at first without keys and values, to find how far each row's limit of errors must
- * rise; and a row that is full opens no further leaf.
- * Sums of a row are formed in the same order whatever the group, so that rows do not depend on each other by a single bit.
+ * With a limit on exact keys steps 3 and 4 come twice, at first without keys and values, to find how far each row's
+ * limit of errors must rise; and a row that is full opens no further leaf. Sums of a row are formed in the same order
+ * whatever the group, so that rows do not depend on each other by a single bit.
  *
- * A row's base, which weights are relative to, starts as a lower bound of its lse: the largest of its own keys' logits and of the roots'
- * log-weights without their lift (Jensen). What exceeds it by more than MARGIN moves it.
+ * A row's base, which weights are relative to, starts as a lower bound of its lse: the largest of its own keys'
+ * logits and of the roots' log-weights without their lift (Jensen). What exceeds it by more than MARGIN moves it.
  *
- * Measured (two Zen 5 cores, processor time against softmax_wide at 400 GFLOP/s; 4 heads on 2, D = 64, real keys of a model of bytes, 8,192):
- * everything opened 0.82 of its speed (0.72 with one leaf at a time, whose scores load a number of a row for each multiply-add); 2.6 times
- * at a Frobenius error of 3 %, 1.9 times at 1.1 %; nothing opened 8 times. A tenth of the time is judging, which had three square roots
- * before, a tenth children, a twelfth gathering.
+ * Measured (two Zen 5 cores, processor time against softmax_wide at 400 GFLOP/s; 4 heads on 2, D = 64, real keys of a
+ * model of bytes, 8,192): everything opened 0.82 of its speed (0.72 with one leaf at a time, whose scores load a
+ * number of a row for each multiply-add); 2.6 times at a Frobenius error of 3 %, 1.9 times at 1.1 %; nothing opened 8
+ * times. A tenth of the time is judging, which had three square roots before, a tenth children, a twelfth gathering.
  *
  * Work: grid (tiles, Hk, B), the last tiles first since they have most keys; work-groups of one. */
 #include "tensor.clh"
@@ -33,18 +33,8 @@
 #include "wide.clh"
 #include "forest.clh"
 #include "near_far.clh"
+#include "near_far_args.clh"
 
-#ifndef OUT_TYPE
-#define OUT_TYPE F32
-#define LSE_TYPE F32
-#define ERROR_TYPE F32
-#endif
-#ifndef COUNTED
-#define COUNTED 1
-#endif
-#ifndef ESTIMATED
-#define ESTIMATED 1
-#endif
 #ifndef LIMITED /* 1: exact keys have a limit */
 #define LIMITED 1
 #endif
@@ -92,14 +82,12 @@ static inline void settle(private rows *w, private const trees *t, uint highest,
         }
         add_all(w, sums, weights, &n);
     }
-    float spread = spread_of_values(squares_of_values(t, 0, (t->covered / CHUNK + 15) / 16));
+    float spread = spread_of_values(spreads_of_values(t, 0, (t->covered / CHUNK + 15) / 16));
     for (uint r = 0; r < TILE; ++r) {
-        float mass = sum16(VECTOR(most + 16 * r)), square = 0.0f;
-        for (uint d = 0; d < DV; d += 16)
-            square += sum16(VECTOR(sums + r * DV + d) * VECTOR(sums + r * DV + d));
+        float mass = sum16(VECTOR(most + 16 * r));
         w->mass[r] = mass;
-        w->size[r] = mass > 0.0f ? sqrt(square) / mass : 0.0f;
-        w->limit[r] = accepted_error(tolerance, w->size[r], spread, t->covered / CHUNK) * mass;
+        w->inverse_size[r] = inverse_of(norm_of(sums + r * DV, inverse_of(mass)));
+        w->limit[r] = accepted_error(tolerance, spread * w->inverse_size[r], t->covered / CHUNK) * mass;
     }
 }
 
@@ -135,7 +123,7 @@ static inline void descend(private rows *w, private const trees *t, private stac
         w->root_level = n.level;
 #endif
         for (uint r = 0; r < TILE; ++r)
-            VECTOR(weights + 16 * r) = VECTOR(lb + 16 * r);
+            VECTOR(weights + 16 * r) = w->done[r] ? (float16)(-INFINITY) : VECTOR(lb + 16 * r);
         judge(w, &n, every, TILE, db, weights, o);
         if (!COUNTING(w))
             add_all(w, w->t.sum, weights, &n);
@@ -144,12 +132,55 @@ static inline void descend(private rows *w, private const trees *t, private stac
     }
 }
 
+/* The error that a row expects, with what it has opened so far. */
+static inline float row_expects(private const rows *w, uint r) {
+    return expected_error(sum16(VECTOR(w->error_squares + 16 * r)), sum16(VECTOR(w->error_sum + 16 * r)),
+                          tile_scale(&w->t, r), w->inverse_size[r] * norm_of(w->t.sum + r * DV, tile_scale(&w->t, r)));
+}
+
+/* What rows have before they go down from the roots. */
+typedef struct start {
+    float sum[TILE * DV] ALIGNED, mass[TILE * 16] ALIGNED, top[TILE];
+} start;
+
+static inline void remember(private rows *w, private start *s) {
+    for (uint r = 0; r < TILE; ++r) {
+        w->done[r] = w->bit[r / 32][r] == 0;
+        s->top[r] = w->t.top[r];
+        VECTOR(s->mass + 16 * r) = VECTOR(w->t.mass + 16 * r);
+        for (uint d = 0; d < DV; d += 16)
+            VECTOR(s->sum + r * DV + d) = VECTOR(w->t.sum + r * DV + d);
+    }
+}
+
+/* Rows that expect a larger error than they may begin anew, and accept less. Returns: whether there are any. */
+static inline bool begin_anew(private rows *w, private const start *s, float tolerance) {
+    bool any_row = false;
+    for (uint r = 0; r < TILE; ++r) {
+        float expected = w->done[r] ? 0.0f : row_expects(w, r);
+        w->done[r] = !(expected > tolerance);
+        if (w->done[r])
+            continue;
+        float shrink = exp(s->top[r] - w->t.top[r]);
+        any_row = true;
+        w->limit[r] *= second_share(tolerance, expected);
+        VECTOR(w->t.mass + 16 * r) = VECTOR(s->mass + 16 * r) * shrink;
+        for (uint d = 0; d < DV; d += 16)
+            VECTOR(w->t.sum + r * DV + d) = VECTOR(s->sum + r * DV + d) * shrink;
+        VECTOR(w->opened + 16 * r) = VECTOR(w->slopes + 16 * r) = (float16)(0.0f);
+        VECTOR(w->error_sum + 16 * r) = VECTOR(w->error_squares + 16 * r) = (float16)(0.0f);
+    }
+    return any_row;
+}
+
 /* Keys before the own chunk; a row may open `keys_most`, its own chunk's included. */
 static inline void attend_far(private rows *w, private const trees *t, bool rest, float tolerance, uint keys_most) {
     float l[ROOT_BLOCKS * TILE * 16] ALIGNED, deviation[ROOT_BLOCKS * TILE * 16] ALIGNED;
     uint highest = highest_level(t->f.levels, t->covered / CHUNK);
     stack s;
+    start before;
     settle(w, t, highest, rest, tolerance, l, deviation);
+    remember(w, &before);
     w->all = LIMITED ? false : tolerance == 0.0f;
 #if LIMITED
     for (uint r = 0; r < TILE; ++r)
@@ -162,21 +193,13 @@ static inline void attend_far(private rows *w, private const trees *t, bool rest
     w->counting = false;
 #endif
     descend(w, t, &s, highest, rest, l, deviation);
+    if (!LIMITED && begin_anew(w, &before, tolerance))
+        descend(w, t, &s, highest, rest, l, deviation);
     if (t->covariance)
         add_tilts(w, t->covariance);
 }
 
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
-#if COUNTED
-              ,
-              global int *exact, INDEX4 exact_at
-#endif
-#if ESTIMATED
-              ,
-              global ELEMENT(ERROR_TYPE) *error, INDEX4 error_at
-#endif
-) {
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_wide(INPUTS, RESULTS) {
     uint number = get_global_size(0) - 1 - get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
     trees t = TREES;
     INDEX head = (INDEX)b * get_global_size(1) + kv;
@@ -185,6 +208,7 @@ near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEME
     place at = rows_begin(&w, number, diagonal, keys, queries, scale, q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2,
                           q_at.s3, q_at.s2);
     ATTEND_OWN(&w, at)
+    attend_apart(&w, &t, apart_before(t.f, apart, head, at.past));
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     if (at.past)
         attend_far(&w, &t, !OWN, tolerance, limit);
@@ -194,10 +218,9 @@ near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEME
         uint h = kv * GROUP + r / SPAN;
         if (!w.bit[r / 32][r])
             continue;
-        float inverse = tile_scale(&w.t, r), square = 0.0f;
+        float inverse = tile_scale(&w.t, r);
         for (uint d = 0; d < DV; d += 16) {
             float16 x = VECTOR(w.t.sum + r * DV + d) * inverse;
-            square += sum16(x * x);
             STORE16(OUT_TYPE, out, out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 + d, x);
         }
         STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3, tile_lse(&w.t, r));
@@ -205,8 +228,7 @@ near_far_wide(INPUTS, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEME
         exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + i * exact_at.s3] = exact_keys(&w, r);
 #endif
 #if ESTIMATED
-        float sum = sum16(VECTOR(w.error_sum + 16 * r)), squares = sum16(VECTOR(w.error_squares + 16 * r));
-        float estimate = squares > 0.0f ? inverse * joint_error(squares, sum) / sqrt(square) : 0.0f;
+        float estimate = row_expects(&w, r);
         STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
     }

@@ -47,7 +47,8 @@ static void forest_bytes(const walk *w, double *largest, double *total) {
     op_tensor k = {.shape = {w->size.batch, w->size.kv_heads, w->keys, t->k.shape[3]}},
               v = {.shape = {w->size.batch, w->size.kv_heads, w->keys, t->v.shape[3]}};
     size_t bytes[FOREST_BUFFERS];
-    op_forest forest = forest_shape(&k, &v, w->keys, w->call->attention.chunk);
+    op_forest forest =
+        forest_shape(&k, &v, w->keys, w->call->attention.chunk, w->call->attention.sparse_topk);
     forest_sizes(&forest, bytes);
     *largest = *total = 0;
     for (int i = 0; i < FOREST_BUFFERS; ++i) {

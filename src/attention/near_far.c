@@ -9,7 +9,7 @@ clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op
                               op_forest *forest) {
     clsplat_status status = CLSPLAT_OK;
     size_t bytes[FOREST_BUFFERS];
-    *forest = forest_shape(&k, &v, k.shape[2], call->attention.chunk);
+    *forest = forest_shape(&k, &v, k.shape[2], call->attention.chunk, call->attention.sparse_topk);
     forest_sizes(forest, bytes);
     for (int i = 0; i < FOREST_BUFFERS; ++i)
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_FOREST + i), bytes[i],
@@ -26,7 +26,7 @@ bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
     op_tensor keys = {.shape = {k[0], k[1], k[2], k[3]}}, values = {.shape = {v[0], v[1], v[2], v[3]}};
     size_t bytes[FOREST_BUFFERS];
     double total = 0;
-    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk);
+    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk, call->attention.sparse_topk);
     forest_sizes(&forest, bytes);
     for (int i = 0; i < FOREST_BUFFERS; ++i) {
         if (bytes[i] > limits->max_allocation)
@@ -65,15 +65,16 @@ static clsplat_status check_chunk(clsplat *lib, size_t sparse_topk, size_t chunk
     return CLSPLAT_OK;
 }
 
-clsplat_status near_far_choose(clsplat *lib, float tolerance, size_t sparse_topk, size_t keys,
+clsplat_status near_far_choose(const clsplat_device *device, float tolerance, size_t sparse_topk, size_t keys,
                                size_t *chunk) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat *lib = device->lib;
     if (isnan(tolerance) || tolerance < 0)
         return log_error(lib, CLSPLAT_INVALID, "tolerance is %g; it must be 0 or more, and may be infinite",
                          (double)tolerance);
     TRY(check_chunk(lib, sparse_topk, *chunk));
     if (!*chunk)
-        *chunk = forest_chunk(keys, sparse_topk);
+        *chunk = forest_chunk(&device->info.limits, keys, sparse_topk);
 fail:
     return status;
 }
@@ -96,7 +97,7 @@ clsplat_status near_far_check(const clsplat_device *device, attend_call *call) {
         return log_error(lib, CLSPLAT_INVALID,
                          "near_far takes the place of softmax attention: leave splats NULL");
     TRY(near_far_check_device(device));
-    TRY(near_far_choose(lib, a->tolerance, a->sparse_topk, call->tensors.k.shape[2], &a->chunk));
+    TRY(near_far_choose(device, a->tolerance, a->sparse_topk, call->tensors.k.shape[2], &a->chunk));
     if (a->sparse_topk > UINT32_MAX)
         a->sparse_topk = 0;
 fail:

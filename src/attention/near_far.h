@@ -16,7 +16,8 @@ bool near_far_fits(const clsplat_limits *limits, const attend_call *call);
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest);
 
 /* Whether these go together; chooses the chunk where it is 0, for so many keys. Returns: INVALID. */
-clsplat_status near_far_choose(clsplat *lib, float tolerance, size_t sparse_topk, size_t keys, size_t *chunk);
+clsplat_status near_far_choose(const clsplat_device *device, float tolerance, size_t sparse_topk, size_t keys,
+                               size_t *chunk);
 
 /* Whether the device can walk through trees. Returns: UNSUPPORTED. */
 clsplat_status near_far_check_device(const clsplat_device *device);

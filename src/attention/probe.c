@@ -213,7 +213,7 @@ static clsplat_status make_near_far(probe *p, const probe_shape *s) {
     TRY(add_directed(p, s->dtype, (size_t[]){s->batch, kv_heads, s->keys, s->value_dim}, &a->v));
     TRY(add_tensor(p, s->dtype, (size_t[]){s->batch, s->heads, s->queries, s->value_dim}, true, &a->out));
     TRY(add_tensor(p, CLSPLAT_F32, (size_t[]){s->batch, s->heads, s->queries, 1}, true, &a->lse));
-    p->forest = forest_shape(&a->k, &a->v, s->keys, forest_chunk(s->keys, 0));
+    p->forest = forest_shape(&a->k, &a->v, s->keys, forest_chunk(&p->device->info.limits, s->keys, 0), 0);
     TRY(forest_create(p->device, &p->forest));
     queue_begin(p->device, 0, NULL, &q);
     TRY(forest_clear(&q, &p->forest));

@@ -100,7 +100,8 @@ fail:
 static clsplat_status make_forest(bench_case *b) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
-    b->forest = forest_shape(&b->k, &b->v, b->k.shape[2], forest_chunk(b->k.shape[2], 0));
+    b->forest =
+        forest_shape(&b->k, &b->v, b->k.shape[2], forest_chunk(&b->device->info.limits, b->k.shape[2], 0), 0);
     TRY(forest_create(b->device, &b->forest));
     op_gather_args gather = {.forest = &b->forest, .k = b->k, .v = b->v};
     queue_begin(b->device, 0, NULL, &q);

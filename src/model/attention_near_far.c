@@ -60,8 +60,7 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     op_tensor k = {.dtype = tree_dtype(shape->cache, parameters->tolerance),
                    .shape = {1, shape->kv_heads, shape->capacity, shape->head_dim}};
     size_t chunk = parameters->chunk;
-    TRY(near_far_choose(device->lib, parameters->tolerance, parameters->sparse_topk, shape->capacity,
-                        &chunk));
+    TRY(near_far_choose(device, parameters->tolerance, parameters->sparse_topk, shape->capacity, &chunk));
     near_far_state *s = calloc(1, sizeof *s);
     *state = s;
     if (!s || !(s->forests = calloc(shape->layers, sizeof *s->forests)))
@@ -73,7 +72,7 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     TRY(create_counts(device, s));
     queue_begin(device, 0, NULL, &q);
     for (size_t i = 0; i < s->layers; ++i) {
-        s->forests[i] = forest_shape(&k, &k, shape->capacity, chunk);
+        s->forests[i] = forest_shape(&k, &k, shape->capacity, chunk, parameters->sparse_topk);
         if (s->windowed[i])
             continue;
         TRY(forest_create(device, &s->forests[i]));

@@ -12,26 +12,32 @@
 
 #include "op/op.h"
 
-enum { FOREST_BUFFERS = 8, FOREST_LEAF_MOST = 16 };
+enum { FOREST_BUFFERS = 9, FOREST_LEAF_MOST = 16, FOREST_APART_FIRST = 4 };
 
-/* The library's choice of a chunk: 256, or 64 for up to 4096 keys, of which own chunks would otherwise be a
- * good part; less where sparse_topk allows no more. */
-size_t forest_chunk(size_t keys, size_t sparse_topk);
+/* The library's choice of a chunk: 256, or 64 for up to 16,384 keys on a CPU and 4,096 elsewhere: it takes
+ * half as many keys for the same error, and more nodes. Less where sparse_topk allows no more. */
+size_t forest_chunk(const clsplat_limits *limits, size_t keys, size_t sparse_topk);
+
+/* The most keys of a chunk that stand apart, beside the first few of the first chunk; 0: none do. */
+size_t forest_apart_each(const op_forest *forest);
+/* Slots of a head for all keys that may stand apart, after those of its chunks. */
+size_t forest_apart_room(const op_forest *forest);
 
 /* Keys under a node of the level. */
 size_t forest_size(const op_forest *forest, size_t level);
 
-/* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. Shapes: k [B,Hk,·,D], v
- * [B,Hk,·,Dv], which also give the storage type. */
-op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk);
+/* The levels of a forest for up to `keys` keys in chunks of `chunk`; no buffers yet. With a limit on exact
+ * keys only so many chunks may set keys apart as it has room for. Shapes: k [B,Hk,·,D], v [B,Hk,·,Dv], which
+ * also give the storage type. */
+op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size_t chunk, size_t sparse_topk);
 
-/* Bytes of keys, values, biases, means, variances, mean_values, stats and covariances, and where each of them
- * is in the struct. */
+/* Bytes of keys, values, biases, means, variances, mean_values, stats, covariances and apart, and where each
+ * of them is in the struct. */
 void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
 cl_mem *forest_buffer(op_forest *forest, int which);
 
-/* Mean values of 0 everywhere: kernels read whole blocks, and what no node has written yet must be finite
- * there. To be called before the first op_gather. */
+/* Mean values, and keys and values apart, of 0 everywhere: kernels read whole blocks, and what nobody has
+ * written yet must be finite there. To be called before the first op_gather. */
 clsplat_status forest_clear(queue *q, const op_forest *forest);
 
 /* Ownership: the caller's, until forest_release, which accepts a forest without buffers. Returns: MEMORY. */

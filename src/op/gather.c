@@ -10,6 +10,8 @@ void options_forest(kernel_options *o, const op_forest *f) {
     options_number(o, "LEAF", f->leaf);
     options_number(o, "CHUNK", f->chunk);
     options_number(o, "TOP", f->top);
+    options_number(o, "APART_EACH", forest_apart_each(f));
+    options_number(o, "APART_FIRST", FOREST_APART_FIRST);
     text_add(&o->text, " -DFOREST_TYPE=%s", types[f->dtype]);
     forest_sizes(f, bytes);
     for (int i = 0; i < FOREST_BUFFERS; ++i)
@@ -22,6 +24,7 @@ void launch_forest_shape(launch *l, const op_forest *f) {
         first[level] = (cl_uint)f->first_block[level];
     launch_uint(l, (uint32_t)f->levels);
     launch_uint(l, (uint32_t)f->chunks);
+    launch_uint(l, (uint32_t)forest_apart_room(f));
     launch_bytes(l, first, sizeof first);
 }
 
@@ -42,6 +45,15 @@ void launch_forest_nodes(launch *l, const op_forest *f) {
  * what cores share; on a GPU a group of as many items as keys. */
 typedef enum worker { ITEM, ALONE, LOCAL } worker;
 
+static void options_inputs(kernel_options *o, const op_gather_args *a) {
+    options_forest(o, a->forest);
+    options_number(o, "BIAS", a->key_bias.mem != NULL);
+    options_tensor(o, "K", &a->k);
+    options_tensor(o, "V", &a->v);
+    if (a->key_bias.mem)
+        options_tensor(o, "BIAS", &a->key_bias);
+}
+
 static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, worker who) {
     if (who == LOCAL) {
         *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
@@ -52,12 +64,7 @@ static void options_gather(kernel_options *o, const queue *q, const op_gather_ar
         options_number(o, "W", 16);
     } else
         options_plain(o, q);
-    options_forest(o, a->forest);
-    options_number(o, "BIAS", a->key_bias.mem != NULL);
-    options_tensor(o, "K", &a->k);
-    options_tensor(o, "V", &a->v);
-    if (a->key_bias.mem)
-        options_tensor(o, "BIAS", &a->key_bias);
+    options_inputs(o, a);
 }
 
 static clsplat_status gather_chunks(queue *q, const op_gather_args *a, worker who) {
@@ -79,6 +86,7 @@ static clsplat_status gather_chunks(queue *q, const op_gather_args *a, worker wh
         launch_tensor(&l, &o, &a->key_bias);
     launch_forest_keys(&l, f);
     launch_forest_nodes(&l, f);
+    launch_mem(&l, f->apart);
     /* 12 passes over the keys for each halving, and a few more. */
     TRY(launch_run(&l, q, grid_of(who == LOCAL ? chunks * f->chunk : chunks, f->heads, f->batch, o.group),
                    (work){.flops = 100 * slots * columns, .bytes = 12 * slots * columns}));
@@ -143,8 +151,59 @@ fail:
     return status;
 }
 
+/* A kernel of cl/apart.cl: its options are those of gather, its groups its own. */
+static clsplat_status apart_begin(queue *q, const op_gather_args *a, const char *kernel, kernel_options *o,
+                                  launch *l) {
+    enum { ITEMS = 64 };
+    const clsplat_limits *limits = &q->device->info.limits;
+    *o = (kernel_options){.group = limits_are_wide(limits) || limits->max_work_group < ITEMS ? 1 : ITEMS};
+    options_number(o, "WG", o->group);
+    options_inputs(o, a);
+    return options_launch(o, q->device, "apart.cl", kernel, l);
+}
+
+/* Which keys of the chunks stand apart, and a copy of them. */
+static clsplat_status gather_apart(queue *q, const op_gather_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    size_t keys = a->k.shape[2], chunks = (keys + f->chunk - 1) / f->chunk;
+    double numbers = (double)(f->batch * f->heads * keys * f->dim);
+    kernel_options o;
+    launch l;
+    TRY(apart_begin(q, a, "find_apart", &o, &l));
+    launch_uint(&l, (uint32_t)keys);
+    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_uint(&l, f->apart_chunks < UINT32_MAX ? (uint32_t)f->apart_chunks : UINT32_MAX);
+    launch_forest_shape(&l, f);
+    launch_tensor(&l, &o, &a->k);
+    if (a->key_bias.mem)
+        launch_tensor(&l, &o, &a->key_bias);
+    launch_mem(&l, f->apart);
+    TRY(launch_run(&l, q, grid_of(chunks * o.group, f->heads, f->batch, o.group),
+                   (work){.flops = 6 * numbers, .bytes = 8 * numbers}));
+    TRY(apart_begin(q, a, "count_apart", &o, &l));
+    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_uint(&l, (uint32_t)(a->first_chunk + chunks));
+    launch_forest_shape(&l, f);
+    launch_mem(&l, f->apart);
+    TRY(launch_run(&l, q, grid_of(1, f->heads, f->batch, 1), (work){0}));
+    TRY(apart_begin(q, a, "place_apart", &o, &l));
+    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_forest_shape(&l, f);
+    launch_tensor(&l, &o, &a->k);
+    launch_tensor(&l, &o, &a->v);
+    if (a->key_bias.mem)
+        launch_tensor(&l, &o, &a->key_bias);
+    launch_mem(&l, f->apart);
+    launch_forest_keys(&l, f);
+    TRY(launch_run(&l, q, grid_of(chunks * o.group, f->heads, f->batch, o.group), (work){0}));
+fail:
+    return status;
+}
+
 static clsplat_status gather(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
+    TRY(gather_apart(q, a));
     TRY(gather_chunks(q, a, who));
     for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
         TRY(gather_nodes(q, a, level, who));

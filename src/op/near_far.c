@@ -67,6 +67,7 @@ void launch_near_far_inputs(launch *l, const kernel_options *o, const op_near_fa
     launch_forest_keys(l, a->forest);
     launch_forest_nodes(l, a->forest);
     launch_mem(l, a->forest->covariances);
+    launch_mem(l, a->forest->apart);
 }
 
 void launch_near_far_results(launch *l, const kernel_options *o, const op_near_far_args *a) {

@@ -21,7 +21,7 @@ static bool is_aligned(const op_tensor *t) {
 
 /* The kernel's lists of opened nodes have 21 bits for a leaf. */
 static bool forest_fits(const op_forest *f) {
-    return f->dtype != CLSPLAT_F32 && f->leaf == BLOCK && f->chunk == BLOCK * BLOCK && f->chunks < 1u << 17 &&
+    return f->dtype != CLSPLAT_F32 && f->leaf == BLOCK && f->chunk == BLOCK * BLOCK && f->chunks < 1u << 16 &&
            f->dim % BLOCK == 0 && f->value_dim % BLOCK == 0 && f->dim <= 128 && f->value_dim <= 128;
 }
 

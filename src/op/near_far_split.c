@@ -4,7 +4,7 @@
 
 /* Rows of a tile: their sets are words. */
 enum { ROWS_MOST = 32, QUERIES_MOST = 16, CHUNKS_LEAST = 64, BLOCK = 16 };
-enum { LOOK_NUMBERS = 4, PART_NUMBERS = 5 }; /* as in cl/near_far_split.cl and cl/near_far.clh */
+enum { LOOK_NUMBERS = 4, PART_NUMBERS = 6 }; /* as in cl/near_far_split.cl and cl/near_far.clh */
 
 bool near_far_split_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;

@@ -202,9 +202,10 @@ typedef struct op_forest {
     size_t batch, heads, dim, value_dim; /* B, Hk, D, Dv */
     clsplat_dtype dtype;
     size_t leaf, chunk, chunks; /* keys in one; how many chunks there is room for */
+    size_t apart_chunks;        /* the first so many may set keys apart */
     size_t top, levels;
     size_t first_block[OP_FOREST_LEVELS + 1]; /* the last is their number */
-    cl_mem keys, values, biases, means, variances, mean_values, stats, covariances;
+    cl_mem keys, values, biases, means, variances, mean_values, stats, covariances, apart;
 } op_forest;
 
 /* Grows the trees of the chunks from first_chunk on, and the nodes above them. Row 0 of k is the first key of

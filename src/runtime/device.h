@@ -46,7 +46,7 @@ typedef enum workspace_slot {
     WORKSPACE_GRAD_MOMENTS,
     WORKSPACE_GRAD_LIFTS,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
-    WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 7,
+    WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 8,
     WORKSPACE_SLOTS
 } workspace_slot;
 

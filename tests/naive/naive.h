@@ -110,8 +110,8 @@ void naive_sample(size_t count, const double *logits, const naive_sampling *samp
  * [slots,D], values [slots,Dv] and biases [slots], −inf where there is no key. Levels as in op_forest. */
 typedef struct naive_forest {
     size_t dim, value_dim, leaf, chunk, top, levels, slots;
-    const double *keys, *values, *biases;
-    const double *covariances; /* naive_covariances, for naive_near_far */
+    const double *keys, *values, *biases; /* of the slots, and of the keys that stand apart after them */
+    const double *covariances;            /* naive_covariances, for naive_near_far */
 } naive_forest;
 typedef struct naive_node {
     double log_mass, spread, count;
@@ -133,15 +133,14 @@ typedef struct naive_far_row {
     size_t own;
     const double *k, *v, *bias; /* of the own keys; bias may be NULL */
     size_t past, keys;          /* chunks before; keys of the sequence that are theirs */
+    size_t apart;               /* keys that stand apart before the own chunk */
     bool rest;                  /* not causal: the last node of the highest level may be a part of one */
-    double tolerance;
+    bool open;                  /* everything, or nothing */
 } naive_far_row;
 typedef struct naive_far {
-    double lse, estimate;
+    double lse;
     double *out; /* [Dv] */
     size_t exact;
-    double margin; /* the least |ln| of an error over the accepted one: decisions below 1e-3 are for the
-                      device to make */
 } naive_far;
 void naive_near_far(const naive_forest *forest, const naive_far_row *row, naive_far *far);
 

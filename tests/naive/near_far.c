@@ -3,9 +3,7 @@
 
 #include "naive.h"
 
-/* The constants of cl/near_far.clh. */
-static const double TOLERANCE_SHARE = 2.2, SPREAD_SHARE = 0.52, APART = 0.6, COMMON = 0.07, MASS_ERROR = 0.05,
-                    CURVE = 0.4, OUTLIER = 1.2;
+/* As cl/near_far.clh has it. */
 enum { ROOTS_LEAST = 256 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
@@ -79,9 +77,7 @@ typedef struct walk {
     naive_far *far;
     size_t count, capacity; /* of the sources so far: log-weights and values */
     double *l, *v;
-    double lse, size, accepted, squares, sum;
     double slopes; /* Σ e^l · slope of closed leaves, as a logarithm */
-    bool closed;   /* nothing is to be opened */
 } walk;
 
 static void add(walk *w, double l, const double *value) {
@@ -139,27 +135,14 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         chunk[0] = whole[0];
         chunk[1] = whole[1];
     }
-    double lifted = lift(variance, (double)naive_node_size(f, level)),
-           outlier = fmax(2 * n.reach,
-                          level < f->top ? 0 : OUTLIER * sqrt(2 * log((double)naive_node_size(f, level)))),
-           hidden = fmax(outlier * sqrt(variance) - log(n.count) - lifted, 0);
-    double knee = 0.5 * sqrt(2 * log((double)naive_node_size(f, level))), deviation = sqrt(variance);
-    bool settled = !w->closed || deviation <= 2 * knee;
-    double l = dot(q, n.mean, f->dim) + n.log_mass + (settled ? lifted : 0);
-    double error =
-        exp(l - w->lse) * deviation * (n.spread + deviation * (CURVE * n.spread + MASS_ERROR * w->size));
-    bool open = n.count > 0 && !w->closed &&
-                (w->row->tolerance > 0 ? error * exp(hidden) > w->accepted : variance > 0);
-    if (n.count > 0 && !w->closed)
-        w->far->margin = fmin(w->far->margin, fabs(log(error / w->accepted) + hidden));
+    double l = dot(q, n.mean, f->dim) + n.log_mass + lift(variance, (double)naive_node_size(f, level));
+    bool open = n.count > 0 && w->row->open && variance > 0;
     if (n.count > 0 && !open) {
         add(w, l, n.value);
         if (level == 0 && slope_of(f, &n, whole[0]) > 0) {
             double more = l + log(slope_of(f, &n, whole[0]));
             w->slopes = fmax(w->slopes, more) + log1p(exp(-fabs(w->slopes - more)));
         }
-        w->squares += error * error;
-        w->sum += error;
     }
     size_t size = naive_node_size(f, level), child = level ? naive_node_size(f, level - 1) : 1;
     for (size_t c = g * size / child; open && c < (g + 1) * size / child && c * child < f->slots; c++) {
@@ -187,19 +170,6 @@ static void visit_roots(walk *w) {
         if (level == f->top)
             return;
     }
-}
-
-/* How far the values of the first chunks are from their chunks' means. */
-static double spread_of_values(const naive_forest *f, size_t chunks) {
-    naive_node n = naive_node_create(f);
-    double squares = 0, keys = 0;
-    for (size_t g = 0; g < chunks; g++) {
-        naive_node_of(f, f->top, g, &n);
-        squares += n.count * n.spread * n.spread;
-        keys += n.count;
-    }
-    naive_node_free(&n);
-    return keys > 0 ? sqrt(squares / keys) : 0;
 }
 
 /* Adds what the leaves of a chunk have of it: Σ n Cov(k, v) to the covariance; returns Σ n σ. */
@@ -261,38 +231,28 @@ static double merge(const walk *w, double *value) {
     return state.lse;
 }
 
-void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
-    walk w = {.f = f, .row = row, .far = far, .closed = true, .slopes = -INFINITY};
-    far->margin = INFINITY;
-    far->exact = 0;
-    for (size_t j = 0; j < row->own; j++) {
-        double bias = row->bias ? row->bias[j] : 0;
-        if (bias == -INFINITY)
+/* `count` keys with their values; bias may be NULL. */
+static void add_keys(walk *w, size_t count, const double *k, const double *v, const double *bias) {
+    const naive_forest *f = w->f;
+    for (size_t j = 0; j < count; j++) {
+        double more = bias ? bias[j] : 0;
+        if (more == -INFINITY)
             continue;
-        add(&w, dot(row->q, row->k + j * f->dim, f->dim) + bias, row->v + j * f->value_dim);
-        far->exact++;
+        add(w, dot(w->row->q, k + j * f->dim, f->dim) + more, v + j * f->value_dim);
+        w->far->exact++;
     }
-    size_t own = w.count;
-    if (row->past) {
+}
+
+void naive_near_far(const naive_forest *f, const naive_far_row *row, naive_far *far) {
+    walk w = {.f = f, .row = row, .far = far, .slopes = -INFINITY};
+    far->exact = 0;
+    add_keys(&w, row->own, row->k, row->v, row->bias);
+    add_keys(&w, row->apart, f->keys + f->slots * f->dim, f->values + f->slots * f->value_dim,
+             f->biases + f->slots);
+    if (row->past)
         visit_roots(&w);
-        w.lse = merge(&w, far->out);
-        w.size = sqrt(dot(far->out, far->out, f->value_dim));
-        double leaves = fmax((double)f->chunk / (double)f->leaf / 20, 1);
-        w.accepted = row->tolerance *
-                     fmin(TOLERANCE_SHARE * w.size, SPREAD_SHARE * spread_of_values(f, row->past)) /
-                     (pow((double)row->past, 0.75) * sqrt(leaves));
-        w.count = own;
-        w.squares = w.sum = 0;
-        w.slopes = -INFINITY;
-        w.closed = false;
-        visit_roots(&w);
-    }
     far->lse = merge(&w, far->out);
     tilt(&w, far->lse, far->out);
-    double size = sqrt(dot(far->out, far->out, f->value_dim));
-    far->estimate = w.sum > 0 ? pow(16 / (double)f->leaf, 0.125) * exp(w.lse - far->lse) *
-                                    sqrt(pow(APART, 2) * w.squares + pow(COMMON * w.sum, 2)) / size
-                              : 0;
     free(w.l);
     free(w.v);
 }

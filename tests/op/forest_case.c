@@ -63,7 +63,7 @@ forest_case forest_case_create(const far_spec *spec, uint64_t seed) {
         upload(&b, i);
     b.exact = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
     b.estimate = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
-    b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk);
+    b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk, 0);
     suite_ok(stage.lib, forest_create(b.device, &b.forest));
     return b;
 }
@@ -75,6 +75,8 @@ static void forget_forest(forest_case *b) {
         free(*all[i]);
         *all[i] = NULL;
     }
+    free(b->apart);
+    b->apart = NULL;
 }
 
 void forest_case_free(forest_case *b) {
@@ -110,6 +112,7 @@ bool forest_case_gather(forest_case *b, size_t row) {
     queue_begin(b->device, 0, NULL, &q);
     for (int i = 0; i < FOREST_BUFFERS; i++)
         suite_ok(b->p.lib, queue_fill(&q, *forest_buffer(&b->forest, i), 0, bytes[i], NAN));
+    suite_ok(b->p.lib, forest_clear(&q, &b->forest));
     for (size_t begin = 0; begin < keys; begin += step) {
         size_t count = begin + step < keys ? step : keys - begin;
         op_gather_args args = {.forest = &b->forest,
@@ -121,18 +124,25 @@ bool forest_case_gather(forest_case *b, size_t row) {
             return false;
     }
     forget_forest(b);
-    for (int i = 0; i < FOREST_BUFFERS; i++)
-        *to[i] = forest_case_floats(b, *forest_buffer(&b->forest, i), bytes[i] / sizeof(float));
+    for (size_t i = 0; i < sizeof to / sizeof *to; i++)
+        *to[i] = forest_case_floats(b, *forest_buffer(&b->forest, (int)i), bytes[i] / sizeof(float));
+    b->apart = forest_case_bytes(b, b->forest.apart, bytes[FOREST_BUFFERS - 1]);
     return true;
+}
+
+size_t forest_case_apart(const forest_case *b) {
+    size_t bytes[FOREST_BUFFERS];
+    forest_sizes(&b->forest, bytes);
+    return bytes[FOREST_BUFFERS - 1] / sizeof(uint32_t) / (b->forest.batch * b->forest.heads);
 }
 
 naive_forest forest_case_head(const forest_case *b, size_t head, double **keys) {
     const op_forest *f = &b->forest;
-    size_t slots = f->chunks * f->chunk;
-    *keys = malloc(slots * f->dim * sizeof **keys);
-    for (size_t s = 0; s < slots; s++)
+    size_t slots = f->chunks * f->chunk, all = slots + forest_apart_room(f);
+    *keys = malloc(all * f->dim * sizeof **keys);
+    for (size_t s = 0; s < all; s++)
         for (size_t d = 0; d < f->dim; d++)
-            (*keys)[s * f->dim + d] = b->keys[(head * slots + s - s % 16) * f->dim + d * 16 + s % 16];
+            (*keys)[s * f->dim + d] = b->keys[(head * all + s - s % 16) * f->dim + d * 16 + s % 16];
     return (naive_forest){.dim = f->dim,
                           .value_dim = f->value_dim,
                           .leaf = f->leaf,
@@ -141,6 +151,6 @@ naive_forest forest_case_head(const forest_case *b, size_t head, double **keys) 
                           .levels = f->levels,
                           .slots = slots,
                           .keys = *keys,
-                          .values = b->values + head * slots * f->value_dim,
-                          .biases = b->biases + head * slots};
+                          .values = b->values + head * all * f->value_dim,
+                          .biases = b->biases + head * all};
 }

@@ -10,7 +10,7 @@
 typedef struct far_spec {
     problem_spec problem;
     size_t chunk, steps; /* chunks gathered at a time; 0: all at once */
-    float tolerance;
+
 } far_spec;
 
 typedef struct forest_case {
@@ -22,6 +22,7 @@ typedef struct forest_case {
     op_forest forest;
     /* Of the forest, as they lie. */
     double *keys, *values, *biases, *means, *variances, *mean_values, *stats, *covariances;
+    uint32_t *apart;
 } forest_case;
 
 /* Opens on the stage's device; results are NaN. */
@@ -33,6 +34,8 @@ bool forest_case_run(forest_case *b, const op_family *family, size_t row, const 
 /* Gathers with a row of the table, into memory that is NaN everywhere, and reads the forest. */
 bool forest_case_gather(forest_case *b, size_t row);
 /* Head `head` of B·Hk in tree order; keys is the caller's to free. */
+/* Numbers of a head in `apart`: before each chunk how many stand apart, then each chunk's list. */
+size_t forest_case_apart(const forest_case *b);
 naive_forest forest_case_head(const forest_case *b, size_t head, double **keys);
 
 size_t forest_case_count(const op_tensor *t);
