@@ -187,14 +187,21 @@ static inline void attend_far(private rows *w, private const trees *t, bool rest
         w->room[r] = keys_most > w->exact[r] ? keys_most - w->exact[r] : 0;
     for (uint i = 0; i < TILE * STEPS; ++i)
         w->steps[i] = 0;
-    w->counting = true;
-    descend(w, t, &s, highest, rest, l, deviation);
-    raise_limits(w);
-    w->counting = false;
 #endif
-    descend(w, t, &s, highest, rest, l, deviation);
-    if (!LIMITED && begin_anew(w, &before, tolerance))
+    /* Twice at most, and in one place: compilers make the whole walk anew for each. */
+    for (uint turn = 0; turn < 2; ++turn) {
+#if LIMITED
+        w->counting = turn == 0;
+#endif
         descend(w, t, &s, highest, rest, l, deviation);
+#if LIMITED
+        if (turn == 0)
+            raise_limits(w);
+#else
+        if (turn == 0 && !begin_anew(w, &before, tolerance))
+            break;
+#endif
+    }
     if (t->covariance)
         add_tilts(w, t->covariance);
 }
