@@ -167,8 +167,8 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void count_apart(uint firs
 
 /* Copies them to the slots after those of the trees. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-place_apart(uint first_chunk, uint levels, uint chunks, uint room, uint16 first_block, global const ELEMENT(K_TYPE) *k,
-            INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+place_apart(uint keys, uint first_chunk, uint levels, uint chunks, uint room, uint16 first_block,
+            global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
@@ -183,9 +183,9 @@ place_apart(uint first_chunk, uint levels, uint chunks, uint room, uint16 first_
     biases += slots;
     k += k_at.s0 + b * k_at.s1 + h * k_at.s2;
     v += v_at.s0 + b * v_at.s1 + h * v_at.s2;
-    for (uint x = 0; x < apart[g + 1] - apart[g]; ++x) {
+    for (uint x = 0; x < min(apart[g + 1] - apart[g], (uint)APART_LIST) && apart[g] + x < room; ++x) {
         uint slot = chunks * CHUNK + apart[g] + x;
-        INDEX j = i * CHUNK + apart[chunks + 1 + g * APART_LIST + x];
+        INDEX j = min(i * CHUNK + min(apart[chunks + 1 + g * APART_LIST + x], CHUNK - 1u), keys - 1);
         for (uint d = item; d < D; d += WG)
             STORE(FOREST_TYPE, tree_keys, lane_of(0, slot, D) + d * 16, LOAD(K_TYPE, k, j * k_at.s3 + d));
         for (uint d = item; d < DV; d += WG)

@@ -188,6 +188,7 @@ static clsplat_status gather_apart(queue *q, const op_gather_args *a) {
     launch_mem(&l, f->apart);
     TRY(launch_run(&l, q, grid_of(1, f->heads, f->batch, 1), (work){0}));
     TRY(apart_begin(q, a, "place_apart", &o, &l));
+    launch_uint(&l, (uint32_t)keys);
     launch_uint(&l, (uint32_t)a->first_chunk);
     launch_forest_shape(&l, f);
     launch_tensor(&l, &o, &a->k);
