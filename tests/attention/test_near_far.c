@@ -258,7 +258,7 @@ START_TEST(sparse_topk_is_a_limit) {
 END_TEST
 
 static void add_exact(TCase *part) {
-    static const int seeds[] = {[SUITE_SMALL] = 4, [SUITE_NORMAL] = 20, [SUITE_LONG] = 200};
+    static const int seeds[] = {[SUITE_SMALL] = 4, [SUITE_NORMAL] = 8, [SUITE_LONG] = 200};
     problem_add_stage(part);
     problem_add_cases(part, tolerance_0_is_softmax, exact, sizeof exact / sizeof *exact);
     tcase_add_loop_test(part, random_shape, 0, seeds[suite_tier_wanted()]);
