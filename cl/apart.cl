@@ -44,8 +44,7 @@ typedef struct chunk_place {
     uchar there[CHUNK];
 } chunk_place;
 
-/* The mean and deviation of those of x that are there and within `cuts` deviations of the mean before, below it or
- * above. */
+/* The mean and deviation of those of x that are there and from `least` to `most`. */
 typedef struct spread {
     float mean, deviation;
 } spread;

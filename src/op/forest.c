@@ -29,9 +29,13 @@ static size_t leaf_of(size_t chunk) {
     return leaf < least ? least : leaf > FOREST_LEAF_MOST ? FOREST_LEAF_MOST : leaf;
 }
 
-size_t forest_apart_each(const op_forest *f) {
+static size_t apart_each(size_t chunk) {
     enum { SHARE = 32 };
-    return !f->apart_chunks ? 0 : f->chunk < SHARE ? 1 : f->chunk / SHARE;
+    return chunk < SHARE ? 1 : chunk / SHARE;
+}
+
+size_t forest_apart_each(const op_forest *f) {
+    return f->apart_chunks ? apart_each(f->chunk) : 0;
 }
 
 size_t forest_apart_room(const op_forest *f) {
@@ -41,11 +45,11 @@ size_t forest_apart_room(const op_forest *f) {
 
 /* A row may have to take its own chunk's keys and all that stand apart. */
 static size_t apart_chunks(size_t chunk, size_t sparse_topk) {
-    size_t each = chunk / 32 ? chunk / 32 : 1, room = sparse_topk > chunk ? sparse_topk - chunk : 0;
+    size_t room = sparse_topk > chunk ? sparse_topk - chunk : 0;
     if (!sparse_topk)
         return SIZE_MAX;
     room = room < sparse_topk / 4 ? room : sparse_topk / 4;
-    return room > FOREST_APART_FIRST ? (room - FOREST_APART_FIRST) / each : 0;
+    return room > FOREST_APART_FIRST ? (room - FOREST_APART_FIRST) / apart_each(chunk) : 0;
 }
 
 size_t forest_size(const op_forest *f, size_t level) {

@@ -204,7 +204,8 @@ fail:
 
 static clsplat_status gather(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(gather_apart(q, a));
+    if (forest_apart_room(a->forest) > 0)
+        TRY(gather_apart(q, a));
     TRY(gather_chunks(q, a, who));
     for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
         TRY(gather_nodes(q, a, level, who));
@@ -228,12 +229,12 @@ static bool alone_fits(const clsplat_limits *limits, const void *args) {
 
 /* A group a chunk; the nodes above, which are few, as everywhere. Its local memory is a `workplace` of
  * cl/gather_local.cl: along, bias and order of the slots; the columns, of_mean and length of the nodes that
- * are halved; top, mass and square of the leaves; two numbers more. */
+ * are halved; top, mass and square of the leaves; three numbers more. */
 static bool local_fits(const clsplat_limits *limits, const void *args) {
     const op_forest *f = ((const op_gather_args *)args)->forest;
     size_t leaves = f->chunk / f->leaf, splits = leaves / 2;
     size_t bytes = (2 * sizeof(cl_float) + sizeof(cl_ushort)) * f->chunk +
-                   sizeof(cl_float) * (splits * (3 * f->dim + 2) + leaves * (2 + f->dim + f->value_dim) + 2);
+                   sizeof(cl_float) * (splits * (3 * f->dim + 2) + leaves * (2 + f->dim + f->value_dim) + 3);
     return f->chunk <= 256 && limits_have_groups(limits, (uint32_t)f->chunk, bytes) && f->dim <= 128 &&
            f->value_dim <= 128;
 }
