@@ -108,17 +108,15 @@ typedef struct chunk {
     uint seen, more; /* keys of the chunk that the first of them sees, and how many more the last one */
 } chunk;
 
-INLINED chunk chunk_of(uint group, int diagonal, uint queries, uint keys) {
-    chunk c;
+INLINED void chunk_find(private chunk *c, uint group, int diagonal, uint queries, uint keys) {
     /* Rounding towards −∞. */
-    c.number = (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)group;
-    c.first = (uint)max(c.number * CHUNK_KEYS - diagonal, 0);
-    c.count = (uint)clamp((c.number + 1) * CHUNK_KEYS - diagonal, 0, (int)queries) - c.first;
-    c.begin_key = (uint)max(c.number, 0) * CHUNK_KEYS;
-    c.last_key = min((uint)CHUNK_KEYS, keys - c.begin_key) - 1;
-    c.seen = c.number < 0 ? 0 : c.first + diagonal + 1 - c.begin_key;
-    c.more = c.number < 0 ? 0 : c.count - 1;
-    return c;
+    c->number = (diagonal >= 0 ? diagonal / CHUNK_KEYS : -((CHUNK_KEYS - 1 - diagonal) / CHUNK_KEYS)) + (int)group;
+    c->first = (uint)max(c->number * CHUNK_KEYS - diagonal, 0);
+    c->count = (uint)clamp((c->number + 1) * CHUNK_KEYS - diagonal, 0, (int)queries) - c->first;
+    c->begin_key = (uint)max(c->number, 0) * CHUNK_KEYS;
+    c->last_key = min((uint)CHUNK_KEYS, keys - c->begin_key) - 1;
+    c->seen = c->number < 0 ? 0 : c->first + diagonal + 1 - c->begin_key;
+    c->more = c->number < 0 ? 0 : c->count - 1;
 }
 
 /* An item's rows, from `row` on, do not see the chunk's keys behind them. */
@@ -173,7 +171,8 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
     uint item = get_local_id(0), x = item % TX, y = item / TX;
     uint h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
-    chunk c = chunk_of(get_group_id(0), diagonal, queries, keys);
+    chunk c;
+    chunk_find(&c, get_group_id(0), diagonal, queries, keys);
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats;
     state_lse += (writer * segments + max(c.number, 0)) * splats;
     state_value += (writer * segments + max(c.number, 0)) * splats * DV;
