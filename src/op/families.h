@@ -16,4 +16,7 @@ extern const op_family op_softmax_backward_family, op_read_backward_family, op_c
 extern const op_family op_norm_backward_family, op_activate_backward_family, op_embed_backward_family,
     op_cross_entropy_family, op_turn_back_family, op_transpose_family, op_column_sums_family;
 
+/* op/optimise.h */
+extern const op_family op_square_sums_family, op_clip_factor_family, op_adamw_family;
+
 #endif
