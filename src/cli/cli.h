@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "cli/progress.h"
 
-enum { CLI_ARGUMENTS = 2 };
+enum { CLI_ARGUMENTS = 256 };
 
 typedef struct cli {
     const char *command; /* "attend" */
@@ -28,7 +28,7 @@ typedef struct cli {
 
 typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
 cli_command cmd_attend, cmd_bench, cmd_chat, cmd_compare, cmd_convert, cmd_devices, cmd_embed, cmd_eval,
-    cmd_generate, cmd_init, cmd_selftest, cmd_tune;
+    cmd_generate, cmd_init, cmd_selftest, cmd_train, cmd_tune;
 
 typedef struct cli_syntax {
     const char *summary;        /* above the options in --help */

@@ -1,0 +1,281 @@
+/* clsplat train: a language model learns from texts. */
+#include <clsplat/clsplat.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/number.h"
+#include "base/text.h"
+#include "cli/report.h"
+#include "cli/train.h"
+#include "model/convert.h"
+#include "model/json.h"
+#include "train/create.h"
+
+enum { CONFIG_LIMIT = 1 << 20 };
+
+static const char summary[] =
+    "Trains a language model on files and folders and writes it to DIR, a model's folder that generate, eval "
+    "and "
+    "chat read: from nothing, as --config describes it (vocab_size, hidden_size, num_hidden_layers, "
+    "num_attention_heads, intermediate_size, and under \"training\" how it learns), from another model's "
+    "weights with "
+    "--from, or on from where it stopped with --resume. The tokens are bytes. Ctrl-C saves; log.jsonl in DIR "
+    "has a line "
+    "for every report.";
+
+/* Options that what is resumed has decided already. */
+static clsplat_status refuse_beside_resume(cli *c, const train_options *o) {
+    const struct {
+        const char *name, *value;
+    } given[] = {{"--config", o->config},
+                 {"--from", o->from},
+                 {"--seed", o->seed},
+                 {"--rate", o->rate},
+                 {"--batch", o->batch},
+                 {"--context", o->context},
+                 {"--accumulate", o->accumulate}};
+    for (size_t i = 0; i < sizeof given / sizeof *given; ++i)
+        if (given[i].value)
+            return cli_misuse(
+                c, "%s: --resume goes on as training began; leave it away, or begin in another folder",
+                given[i].name);
+    return CLSPLAT_OK;
+}
+
+/* Steps, or with a letter behind it time. */
+static clsplat_status read_budget(cli *c, const char *value, train_settings *s) {
+    static const char units[] = "smhd";
+    static const double seconds[] = {1, 60, 3600, 86400};
+    char *end = NULL;
+    if (!value)
+        return CLSPLAT_OK;
+    double number = number_read(value, &end);
+    const char *unit = *end && !end[1] ? strchr(units, *end) : NULL;
+    if (end == value || !(number > 0) || !(number < 1e9) || (*end && !unit) ||
+        (!unit && number != (double)(uint64_t)number))
+        return cli_misuse(
+            c, "--budget: `%s` is neither a number of steps, as 1000, nor a time, as 90s, 20m, 8h or 2d",
+            value);
+    s->steps = unit ? 0 : (size_t)number;
+    s->seconds = unit ? number * seconds[unit - units] : 0;
+    return CLSPLAT_OK;
+}
+
+static clsplat_status read_numbers(cli *c, const train_options *o, train_settings *s) {
+    clsplat_status status = CLSPLAT_OK;
+    uint64_t context = s->context, batch = s->batch, accumulate = s->accumulate;
+    TRY(cli_count(c, "--context", o->context, 2, &context));
+    TRY(cli_count(c, "--batch", o->batch, 1, &batch));
+    TRY(cli_count(c, "--accumulate", o->accumulate, 1, &accumulate));
+    TRY(cli_count(c, "--seed", o->seed, 0, &s->seed));
+    TRY(cli_number(c, "--rate", o->rate, &s->rate));
+    s->context = context;
+    s->batch = batch;
+    s->accumulate = accumulate;
+    if (s->rate < 0)
+        return cli_misuse(c, "--rate: `%s` is below 0", o->rate);
+fail:
+    return status;
+}
+
+/* The configuration's file, and how it says to train. */
+static clsplat_status read_config(cli *c, const train_options *o, json_t **config, train_settings *s) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!o->config) {
+        *config = json_object();
+        return *config ? CLSPLAT_OK
+                       : log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for a configuration");
+    }
+    TRY(json_file(c->lib, o->config, CONFIG_LIMIT, config));
+    const json_t *training = json_object_get(*config, "training");
+    if (training && !json_is_object(training))
+        TRY(log_error(c->lib, CLSPLAT_FORMAT, "%s: key training must be an object", o->config));
+    if (training)
+        TRY(train_settings_read(c->lib, o->config, training, s));
+fail:
+    return status;
+}
+
+static clsplat_status check_vocabulary(cli *c, const char *folder, size_t tokens) {
+    return tokens == 256 ? CLSPLAT_OK
+                         : log_error(c->lib, CLSPLAT_UNSUPPORTED,
+                                     "%s: its vocabulary has %zu tokens; models of the 256 bytes are trained",
+                                     folder, tokens);
+}
+
+/* Another model's weights, in float32. */
+static clsplat_status take_over(cli *c, const train_options *o) {
+    clsplat_status status = CLSPLAT_OK;
+    text path = {0};
+    char *folder = text_copy(o->folder);
+    model_config config = {0};
+    text_add(&path, "%s/model.safetensors", o->folder);
+    if (!folder || !text_ok(&path))
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
+    TRY(model_config_load(c->lib, o->from, &config));
+    TRY(trainee_check(c->lib, o->from, &config));
+    TRY(check_vocabulary(c, o->from, config.vocabulary));
+    file_make_folder(folder);
+    TRY(model_convert(c->lib, &(convert_request){.from = o->from,
+                                                 .to = path.data,
+                                                 .type = block_type_named("F32"),
+                                                 .progress = progress_step,
+                                                 .progress_user = &c->progress}));
+fail:
+    model_config_free(&config);
+    text_free(&path);
+    free(folder);
+    return status;
+}
+
+/* What is to be trained, and how, before anything is written. */
+static clsplat_status decide(cli *c, const train_options *o, json_t **config, train_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    bool there = checkpoint_is_there(o->folder);
+    if (o->resume && there) {
+        TRY(refuse_beside_resume(c, o));
+        TRY(checkpoint_look(c->lib, o->folder, &r->settings, &r->progress));
+        return read_budget(c, o->budget, &r->settings);
+    }
+    if (there)
+        return log_error(
+            c->lib, CLSPLAT_INVALID,
+            "%s: a model is being trained there already: --resume goes on, or choose another folder",
+            o->folder);
+    if (checkpoint_is_model(o->folder))
+        return log_error(
+            c->lib, CLSPLAT_INVALID,
+            "%s: holds a model already, and no training.safetensors to go on from: choose another folder "
+            "(with --from %s to train that model on)",
+            o->folder, o->folder);
+    if (o->config && o->from)
+        return cli_misuse(c, "--config and --from both say what to begin with; leave one of them away");
+    TRY(read_config(c, o, config, &r->settings));
+    TRY(read_numbers(c, o, &r->settings));
+    TRY(read_budget(c, o->budget, &r->settings));
+fail:
+    return status;
+}
+
+/* The folder becomes one that has a model to train. */
+static clsplat_status prepare(cli *c, const train_options *o, const json_t *config, const train_request *r) {
+    if (!config)
+        return CLSPLAT_OK;
+    if (o->from)
+        return take_over(c, o);
+    return train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config,
+                        r->settings.seed);
+}
+
+/* The last part of the text, unless there are files for that. */
+static clsplat_status split(cli *c, const train_options *o, corpus *data, corpus *held, size_t context) {
+    enum { PARTS = 50, MOST = 1 << 20 };
+    const char *const paths[] = {o->validation};
+    if (o->validation)
+        return corpus_add(c->lib, paths, 1, o->match, held);
+    size_t count = data->count / PARTS < MOST ? data->count / PARTS : MOST;
+    count = count < 2 * context ? 2 * context : count;
+    if (data->count < 4 * count)
+        return CLSPLAT_OK;
+    data->count -= count;
+    *held = (corpus){.bytes = data->bytes + data->count, .count = count};
+    return CLSPLAT_OK;
+}
+
+static clsplat_status read_texts(cli *c, const train_options *o, const train_settings *s, corpus *data,
+                                 corpus *held) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t count = 0;
+    while (count < CLI_ARGUMENTS && c->arguments[count])
+        ++count;
+    TRY(corpus_add(c->lib, (const char *const *)c->arguments, count, o->match, data));
+    TRY(split(c, o, data, held, s->context));
+    log_info(c->lib, "%zu files, %zu skipped; %zu bytes to learn from, %zu held out", data->files,
+             data->skipped, data->count, held->count);
+fail:
+    return status;
+}
+
+static clsplat_status read_saving(cli *c, const train_options *o, train_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    enum { EVERY = 300, REPORT = 10, VALIDATION = 1 << 17 };
+    train_settings every = {0};
+    TRY(read_budget(c, o->save, &every));
+    r->save_steps = every.steps;
+    r->save_every = o->save ? every.seconds : EVERY;
+    r->report_every = REPORT;
+    TRY(cli_number(c, "--report", o->report, &r->report_every));
+    r->validation_most = VALIDATION;
+    r->again = o->recompute;
+    r->folder = o->folder;
+fail:
+    return status;
+}
+
+static clsplat_status learn(cli *c, const train_options *o, clsplat_device *device, train_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    trainee t = {0};
+    train_report last = {0};
+    TRY(trainee_open(device, o->folder, &t));
+    TRY(check_vocabulary(c, o->folder, t.model->config.vocabulary));
+    if (o->resume && checkpoint_is_there(o->folder))
+        TRY(checkpoint_load(&t, o->folder));
+    log_info(c->lib, "%s: %.1f million parameters on %s, %zu tokens a step", o->folder,
+             1e-6 * (double)t.model->info.parameters, clsplat_device_describe(device)->name,
+             r->settings.batch * r->settings.context * r->settings.accumulate);
+    train_show show = {.c = c};
+    c->interrupted = "interrupted; what was learned so far is saved, and --resume goes on from there";
+    r->user = &show;
+    r->report = train_show_report;
+    r->stopped = train_show_stopped;
+    status = train_run(&t, r, &last);
+    train_show_end(&show);
+    TRY(status);
+    if (c->json)
+        TRY(train_show_json(&show, &last, device));
+fail:
+    trainee_close(&t);
+    return status;
+}
+
+static clsplat_status train(cli *c, const train_options *o) {
+    clsplat_status status = CLSPLAT_OK;
+    corpus data = {0}, held = {0};
+    clsplat_device *device = NULL;
+    json_t *config = NULL;
+    train_request r = {.settings = train_settings_defaults(), .text = &data, .held_out = &held};
+    if (!o->folder)
+        return cli_misuse(c, "-o DIR is needed: the folder that the model goes to");
+    TRY(read_saving(c, o, &r));
+    TRY(decide(c, o, &config, &r));
+    TRY(read_texts(c, o, &r.settings, &data, &held));
+    TRY(train_check(c->lib, &r));
+    progress_begin(&c->progress);
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    TRY(prepare(c, o, config, &r));
+    TRY(learn(c, o, device, &r));
+fail:
+    clsplat_device_close(&device);
+    json_decref(config);
+    if (o->validation)
+        corpus_free(&held);
+    corpus_free(&data);
+    return status;
+}
+
+clsplat_status cmd_train(cli *c, int argc, const char **argv) {
+    train_options o = {0};
+    struct poptOption learning[] = {TRAIN_LEARNING_OPTIONS(o), POPT_TABLEEND};
+    struct poptOption options[] = {TRAIN_OPTIONS(o), CLI_GROUP("How it learns:", learning), POPT_TABLEEND};
+    cli_syntax syntax = {summary, "DATA... -o DIR [OPTION...]", options, .arguments = 1,
+                         .optional = CLI_ARGUMENTS - 1};
+    clsplat_status status;
+    if (cli_parse(c, argc, argv, &syntax, &status))
+        status = train(c, &o);
+    cli_free(options);
+    return status;
+}

@@ -1,0 +1,175 @@
+/* Each function quotes what it is the gradient of: pass_layer_forward, from its end. */
+#include "op/backward.h"
+#include "op/layer_backward.h"
+#include "train/pass.h"
+
+/* The buffer's first rows × columns numbers. */
+static op_tensor view(op_tensor buffer, size_t rows, size_t columns) {
+    size_t numbers = rows * columns;
+    return (op_tensor){.mem = buffer.mem,
+                       .dtype = buffer.dtype,
+                       .shape = {1, 1, rows, columns},
+                       .stride = {numbers, numbers, columns}};
+}
+
+static clsplat_status flip(queue *q, op_tensor x, op_tensor buffer, op_tensor *out) {
+    *out = view(buffer, x.shape[3], x.shape[2]);
+    return op_transpose(q, &(op_transpose_args){.x = x, .out = *out});
+}
+
+/* y = x wᵀ: dw += dyᵀ x. */
+static clsplat_status to_weight(queue *q, const pass *p, op_tensor dy, op_tensor x, op_tensor dw) {
+    clsplat_status status = CLSPLAT_OK;
+    op_tensor left, right, product = view(p->product, dw.shape[2], dw.shape[3]);
+    TRY(flip(q, dy, p->left, &left));
+    TRY(flip(q, x, p->right, &right));
+    TRY(op_gemm(q, &(op_gemm_args){.a = left, .b = right, .c = product}));
+    TRY(op_norm(q, &(op_norm_args){.x = dw, .add = product, .out = dw}));
+fail:
+    return status;
+}
+
+/* y = x wᵀ: dx = dy w. */
+static clsplat_status to_rows(queue *q, const pass *p, op_tensor dy, op_tensor w, op_tensor dx) {
+    clsplat_status status = CLSPLAT_OK;
+    op_tensor flipped;
+    TRY(flip(q, w, p->flipped, &flipped));
+    TRY(op_gemm(q, &(op_gemm_args){.a = dy, .b = flipped, .c = dx}));
+fail:
+    return status;
+}
+
+/* h = norm(x): p->dx, where x goes on beside its norm or nothing came yet, receives from p->dh. */
+static clsplat_status norm_back(queue *q, const pass *p, op_tensor x, const model_norm *norm,
+                                const model_norm *grad, bool add) {
+    const model_config *c = &p->model->model->config;
+    return op_norm_backward(q, &(op_norm_backward_args){.x = x,
+                                                        .weight = norm->weight,
+                                                        .dout = p->dh,
+                                                        .dx = p->dx,
+                                                        .dweight = grad->weight.mem,
+                                                        .dshift = grad->shift.mem,
+                                                        .stats = p->stats.mem,
+                                                        .epsilon = c->epsilon,
+                                                        .offset = c->layer.offset,
+                                                        .centred = c->layer.centred,
+                                                        .add = add});
+}
+
+clsplat_status pass_head(queue *q, const pass *p, float scale) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_weights *w = &p->model->model->weights, *g = &p->model->gradient;
+    size_t at_once = p->logits.shape[2];
+    for (size_t first = 0, count; first < p->rows; first += count) {
+        count = p->rows - first < at_once ? p->rows - first : at_once;
+        op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->h, 2, first, count);
+        TRY(op_gemm(q, &(op_gemm_args){.a = h, .b = w->head, .c = logits}));
+        TRY(op_cross_entropy(q, &(op_cross_entropy_args){.logits = logits,
+                                                         .targets = p->targets,
+                                                         .log_likelihood = p->log_likelihood,
+                                                         .first = first,
+                                                         .scale = scale}));
+        if (scale == 0)
+            continue;
+        TRY(to_rows(q, p, logits, w->head, op_slice(p->dh, 2, first, count)));
+        TRY(to_weight(q, p, logits, h, g->head));
+    }
+fail:
+    return status;
+}
+
+/* x[layer + 1] = mid + down(act(gate_up(norm(mid)))), and p->dx of x[layer + 1] becomes that of mid. */
+static clsplat_status feed_forward_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    const pass_layer *kept = pass_layer_of(p, layer);
+    TRY(op_activate(
+        q, &(op_activate_args){
+               .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
+    TRY(to_weight(q, p, p->dx, p->gated, g->down));
+    TRY(to_rows(q, p, p->dx, l->down, p->dgated));
+    TRY(op_activate_backward(q, &(op_activate_backward_args){.x = kept->gate_up,
+                                                             .dout = p->dgated,
+                                                             .dx = p->dgate_up,
+                                                             .activation = c->layer.activation,
+                                                             .gated = true}));
+    TRY(pass_norm(q, p, kept->mid, &l->mlp_norm, p->h));
+    TRY(to_weight(q, p, p->dgate_up, p->h, g->gate_up[0]));
+    TRY(to_rows(q, p, p->dgate_up, l->gate_up[0], p->dh));
+    TRY(norm_back(q, p, kept->mid, &l->mlp_norm, &g->mlp_norm, true));
+fail:
+    return status;
+}
+
+/* The heads' gradients in p->dqkv, turned back. */
+static clsplat_status heads_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    op_softmax_args f = pass_attention(p, layer);
+    op_tensor turned = pass_heads(p, p->dqkv, 0, c->heads + c->kv_heads);
+    TRY(op_softmax_backward(
+        q, &(op_softmax_backward_args){.q = f.q,
+                                       .k = f.k,
+                                       .v = f.v,
+                                       .out = f.out,
+                                       .lse = f.lse,
+                                       .dout = pass_heads(p, p->dattended, 0, c->heads),
+                                       .dq = pass_heads(p, p->dqkv, 0, c->heads),
+                                       .dk = pass_heads(p, p->dqkv, c->heads, c->kv_heads),
+                                       .dv = pass_heads(p, p->dqkv, c->heads + c->kv_heads, c->kv_heads),
+                                       .scale = f.scale,
+                                       .window = f.window}));
+    TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));
+fail:
+    return status;
+}
+
+/* mid = x[layer] + out(attention(turn(qkv(norm(x[layer]))))) */
+static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    const pass_layer *kept = pass_layer_of(p, layer);
+    TRY(to_weight(q, p, p->dx, kept->attended, g->out));
+    TRY(to_rows(q, p, p->dx, l->out, p->dattended));
+    TRY(heads_back(q, p, layer));
+    if (g->qkv_bias.mem)
+        TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
+    TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
+    TRY(to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
+    TRY(to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
+    TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));
+fail:
+    return status;
+}
+
+/* What forward left of the layer, where layers share a place. */
+static clsplat_status bring_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_weights *w = &p->model->model->weights;
+    if (!p->again || layer + 1 == p->model->model->config.layers)
+        return CLSPLAT_OK;
+    TRY(pass_norm(q, p, p->x[layer], &w->layers[layer].attention_norm, p->h));
+    TRY(pass_layer_forward(q, p, layer));
+fail:
+    return status;
+}
+
+clsplat_status pass_backward(queue *q, const pass *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const model_weights *w = &p->model->model->weights, *g = &p->model->gradient;
+    TRY(norm_back(q, p, p->x[c->layers], &w->norm, &g->norm, false));
+    for (size_t layer = c->layers; layer-- > 0;) {
+        TRY(bring_back(q, p, layer));
+        TRY(feed_forward_back(q, p, layer));
+        TRY(attention_back(q, p, layer));
+    }
+    TRY(op_embed_backward(q, &(op_embed_backward_args){.ids = p->ids,
+                                                       .dtable = g->embedding.mem,
+                                                       .vocabulary = c->vocabulary,
+                                                       .dout = p->dx,
+                                                       .scale = c->layer.embedding_scale}));
+fail:
+    return status;
+}

@@ -1,0 +1,208 @@
+#include "train/create.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/random.h"
+#include "base/text.h"
+#include "format/safetensors.h"
+#include "model/config.h"
+#include "model/json.h"
+
+enum { TENSORS_PER_LAYER = 20, TENSORS_BESIDE = 4, PIECE = 1 << 14 };
+
+clsplat_status train_save_json(clsplat *lib, const char *folder, const char *name, const json_t *object) {
+    clsplat_status status = CLSPLAT_OK;
+    text path = {0};
+    file_writer file = {.descriptor = -1};
+    char *words = json_dumps(object, JSON_INDENT(2));
+    text_add(&path, "%s/%s", folder, name);
+    if (!words || !text_ok(&path))
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to write %s", folder, name));
+    TRY(file_create(lib, path.data, &file));
+    TRY(file_write(lib, &file, words, strlen(words)));
+    TRY(file_write(lib, &file, "\n", 1));
+    TRY(file_commit(lib, &file));
+fail:
+    file_discard(&file);
+    text_free(&path);
+    free(words);
+    return status;
+}
+
+/* What the original system's keys leave open. */
+static clsplat_status fill(json_t *c) {
+    static const char *const defaults =
+        "{\"model_type\": \"llama\", \"vocab_size\": 256, \"hidden_size\": 256, \"num_hidden_layers\": 6, "
+        "\"num_attention_heads\": 4, \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-5, "
+        "\"max_position_embeddings\": 4096, \"initializer_range\": 0.02, \"tie_word_embeddings\": true, "
+        "\"attention_bias\": false, \"mlp_bias\": false, \"dtype\": \"float32\", \"bos_token_id\": 0, "
+        "\"eos_token_id\": 0, \"rope_theta\": 500000.0}";
+    json_t *more = json_loads(defaults, 0, NULL);
+    json_int_t hidden;
+    int failed = json_object_del(c, "training") && false;
+    failed |= json_object_update_missing(c, more);
+    json_decref(more);
+    hidden = json_integer_value(json_object_get(c, "hidden_size"));
+    if (!json_object_get(c, "intermediate_size")) /* 8/3 of the width, in whole vectors */
+        failed |= json_object_set_new(c, "intermediate_size", json_integer((hidden * 8 / 3 + 31) / 32 * 32));
+    if (!json_object_get(c, "architectures") &&
+        strcmp(json_string_value(json_object_get(c, "model_type")), "llama") == 0)
+        failed |= json_object_set_new(c, "architectures", json_pack("[s]", "LlamaForCausalLM"));
+    return failed ? CLSPLAT_MEMORY : CLSPLAT_OK;
+}
+
+/* The tensors in the making. */
+typedef struct creation {
+    clsplat *lib;
+    uint64_t seed;
+    double deviation;
+    char (*names)[128];
+    safetensors_output *outputs;
+    float *starts; /* of vectors: what all of their numbers are */
+    size_t count;
+} creation;
+
+static void add(creation *c, const char *prefix, const char *name, const char *suffix, size_t rows,
+                size_t columns, float start) {
+    if (!name)
+        return;
+    snprintf(c->names[c->count], sizeof *c->names, "%s%s%s", prefix, name, suffix);
+    c->outputs[c->count] = (safetensors_output){
+        .name = c->names[c->count], .dtype = "F32", .rank = columns ? 2 : 1, .shape = {rows, columns}};
+    c->starts[c->count++] = start;
+}
+
+static void add_linear(creation *c, const char *prefix, const char *name, size_t rows, size_t columns,
+                       bool bias) {
+    add(c, prefix, name, ".weight", rows, columns, 0);
+    if (bias)
+        add(c, prefix, name, ".bias", rows, 0, 0);
+}
+
+static void add_layer(creation *c, const model_config *m, const char *prefix) {
+    const model_names *n = m->names;
+    size_t q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    float one = 1 - m->layer.offset;
+    add(c, prefix, n->attention_norm, ".weight", m->hidden, 0, one);
+    add_linear(c, prefix, n->q, q, m->hidden, m->qkv_bias);
+    add_linear(c, prefix, n->k, kv, m->hidden, m->qkv_bias);
+    add_linear(c, prefix, n->v, kv, m->hidden, m->qkv_bias);
+    add_linear(c, prefix, n->out, m->hidden, q, m->out_bias);
+    add(c, prefix, n->mlp_norm, ".weight", m->hidden, 0, one);
+    add_linear(c, prefix, n->gate, m->intermediate, m->hidden, m->mlp_bias);
+    add_linear(c, prefix, n->up, m->intermediate, m->hidden, m->mlp_bias);
+    add_linear(c, prefix, n->down, m->hidden, m->intermediate, m->mlp_bias);
+}
+
+static void add_all(creation *c, const model_config *m) {
+    const model_names *n = m->names;
+    char prefix[64];
+    add(c, n->prefixes[0], n->embedding, ".weight", m->vocabulary, m->hidden, 0);
+    for (size_t i = 0; i < m->layers; ++i) {
+        int above = snprintf(prefix, sizeof prefix, "%s", n->prefixes[0]);
+        snprintf(prefix + above, sizeof prefix - (size_t)above, n->layer, i);
+        add_layer(c, m, prefix);
+    }
+    add(c, n->prefixes[0], n->norm, ".weight", m->hidden, 0, 1 - m->layer.offset);
+    if (!m->tied)
+        add(c, "", n->head, ".weight", m->vocabulary, m->hidden, 0);
+}
+
+static clsplat_status write_tensor(void *user, size_t index, file_writer *file) {
+    clsplat_status status = CLSPLAT_OK;
+    const creation *c = user;
+    const safetensors_output *t = &c->outputs[index];
+    size_t count = (size_t)t->shape[0] * (t->rank == 2 ? (size_t)t->shape[1] : 1);
+    random_state random = random_stream(c->seed, index);
+    float *piece = malloc(PIECE * sizeof *piece);
+    if (!piece)
+        return log_error(c->lib, CLSPLAT_MEMORY, "no memory to write a tensor");
+    for (size_t at = 0; at < count; at += PIECE) {
+        size_t part = count - at < PIECE ? count - at : PIECE;
+        for (size_t i = 0; i < part; ++i)
+            piece[i] = t->rank == 2 ? (float)(c->deviation * random_normal(&random)) : c->starts[index];
+        TRY(file_write(c->lib, file, piece, part * sizeof *piece));
+    }
+fail:
+    free(piece);
+    return status;
+}
+
+static clsplat_status save_weights(clsplat *lib, const char *folder, const model_config *m, uint64_t seed,
+                                   double deviation) {
+    static const char *const metadata[][2] = {{"format", "pt"}};
+    clsplat_status status = CLSPLAT_OK;
+    size_t most = m->layers * TENSORS_PER_LAYER + TENSORS_BESIDE;
+    text path = {0};
+    creation c = {.lib = lib, .seed = seed, .deviation = deviation};
+    safetensors_parts parts = {.write = write_tensor, .user = &c};
+    c.names = calloc(most, sizeof *c.names);
+    c.outputs = calloc(most, sizeof *c.outputs);
+    c.starts = calloc(most, sizeof *c.starts);
+    text_add(&path, "%s/model.safetensors", folder);
+    if (!c.names || !c.outputs || !c.starts || !text_ok(&path))
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors", folder));
+    add_all(&c, m);
+    parts.tensors = c.outputs;
+    parts.count = c.count;
+    TRY(safetensors_save_parts(lib, path.data, &parts, metadata, 1));
+fail:
+    text_free(&path);
+    free(c.names);
+    free(c.outputs);
+    free(c.starts);
+    return status;
+}
+
+static clsplat_status check_kind(clsplat *lib, const char *path, const model_config *m) {
+    if (m->layer.encoder || m->layer.qk != QK_AS_THEY_ARE || m->layer.sums || !m->names->q ||
+        !m->names->attention_norm)
+        return log_error(
+            lib, CLSPLAT_UNSUPPORTED,
+            "%s: key model_type is '%s'; from nothing, models of type llama, mistral and qwen2 are "
+            "trained",
+            path, m->family);
+    return CLSPLAT_OK;
+}
+
+/* A configuration that was refused leaves nothing. */
+static void remove_config(const char *folder) {
+    text path = {0};
+    text_add(&path, "%s/config.json", folder);
+    if (text_ok(&path))
+        unlink(path.data);
+    text_free(&path);
+    rmdir(folder);
+}
+
+clsplat_status train_create(clsplat *lib, const char *folder, const char *path, const json_t *config,
+                            uint64_t seed) {
+    clsplat_status status = CLSPLAT_OK;
+    model_config m = {0};
+    char *made = text_copy(folder);
+    json_t *copy = json_deep_copy(config);
+    double deviation = 0.02;
+    bool written = false;
+    if (!copy || !made || fill(copy) != CLSPLAT_OK)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its configuration", path));
+    TRY(json_double(&(json_place){lib, path, "", copy}, "initializer_range", JSON_OPTIONAL, 0, 1,
+                    &deviation));
+    file_make_folder(made);
+    written = true;
+    TRY(train_save_json(lib, folder, "config.json", copy));
+    TRY(model_config_load(lib, folder, &m));
+    TRY(check_kind(lib, path, &m));
+    TRY(save_weights(lib, folder, &m, seed, deviation));
+fail:
+    if (status != CLSPLAT_OK && written)
+        remove_config(folder);
+    model_config_free(&m);
+    json_decref(copy);
+    free(made);
+    return status;
+}

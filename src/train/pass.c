@@ -1,0 +1,147 @@
+#include "train/pass.h"
+
+#include <stdlib.h>
+
+#include "runtime/buffer.h"
+
+enum { LOGITS_LIMIT = 1 << 23 };
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static clsplat_status open_layer(const pass *p, pass_layer *l) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = p->model->device;
+    const model_config *c = &p->model->model->config;
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->hidden, &l->mid));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &l->qkv));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->heads * c->head_dim, &l->attended));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, 2 * c->intermediate, &l->gate_up));
+    TRY(tensor_create(device, CLSPLAT_F32, p->batch * c->heads, p->length, 1, &l->lse));
+    l->lse = (op_tensor){.mem = l->lse.mem,
+                         .dtype = CLSPLAT_F32,
+                         .shape = {p->batch, c->heads, p->length, 1},
+                         .stride = {c->heads * p->length, p->length, 1}};
+fail:
+    return status;
+}
+
+/* Rows of the widest product, and its numbers. */
+static clsplat_status open_scratch(pass *p) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = p->model->device;
+    const model_config *c = &p->model->model->config;
+    size_t heads = c->heads * c->head_dim, all = (c->heads + 2 * c->kv_heads) * c->head_dim;
+    size_t at_once = larger(LOGITS_LIMIT / c->vocabulary, 1), most = 0;
+    at_once = at_once < p->rows ? at_once : p->rows;
+    for (size_t i = 0; i < p->model->count; ++i)
+        most = larger(most, p->model->parameters[i].count);
+    struct {
+        op_tensor *tensor;
+        size_t rows, columns;
+    } all_of_them[] = {
+        {&p->h, p->rows, c->hidden},
+        {&p->gated, p->rows, c->intermediate},
+        {&p->dx, p->rows, c->hidden},
+        {&p->dh, p->rows, c->hidden},
+        {&p->dqkv, p->rows, all},
+        {&p->dattended, p->rows, heads},
+        {&p->dgate_up, p->rows, 2 * c->intermediate},
+        {&p->dgated, p->rows, c->intermediate},
+        {&p->logits, at_once, c->vocabulary},
+        {&p->turn, p->length, c->head_dim},
+        {&p->stats, p->rows, 2},
+        {&p->left, 1,
+         larger(p->rows * larger(larger(2 * c->intermediate, all), c->hidden), at_once * c->vocabulary)},
+        {&p->right, 1, p->rows * larger(larger(c->intermediate, heads), c->hidden)},
+        {&p->product, 1, most},
+        {&p->flipped, 1, most},
+    };
+    for (size_t i = 0; i < sizeof all_of_them / sizeof *all_of_them; ++i)
+        TRY(tensor_create(device, CLSPLAT_F32, 1, all_of_them[i].rows, all_of_them[i].columns,
+                          all_of_them[i].tensor));
+    TRY(buffer_create(device, 4 * p->rows, &p->ids));
+    TRY(buffer_create(device, 4 * p->rows, &p->targets));
+    TRY(buffer_create(device, 4 * p->rows, &p->log_likelihood));
+fail:
+    return status;
+}
+
+static clsplat_status open_turn(const pass *p) {
+    const clsplat_model *m = p->model->model;
+    bool far = m->config.short_context && p->length > m->config.short_context;
+    queue q;
+    queue_begin(p->model->device, 0, NULL, &q);
+    return op_turn(&q, &(op_turn_args){.frequencies = m->weights.frequencies[far],
+                                       .turn = p->turn.mem,
+                                       .rows = p->length,
+                                       .dim = m->config.head_dim,
+                                       .factor = m->config.turn_factor});
+}
+
+clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool again, pass *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &model->model->config;
+    *p = (pass){.model = model, .batch = batch, .length = length, .rows = batch * length, .again = again};
+    p->x = calloc(c->layers + 1, sizeof *p->x);
+    p->layers = calloc(c->layers, sizeof *p->layers);
+    p->host = calloc(p->rows, sizeof *p->host);
+    if (!p->x || !p->layers || !p->host)
+        TRY(log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a step of %zu tokens", p->rows));
+    for (size_t i = 0; i <= c->layers; ++i)
+        TRY(tensor_create(model->device, CLSPLAT_F32, 1, p->rows, c->hidden, &p->x[i]));
+    for (size_t i = 0; i < (again ? 1 : c->layers); ++i)
+        TRY(open_layer(p, &p->layers[i]));
+    TRY(open_scratch(p));
+    TRY(open_turn(p));
+fail:
+    return status;
+}
+
+void pass_close(pass *p) {
+    if (!p->model)
+        return;
+    clsplat_device *device = p->model->device;
+    op_tensor *all[] = {&p->h,         &p->gated,    &p->dx,     &p->dh,      &p->dqkv,
+                        &p->dattended, &p->dgate_up, &p->dgated, &p->logits,  &p->turn,
+                        &p->stats,     &p->left,     &p->right,  &p->product, &p->flipped};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        tensor_release(device, all[i]);
+    for (size_t i = 0; p->x && i <= p->model->model->config.layers; ++i)
+        tensor_release(device, &p->x[i]);
+    for (size_t i = 0; p->layers && i < p->model->model->config.layers; ++i) {
+        op_tensor *of[] = {&p->layers[i].mid, &p->layers[i].qkv, &p->layers[i].attended, &p->layers[i].lse,
+                           &p->layers[i].gate_up};
+        for (size_t t = 0; t < sizeof of / sizeof *of; ++t)
+            tensor_release(device, of[t]);
+    }
+    buffer_release(device, 4 * p->rows, &p->ids);
+    buffer_release(device, 4 * p->rows, &p->targets);
+    buffer_release(device, 4 * p->rows, &p->log_likelihood);
+    free(p->x);
+    free(p->layers);
+    free(p->host);
+    *p = (pass){0};
+}
+
+clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t bytes = p->rows * sizeof *ids;
+    TRY(queue_upload(q, (queue_copy){.mem = p->ids, .host = (void *)ids, .row = bytes, .rows = 1}));
+    TRY(queue_upload(q, (queue_copy){.mem = p->targets, .host = (void *)targets, .row = bytes, .rows = 1}));
+fail:
+    return status;
+}
+
+clsplat_status pass_likelihood(queue *q, const pass *p, double *sum) {
+    clsplat_status status = CLSPLAT_OK;
+    *sum = 0;
+    TRY(queue_download(
+        q, (queue_copy){
+               .mem = p->log_likelihood, .host = p->host, .row = p->rows * sizeof *p->host, .rows = 1}));
+    for (size_t i = 0; i < p->rows; ++i)
+        *sum += (double)p->host[i];
+fail:
+    return status;
+}

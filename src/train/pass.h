@@ -1,0 +1,59 @@
+/* Windows of tokens through the layers and back.
+ *
+ * Forward keeps of a layer what backward reads: its rows before attention and before the feed-forward
+ * network, the turned heads, attention's out and lse, and the products before the activation. Norms and
+ * activations are computed again. With `again`, layers share one place for all of that but the rows, and
+ * backward runs each layer's forward anew: less memory, a third more work. */
+#ifndef CLSPLAT_TRAIN_PASS_H
+#define CLSPLAT_TRAIN_PASS_H
+
+#include "train/trainee.h"
+
+/* Rows are those of all windows, one below the other: [1,1,batch·length,…], float32. */
+typedef struct pass_layer {
+    op_tensor mid, qkv, attended, lse, gate_up; /* lse [batch,H,length,1] */
+} pass_layer;
+
+typedef struct pass {
+    const trainee *model;
+    size_t batch, length, rows; /* rows: batch · length */
+    bool again;
+    op_tensor *x;       /* [layers + 1]: the residual stream before each layer, and behind the last */
+    pass_layer *layers; /* [layers], or with `again` one */
+    op_tensor h, gated; /* what is computed again */
+    op_tensor dx, dh, dqkv, dattended, dgate_up, dgated;
+    op_tensor logits; /* of some of the rows at a time */
+    op_tensor turn, stats;
+    op_tensor left, right, product, flipped; /* transposed rows and weights, and what they give: a gradient */
+    cl_mem ids, targets, log_likelihood;     /* [rows] */
+    float *host;                             /* [rows] */
+} pass;
+
+/* For so many windows of `length` tokens. Ownership: the caller's, also after a failure, for pass_close.
+ * Returns: MEMORY, OPENCL. */
+clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool again, pass *p);
+/* Accepts a zeroed struct. */
+void pass_close(pass *p);
+
+/* The windows' tokens, and what follows each of them; a target below 0 does not count. Blocks. */
+clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets);
+/* Runs them through the layers; leaves the rows for the head in p->h. */
+clsplat_status pass_forward(queue *q, const pass *p);
+/* The head, and unless scale is 0 what the gradient of −scale Σ ln p(target) is for p->dh and the head's
+ * weights, which are added to. Leaves the log-likelihoods. */
+clsplat_status pass_head(queue *q, const pass *p, float scale);
+/* The sum of the log-likelihoods. Blocks. */
+clsplat_status pass_likelihood(queue *q, const pass *p, double *sum);
+/* From p->dh back to the embedding; all gradients are added to. */
+clsplat_status pass_backward(queue *q, const pass *p);
+
+/* Within the floor. One layer forward, from p->x[layer] to p->x[layer + 1] and to p->h what its norm gives
+ * for the next; backward's parts of it. */
+pass_layer *pass_layer_of(const pass *p, size_t layer);
+clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer);
+clsplat_status pass_norm(queue *q, const pass *p, op_tensor x, const model_norm *norm, op_tensor out);
+/* Rows of all windows as heads from `first` on: [batch,heads,length,D]. */
+op_tensor pass_heads(const pass *p, op_tensor rows, size_t first, size_t heads);
+op_softmax_args pass_attention(const pass *p, size_t layer);
+
+#endif

@@ -1,0 +1,221 @@
+#include "train/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/text.h"
+#include "train/log.h"
+#include "train/pass.h"
+
+static const double BITS = 1.4426950408889634; /* of a nat */
+
+/* A run on its way. */
+typedef struct run {
+    const trainee *t;
+    const train_request *r;
+    pass pass;
+    queue q;
+    int32_t *ids, *targets; /* [rows] */
+    train_progress progress;
+    double sum, counted, since; /* since the last report: nats, tokens, and when that was */
+    double rate, saved, validation;
+    train_log log;
+} run;
+
+/* Whole windows of the text after each other, or where they are not enough, up to the end. */
+static void fill_row(const run *r, const corpus *from, size_t row, size_t at) {
+    size_t length = r->pass.length;
+    for (size_t i = 0; i < length; ++i) {
+        bool inside = at + i + 1 < from->count;
+        r->ids[row * length + i] = at + i < from->count ? from->bytes[at + i] : 0;
+        r->targets[row * length + i] = inside ? from->bytes[at + i + 1] : -1;
+    }
+}
+
+/* Windows from places that the seed, the step and the part of it decide, and nothing else. */
+static void draw_windows(const run *r, uint64_t step, size_t part) {
+    const train_settings *s = &r->r->settings;
+    random_state random = random_stream(s->seed ^ 0x7261696eu, step * s->accumulate + part);
+    for (size_t row = 0; row < r->pass.batch; ++row)
+        fill_row(r, r->r->text, row, random_below(&random, r->r->text->count - s->context));
+}
+
+static clsplat_status validate(run *r, double *bits) {
+    clsplat_status status = CLSPLAT_OK;
+    const corpus *held = r->r->held_out;
+    size_t most = held->count < r->r->validation_most ? held->count : r->r->validation_most;
+    size_t length = r->pass.length, at = 0, counted = 0;
+    double sum = 0;
+    while (at + 1 < most) {
+        double part = 0;
+        for (size_t row = 0; row < r->pass.batch; ++row, at += length)
+            fill_row(r, held, row, at < most ? at : held->count);
+        for (size_t i = 0; i < r->pass.rows; ++i)
+            counted += r->targets[i] >= 0;
+        TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+        TRY(pass_forward(&r->q, &r->pass));
+        TRY(pass_head(&r->q, &r->pass, 0));
+        TRY(pass_likelihood(&r->q, &r->pass, &part));
+        sum -= part;
+    }
+    *bits = counted ? sum / (double)counted * BITS : (double)NAN;
+fail:
+    return status;
+}
+
+/* How far the budget is spent when the step that comes now ends. */
+static double share(const run *r) {
+    const train_settings *s = &r->r->settings;
+    return s->steps ? ((double)r->progress.step + 1) / (double)s->steps : r->progress.seconds / s->seconds;
+}
+
+static bool is_over(const run *r) {
+    const train_settings *s = &r->r->settings;
+    return s->steps ? r->progress.step >= s->steps : r->progress.seconds >= s->seconds;
+}
+
+static clsplat_status step(run *r) {
+    clsplat_status status = CLSPLAT_OK;
+    const train_settings *s = &r->r->settings;
+    double begin = clock_seconds(), tokens = (double)(r->pass.rows * s->accumulate), nats = 0;
+    TRY(trainee_clear(&r->q, r->t));
+    for (size_t part = 0; part < s->accumulate; ++part) {
+        double likelihood = 0;
+        draw_windows(r, r->progress.step, part);
+        TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+        TRY(pass_forward(&r->q, &r->pass));
+        TRY(pass_head(&r->q, &r->pass, (float)(1 / tokens)));
+        TRY(pass_backward(&r->q, &r->pass));
+        TRY(pass_likelihood(&r->q, &r->pass, &likelihood));
+        nats -= likelihood;
+    }
+    if (!isfinite(nats))
+        return log_error(
+            r->t->device->lib, CLSPLAT_NOT_FINITE,
+            "%s: the loss of step %llu is no number; what was saved before stays: a lower learning rate, or "
+            "a longer warm-up, may help",
+            r->r->folder, (unsigned long long)r->progress.step + 1);
+    r->rate = train_rate(s, share(r));
+    TRY(trainee_step(&r->q, r->t, s, r->rate, r->progress.step + 1));
+    TRY(clsplat_device_finish(r->t->device));
+    r->sum += nats;
+    r->counted += tokens;
+    r->progress.seconds += clock_seconds() - begin;
+    ++r->progress.step;
+fail:
+    return status;
+}
+
+static clsplat_status tell(run *r, train_report *report) {
+    clsplat_status status = CLSPLAT_OK;
+    const train_settings *s = &r->r->settings;
+    double now = clock_seconds(), spent = r->progress.seconds - r->since, done = (double)r->progress.step;
+    *report = (train_report){.step = r->progress.step,
+                             .steps = s->steps,
+                             .loss = r->sum / r->counted,
+                             .bits = r->sum / r->counted * BITS,
+                             .validation = r->validation,
+                             .rate = r->rate,
+                             .speed = spent > 0 ? r->counted / spent : 0,
+                             .seconds = r->progress.seconds};
+    report->left = s->steps ? r->progress.seconds / done * ((double)s->steps - done)
+                            : fmax(s->seconds - r->progress.seconds, 0);
+    TRY(trainee_norm(&r->q, r->t, &report->norm));
+    train_log_add(&r->log, report);
+    if (r->r->report)
+        r->r->report(r->r->user, report);
+    r->sum = r->counted = 0;
+    r->since = r->progress.seconds;
+    r->log.told = now;
+    r->validation = (double)NAN;
+fail:
+    return status;
+}
+
+static clsplat_status save(run *r) {
+    r->saved = clock_seconds();
+    return checkpoint_save(r->t, r->r->folder, &r->r->settings, r->progress);
+}
+
+static bool save_is_due(const run *r) {
+    if (r->r->save_steps)
+        return r->progress.step % r->r->save_steps == 0;
+    return r->r->save_every > 0 && clock_seconds() - r->saved >= r->r->save_every;
+}
+
+/* On the way a full disk is no reason to lose what is in memory. */
+static clsplat_status save_or_warn(run *r) {
+    clsplat_status status = save(r);
+    if (status != CLSPLAT_IO)
+        return status;
+    log_warning(r->t->device->lib, "step %llu could not be saved, and training goes on: %.300s",
+                (unsigned long long)r->progress.step, clsplat_last_error(r->t->device->lib));
+    return CLSPLAT_OK;
+}
+
+static clsplat_status steps(run *r, train_report *report) {
+    clsplat_status status = CLSPLAT_OK;
+    while (!is_over(r)) {
+        TRY(step(r));
+        bool stopped = r->r->stopped && r->r->stopped(r->r->user), over = is_over(r);
+        if (stopped || over) {
+            if (!stopped && r->r->held_out->count > 1)
+                TRY(validate(r, &r->validation));
+            TRY(tell(r, report));
+            TRY(save(r));
+            return over ? CLSPLAT_OK
+                        : log_error(r->t->device->lib, CLSPLAT_CANCELLED,
+                                    "stopped at step %llu, which is saved: --resume goes on from there",
+                                    (unsigned long long)r->progress.step);
+        }
+        bool due = save_is_due(r);
+        if (due && r->r->held_out->count > 1)
+            TRY(validate(r, &r->validation));
+        if (due || clock_seconds() - r->log.told >= r->r->report_every)
+            TRY(tell(r, report));
+        if (due)
+            TRY(save_or_warn(r));
+    }
+fail:
+    return status;
+}
+
+clsplat_status train_check(clsplat *lib, const train_request *request) {
+    size_t count = request->text->count, length = request->settings.context;
+    if (count <= length)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "the text has %zu bytes to learn from, which is no more than a window of %zu", count,
+                         length);
+    return CLSPLAT_OK;
+}
+
+clsplat_status train_run(const trainee *t, const train_request *request, train_report *last) {
+    clsplat_status status = CLSPLAT_OK;
+    train_report report = {0};
+    const train_settings *s = &request->settings;
+    run r = {.t = t, .r = request, .progress = request->progress, .validation = (double)NAN};
+    TRY(train_check(t->device->lib, request));
+    queue_begin(t->device, 0, NULL, &r.q);
+    TRY(pass_open(t, s->batch, s->context, request->again, &r.pass));
+    r.ids = calloc(r.pass.rows, sizeof *r.ids);
+    r.targets = calloc(r.pass.rows, sizeof *r.targets);
+    if (!r.ids || !r.targets)
+        TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r.pass.rows));
+    TRY(train_log_open(t->device->lib, request->folder, &r.log));
+    r.since = r.progress.seconds;
+    r.saved = clock_seconds();
+    if (r.progress.step == 0)
+        TRY(save(&r));
+    TRY(steps(&r, &report));
+fail:
+    if (last)
+        *last = report;
+    train_log_close(&r.log);
+    free(r.ids);
+    free(r.targets);
+    pass_close(&r.pass);
+    return status;
+}

@@ -1,0 +1,47 @@
+/* Training as a whole: a folder with a model, a text, and steps until the budget is spent. */
+#ifndef CLSPLAT_TRAIN_RUN_H
+#define CLSPLAT_TRAIN_RUN_H
+
+#include <jansson.h>
+
+#include "train/checkpoint.h"
+#include "train/corpus.h"
+
+/* What a step, or all since the last report, came to. */
+typedef struct train_report {
+    uint64_t step, steps; /* done, and in all; steps is 0 where the budget is time */
+    double loss;          /* nats a token: the mean since the last report */
+    double bits;          /* a byte, of the same */
+    double validation;    /* bits a byte of what is held out; NaN: not measured now */
+    double rate, norm;    /* the learning rate, and the gradients' norm, of the last step */
+    double speed;         /* tokens a second since the last report */
+    double seconds, left; /* spent on steps so far, and as far as one can tell still to come */
+} train_report;
+
+typedef struct train_request {
+    const char *folder;
+    const corpus *text, *held_out;
+    train_settings settings;
+    train_progress progress;
+    bool again;             /* forward is run again in backward, to save memory */
+    double report_every;    /* seconds */
+    double save_every;      /* seconds; 0: save_steps count */
+    size_t save_steps;      /* steps */
+    size_t validation_most; /* bytes of held_out that are measured */
+    /* Called every so often and at the end. */
+    void (*report)(void *user, const train_report *report);
+    bool (*stopped)(void *user); /* asked after every step: training saves and ends */
+    void *user;
+} train_request;
+
+/* Whether there is enough text. Returns: INVALID. */
+clsplat_status train_check(clsplat *lib, const train_request *request);
+
+/* Goes on from request->progress, which the trainee must be at. Saves every so often, at the end and when it
+ * is stopped, and then returns CANCELLED. A file that cannot be written on the way is a warning; what was
+ * saved before stays. Writes: FOLDER/log.jsonl, a line for every report. Returns: NOT_FINITE if the loss
+ * becomes so (nothing is saved then), IO, MEMORY, OPENCL, …; the last report is in *last, if it is not NULL.
+ */
+clsplat_status train_run(const trainee *t, const train_request *request, train_report *last);
+
+#endif

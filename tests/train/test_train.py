@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Training from the command line.   test_train.py PATH_TO_CLSPLAT [--long]
+
+The losses of a PyTorch twin (twin.json, made by twin.py); the same bits after Ctrl-C, kill -9 and --resume as without them;
+a model that generate and eval run; what must be refused. --long kills at ten moments instead of two. Ends with
+`N passed, N failed, N skipped`; exits 1 if anything failed.
+"""
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+
+import twin
+from bench import Bench, lines
+
+LIMIT = 600  # seconds for anything, on a busy machine
+SMALL = {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+         "training": {"context": 32, "batch_size": 2, "steps": 30, "seed": 5}}
+
+
+class Training:
+    def __init__(self, bench):
+        self.bench = bench
+        self.text = bench.write("text", twin.text())
+        self.config = bench.write("small.json", json.dumps(SMALL).encode())
+
+    def command(self, folder, *options):
+        return ["train", self.text, "-o", self.bench.path(folder), "--report", "0", *options]
+
+    def start(self, folder, *options):
+        command = [self.bench.binary, *map(str, self.command(folder, *options))]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def bits(self, folder):
+        return [(self.bench.path(folder) / name).read_bytes() for name in ("model.safetensors",)]
+
+    def state(self, folder):
+        return weights_of(self.bench.path(folder) / "training.safetensors")
+
+    def steps(self, folder):
+        log = self.bench.path(folder) / "log.jsonl"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def weights_of(path):
+    """The data behind a safetensors header, which holds the seconds that were spent."""
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def losses(t):
+    """As the twin's, to the third digit."""
+    (t.bench.path("twin.cfg")).write_text(json.dumps(twin.CONFIG))
+    if t.bench.works("twin", *t.command("twin", "--config", t.bench.path("twin.cfg")), limit=LIMIT) is None:
+        return
+    ours = twin.losses_of(t.bench.path("twin"))
+    theirs = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())
+    worst = max(abs(a - b) for a, b in zip(ours, theirs))
+    t.bench.check("losses", len(ours) == len(theirs) and worst < 1e-3, f"{len(ours)} losses, off by {worst:.2g}")
+
+
+def wait_for(t, process, folder, steps):
+    end = time.time() + LIMIT
+    while time.time() < end and process.poll() is None and t.steps(folder) < steps:
+        time.sleep(0.002)
+
+
+def resumed(t, name, folder, *options):
+    """Goes on to the end, and then has the bits of an undisturbed run."""
+    t.bench.works(f"{name}: resume", *t.command(folder, "--resume", *options), limit=LIMIT)
+    t.bench.check(f"{name}: weights", t.bits(folder) == t.bits("whole"), "differ from an undisturbed run's")
+    t.bench.check(f"{name}: moments", t.state(folder) == t.state("whole"), "differ from an undisturbed run's")
+
+
+def interruptions(t, moments):
+    t.bench.works("whole", *t.command("whole", "--config", t.config), limit=LIMIT)
+    t.bench.works("again", *t.command("again", "--config", t.config, "--recompute"), limit=LIMIT)
+    t.bench.check("recompute", t.bits("again") == t.bits("whole"), "other bits with layers run again")
+    for number, moment in enumerate(moments):
+        process = t.start(f"killed{number}", "--config", t.config, "--save", "3")
+        wait_for(t, process, f"killed{number}", moment)
+        process.kill()
+        process.communicate()
+        resumed(t, f"killed at {moment}", f"killed{number}", "--save", "3")
+    process = t.start("stopped", "--config", t.config)
+    wait_for(t, process, "stopped", 4)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1].decode()
+    t.bench.check("Ctrl-C", process.returncode != 0 and "--resume" in error, lines(error))
+    resumed(t, "Ctrl-C", "stopped")
+
+
+def use(t):
+    """What was trained is a model like others."""
+    model = t.bench.path("whole")
+    written = t.bench.works("generate", "generate", model, "-p", "attention", "-n", "8", "--json")
+    t.bench.check("generate: tokens", written and json.loads(written)["tokens"] > 0, written)
+    judged = t.bench.works("eval", "eval", model, t.text, "--context", "32", "--json")
+    last = json.loads((model / "log.jsonl").read_text().splitlines()[-1])
+    bits = json.loads(judged)["bits_per_byte"] if judged else 99
+    t.bench.check("eval: bits", abs(bits - last["validation_bits_per_byte"]) < 0.5, f"{bits}, and {last} in the log")
+    t.bench.works("from", *t.command("tuned", "--from", model, "--budget", "3", "--rate", "1e-5"), limit=LIMIT)
+    t.bench.check("from: loss", twin.losses_of(t.bench.path("tuned"))[0] < 5.0, "begins as if nothing had been learned")
+
+
+def refusals(t):
+    b, path = t.bench, t.bench.path
+    b.refused("no folder", [t.text], ["-o DIR"], statuses=[2], command="train")
+    b.refused("no text", [path("nothing"), "-o", path("new")], ["nothing"], command="train")
+    b.refused("there already", t.command("whole", "--config", t.config)[1:], ["--resume"], command="train")
+    b.refused("other settings", t.command("whole", "--resume", "--rate", "1")[1:], ["--rate"], statuses=[2], command="train")
+    b.refused("budget", t.command("new", "--budget", "soon")[1:], ["--budget", "soon"], statuses=[2], command="train")
+    b.refused("short", [b.write("short", b"abc"), "-o", path("new"), "--config", t.config], ["window"], command="train")
+    for name, change, words in [
+        ("unknown", {"training": {"speed": 3}}, ["training.speed"]),
+        ("heads", {"num_attention_heads": 7}, ["num_attention_heads", "hidden_size"]),
+        ("type", {"model_type": "bert"}, ["model_type", "bert"]),
+        ("negative", {"training": {"learning_rate": -1}}, ["training.learning_rate"]),
+    ]:
+        config = b.write(f"{name}.json", json.dumps({**SMALL, **change}).encode())
+        b.refused(name, t.command("new", "--config", config)[1:], words, command="train")
+    (path("whole") / "training.safetensors").write_bytes(b"damaged")
+    b.refused("damaged", t.command("whole", "--resume")[1:], ["training.safetensors"], command="train")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
+        training = Training(bench)
+        losses(training)
+        interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
+        use(training)
+        refusals(training)
+        return bench.summary()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
