@@ -7,6 +7,7 @@
  *   tensor.h     your numbers, in host memory or in a buffer, described and never copied or owned
  *   splats.h     the Gaussians between queries and keys: made from data, loaded, saved
  *   attention.h  the attention itself: exact, or through the splats in linear cost
+ *   adapt.h      splats that are born, split, merge and die until they serve a layer better
  *   model.h      a pretrained language model: text in, text out, on all of the above
  *   tune.h       the fastest variants on a device, found once and remembered
  *
@@ -16,6 +17,7 @@
 #ifndef CLSPLAT_H
 #define CLSPLAT_H
 
+#include <clsplat/adapt.h>
 #include <clsplat/attention.h>
 #include <clsplat/device.h>
 #include <clsplat/model.h>

@@ -15,6 +15,7 @@ typedef struct subcommand {
 } subcommand;
 
 static const subcommand subcommands[] = {
+    {"adapt", cmd_adapt, "splats that come nearer to softmax attention on given tokens"},
     {"attend", cmd_attend, "attention of the queries, keys and values in a tensor file"},
     {"bench", cmd_bench, "how fast attention runs here, variant by variant"},
     {"chat", cmd_chat, "a conversation with a language model"},

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import adapting
 import bad_input
 import encoder
 import field
@@ -25,6 +26,7 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         bad_input.run(bench)
         good_paths.run(bench)
+        adapting.run(bench)
         language.run(bench)
         field.run(bench)
         encoder.run(bench)

@@ -1,0 +1,105 @@
+/* What a change to a head does to its rows. A row's attention is a sum over splats, N = Σ e^l V over Z = Σ
+ * e^l, so that
+ *
+ *     Z' = Z − Σ_gone e^l + Σ_come e^l      N' = N − Σ_gone e^l V + Σ_come e^l V      out' = N' / Z'
+ *
+ * and the other splats need not be looked at. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "adapt/herd.h"
+
+clsplat_status candidates_open(const herd *h, size_t count, candidates *c) {
+    *c = (candidates){.count = count};
+    c->splats = calloc(h->people.heads * count * h->people.form.numbers, sizeof *c->splats);
+    return c->splats ? CLSPLAT_OK
+                     : log_error(h->layer->device->lib, CLSPLAT_MEMORY, "no memory for %zu splats", count);
+}
+
+void candidates_close(candidates *c) {
+    free(c->splats);
+    free(c->cover);
+    layer_states_free(&c->states);
+    *c = (candidates){0};
+}
+
+double *candidates_splat(const herd *h, const candidates *c, size_t head, size_t i) {
+    return c->splats + (head * c->count + i) * h->people.form.numbers;
+}
+
+clsplat_status candidates_measure(herd *h, candidates *c) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats *set = NULL;
+    TRY(population_loose(&h->people, h->layer->device->lib, c->splats, c->count, &set));
+    TRY(layer_measure(h->layer, set, true, &c->states));
+    TRY(layer_cover(h->layer, set, h->spacing, &c->cover));
+fail:
+    clsplat_splats_destroy(&set);
+    return status;
+}
+
+/* Below this share what stays of a row is the rounding of what went. */
+static const double least_left = 1e-4;
+
+/* What a change adds to one row: the weights of what comes, and minus those of what goes, by candidate. */
+typedef struct row_change {
+    double weight[2 * CHANGE_MOST];
+    const float *value[2 * CHANGE_MOST];
+    size_t terms;
+    double left, total; /* Z without what goes, and Z', by Z */
+} row_change;
+
+static void weigh_row(const herd *h, const candidates *c, const change *what, size_t q, size_t t,
+                      row_change *row) {
+    const layer *l = h->layer;
+    size_t at = q * l->rows + t, from = herd_writer(h, q) * l->rows + t;
+    double level = h->people.level_log_weight[what->level] - h->lse[at];
+    *row = (row_change){.terms = what->going + what->coming, .left = 1};
+    for (size_t i = 0; i < row->terms; ++i) {
+        bool goes = i < what->going;
+        size_t who = goes ? what->gone[i] : what->come[i - what->going];
+        double lift = goes ? 0 : what->lift[i - what->going];
+        double weight = exp((double)c->states.log_weight[at * c->count + who] + level + lift);
+        row->weight[i] = goes ? -weight : weight;
+        row->value[i] = c->states.value + (from * c->count + who) * l->value_dim;
+        row->left -= goes ? weight : 0;
+    }
+    row->total = row->left;
+    for (size_t i = what->going; i < row->terms; ++i)
+        row->total += row->weight[i];
+}
+
+static double judge_row(herd *h, const row_change *row, size_t at, bool apply) {
+    const layer *l = h->layer;
+    double square = 0, *out = h->out + at * l->value_dim;
+    const float *target = l->target + at * l->value_dim;
+    for (size_t d = 0; d < l->value_dim; ++d) {
+        double sum = out[d];
+        for (size_t i = 0; i < row->terms; ++i)
+            sum += row->weight[i] * (double)row->value[i][d];
+        sum /= row->total;
+        square += (sum - (double)target[d]) * (sum - (double)target[d]);
+        if (apply)
+            out[d] = sum;
+    }
+    if (apply)
+        h->lse[at] += log(row->total);
+    return square;
+}
+
+double change_judge(herd *h, const candidates *c, size_t head, const change *what, bool apply) {
+    const layer *l = h->layer;
+    double square = 0;
+    for (size_t q = 0; q < l->batch * l->heads; ++q)
+        for (size_t t = 0; t < l->rows && herd_serves(h, head, q); ++t) {
+            row_change row;
+            if (!(h->lse[q * l->rows + t] > -INFINITY)) /* sees no key: 0, whatever splats there are */
+                continue;
+
+            weigh_row(h, c, what, q, t, &row);
+            if (!(row.left > least_left) || !isfinite(row.total))
+                return INFINITY;
+            square += judge_row(h, &row, q * l->rows + t, apply);
+        }
+    return square;
+}

@@ -1,0 +1,182 @@
+/* What each splat has at each looked-at row: states of the keys that a row sees first, and of those that each
+ * further row sees besides, from the device; merged along the rows here, by the rule of op/op.h. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapt/layer.h"
+#include "runtime/buffer.h"
+
+typedef struct states_call {
+    layer *layer;
+    const op_splats *splats;
+    size_t heads, columns; /* Hw; of values: 1 if they are not wanted */
+    float *lse, *value;    /* [B,Hw,rows,S], [B,Hw,rows,S,columns] */
+} states_call;
+
+static clsplat_status no_memory(const layer *l, size_t splats) {
+    return log_error(l->device->lib, CLSPLAT_MEMORY, "no memory for what %zu splats have at %zu rows", splats,
+                     l->rows);
+}
+
+/* `numbers` for each head and segment, to rows `first` and following of `host`. */
+static clsplat_status fetch(const states_call *c, cl_mem mem, size_t segments, size_t numbers, size_t first,
+                            float *host) {
+    size_t each = 4 * segments * numbers, pitch = 4 * c->layer->rows * numbers;
+    return queue_download(&c->layer->queue, (queue_copy){.mem = mem,
+                                                         .mem_pitch = each,
+                                                         .host = host + first * numbers,
+                                                         .host_pitch = pitch,
+                                                         .row = each,
+                                                         .rows = c->layer->batch * c->heads});
+}
+
+/* The states of `segments` segments of keys from `begin` on become those of the rows from `first` on. */
+static clsplat_status write_segments(const states_call *c, size_t begin, size_t segment, size_t segments,
+                                     size_t first) {
+    clsplat_status status = CLSPLAT_OK;
+    layer *l = c->layer;
+    size_t count = l->batch * c->heads * segments * c->splats->count;
+    op_write_args args = {.splats = c->splats,
+                          .heads = c->heads,
+                          .segment = segment,
+                          .k = op_slice(l->on_k, 2, begin, segment * segments),
+                          .v = op_slice(l->on_v, 2, begin, segment * segments),
+                          .key_bias = op_slice(l->on_bias, 2, begin, segment * segments),
+                          .state = {.segments = segments}};
+    args.v.shape[3] = c->columns;
+    TRY(buffer_create(l->device, 4 * count, &args.state.lse));
+    TRY(buffer_create(l->device, 4 * count * c->columns, &args.state.value));
+    TRY(op_write(&l->queue, &args));
+    TRY(fetch(c, args.state.lse, segments, c->splats->count, first, c->lse));
+    if (c->value)
+        TRY(fetch(c, args.state.value, segments, c->splats->count * c->columns, first, c->value));
+fail:
+    buffer_release(l->device, 4 * count * c->columns, &args.state.value);
+    buffer_release(l->device, 4 * count, &args.state.lse);
+    return status;
+}
+
+/* Row t has its own segment; it gets all before. */
+static void merge_along(const states_call *c) {
+    const layer *l = c->layer;
+    size_t splats = c->splats->count, dv = c->columns;
+    for (size_t at = 0; at < l->batch * c->heads * l->rows * splats; ++at) {
+        if (at / splats % l->rows == 0)
+            continue;
+        double before = (double)c->lse[at - splats], own = (double)c->lse[at], top = fmax(before, own);
+        if (!(top > -INFINITY))
+            continue;
+        double share = exp(before - top) / (exp(before - top) + exp(own - top));
+        c->lse[at] = (float)(top + log(exp(before - top) + exp(own - top)));
+        for (size_t d = 0; c->value && d < dv; ++d) {
+            float *value = c->value + at * dv + d;
+            *value = (float)(share * (double)value[0 - splats * dv] + (1 - share) * (double)*value);
+        }
+    }
+}
+
+/* Every row has what the first has. */
+static void repeat_along(const states_call *c) {
+    const layer *l = c->layer;
+    size_t each = c->splats->count, values = each * c->columns;
+    for (size_t h = 0; h < l->batch * c->heads; ++h)
+        for (size_t t = h * l->rows + 1; t < (h + 1) * l->rows; ++t) {
+            memcpy(c->lse + t * each, c->lse + h * l->rows * each, each * sizeof *c->lse);
+            if (c->value)
+                memcpy(c->value + t * values, c->value + h * l->rows * values, values * sizeof *c->value);
+        }
+}
+
+/* Log-weights at the rows: φ(q), to which Λ is added, and what the set knows of itself. */
+static clsplat_status weigh(const states_call *c, float *log_weight) {
+    clsplat_status status = CLSPLAT_OK;
+    layer *l = c->layer;
+    size_t splats = c->splats->count, all = l->batch * l->heads * l->rows * splats, sets = c->splats->heads;
+    float *own = malloc(sets * splats * sizeof *own);
+    op_respond_args args = {.splats = c->splats, .heads = l->heads, .x = l->on_q};
+    args.x.offset += l->first_row * args.x.stride[2];
+    args.x.stride[2] *= l->step;
+    args.x.shape[2] = l->rows;
+    if (!own)
+        return no_memory(l, splats);
+    TRY(buffer_create(l->device, 4 * all, &args.response));
+    TRY(op_respond(&l->queue, &args));
+    TRY(queue_download(&l->queue,
+                       (queue_copy){.mem = args.response, .host = log_weight, .row = 4 * all, .rows = 1}));
+    TRY(queue_download(
+        &l->queue,
+        (queue_copy){.mem = c->splats->log_weight, .host = own, .row = 4 * sets * splats, .rows = 1}));
+    size_t each = l->rows * splats, group = l->heads / c->heads;
+    for (size_t i = 0; i < all; ++i) {
+        size_t b = i / (each * l->heads), h = i / each % l->heads, at = i % each;
+        size_t writer = b * c->heads + h / group, set = sets > 1 ? h : 0;
+        log_weight[i] += c->lse[writer * each + at] + own[set * splats + at % splats];
+    }
+fail:
+    buffer_release(l->device, 4 * all, &args.response);
+    free(own);
+    return status;
+}
+
+clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states) {
+    clsplat_status status = CLSPLAT_OK;
+    states_call c = {.layer = l, .heads = layer_state_heads(l, set), .columns = values ? l->value_dim : 1};
+    *states = (layer_states){0};
+    TRY(splats_upload(l->device, set, &c.splats));
+    size_t numbers = l->batch * c.heads * l->rows * c.splats->count;
+    *states = (layer_states){.splats = c.splats->count, .state_heads = c.heads};
+    states->log_weight = malloc(l->batch * l->heads * l->rows * c.splats->count * sizeof(float));
+    states->value = values ? malloc(numbers * l->value_dim * sizeof(float)) : NULL;
+    c.lse = malloc(numbers * sizeof *c.lse);
+    c.value = states->value;
+    if (!c.lse || !states->log_weight || (values && !c.value)) {
+        status = no_memory(l, c.splats->count);
+        goto fail;
+    }
+    size_t head = l->causal ? l->head_keys : l->keys;
+    TRY(write_segments(&c, 0, head, 1, 0));
+    if (l->causal && l->rows > 1)
+        TRY(write_segments(&c, head, l->step, l->rows - 1, 1));
+    if (l->causal)
+        merge_along(&c);
+    else
+        repeat_along(&c);
+    TRY(weigh(&c, states->log_weight));
+fail:
+    free(c.lse);
+    if (status != CLSPLAT_OK)
+        layer_states_free(states);
+    return status;
+}
+
+void layer_states_free(layer_states *states) {
+    free(states->log_weight);
+    free(states->value);
+    *states = (layer_states){0};
+}
+
+clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **response) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t heads = layer_state_heads(l, set), count = (l->keys + spacing - 1) / spacing;
+    op_respond_args args = {.heads = heads, .x = l->on_k};
+    args.x.stride[2] *= spacing;
+    args.x.shape[2] = count;
+    TRY(splats_upload(l->device, set, &args.splats));
+    size_t all = l->batch * heads * count * args.splats->count;
+    *response = malloc(all * sizeof **response);
+    if (!*response)
+        return no_memory(l, args.splats->count);
+    TRY(buffer_create(l->device, 4 * all, &args.response));
+    TRY(op_respond(&l->queue, &args));
+    TRY(queue_download(&l->queue,
+                       (queue_copy){.mem = args.response, .host = *response, .row = 4 * all, .rows = 1}));
+    buffer_release(l->device, 4 * all, &args.response);
+    return CLSPLAT_OK;
+fail:
+    if (args.response)
+        buffer_release(l->device, 4 * l->batch * heads * count * args.splats->count, &args.response);
+    free(*response);
+    *response = NULL;
+    return status;
+}

@@ -1,0 +1,249 @@
+/* clsplat adapt: splats that come nearer to softmax attention on a layer's own tokens. */
+#include <clsplat/clsplat.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cli/history.h"
+#include "cli/input.h"
+#include "cli/output.h"
+#include "cli/report.h"
+
+static const char summary[] =
+    "Reads splats, and queries q [B,H,N,D], keys k [B,Hk,M,D], values v [B,Hk,M,Dv] and, if it is there,\n"
+    "key_bias [B,Hk,M]; writes splats whose attention is nearer to softmax attention on these tokens: some\n"
+    "split, are born, merge or die, all may move. Each decision is measured; what does not help is undone.";
+
+typedef struct adapt_request {
+    const char *splats, *input;
+    char *output, *history, *cycles, *every, *trades, *steps, *rate, *seed, *sample, *least, *most, *scale;
+    char *death_threshold, *patience, *merge_distance, *least_gain;
+    int causal;
+} adapt_request;
+
+static clsplat_status read_unsigned(cli *c, const char *option, const char *value, uint64_t least,
+                                    unsigned *to) {
+    uint64_t number = *to;
+    clsplat_status status = cli_count(c, option, value, least, &number);
+    if (status == CLSPLAT_OK && number > INT32_MAX)
+        return cli_misuse(c, "%s: `%s` is too many", option, value);
+    *to = (unsigned)number;
+    return status;
+}
+
+static clsplat_status read_share(cli *c, const char *option, const char *value, double *to) {
+    clsplat_status status = cli_number(c, option, value, to);
+    if (status == CLSPLAT_OK && *to < 0)
+        return cli_misuse(c, "%s: `%s` is below 0", option, value);
+    return status;
+}
+
+static clsplat_status read_request(cli *c, const adapt_request *r, clsplat_adapt *how) {
+    clsplat_status status = CLSPLAT_OK;
+    uint64_t sample = how->sample;
+    double scale = NAN;
+    if (!r->output || r->output[0] == '\0')
+        return cli_misuse(c, "-o is missing; it says where the splats go: -o OUT.safetensors");
+    TRY(read_unsigned(c, "--cycles", r->cycles, 0, &how->cycles));
+    TRY(read_unsigned(c, "--every", r->every, 1, &how->every));
+    TRY(read_unsigned(c, "--trades", r->trades, 0, &how->trades));
+    TRY(read_unsigned(c, "--steps", r->steps, 0, &how->steps));
+    TRY(read_unsigned(c, "--patience", r->patience, 1, &how->patience));
+    TRY(cli_count(c, "--seed", r->seed, 0, &how->seed));
+    TRY(cli_count(c, "--sample", r->sample, 1, &sample));
+    TRY(cli_number(c, "--scale", r->scale, &scale));
+    TRY(cli_number(c, "--rate", r->rate, &how->rate));
+    TRY(read_share(c, "--death-threshold", r->death_threshold, &how->death_threshold));
+    TRY(read_share(c, "--merge-distance", r->merge_distance, &how->merge_distance));
+    TRY(read_share(c, "--least-gain", r->least_gain, &how->least_gain));
+    if (!(how->rate > 0))
+        return cli_misuse(c, "--rate: `%s` is not above 0", r->rate);
+    how->sample = sample;
+    how->scale = (float)scale;
+    how->causal = r->causal;
+fail:
+    return status;
+}
+
+/* "N" for each level, or "N,N,…", one for each. NULL leaves *counts NULL. */
+static clsplat_status read_counts(cli *c, const char *option, char *value, size_t levels, size_t **counts) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t given = 0;
+    uint64_t number = 0;
+    char *words = value, *rest = NULL;
+    if (!value)
+        return CLSPLAT_OK;
+    *counts = calloc(levels, sizeof **counts);
+    if (!*counts)
+        return log_error(c->lib, CLSPLAT_MEMORY, "no memory for %zu levels", levels);
+    for (char *word = strtok_r(words, ",", &rest); word; word = strtok_r(NULL, ",", &rest), ++given) {
+        if (given == levels)
+            return cli_misuse(c, "%s has more numbers than the splats have levels, %zu", option, levels);
+        TRY(cli_count(c, option, word, 1, &number));
+        (*counts)[given] = number;
+    }
+    if (given != 1 && given != levels)
+        return cli_misuse(c, "%s has %zu numbers; one, or one for each of %zu levels, are needed", option,
+                          given, levels);
+    for (size_t l = given; l < levels; ++l)
+        (*counts)[l] = (*counts)[0];
+fail:
+    return status;
+}
+
+typedef struct tokens {
+    safetensors *file;
+    input q, k, v, key_bias;
+} tokens;
+
+static clsplat_status read_tokens(clsplat *lib, const char *path, tokens *t) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(safetensors_open(lib, path, &t->file));
+    TRY(input_find(lib, t->file, "q", 4, &t->q));
+    TRY(input_find(lib, t->file, "k", 4, &t->k));
+    TRY(input_find(lib, t->file, "v", 4, &t->v));
+    TRY(input_match(lib, &t->k, &t->q, INPUT_BATCH));
+    TRY(input_match(lib, &t->k, &t->q, INPUT_COLUMNS));
+    TRY(input_match_heads(lib, &t->q, &t->k));
+    for (int d = INPUT_BATCH; d <= INPUT_ROWS; ++d)
+        TRY(input_match(lib, &t->v, &t->k, d));
+    TRY(input_find_optional(lib, t->file, "key_bias", 3, &t->key_bias));
+    for (int d = INPUT_BATCH; d <= INPUT_ROWS && t->key_bias.entry; ++d)
+        TRY(input_match(lib, &t->key_bias, &t->k, d));
+    TRY(input_read_finite(lib, &t->key_bias, true));
+    TRY(input_read_finite(lib, &t->q, false));
+    TRY(input_read_finite(lib, &t->k, false));
+    TRY(input_read_finite(lib, &t->v, false));
+fail:
+    return status;
+}
+
+static void free_tokens(tokens *t) {
+    input_free(&t->q);
+    input_free(&t->k);
+    input_free(&t->v);
+    input_free(&t->key_bias);
+    safetensors_close(&t->file);
+}
+
+static clsplat_status report(cli *c, const clsplat_device *device, clsplat_splats *set,
+                             const clsplat_adapt_result *result, double seconds) {
+    const char *name = clsplat_device_describe(device)->name;
+    size_t splats = clsplat_splats_get(set).shape.count;
+    if (c->json) {
+        json_t *decisions = json_object();
+        for (int d = 0; d < CLSPLAT_DECISIONS; ++d)
+            json_object_set_new(decisions, clsplat_decision_name((clsplat_decision)d),
+                                json_pack("{s:I, s:I}", "kept", (json_int_t)result->kept[d], "undone",
+                                          (json_int_t)result->undone[d]));
+        return report_json(c, json_pack("{s:o, s:f, s:I, s:I, s:f, s:f, s:o}", "device", report_text(name),
+                                        "seconds", seconds, "splats", (json_int_t)splats, "rows",
+                                        (json_int_t)result->rows, "error_before", result->error_before,
+                                        "error_after", result->error_after, "decisions", decisions));
+    }
+    printf("error %.4f, before %.4f, at %zu rows a head; %zu splats, in %.3f s on %s\n", result->error_after,
+           result->error_before, result->rows, splats, seconds, name);
+    for (int d = 0; d < CLSPLAT_DECISIONS; ++d)
+        printf("  %-8s %6zu kept %6zu undone\n", clsplat_decision_name((clsplat_decision)d), result->kept[d],
+               result->undone[d]);
+    return cli_flush(c);
+}
+
+static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *how, const tokens *t,
+                           clsplat_splats *splats) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    clsplat_splats *adapted = NULL;
+    clsplat_adapt_result result;
+    clsplat_attention_tensors tensors = {
+        .q = t->q.tensor, .k = t->k.tensor, .v = t->v.tensor, .key_bias = t->key_bias.tensor};
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    double begin = clock_seconds();
+    TRY(clsplat_splats_adapt(device, *how, tensors, splats, &adapted, &result));
+    double seconds = clock_seconds() - begin;
+    progress_clear(&c->progress);
+    TRY(report(c, device, adapted, &result, seconds));
+    TRY(clsplat_splats_save(adapted, r->output));
+fail:
+    clsplat_splats_destroy(&adapted);
+    clsplat_device_close(&device);
+    return status;
+}
+
+static clsplat_status adapt(cli *c, const adapt_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats *splats = NULL;
+    size_t *least = NULL, *most = NULL;
+    tokens t = {0};
+    history log = {0};
+    clsplat_adapt how = clsplat_adapt_defaults();
+    TRY(read_request(c, r, &how));
+    TRY(output_check(c->lib, r->output));
+    TRY(clsplat_splats_load(c->lib, r->splats, &splats));
+    clsplat_splats_parameters p = clsplat_splats_get(splats);
+    TRY(read_counts(c, "--least", r->least, p.shape.levels, &least));
+    TRY(read_counts(c, "--most", r->most, p.shape.levels, &most));
+    how.least = least;
+    how.most = most;
+    TRY(read_tokens(c->lib, r->input, &t));
+    if (r->history) {
+        TRY(history_open(c->lib, r->history, p.level_names, &log));
+        how.listener = history_add;
+        how.listener_user = &log;
+    }
+    progress_begin(&c->progress);
+    how.progress = progress_step;
+    how.progress_user = &c->progress;
+    TRY(make(c, r, &how, &t, splats));
+    TRY(history_end(&log));
+fail:
+    history_close(&log);
+    free_tokens(&t);
+    free(least);
+    free(most);
+    clsplat_splats_destroy(&splats);
+    return status;
+}
+
+clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
+    adapt_request r = {0};
+    struct poptOption options[] = {
+        {"output", 'o', POPT_ARG_STRING, &r.output, 0, "where the adapted splats go", "OUT"},
+        {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
+        {"history", 0, POPT_ARG_STRING, &r.history, 0,
+         "every decision as a line of JSON, written as it falls", "FILE"},
+        {"cycles", 0, POPT_ARG_STRING, &r.cycles, 0, "how often to shrink, grow, trade and adjust; 4", "N"},
+        {"every", 0, POPT_ARG_STRING, &r.every, 0, "splats come and go in every N-th cycle only; 1", "N"},
+        {"trades", 0, POPT_ARG_STRING, &r.trades, 0,
+         "rounds a cycle in which each head trades a splat for a better one; 8", "N"},
+        {"steps", 0, POPT_ARG_STRING, &r.steps, 0, "gradient steps a cycle; 0", "N"},
+        {"rate", 0, POPT_ARG_STRING, &r.rate, 0, "of the first step, in widths of a splat; 0.03", "X"},
+        {"least", 0, POPT_ARG_STRING, &r.least, 0,
+         "splats that a level has at least: N, or N,N,... for each; as many as now", "N"},
+        {"most", 0, POPT_ARG_STRING, &r.most, 0, "splats that a level has at most; as many as now", "N"},
+        {"sample", 0, POPT_ARG_STRING, &r.sample, 0, "rows looked at, of each head; 1024", "N"},
+        {"seed", 0, POPT_ARG_STRING, &r.seed, 0, "of every draw; 0", "N"},
+        {"scale", 0, POPT_ARG_STRING, &r.scale, 0, "factor on q.k of softmax attention; 1/sqrt(D)", "X"},
+        {"death-threshold", 0, POPT_ARG_STRING, &r.death_threshold, 0,
+         "a splat starves below this share of the mean use; 0.01", "X"},
+        {"patience", 0, POPT_ARG_STRING, &r.patience, 0, "and dies after so many cycles; 2", "N"},
+        {"merge-distance", 0, POPT_ARG_STRING, &r.merge_distance, 0,
+         "Bhattacharyya distance below which two are one; 0.02", "X"},
+        {"least-gain", 0, POPT_ARG_STRING, &r.least_gain, 0,
+         "fall of the error, relative, that a decision must bring; 0.0001", "X"},
+        POPT_TABLEEND,
+    };
+    cli_syntax syntax = {summary, "SPLATS.safetensors INPUT.safetensors -o OUT.safetensors [OPTION...]",
+                         options, .arguments = 2};
+    clsplat_status status;
+    if (cli_parse(c, argc, argv, &syntax, &status)) {
+        r.splats = c->arguments[0];
+        r.input = c->arguments[1];
+        status = adapt(c, &r);
+    }
+    cli_free(options);
+    return status;
+}
