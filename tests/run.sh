@@ -172,6 +172,11 @@ on_pocl() {
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
     stage fuzz limited tests/trust/fuzz.sh 90
+    stage long on pocl python3 tests/trust/long.py "$binary" "$build/tests/long"
+    # Nothing of PoCL's is compiled for it, and so nothing of PoCL's is reported: there is nothing to suppress.
+    if CC=clang CXX=clang++ stage build-threads configured "$build-threads" -Dwerror=false -Db_sanitize=thread -Db_lundef=false -Ddemos=false; then
+      stage threads on threads OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" suites "$build-threads" threads test_threads test_queue test_look
+    fi
     stage gpu-rows-long on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu-long test_gaussian test_gaussian_bits
     for method in loops loopvec repl; do
       stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"
@@ -261,6 +266,7 @@ add_needs() {
     case $name in
       floors | style | scripts | kernels | build-clang) ;;
       sanitised) only+=(build build-sanitised) ;;
+      threads) only+=(build build-threads) ;;
       *) only+=(build) ;;
     esac
   done

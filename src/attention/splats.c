@@ -96,7 +96,7 @@ void clsplat_splats_destroy(clsplat_splats **splats) {
         return;
     clsplat_splats *set = *splats;
     clsplat_splats_parameters *p = &set->parameters;
-    splats_upload_release(set, NULL);
+    splats_upload_release(set);
     for (size_t l = 0; set->level_names && l < p->shape.levels; ++l)
         free(set->level_names[l]);
     free(set->level_names);

@@ -31,7 +31,7 @@ clsplat_status splats_check(const clsplat_splats *splats, clsplat_status bad, co
 /* The set on the device: uploaded on first use there and after a change, otherwise as it is. Ownership: the
  * set's. Blocks: while it uploads. */
 clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, const op_splats **ready);
-/* `device` is the one it was uploaded to, for its memory figures; NULL if that may be closed. */
-void splats_upload_release(clsplat_splats *splats, clsplat_device *device);
+/* Takes it off the device, and off that one's memory figures if it is still open. */
+void splats_upload_release(clsplat_splats *splats);
 
 #endif

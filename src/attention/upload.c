@@ -131,7 +131,8 @@ static void list_parts(op_splats *ready, const clsplat_splats_parameters *from, 
     parts[5] = (part){&ready->level_log_weight, from->level_log_weight, s->levels * sizeof(float)};
 }
 
-void splats_upload_release(clsplat_splats *splats, clsplat_device *device) {
+void splats_upload_release(clsplat_splats *splats) {
+    clsplat_device *device = device_of_serial(splats->lib, splats->upload.device);
     part parts[PARTS];
     list_parts(&splats->upload.ready, &splats->parameters, NULL, parts);
     for (size_t i = 0; i < PARTS; ++i)
@@ -152,9 +153,9 @@ static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, con
                          .spread = p->spread,
                          .distance = p->distance};
     list_parts(ready, &splats->parameters, p, parts);
+    splats->upload.device = device->serial;
     for (size_t i = 0; i < PARTS; ++i)
         TRY(buffer_create_from(device, parts[i].bytes, parts[i].host, parts[i].mem));
-    splats->upload.device = device->serial;
     splats->upload.version = splats->version;
 fail:
     return status;
@@ -167,7 +168,7 @@ clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, con
     if (splats->upload.device == device->serial && splats->upload.version == splats->version)
         return CLSPLAT_OK;
     TRY(splats_check(splats, CLSPLAT_INVALID, ""));
-    splats_upload_release(splats, splats->upload.device == device->serial ? device : NULL);
+    splats_upload_release(splats);
     if (!prepared_allocate(&p, &splats->parameters.shape)) {
         status = log_error(device->lib, CLSPLAT_MEMORY, "no memory to upload %zu splats",
                            splats->parameters.shape.count);
@@ -178,6 +179,6 @@ clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, con
 fail:
     prepared_free(&p);
     if (status != CLSPLAT_OK)
-        splats_upload_release(splats, device);
+        splats_upload_release(splats);
     return status;
 }

@@ -9,7 +9,8 @@
 struct clsplat {
     clsplat_options options;
     char last_error[8192];
-    uint64_t device_serials; /* handed out so far */
+    uint64_t device_serials;        /* handed out so far */
+    struct clsplat_device *devices; /* the open ones: a list */
 };
 
 /* Remembers the sentence as the last error, logs it, and returns `status`:

@@ -29,6 +29,8 @@ static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl
     d->in_order = !(properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE);
     d->queue_profiles = properties & CL_QUEUE_PROFILING_ENABLE;
     d->serial = ++lib->device_serials;
+    d->next = lib->devices;
+    lib->devices = d;
     d->quirks = device_describe(id, &d->info);
     TRY(profile_create(d));
     if (d->quirks & QUIRK_LOOP_LIMIT)
@@ -108,6 +110,22 @@ fail:
     return status;
 }
 
+clsplat_device *device_of_serial(clsplat *lib, uint64_t serial) {
+    clsplat_device *d = lib->devices;
+    while (d && d->serial != serial)
+        d = d->next;
+    return d;
+}
+
+/* One that could not be made whole is not in it. */
+static void leave_list(clsplat_device *device) {
+    clsplat_device **at = &device->lib->devices;
+    while (*at && *at != device)
+        at = &(*at)->next;
+    if (*at)
+        *at = device->next;
+}
+
 void clsplat_device_close(clsplat_device **device) {
     if (!device || !*device)
         return;
@@ -123,6 +141,7 @@ void clsplat_device_close(clsplat_device **device) {
         d->forget_choices(d);
     if (d->on_close)
         d->on_close();
+    leave_list(d);
     clReleaseCommandQueue(d->queue);
     clReleaseContext(d->context);
     free(d);

@@ -71,6 +71,7 @@ struct choices;
 
 struct clsplat_device {
     clsplat *lib;
+    struct clsplat_device *next; /* of the library handle's */
     uint64_t serial; /* never two alike in one process's library handle: what was uploaded where */
     clsplat_device_info info;
     unsigned quirks; /* bits of quirk_flag, from runtime/quirks.h */
@@ -92,6 +93,9 @@ struct clsplat_device {
     uint32_t clblast[6];    /* what op/gemm_clblast.c told CLBlast about this device last; 0s: nothing */
     void (*on_close)(void); /* makes another library let go of the context; NULL: none has been used */
 };
+
+/* The open device of that serial; NULL if it has been closed. */
+clsplat_device *device_of_serial(clsplat *lib, uint64_t serial);
 
 /* The sentence for an OpenCL error code: "clEnqueueNDRangeKernel: CL_INVALID_WORK_GROUP_SIZE (-54)". Memory
  * exhaustion becomes MEMORY; that a kernel asks for more items, registers or local memory than there are

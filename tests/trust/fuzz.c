@@ -1,6 +1,10 @@
 /* One reader of files after another under libFuzzer: tests/trust/fuzz.sh builds a program for each TARGET. A
  * seed is a file that the reader must accept; with CLSPLAT_FUZZ_SEED set, one that it refuses ends the
- * program. */
+ * program.
+ *
+ * Chat templates are a table in src/cli/chat_template.c: no file's template is read, so there is none to
+ * fuzz. What chooses among them is whether the tokeniser knows their tokens, which `tokenizer` and
+ * `ggufmodel` cover. */
 #include <clsplat/splats.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "format/gguf.h"
 #include "format/safetensors.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
@@ -101,6 +106,55 @@ static clsplat_status read_records(clsplat *lib, const uint8_t *bytes, size_t co
     tune_database db = {0};
     clsplat_status status = tune_database_load(lib, &db, file("tuning.txt", bytes, count));
     tune_database_free(&db);
+    return status;
+}
+
+/* Every value and every tensor's first and last byte are looked at. */
+static clsplat_status read_gguf(clsplat *lib, const uint8_t *bytes, size_t count) {
+    gguf *g = NULL;
+    clsplat_status status = gguf_open(lib, file("x.gguf", bytes, count), &g);
+    const gguf_value *value;
+    for (size_t i = 0; status == CLSPLAT_OK && (value = gguf_value_at(g, i)); i++) {
+        gguf_words words;
+        uint64_t whole;
+        double number;
+        bool flag;
+        for (size_t at = 0; gguf_next(value, &at, &words);)
+            if (words.count > 0)
+                ((volatile const char *)words.bytes)[words.count - 1];
+        for (size_t j = 0; j < value->count && j < 4096; j++)
+            if (!gguf_whole(value, j, &whole))
+                gguf_number(value, j, &number);
+        gguf_flag(value, &flag);
+    }
+    for (size_t i = 0; status == CLSPLAT_OK && i < gguf_tensor_count(g); i++) {
+        const gguf_tensor *tensor = gguf_tensor_at(g, i);
+        volatile const char *data = gguf_data(g, tensor);
+        if (tensor->bytes > 0) {
+            data[0];
+            data[tensor->bytes - 1];
+        }
+    }
+    gguf_close(&g);
+    return status;
+}
+
+/* What a GGUF file says in place of config.json and tokenizer.json. */
+static clsplat_status read_ggufmodel(clsplat *lib, const uint8_t *bytes, size_t count) {
+    static const char words[] = "The quick brown fox, 12 345 <s> \xc3\xa9";
+    const char *path = file("x.gguf", bytes, count);
+    model_config config = {0};
+    tokenizer *t = NULL;
+    int32_t *tokens = NULL;
+    size_t number = 0;
+    clsplat_status status = model_config_load(lib, path, &config);
+    if (status == CLSPLAT_OK)
+        status = tokenizer_open(lib, path, config.vocabulary, &t);
+    if (status == CLSPLAT_OK &&
+        tokenizer_encode(t, words, sizeof words - 1, true, &tokens, &number) == CLSPLAT_OK)
+        free(tokens);
+    tokenizer_close(&t);
+    model_config_free(&config);
     return status;
 }
 

@@ -15,6 +15,8 @@ declare -A seeds=(
   [tokenizer]="tests/model/tokenizers/*/tokenizer.json"
   [sentencepiece]="tests/model/tokenizers/*/tokenizer.model"
   [records]="cl/tuning.txt"
+  [gguf]="tests/model/tokenizers/*/tokenizer.gguf"
+  [ggufmodel]="tests/trust/seeds/model.gguf"
 )
 targets=("$@")
 [ $# -gt 0 ] || targets=("${!seeds[@]}")

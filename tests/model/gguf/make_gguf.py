@@ -5,6 +5,7 @@
                                       Hugging Face transformers computes in float32 from the file itself
     blocks.safetensors                blocks of every type, scales that are tiny, huge, subnormal and negative among them: NAME.blocks,
                                       and NAME.numbers as the package dequantises them; NAME.from, which it makes NAME.made of
+    ../../trust/seeds/model.gguf      what takes the place of config.json and tokenizer.json, for fuzzing
     ../tokenizers/*/tokenizer.gguf    the tokenisers beside them, whose answers they must give
 
 Needs gguf, transformers, PyTorch, safetensors and sentencepiece.
@@ -97,6 +98,32 @@ def write(w):
     w.close()
 
 
+def seed():
+    """A model without its weights: all that is read before them."""
+    w = gguf.GGUFWriter(HERE.parent.parent / "trust/seeds/model.gguf", "llama")
+    w.add_block_count(2)
+    w.add_context_length(4096)
+    w.add_embedding_length(64)
+    w.add_feed_forward_length(128)
+    w.add_head_count(4)
+    w.add_head_count_kv(2)
+    w.add_rope_dimension_count(16)
+    w.add_rope_freq_base(10000.0)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_sliding_window(32)
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    names = ["<s>", "</s>"] + [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "th", "the", "Ġq"]
+    w.add_token_list(names)
+    w.add_token_types([3, 3] + [1] * (len(names) - 2))
+    w.add_token_merges(["t h", "th e", "Ġ q"])
+    w.add_bos_token_id(0)
+    w.add_eos_token_id(1)
+    w.add_vocab_size(len(names))
+    w.add_tensor("token_embd.weight", packed(Q.Q8_0, len(names), 64), raw_dtype=Q.Q8_0)
+    write(w)
+
+
 def blocks():
     out = {}
     for kind in MADE:
@@ -159,3 +186,4 @@ if __name__ == "__main__":
     byte_level("gpt2", "gpt-2")
     byte_level("llama3", "llama-bpe", 0)
     scored("sp_bpe")
+    seed()
