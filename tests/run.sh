@@ -160,6 +160,11 @@ on_pocl() {
   stage suite on pocl suites "$build" suite
   stage golden on pocl "${golden[@]}"
   stage cli on pocl python3 tests/cli/test_cli.py "$binary"
+  if command -v chromium > /dev/null; then
+    stage report on pocl python3 tests/report/check.py "$binary"
+  else
+    skip report "Chromium is not installed: apt-get install chromium tidy"
+  fi
   stage kill on pocl python3 tests/tune/test_kill.py "$binary"
   if [ $tier = long ]; then stage train on pocl python3 tests/train/test_train.py "$binary" --long; else stage train on pocl python3 tests/train/test_train.py "$binary"; fi
   if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi

@@ -93,6 +93,8 @@ static clsplat_status attend(const block *b, size_t layer) {
     TRY(s->form->attend(b->q, s->state, &s->attention, &step));
     if (s->distances)
         TRY(attention_compare(b->q, &step, &s->distances[layer]));
+    if (s->keeper)
+        TRY(query_keep(b->q, &step, s->keeper));
     count_keys(s, &step);
 fail:
     return status;

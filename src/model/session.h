@@ -4,6 +4,7 @@
 
 #include "model/attention.h"
 #include "model/compare.h"
+#include "model/keep.h"
 #include "model/model.h"
 
 struct clsplat_session {
@@ -19,6 +20,7 @@ struct clsplat_session {
     cl_mem ids, targets, log_likelihood, greedy, token; /* [capacity] each; [1] */
     double visible_keys, exact_keys;                    /* what the host knows of */
     attention_distance *distances;                      /* [layers]; NULL: they are not measured */
+    query_keeper *keeper;                               /* not the session's; NULL: none are kept */
     uint64_t tokens, bytes;
     size_t sure; /* tokens whose keys and values are known to be whole: all that made them was looked at */
     uint64_t failures; /* of the device, when that was so: runtime/trail.h */

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Reports as people meet them: tests/report/check.py CLSPLAT [FOLDER]. Every kind is made, given to tidy, and opened in a headless
+Chromium, where tokens, layers and heads are clicked through and the numbers compared with --json. With FOLDER, screenshots at
+three widths and in the dark are left there. Skips what is not installed, and says so.
+"""
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import browser as chromium  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "demos" / "bytelm-4m"
+HOSTILE = (b"<script>alert(1)</script><img src=x onerror=alert(2)>\"'`&amp; </script><!-- \x00\x01\x1b[31m \xff\xfe\xc3( \xf0\x9f\x98 "
+           + "\u202eright\u202c \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u2028 \ufffe {{7*7}} %s%n".encode() + b"\r\n\t" + b"x" * 200)
+passed = failed = 0
+
+
+def check(good, what):
+    global passed, failed
+    if good:
+        passed += 1
+    else:
+        failed += 1
+        print(f"{what}: FAIL")
+
+
+def save_tensors(path, tensors):
+    head, at, data = {}, 0, b""
+    for name, x in tensors.items():
+        bytes_ = np.ascontiguousarray(x, dtype="<f4").tobytes()
+        head[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + len(bytes_)]}
+        at += len(bytes_)
+        data += bytes_
+    words = json.dumps(head).encode()
+    path.write_bytes(len(words).to_bytes(8, "little") + words + data)
+
+
+def make(clsplat, out, *arguments):
+    done = subprocess.run([clsplat, "report", *map(str, arguments), "-o", out, "--json"], capture_output=True, check=False)
+    check(done.returncode == 0, f"report {arguments}: {done.stderr.decode(errors='replace')[-300:]}")
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def tidy(path):
+    if not shutil.which("tidy"):
+        return
+    done = subprocess.run(["tidy", "-q", "-e", "-utf8", path], capture_output=True, check=False)
+    check(done.stderr == b"", f"tidy {path.name}: {done.stderr[:400].decode(errors='replace')}")
+
+
+def near(a, b, slack):
+    return abs(a - b) <= slack * max(1, abs(b))
+
+
+def compare(page, row, layer, head):
+    """Chooses a layer, a head and a token; what the page says is what --json says."""
+    where = f"layer {layer}, head {head}, token {row['position']}"
+    begin = time.monotonic()
+    page.run(f"""(() => {{ for (const [id, value] of [["layer", {layer}], ["head", {head}], ["token", {row['position']}]]) {{
+        const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event("change")); }} }})()""")
+    seconds = time.monotonic() - begin
+    said = page.run("({...document.getElementById('said').dataset})")
+    check(int(said["exact"]) == row["exact_keys"] and int(said["visible"]) == row["visible_keys"], f"{where}: keys {said}")
+    for name, key in (("expected", "error_estimate"), ("actual", "error"), ("own", "own"), ("apart", "apart")):
+        check(near(float(said[name]), row[key], 2e-5), f"{where}: {name} {said[name]}, not {row[key]}")
+    keys = page.run("[...document.querySelectorAll('#attended tbody tr')].map((r) => [Number(r.querySelector('[data-go]').dataset.go), parseFloat(r.cells[3].textContent)])")
+    wanted = [[k, w] for k, w in row["strongest"] if round(w * 65535) > 0]
+    check([k for k, _ in keys] == [k for k, _ in wanted] and all(near(a[1], 100 * b[1], 0.06) for a, b in zip(keys, wanted)),
+          f"{where}: strongest keys {keys[:3]}, not {wanted[:3]}")
+    return seconds
+
+
+def visit(browser, path, numbers, text=None, shots=None):
+    name = path.stem
+    for width, dark in ((1100, False), (700, False), (390, False), (1100, True)):
+        page = browser.open(path, width=width, dark=dark)
+        wide = page.run("document.documentElement.scrollWidth")
+        check(wide <= width, f"{name}: is {wide} wide on a screen of {width}")
+        light = page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        check(light != dark, f"{name}: dark is {dark}, and the paper white is {light}")
+        if shots:
+            page.screenshot(Path(shots) / f"{name}-{width}{'-dark' if dark else ''}.png")
+        check(page.complaints == [], f"{name}: {page.complaints}")
+    page = browser.open(path)
+    check(page.seconds < 10, f"{name}: opened in {page.seconds:.1f} s")
+    rows = {(r["layer"], r["head"], r["position"]): r for r in numbers["rows"]}
+    positions = sorted({r["position"] for r in numbers["rows"]})
+    slowest = 0
+    for layer in sorted({0, numbers["layers"] // 2, numbers["layers"] - 1}):
+        for head in sorted({0, numbers["heads"] - 1}):
+            for position in (positions[0], positions[len(positions) // 2], positions[-1]):
+                slowest = max(slowest, compare(page, rows[layer, head, position], layer, head))
+    print(f"{name}: {path.stat().st_size} bytes, opened in {page.seconds:.2f} s, a choice of three answered in {slowest:.3f} s at most")
+    # A click and a key, as a person's.
+    first = page.run("(() => { const r = document.querySelector('.token').getBoundingClientRect(); document.querySelector('#tokens').scrollIntoView(); const s = document.querySelector('.token').getBoundingClientRect(); return [s.x + 2, s.y + s.height / 2, Number(document.querySelector('.token').dataset.token)]; })()")
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=first[0], y=first[1], button="left", clickCount=1)
+    nearest = min(positions, key=lambda p: (abs(p - first[2]), p))
+    check(page.run("Number(document.getElementById('said').dataset.position)") == nearest, f"{name}: a click on token {first[2]}")
+    page.run("document.getElementById('tokens').focus()")
+    page.key("ArrowRight")
+    check(page.run("document.getElementById('tokens').getAttribute('aria-activedescendant')") == f"t{first[2] + 1}", f"{name}: the right arrow")
+    page.run("document.getElementById('rows').open = true")
+    page.run("new Promise((done) => setTimeout(done, 50))")
+    check(page.run("document.querySelectorAll('#rows tbody tr').length") == len(positions), f"{name}: the table of rows")
+    if text is not None:
+        check(page.run("document.querySelectorAll('main script, #tokens img, #tokens script').length") == 1, f"{name}: the text became elements")
+        shown = page.run("document.getElementById('tokens').textContent")
+        check("<script>alert(1)</script>" in shown and "\u2400" in shown and "\ufffd" in shown and "\\u202e" in shown, f"{name}: shows {shown[:80]!r}")
+    check(page.complaints == [], f"{name}: {page.complaints}")
+
+
+def main():
+    clsplat = str(Path(sys.argv[1]).resolve())
+    shots = sys.argv[2] if len(sys.argv) > 2 else None
+    random = np.random.default_rng(7)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / "hostile <b>.txt").write_bytes(HOSTILE)
+        save_tensors(folder / "qkv.safetensors", {name: random.standard_normal((2, heads, 700, 32)) for name, heads in (("q", 4), ("k", 2), ("v", 2))})
+        reports = [
+            ("model", (MODEL, MODEL / "heldout.txt", "--context", "1024"), None),
+            ("softmax", (MODEL, MODEL / "heldout.txt", "--context", "300", "--attention", "softmax", "--rows", "7,100-120,298"), None),
+            ("hostile", (MODEL, folder / "hostile <b>.txt", "--rows", "0-80"), HOSTILE),
+            ("tensors", (folder / "qkv.safetensors", "--causal", "--tolerance", "0.1", "--chunk", "64"), None),
+            ("tensors-all", (folder / "qkv.safetensors", "--tolerance", "0.1", "--chunk", "64", "--rows", "0,699"), None),
+        ]
+        made = [(folder / f"{name}.html", text, make(clsplat, folder / f"{name}.html", *arguments)) for name, arguments, text in reports]
+        for path, _, numbers in made:
+            if numbers:
+                tidy(path)
+        if not shutil.which("tidy"):
+            print("skipped: tidy: not installed")
+        if not chromium.find():
+            print("skipped: Chromium: not installed")
+        else:
+            with chromium.Browser() as browser:
+                for path, text, numbers in made:
+                    if numbers:
+                        visit(browser, path, numbers, text, shots)
+    print(f"{passed} passed, {failed} failed, {0 if chromium.find() else 1} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
