@@ -99,6 +99,16 @@ CLSPLAT_API clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_
                                                 clsplat_attention_tensors tensors, clsplat_splats *splats,
                                                 clsplat_splats **adapted, clsplat_adapt_result *result);
 
+/* Splats from one at each level up to the counts of init.hierarchy, each where the measured error falls most:
+ * the same as adapting, from a set that clsplat_splats_init makes with one splat a level. Of `init` method,
+ * lloyd_steps and progress do not count; of `adapt` least and most; its cycles, 1 at least, go on after the
+ * first has grown the set.
+ *
+ * Shapes, Writes, Ownership, Blocks, Threads, Returns: as above. */
+CLSPLAT_API clsplat_status clsplat_splats_grow(clsplat_device *device, clsplat_init init, clsplat_adapt adapt,
+                                               clsplat_attention_tensors tensors, clsplat_splats **splats,
+                                               clsplat_adapt_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -36,15 +36,6 @@ static clsplat_status check(clsplat *lib, const clsplat_adapt *how) {
     return CLSPLAT_OK;
 }
 
-static clsplat_status check_set(const layer *l, clsplat_splats *splats) {
-    clsplat_splats_shape s = clsplat_splats_get(splats).shape;
-    if (s.dim != l->dim || (s.heads != 1 && s.heads != l->heads))
-        return log_error(l->device->lib, CLSPLAT_SHAPE,
-                         "the splats are of %zu heads and %zu dimensions; q has %zu heads and %zu columns",
-                         s.heads, s.dim, l->heads, l->dim);
-    return CLSPLAT_OK;
-}
-
 /* Counts the cycles that every splat has been hardly used for. */
 static clsplat_status count_hunger(herd *h) {
     clsplat_status status = CLSPLAT_OK;
@@ -136,8 +127,9 @@ clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_adapt adapt,
     TRY(check(device->lib, &adapt));
     TRY(clsplat_splats_changed(splats));
     TRY(layer_open(device, &tensors, adapt.causal, adapt.scale, adapt.sample, &l));
-    TRY(check_set(&l, splats));
+    TRY(layer_check_set(&l, splats));
     TRY(herd_open(&l, &adapt, splats, &h));
+    TRY(herd_check_limits(&h));
     TRY(herd_measure(&h));
     h.result.error_before = herd_layer_error(&h);
     for (unsigned c = 0; c < adapt.cycles; ++c)

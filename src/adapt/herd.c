@@ -10,7 +10,6 @@ static clsplat_status no_memory(const herd *h) {
 }
 
 static clsplat_status read_limits(herd *h, const clsplat_splats_parameters *p) {
-    clsplat *lib = h->layer->device->lib;
     size_t levels = p->shape.levels;
     h->least = calloc(levels, sizeof *h->least);
     h->most = calloc(levels, sizeof *h->most);
@@ -22,16 +21,23 @@ static clsplat_status read_limits(herd *h, const clsplat_splats_parameters *p) {
         size_t now = h->least[l];
         h->most[l] = h->how->most ? h->how->most[l] : now;
         h->least[l] = h->how->least ? h->how->least[l] : now < h->most[l] ? now : h->most[l];
+    }
+    return CLSPLAT_OK;
+}
+
+clsplat_status herd_check_limits(const herd *h) {
+    clsplat *lib = h->layer->device->lib;
+    clsplat_splats_parameters p = clsplat_splats_get(h->like);
+    for (size_t l = 0; l < p.shape.levels; ++l) {
+        if (h->people.of_level[l] == 0)
+            return log_error(lib, CLSPLAT_INVALID,
+                             "level '%s' has no splat to begin with; give it one, or leave the level away",
+                             p.level_names[l]);
         if (h->least[l] == 0 || h->most[l] < h->least[l])
             return log_error(
                 lib, CLSPLAT_INVALID,
                 "level '%s' shall have at least %zu and at most %zu splats; at least 1 is always there",
-                p->level_names[l], h->least[l], h->most[l]);
-        if (now == 0)
-            return log_error(lib, CLSPLAT_INVALID,
-                             "level '%s' has no splat to begin with; give it one, or leave the "
-                             "level away",
-                             p->level_names[l]);
+                p.level_names[l], h->least[l], h->most[l]);
     }
     return CLSPLAT_OK;
 }

@@ -32,6 +32,9 @@ typedef struct herd {
 clsplat_status herd_open(layer *l, const clsplat_adapt *how, clsplat_splats *splats, herd *h);
 void herd_close(herd *h);
 
+/* Whether levels have splats, and least and most fit together. Returns: INVALID. */
+clsplat_status herd_check_limits(const herd *h);
+
 /* Measures everything on the device. */
 clsplat_status herd_measure(herd *h);
 

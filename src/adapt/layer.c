@@ -257,3 +257,12 @@ fail:
 size_t layer_state_heads(const layer *l, const clsplat_splats *set) {
     return set->parameters.shape.heads > 1 ? l->heads : l->kv_heads;
 }
+
+clsplat_status layer_check_set(const layer *l, clsplat_splats *splats) {
+    clsplat_splats_shape s = clsplat_splats_get(splats).shape;
+    if (s.dim != l->dim || (s.heads != 1 && s.heads != l->heads))
+        return log_error(l->device->lib, CLSPLAT_SHAPE,
+                         "the splats are of %zu heads and %zu dimensions; q has %zu heads and %zu columns",
+                         s.heads, s.dim, l->heads, l->dim);
+    return CLSPLAT_OK;
+}

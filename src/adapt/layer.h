@@ -28,6 +28,9 @@ clsplat_status layer_open(clsplat_device *device, const clsplat_attention_tensor
                           float scale, size_t sample, layer *l);
 void layer_close(layer *l);
 
+/* Whether the set is of these heads and dimensions. Returns: SHAPE. */
+clsplat_status layer_check_set(const layer *l, clsplat_splats *splats);
+
 /* Whether a key of a head, of [B,Hk], is padding. */
 bool layer_is_padding(const layer *l, size_t head, size_t key);
 
@@ -52,6 +55,7 @@ void layer_states_free(layer_states *states);
 
 /* φ of every `spacing`-th key: [B,Hw,count,S] with count = ⌈M / spacing⌉. The caller frees it. */
 clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **response);
+/* Hw: heads of states and of cover. */
 size_t layer_state_heads(const layer *l, const clsplat_splats *set);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "cli/history.h"
-#include "cli/input.h"
+#include "cli/layer_input.h"
 #include "cli/output.h"
 #include "cli/report.h"
 
@@ -94,41 +94,6 @@ fail:
     return status;
 }
 
-typedef struct tokens {
-    safetensors *file;
-    input q, k, v, key_bias;
-} tokens;
-
-static clsplat_status read_tokens(clsplat *lib, const char *path, tokens *t) {
-    clsplat_status status = CLSPLAT_OK;
-    TRY(safetensors_open(lib, path, &t->file));
-    TRY(input_find(lib, t->file, "q", 4, &t->q));
-    TRY(input_find(lib, t->file, "k", 4, &t->k));
-    TRY(input_find(lib, t->file, "v", 4, &t->v));
-    TRY(input_match(lib, &t->k, &t->q, INPUT_BATCH));
-    TRY(input_match(lib, &t->k, &t->q, INPUT_COLUMNS));
-    TRY(input_match_heads(lib, &t->q, &t->k));
-    for (int d = INPUT_BATCH; d <= INPUT_ROWS; ++d)
-        TRY(input_match(lib, &t->v, &t->k, d));
-    TRY(input_find_optional(lib, t->file, "key_bias", 3, &t->key_bias));
-    for (int d = INPUT_BATCH; d <= INPUT_ROWS && t->key_bias.entry; ++d)
-        TRY(input_match(lib, &t->key_bias, &t->k, d));
-    TRY(input_read_finite(lib, &t->key_bias, true));
-    TRY(input_read_finite(lib, &t->q, false));
-    TRY(input_read_finite(lib, &t->k, false));
-    TRY(input_read_finite(lib, &t->v, false));
-fail:
-    return status;
-}
-
-static void free_tokens(tokens *t) {
-    input_free(&t->q);
-    input_free(&t->k);
-    input_free(&t->v);
-    input_free(&t->key_bias);
-    safetensors_close(&t->file);
-}
-
 static clsplat_status report(cli *c, const clsplat_device *device, clsplat_splats *set,
                              const clsplat_adapt_result *result, double seconds) {
     const char *name = clsplat_device_describe(device)->name;
@@ -152,17 +117,15 @@ static clsplat_status report(cli *c, const clsplat_device *device, clsplat_splat
     return cli_flush(c);
 }
 
-static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *how, const tokens *t,
+static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *how, const layer_input *t,
                            clsplat_splats *splats) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = NULL;
     clsplat_splats *adapted = NULL;
     clsplat_adapt_result result;
-    clsplat_attention_tensors tensors = {
-        .q = t->q.tensor, .k = t->k.tensor, .v = t->v.tensor, .key_bias = t->key_bias.tensor};
     TRY(clsplat_device_open(c->lib, c->device, &device));
     double begin = clock_seconds();
-    TRY(clsplat_splats_adapt(device, *how, tensors, splats, &adapted, &result));
+    TRY(clsplat_splats_adapt(device, *how, layer_input_tensors(t), splats, &adapted, &result));
     double seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
     TRY(report(c, device, adapted, &result, seconds));
@@ -177,7 +140,7 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_splats *splats = NULL;
     size_t *least = NULL, *most = NULL;
-    tokens t = {0};
+    layer_input t = {0};
     history log = {0};
     clsplat_adapt how = clsplat_adapt_defaults();
     TRY(read_request(c, r, &how));
@@ -188,7 +151,7 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     TRY(read_counts(c, "--most", r->most, p.shape.levels, &most));
     how.least = least;
     how.most = most;
-    TRY(read_tokens(c->lib, r->input, &t));
+    TRY(layer_input_read(c->lib, r->input, &t));
     if (r->history) {
         TRY(history_open(c->lib, r->history, p.level_names, &log));
         how.listener = history_add;
@@ -201,7 +164,7 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     TRY(history_end(&log));
 fail:
     history_close(&log);
-    free_tokens(&t);
+    layer_input_free(&t);
     free(least);
     free(most);
     clsplat_splats_destroy(&splats);

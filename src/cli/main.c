@@ -26,6 +26,7 @@ static const subcommand subcommands[] = {
     {"eval", cmd_eval, "how well a language model predicts a text"},
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
+    {"metrics", cmd_metrics, "what splats do for given tokens: entropies, divergences, who contributes"},
     {"report", cmd_report, "a page to look at: what attention did, token by token"},
     {"selftest", cmd_selftest, "whether every variant of every operation is right on a device"},
     {"train", cmd_train, "a language model learns from texts"},

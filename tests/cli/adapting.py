@@ -46,5 +46,48 @@ def refusals(bench, whole):
     bench.refused("adapt: no v", [whole[0], keys, *whole[2:]], ["x.safetensors", "v"], statuses=[1], command="adapt")
 
 
+def grow(bench):
+    path, out, text = bench.path("layer.safetensors"), bench.path("grown.safetensors"), ["--init", "grow", "--causal"]
+    bench.works("init: grow", "init", path, "-o", out, *text, "--splats", "12")
+    grown = load(out)
+    bench.check("init: grow: splats", grown["mean"].shape[1] == 12 and np.isfinite(grown["mean"]).all(), str(grown["mean"].shape))
+    clusters = bench.path("clusters.safetensors")
+    bench.works("init: not grown", "init", path, "-o", clusters, "--splats", "12", "--match", "softmax")
+    bench.works("grow: exact", "attend", path, "-o", bench.path("exact.safetensors"), "--causal")
+    errors = []
+    for file in (out, clusters):
+        bench.works("grow: attend", "attend", path, "-o", bench.path("attended.safetensors"), "--splats", file, "--causal")
+        errors.append(distance(load(bench.path("attended.safetensors"))["out"], load(bench.path("exact.safetensors"))["out"]))
+    bench.check("init: grow: better than clusters", errors[0] < 0.9 * errors[1], str(errors))
+    whole = [path, "-o", bench.path("new.safetensors")]
+    bench.refused("init: --causal without growing", [*whole, "--causal"], ["--causal"], statuses=[2], command="init")
+    bench.refused("init: --splats and --config", [*whole, "--splats", "3", "--config", "x"], ["--splats", "--config"], statuses=[2], command="init")
+    bench.refused("init: --splats 0", [*whole, "--splats", "0"], ["--splats"], statuses=[2], command="init")
+    tensors = problem()
+    keys = bench.write("x.safetensors", file_of({"k": tensors["k"]}))
+    bench.refused("init: grow without q", [keys, *whole[1:], *text], ["x.safetensors", "q"], statuses=[1], command="init")
+    keys = bench.write("x.safetensors", file_of({"k": tensors["k"], "q": tensors["q"]}))
+    bench.refused("init: grow without v", [keys, *whole[1:], *text], ["x.safetensors", "v"], statuses=[1], command="init")
+
+
+def metrics(bench):
+    whole = [bench.path("splats.safetensors"), bench.path("layer.safetensors")]
+    told = json.loads(bench.works("metrics --json", "metrics", *whole, "--causal", "--pairs", "80", "--json", "--top", "3") or "{}")
+    result = bench.path("attended.safetensors")
+    bench.works("metrics: attend", "attend", whole[1], "-o", result, "--splats", whole[0], "--causal")
+    exact = bench.path("exact.safetensors")
+    for h, head in enumerate(told["heads"]):
+        error = distance(load(result)["out"][:, h], load(exact)["out"][:, h])
+        bench.check("metrics: error of the output", abs(head["output_error"] - error) < 1e-4, f"{head['output_error']} {error}")
+        bench.check("metrics: levels", abs(sum(level["share"] for level in head["levels"]) - 1) < 1e-5 and len(head["top"]) == 3, str(head))
+        bench.check("metrics: signs", head["kullback_leibler"]["value"] > 0 < head["jensen_shannon"]["value"] < 0.6932, str(head))
+    bench.check("metrics: text", "Kullback-Leibler" in (bench.works("metrics", "metrics", *whole, "--pairs", "7") or ""), "it is missing")
+    for name, value in [("--top", "x"), ("--sample", "0"), ("--pairs", "0"), ("--scale", "nan")]:
+        bench.refused(f"metrics: {name} {value!r}", [*whole, name, value], [name], statuses=[2], command="metrics")
+    bench.refused("metrics: no splats", [whole[1], whole[1]], ["layer.safetensors"], statuses=[1], command="metrics")
+
+
 def run(bench):
     adapt(bench)
+    grow(bench)
+    metrics(bench)
