@@ -172,6 +172,7 @@ on_pocl() {
   stage hostile on pocl python3 tests/trust/hostile.py "$binary"
   stage damage on pocl python3 tests/trust/damage.py "$binary" "${sample[@]}"
   stage install on pocl tests/install.sh "$build"
+  stage python on pocl tests/python.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny

@@ -1,0 +1,25 @@
+"""CLSplat: attention over long contexts on any OpenCL device.
+
+    import clsplat, numpy as np
+    q, k, v = np.random.default_rng(0).standard_normal((3, 4, 4096, 64), np.float32)
+    out = clsplat.attend(q, k, v, causal=True)                     # exact softmax
+    out = clsplat.attend(q, k, v, causal=True, tolerance=0.02)     # near and far: the error that you accept
+    splats = clsplat.Splats.init(q, k)
+    out = clsplat.attend(q, k, v, splats=splats)                   # through splats, in linear cost
+
+`clsplat.torch` has the same for PyTorch, with gradients; `clsplat.transformers` puts it into pretrained models; `clsplat.hsa` has the
+names of the original system. Devices are OpenCL's: `clsplat.devices()` lists them, CLSPLAT_DEVICE picks one.
+"""
+from ._c import VERSION as __version__
+from .attention import Attended, Gradients, attend, attend_backward
+from .device import Device, default_device, devices, set_default_device
+from .errors import (BuildError, CancelledError, Error, FileError, ForkedError, FormatError, InvalidError, NoDeviceError, NotFiniteError,
+                     OpenCLError, OutOfMemoryError, ShapeError, UnsupportedError)
+from .model import Evaluation, Model, Session
+from .splats import Hierarchy, Splats
+from .tuning import export_tuning, import_tuning, tune
+
+__all__ = ["Attended", "BuildError", "CancelledError", "Device", "Error", "Evaluation", "FileError", "ForkedError", "FormatError", "Gradients",
+           "Hierarchy", "InvalidError", "Model", "NoDeviceError", "NotFiniteError", "OpenCLError", "OutOfMemoryError", "Session", "ShapeError",
+           "Splats", "UnsupportedError", "__version__", "attend", "attend_backward", "default_device", "devices", "export_tuning",
+           "import_tuning", "set_default_device", "tune"]

@@ -1,0 +1,19 @@
+#!/bin/sh
+# The Python package, put together from the tree, beside the library of a build folder; what needs PyTorch or transformers is skipped
+# where they are not installed.   python.sh BUILDDIR
+set -eu
+build=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+package=$build/python
+failed=0
+rm -rf "$package"
+mkdir -p "$package"
+cp -r src/python/clsplat "$package"
+python3 src/python/binding.py include/clsplat > "$package/clsplat/_c.py"
+export PYTHONPATH="$package:$PWD/tests/python" CLSPLAT_LIBRARY="$build/src/libclsplat.so"
+
+for test in tests/python/test_*.py; do
+  echo "$test"
+  python3 "$test" || failed=1
+done
+exit $failed
