@@ -9,6 +9,7 @@
  *   attention.h  the attention itself: exact, or through the splats in linear cost
  *   adapt.h      splats that are born, split, merge and die until they serve a layer better
  *   metrics.h    what splats do for a layer: entropies, divergences, who contributes
+ *   health.h     what can go wrong with splats, found and mended
  *   model.h      a pretrained language model: text in, text out, on all of the above
  *   tune.h       the fastest variants on a device, found once and remembered
  *
@@ -21,6 +22,7 @@
 #include <clsplat/adapt.h>
 #include <clsplat/attention.h>
 #include <clsplat/device.h>
+#include <clsplat/health.h>
 #include <clsplat/metrics.h>
 #include <clsplat/model.h>
 #include <clsplat/splats.h>

@@ -21,7 +21,7 @@ typedef struct adapt_request {
     const char *splats, *input;
     char *output, *history, *cycles, *every, *trades, *steps, *rate, *seed, *sample, *least, *most, *scale;
     char *death_threshold, *patience, *merge_distance, *least_gain;
-    int causal;
+    int causal, check, repair;
 } adapt_request;
 
 static clsplat_status read_unsigned(cli *c, const char *option, const char *value, uint64_t least,
@@ -45,7 +45,7 @@ static clsplat_status read_request(cli *c, const adapt_request *r, clsplat_adapt
     clsplat_status status = CLSPLAT_OK;
     uint64_t sample = how->sample;
     double scale = NAN;
-    if (!r->output || r->output[0] == '\0')
+    if (!r->check && (!r->output || r->output[0] == '\0'))
         return cli_misuse(c, "-o is missing; it says where the splats go: -o OUT.safetensors");
     TRY(read_unsigned(c, "--cycles", r->cycles, 0, &how->cycles));
     TRY(read_unsigned(c, "--every", r->every, 1, &how->every));
@@ -117,6 +117,66 @@ static clsplat_status report(cli *c, const clsplat_device *device, clsplat_splat
     return cli_flush(c);
 }
 
+static clsplat_measure looking_as(const clsplat_adapt *how) {
+    clsplat_measure measure = clsplat_measure_defaults();
+    measure.causal = how->causal;
+    measure.scale = how->scale;
+    measure.sample = how->sample;
+    return measure;
+}
+
+static clsplat_status report_health(cli *c, const clsplat_health *health, clsplat_splats_parameters p) {
+    json_t *findings = json_array();
+    if (!c->json)
+        printf("health %.4f, %zu findings\n", health->score, health->findings);
+    for (size_t i = 0; i < health->findings; ++i) {
+        const clsplat_finding *f = &health->finding[i];
+        const char *name = clsplat_failure_name(f->failure);
+        json_t *splat = f->splat == SIZE_MAX ? json_null() : json_integer((json_int_t)f->splat);
+        json_t *value = isfinite(f->value) ? json_real(f->value) : json_null();
+        if (!c->json)
+            printf(f->splat == SIZE_MAX ? "  %s: head %zu, level %s\n"
+                                        : "  %s: head %zu, level %s, splat %zu\n",
+                   name, f->head, p.level_names[f->level], f->splat);
+        findings = report_append(findings,
+                                 json_pack("{s:s, s:I, s:o, s:o, s:o}", "failure", name, "head",
+                                           (json_int_t)f->head, "level", report_text(p.level_names[f->level]),
+                                           "splat", splat, "value", value));
+    }
+    if (c->json)
+        return report_json(c, json_pack("{s:f, s:o}", "health", health->score, "findings", findings));
+    json_decref(findings);
+    return cli_flush(c);
+}
+
+static clsplat_status check(cli *c, const clsplat_adapt *how, const layer_input *t, clsplat_splats *splats) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    clsplat_health health = {0};
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    TRY(clsplat_splats_examine(device, looking_as(how), layer_input_tensors(t), splats, NULL, 0, &health));
+    progress_clear(&c->progress);
+    TRY(report_health(c, &health, clsplat_splats_get(splats)));
+fail:
+    clsplat_health_free(&health);
+    clsplat_device_close(&device);
+    return status;
+}
+
+/* Says what could not be mended. */
+static clsplat_status repair(cli *c, clsplat_device *device, const clsplat_adapt *how, const layer_input *t,
+                             clsplat_splats *splats) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_health health = {0};
+    TRY(clsplat_splats_repair(device, looking_as(how), layer_input_tensors(t), splats, &health));
+    if (health.findings)
+        log_warning(c->lib, "--repair: %zu findings are left, the first: %s, head %zu", health.findings,
+                    clsplat_failure_name(health.finding[0].failure), health.finding[0].head);
+fail:
+    clsplat_health_free(&health);
+    return status;
+}
+
 static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *how, const layer_input *t,
                            clsplat_splats *splats) {
     clsplat_status status = CLSPLAT_OK;
@@ -125,6 +185,8 @@ static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *
     clsplat_adapt_result result;
     TRY(clsplat_device_open(c->lib, c->device, &device));
     double begin = clock_seconds();
+    if (r->repair)
+        TRY(repair(c, device, how, t, splats));
     TRY(clsplat_splats_adapt(device, *how, layer_input_tensors(t), splats, &adapted, &result));
     double seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
@@ -144,7 +206,8 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     history log = {0};
     clsplat_adapt how = clsplat_adapt_defaults();
     TRY(read_request(c, r, &how));
-    TRY(output_check(c->lib, r->output));
+    if (!r->check)
+        TRY(output_check(c->lib, r->output));
     TRY(clsplat_splats_load(c->lib, r->splats, &splats));
     clsplat_splats_parameters p = clsplat_splats_get(splats);
     TRY(read_counts(c, "--least", r->least, p.shape.levels, &least));
@@ -160,7 +223,7 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     progress_begin(&c->progress);
     how.progress = progress_step;
     how.progress_user = &c->progress;
-    TRY(make(c, r, &how, &t, splats));
+    TRY(r->check ? check(c, &how, &t, splats) : make(c, r, &how, &t, splats));
     TRY(history_end(&log));
 fail:
     history_close(&log);
@@ -176,6 +239,9 @@ clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
     struct poptOption options[] = {
         {"output", 'o', POPT_ARG_STRING, &r.output, 0, "where the adapted splats go", "OUT"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
+        {"check", 0, POPT_ARG_NONE, &r.check, 0, "only tells what is wrong with the splats; there is no OUT",
+         NULL},
+        {"repair", 0, POPT_ARG_NONE, &r.repair, 0, "mends what is wrong with them first", NULL},
         {"history", 0, POPT_ARG_STRING, &r.history, 0,
          "every decision as a line of JSON, written as it falls", "FILE"},
         {"cycles", 0, POPT_ARG_STRING, &r.cycles, 0, "how often to shrink, grow, trade and adjust; 4", "N"},

@@ -35,6 +35,23 @@ def adapt(bench):
     refusals(bench, [made, path, "-o", bench.path("new.safetensors")])
 
 
+def health(bench):
+    whole = [bench.path("splats.safetensors"), bench.path("layer.safetensors")]
+    told = json.loads(bench.works("adapt --check", "adapt", *whole, "--check", "--json") or "{}")
+    bench.check("adapt --check: healthy", told == {"health": 1.0, "findings": []}, str(told))
+    sick = {name: np.array(value) for name, value in load(whole[0]).items()}
+    sick["mean"][1, 3] += 1000
+    bench.write("sick.safetensors", file_of({name: ("I32" if name == "level" else "F32", value) for name, value in sick.items()}))
+    told = json.loads(bench.works("adapt --check: far away", "adapt", bench.path("sick.safetensors"), whole[1], "--check", "--json") or "{}")
+    far = [f for f in told["findings"] if f["failure"] == "far away"]
+    bench.check("adapt --check: finding", len(far) == 1 and (far[0]["head"], far[0]["splat"]) == (1, 3) and told["health"] < 1, str(told))
+    bench.check("adapt --check: text", "far away: head 1" in (bench.works("adapt --check again", "adapt", bench.path("sick.safetensors"), whole[1], "--check") or ""), "it is not told")
+    mended = bench.path("mended.safetensors")
+    bench.works("adapt --repair", "adapt", bench.path("sick.safetensors"), whole[1], "-o", mended, "--repair", "--cycles", "0")
+    told = json.loads(bench.works("adapt --check: mended", "adapt", mended, whole[1], "--check", "--json") or "{}")
+    bench.check("adapt --repair: mended", told == {"health": 1.0, "findings": []}, str(told))
+
+
 def refusals(bench, whole):
     for name, value in [("--cycles", "-1"), ("--every", "0"), ("--sample", "0"), ("--rate", "0"), ("--rate", "nan"), ("--least", "0"), ("--least", "1,1,1"),
                         ("--most", "x"), ("--most", ""), ("--death-threshold", "-1"), ("--patience", "0"), ("--seed", "-1")]:
@@ -91,3 +108,4 @@ def run(bench):
     adapt(bench)
     grow(bench)
     metrics(bench)
+    health(bench)
