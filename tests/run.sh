@@ -28,7 +28,7 @@ limit=30m patience=1
 passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
-  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev clang clang-format shellcheck python3 python3-numpy"
+  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev libcairo2-dev clang clang-format shellcheck python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package

@@ -2,11 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "base/file.h"
 #include "cli/make_report.h"
 #include "cli/output.h"
-#include "cli/report.h"
+#include "format/safetensors.h"
+#include "picture/png.h"
+#include "report/log_story.h"
+#include "report/splats_story.h"
 
 static const char summary[] = "Makes one HTML file of what attention did, which opens anywhere and needs no "
                               "network: of a MODEL that reads\n"
@@ -16,132 +19,104 @@ static const char summary[] = "Makes one HTML file of what attention did, which 
                               "layer and head, by which keys one by\n"
                               "one, and with which error beside exact attention.";
 
-enum { MOST_ROWS = 4096, USUAL_ROWS = 256, LEAST_ROWS = 8, LAST_ROWS = 16, MANY_HEADS = 64 };
-
-size_t report_top(size_t heads) {
-    return heads > MANY_HEADS ? 8 : LOOK_TOP_MOST;
-}
-
-/* What a page has room for. */
-static size_t usual_rows(size_t heads) {
-    static const double BYTES = 3.4e6;
-    size_t each = (24 + 5 * report_top(heads) + LOOK_BLOCKS) * 4 / 3 * heads,
-           rows = (size_t)(BYTES / (double)each);
-    return rows > USUAL_ROWS ? USUAL_ROWS : rows < LEAST_ROWS ? LEAST_ROWS : rows;
-}
-
-/* "100,200-210": marks what it names. */
-static clsplat_status read_rows(cli *c, const char *rows, size_t total, uint8_t *chosen) {
-    const char *at = rows;
-    for (char *end; *at; at = *end ? end + 1 : end) {
-        unsigned long long first = strtoull(at, &end, 10), last = first;
-        bool good = end != at && *at != '-';
-        if (good && *end == '-') {
-            at = end + 1;
-            last = strtoull(at, &end, 10);
-            good = end != at;
-        }
-        if (!good || (*end && *end != ',') || last < first)
-            return cli_misuse(c, "--rows: `%s` is not a list such as 100,200-210", rows);
-        if (last >= total)
-            return log_error(c->lib, CLSPLAT_INVALID, "--rows: there is no row %llu; the last one is %zu",
-                             last, total - 1);
-        for (; first <= last; ++first)
-            chosen[first] = 1;
-    }
-    return CLSPLAT_OK;
-}
-
-static void spread_rows(size_t total, size_t rows, uint8_t *chosen) {
-    size_t last = total < LAST_ROWS ? total : LAST_ROWS, spread = rows > last ? rows - last : 1;
-    if (rows >= total) {
-        memset(chosen, 1, total);
-        return;
-    }
-    for (size_t i = 0; i < spread; ++i)
-        chosen[i * (total - 1) / spread] = 1;
-    for (size_t i = rows > last ? total - last : total - 1; i < total; ++i)
-        chosen[i] = 1;
-}
-
-clsplat_status report_choose(cli *c, const char *rows, size_t total, size_t heads, uint32_t **list,
-                             size_t *count) {
+/* Whether what was asked for goes together. */
+static clsplat_status check_request(cli *c, const report_request *r) {
     clsplat_status status = CLSPLAT_OK;
-    uint8_t *chosen = calloc(total + 1, 1);
-    *list = NULL;
-    *count = 0;
-    if (!chosen)
-        return log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for %zu tokens", total);
-    if (rows)
-        TRY(read_rows(c, rows, total, chosen));
-    else
-        spread_rows(total, usual_rows(heads), chosen);
-    for (size_t i = 0; i < total; ++i)
-        *count += chosen[i];
-    if (*count == 0 || *count > MOST_ROWS)
-        TRY(log_error(c->lib, CLSPLAT_INVALID, "--rows: %zu rows are not from 1 to %d", *count, MOST_ROWS));
-    *list = malloc(*count * sizeof **list);
-    if (!*list)
-        TRY(log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for %zu tokens", *count));
-    for (size_t i = 0, at = 0; i < total; ++i)
-        if (chosen[i])
-            (*list)[at++] = (uint32_t)i;
-fail:
-    free(chosen);
-    return status;
-}
-
-void report_count_kernels(story *s) {
-    s->kernel_seconds = 0;
-    for (size_t i = 0; i < s->kernel_count; ++i)
-        s->kernel_seconds += s->kernels[i].seconds;
-}
-
-static clsplat_status save(cli *c, const char *path, const text *words) {
-    clsplat_status status = CLSPLAT_OK;
-    file_writer file = {0};
-    if (!text_ok(words))
-        return log_error(c->lib, CLSPLAT_MEMORY, "%s: there is no memory for it", path);
-    TRY(file_create(c->lib, path, &file));
-    status = file_write(c->lib, &file, words->data, words->length);
-    if (status == CLSPLAT_OK)
-        status = file_commit(c->lib, &file);
-    file_discard(&file);
-fail:
-    return status;
-}
-
-static clsplat_status tell(cli *c, const report_request *r, const story *s, size_t bytes) {
-    char size[REPORT_BYTES];
-    progress_clear(&c->progress);
-    if (c->json)
-        return report_json_digits(c, story_json(s), 9);
-    printf("%s: %s; %zu keys, %zu queries of %zu heads in %zu layers; %.3g s for the run, %.3g s to look "
-           "closer\n",
-           r->output, report_bytes(bytes, size), s->look.keys, s->look.count, s->look.heads, s->look.layers,
-           s->seconds, s->look_seconds);
-    return cli_flush(c);
-}
-
-static clsplat_status report(cli *c, report_request *r) {
-    clsplat_status status = CLSPLAT_OK;
-    story s = {0};
-    text page = {0};
-    if (!r->output || !r->output[0])
+    const char *const outputs[] = {r->output, r->svg, r->png};
+    if (!r->output && !r->svg && !r->png)
         return cli_misuse(c, "-o is missing; it says where the page goes: -o report.html");
+    if (r->which && !r->svg && !r->png)
+        return cli_misuse(c, "--picture says which one goes to --svg FILE or --png FILE");
+    if (r->dark && !r->png)
+        return cli_misuse(c, "--dark is for --png FILE; pages and SVG follow their reader");
     if (c->arguments[1] && (r->causal || r->scale))
         return cli_misuse(c, "--causal and --scale are for tensors; models have theirs");
-    TRY(output_check(c->lib, r->output));
+    if (r->png && !picture_has_png())
+        return log_error(
+            c->lib, CLSPLAT_UNSUPPORTED,
+            "--png: this build has no Cairo; --svg FILE works without, or build with libcairo2-dev");
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; ++i)
+        if (outputs[i])
+            TRY(output_check(c->lib, outputs[i]));
+fail:
+    return status;
+}
+
+static bool is_folder(const char *path) {
+    struct stat there;
+    return stat(path, &there) == 0 && S_ISDIR(there.st_mode);
+}
+
+static clsplat_status report_log(cli *c, const report_request *r, const char *path) {
+    static const report_kind kinds[] = {
+        {training_pictures, TRAINING_PICTURES, log_story_page, log_story_json},
+        {history_pictures, HISTORY_PICTURES, log_story_page, log_story_json}};
+    clsplat_status status = CLSPLAT_OK;
+    log_story s = {0};
+    text file = {0};
+    char line[64];
+    text_add(&file, is_folder(path) ? "%s/log.jsonl" : "%s", path);
+    if (!text_ok(&file))
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: there is no memory for its name", path));
+    TRY(log_story_load(c->lib, file.data, path, &s));
+    snprintf(line, sizeof line, "%zu lines", json_array_size(s.lines));
+    TRY(report_deliver(c, r, &kinds[s.history], &s, line));
+fail:
+    text_free(&file);
+    log_story_free(&s);
+    return status;
+}
+
+static clsplat_status report_splats(cli *c, const report_request *r, const char *path) {
+    static const report_kind kind = {splats_pictures, SPLATS_PICTURES, splats_story_page, splats_story_json};
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats *splats = NULL;
+    splats_story s = {0};
+    char line[96];
+    TRY(clsplat_splats_load(c->lib, path, &splats));
+    TRY(splats_story_create(c->lib, splats, path, &s));
+    snprintf(line, sizeof line, "%zu splats in %zu levels", s.p.shape.count, s.p.shape.levels);
+    TRY(report_deliver(c, r, &kind, &s, line));
+fail:
+    splats_story_free(&s);
+    clsplat_splats_destroy(&splats);
+    return status;
+}
+
+static clsplat_status report_attention(cli *c, report_request *r) {
+    static const report_kind kind = {story_pictures, STORY_PICTURES, story_page, story_json};
+    clsplat_status status = CLSPLAT_OK;
+    story s = {0};
+    char line[200];
     if (c->arguments[1])
         TRY(report_model(c, r, c->arguments[0], c->arguments[1], &s));
     else
         TRY(report_tensors(c, r, c->arguments[0], &s));
-    story_page(&s, &page);
-    TRY(tell(c, r, &s, page.length));
-    TRY(save(c, r->output, &page));
+    snprintf(line, sizeof line,
+             "%zu keys, %zu queries of %zu heads in %zu layers; %.3g s for the run, %.3g s to look closer",
+             s.look.keys, s.look.count, s.look.heads, s.look.layers, s.seconds, s.look_seconds);
+    TRY(report_deliver(c, r, &kind, &s, line));
 fail:
-    text_free(&page);
     story_free(&s);
+    return status;
+}
+
+/* What kind of file it is, by what is in it. */
+static clsplat_status report(cli *c, report_request *r) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *path = c->arguments[0];
+    size_t length = strlen(path);
+    safetensors *file = NULL;
+    TRY(check_request(c, r));
+    if (c->arguments[1])
+        return report_attention(c, r);
+    if (is_folder(path) || (length > 6 && strcmp(path + length - 6, ".jsonl") == 0))
+        return report_log(c, r, path);
+    TRY(safetensors_open(c->lib, path, &file));
+    bool splats = safetensors_find(file, "log_amplitude") != NULL;
+    safetensors_close(&file);
+    return splats ? report_splats(c, r, path) : report_attention(c, r);
+fail:
     return status;
 }
 
@@ -154,6 +129,18 @@ clsplat_status cmd_report(cli *c, int argc, const char **argv) {
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0, "factor on q.k; 1/sqrt(D) if it is not given", "X"},
         POPT_TABLEEND,
     };
+    struct poptOption pictures[] = {
+        {"svg", 0, POPT_ARG_STRING, &r.svg, 0, "as SVG, which follows the light and the dark of its reader",
+         "FILE"},
+        {"png", 0, POPT_ARG_STRING, &r.png, 0, "as PNG, two dots a pixel", "FILE"},
+        {"picture", 0, POPT_ARG_STRING, &r.which, 0,
+         "which one: matrix (if it is not given), errors, keys, head-errors, entropy, memory, time; of "
+         "splats splats, "
+         "tree, levels; of training loss, rate, norm, speed; of a history decisions, error",
+         "NAME"},
+        {"dark", 0, POPT_ARG_NONE, &r.dark, 0, "a PNG for dark backgrounds", NULL},
+        POPT_TABLEEND,
+    };
     struct poptOption options[] = {
         {"output", 'o', POPT_ARG_STRING, &r.output, 0,
          "where the page goes; it appears only when it is complete", "OUT.html"},
@@ -161,13 +148,15 @@ clsplat_status cmd_report(cli *c, int argc, const char **argv) {
          "which tokens to record, as 100,200-210; some spread over the text, and its last ones, if it is not "
          "given",
          "LIST"},
+        CLI_GROUP("A picture by itself:", pictures),
         CLI_GROUP(LANGUAGE_ATTENTION " near-far if it is not given", attention),
         CLI_GROUP(LANGUAGE_MODEL, model),
         CLI_GROUP("For INPUT.safetensors:", tensors),
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "MODEL FILE | INPUT.safetensors -o OUT.html [OPTION...]", options,
-                         .arguments = 1, .optional = 1};
+    cli_syntax syntax = {summary,
+                         "MODEL FILE | INPUT.safetensors | DIR | HISTORY.jsonl -o OUT.html [OPTION...]",
+                         options, .arguments = 1, .optional = 1};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = report(c, &r);

@@ -8,8 +8,20 @@
 typedef struct report_request {
     language_request model;
     char *output, *rows, *scale; /* as given; NULL: not given */
-    int causal;
+    char *svg, *png, *which;     /* of a single picture */
+    int causal, dark;
 } report_request;
+
+/* What a report is made of: one kind of story, and how to write it down. */
+typedef struct report_kind {
+    const page_drawing *drawings;
+    size_t drawing_count;
+    void (*page)(const void *of, text *to);
+    json_t *(*numbers)(const void *of);
+} report_kind;
+/* Writes what was asked for: the page, a picture, and numbers or `line` for a person. */
+clsplat_status report_deliver(cli *c, const report_request *r, const report_kind *kind, const void *of,
+                              const char *line);
 
 /* The queries of 0 … total − 1 that are looked at closely, rising: as --rows says, or spread over all, with
  * the last ones together, as many as a page of `heads` heads (over all layers) has room for. Ownership: *list

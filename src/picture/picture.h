@@ -82,5 +82,7 @@ picture_role picture_heat(double share);
 /* Words of any kind as XML and HTML show them: what is not UTF-8, and what XML cannot have, becomes U+FFFD.
  */
 void picture_escape(text *to, const char *words, size_t bytes);
+/* The same, not escaped. */
+void picture_mend(text *to, const char *words);
 
 #endif

@@ -61,7 +61,7 @@ size_t scale_ticks(const scale *s, size_t most, double ticks[SCALE_TICKS]) {
         return 0;
     if (s->log)
         count = log_ticks(s, most, ticks);
-    else if (s->high > s->low)
+    if (count < 2 && s->high > s->low)
         count = linear_ticks(s, most, ticks);
     if (count >= 2)
         return count;

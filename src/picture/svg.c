@@ -5,20 +5,32 @@
 #include "base/utf8.h"
 #include "picture/picture.h"
 
-void picture_escape(text *to, const char *words, size_t bytes) {
+/* What XML cannot have. */
+static bool is_forbidden(int32_t code) {
+    return code < 0 || (code < 32 && code != '\n' && code != '\t') || (code >= 127 && code < 160) ||
+           (code & 0xfffe) == 0xfffe;
+}
+
+static void add_mended(text *to, const char *words, size_t bytes, bool escaped) {
     for (size_t i = 0; i < bytes;) {
         int32_t code;
         size_t count = utf8_next(words + i, bytes - i, &code);
-        bool control = code < 0 || (code < 32 && code != '\n' && code != '\t') ||
-                       (code >= 127 && code < 160) || (code & 0xfffe) == 0xfffe;
-        if (control)
+        if (is_forbidden(code))
             text_add(to, "\xef\xbf\xbd");
-        else if (code == '<' || code == '>' || code == '&' || code == '"' || code == '\'')
+        else if (escaped && (code == '<' || code == '>' || code == '&' || code == '"' || code == '\''))
             text_add(to, "&#%d;", (int)code);
         else
             text_add_bytes(to, words + i, count);
         i += count;
     }
+}
+
+void picture_escape(text *to, const char *words, size_t bytes) {
+    add_mended(to, words, bytes, true);
+}
+
+void picture_mend(text *to, const char *words) {
+    add_mended(to, words, strlen(words), false);
 }
 
 static void add_words(text *to, const picture *p, size_t at) {

@@ -32,6 +32,12 @@ typedef struct page_fact {
 } page_fact;
 void page_facts(text *to, const page_fact *facts, size_t count);
 
+/* What a report can draw, by name: begins *p, which the caller ends. */
+typedef struct page_drawing {
+    const char *name, *words;
+    bool (*draw)(const void *of, picture *p); /* false: there is nothing to show */
+} page_drawing;
+
 /* The picture, which is ended, with `words` below it; NULL: none. */
 void page_picture(text *to, picture *p, const char *words);
 

@@ -160,7 +160,8 @@ static void add_pictures(const story *s, text *to) {
     }
 }
 
-void story_page(const story *s, text *to) {
+void story_page(const void *of, text *to) {
+    const story *s = of;
     page_begin(to, s->title, s->what);
     add_facts(s, to);
     add_walk(s, to);
@@ -204,7 +205,8 @@ static json_t *heads_json(const look *l) {
     return list;
 }
 
-json_t *story_json(const story *s) {
+json_t *story_json(const void *of) {
+    const story *s = of;
     const look *l = &s->look;
     json_t *rows = json_array();
     for (size_t i = 0; i < l->layers * l->heads * l->count; ++i)

@@ -7,6 +7,7 @@
 
 #include "picture/picture.h"
 #include "report/look.h"
+#include "report/page.h"
 
 enum { STORY_PARTS = 6 };
 
@@ -37,18 +38,14 @@ typedef struct story {
 void story_free(story *s);
 
 /* The page. */
-void story_page(const story *s, text *to);
+void story_page(const void *of, text *to);
 /* The numbers of the page. NULL without memory. */
-json_t *story_json(const story *s);
+json_t *story_json(const void *of);
 /* data.c: what the page's script reads, as JSON. */
 void story_data(const story *s, text *to);
 
-/* Pictures by themselves, by name: they begin *p, which the caller ends. */
+/* Of a story. */
 enum { STORY_PICTURES = 7 };
-typedef struct story_picture {
-    const char *name, *words;
-    bool (*draw)(const story *s, picture *p); /* false: the story has nothing to show there */
-} story_picture;
-extern const story_picture story_pictures[STORY_PICTURES];
+extern const page_drawing story_pictures[STORY_PICTURES];
 
 #endif

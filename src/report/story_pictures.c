@@ -12,7 +12,8 @@ static double *numbers(size_t count) {
 }
 
 /* Errors of the layers, expected and true. */
-static bool draw_errors(const story *s, picture *p) {
+static bool draw_errors(const void *of, picture *p) {
+    const story *s = of;
     const look *l = &s->look;
     double *x = numbers(3 * l->layers), *expected = x + l->layers, *actual = expected + l->layers;
     if (!l->chunk || !x) {
@@ -77,21 +78,25 @@ static bool draw_heads(const story *s, picture *p, const char *title, value_of *
     return true;
 }
 
-static bool draw_keys(const story *s, picture *p) {
+static bool draw_keys(const void *of, picture *p) {
+    const story *s = of;
     return s->look.chunk &&
            draw_heads(s, p, "Keys looked at one by one, of those visible", share_of, 100, " %");
 }
 
-static bool draw_head_errors(const story *s, picture *p) {
+static bool draw_head_errors(const void *of, picture *p) {
+    const story *s = of;
     return s->look.chunk && draw_heads(s, p, "True error of each head", actual_of, 100, " %");
 }
 
-static bool draw_entropy(const story *s, picture *p) {
+static bool draw_entropy(const void *of, picture *p) {
+    const story *s = of;
     return draw_heads(s, p, "How spread out attention is: entropy of its weights", entropy_of, 1, " bits");
 }
 
 /* Weight of blocks of keys in the rows, averaged over layers and heads. */
-static bool draw_matrix(const story *s, picture *p) {
+static bool draw_matrix(const void *of, picture *p) {
+    const story *s = of;
     const look *l = &s->look;
     size_t rows = l->count < LOOK_BLOCKS ? l->count : LOOK_BLOCKS;
     double *values = numbers(rows * LOOK_BLOCKS), *counts = numbers(rows);
@@ -119,7 +124,8 @@ static bool draw_matrix(const story *s, picture *p) {
     return drawn;
 }
 
-static bool draw_memory(const story *s, picture *p) {
+static bool draw_memory(const void *of, picture *p) {
+    const story *s = of;
     chart_part parts[STORY_PARTS];
     size_t count = 0;
     for (; count < STORY_PARTS && s->memory[count].name; ++count) {
@@ -155,7 +161,8 @@ static chart_bar bar_of(const char *name, double begin, double seconds, unsigned
     return bar;
 }
 
-static bool draw_flame(const story *s, picture *p) {
+static bool draw_flame(const void *of, picture *p) {
+    const story *s = of;
     chart_bar *bars = calloc(s->kernel_count + PARTS + 2, sizeof *bars);
     double begin = 0, whole = fmax(s->seconds, s->kernel_seconds);
     size_t count = 0;
@@ -184,7 +191,7 @@ static bool draw_flame(const story *s, picture *p) {
     return true;
 }
 
-const story_picture story_pictures[STORY_PICTURES] = {
+const page_drawing story_pictures[STORY_PICTURES] = {
     {"matrix",
      "Rows are the recorded queries in their order, columns parts of the text; the darker, the more.",
      draw_matrix},

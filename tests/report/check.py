@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -78,6 +79,23 @@ def compare(page, row, layer, head):
     return seconds
 
 
+def glance(browser, path, expected, shots):
+    """A page without a script of ours: opens, fits, says nothing, and has the numbers."""
+    for width, dark in ((1100, False), (700, False), (390, True)):
+        page = browser.open(path, width=width, dark=dark)
+        wide = page.run("document.documentElement.scrollWidth")
+        check(wide <= width, f"{path.stem}: is {wide} wide on a screen of {width}")
+        if shots:
+            page.screenshot(Path(shots) / f"{path.stem}-{width}{'-dark' if dark else ''}.png")
+    page.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    text = page.run("document.querySelector('main').textContent")
+    for words in expected:
+        check(words in text, f"{path.stem}: does not say {words!r}")
+    check(page.run("document.querySelectorAll('svg title').length") > 2, f"{path.stem}: pictures without words")
+    check(page.run("document.querySelectorAll('script').length") == 0, f"{path.stem}: a script")
+    check(page.complaints == [], f"{path.stem}: {page.complaints}")
+
+
 def visit(browser, path, numbers, text=None, shots=None):
     name = path.stem
     for width, dark in ((1100, False), (700, False), (390, False), (1100, True)):
@@ -118,6 +136,42 @@ def visit(browser, path, numbers, text=None, shots=None):
     check(page.complaints == [], f"{name}: {page.complaints}")
 
 
+def make_others(clsplat, folder):
+    """Splats, training and adaptation: (page, what it must say)."""
+    hostile = "<b onmouseover=alert(1)>\u202e"
+    training, history, splats = folder / "run", folder / "decisions.jsonl", folder / "splats.safetensors"
+    training.mkdir()
+    (training / "log.jsonl").write_text("".join(json.dumps({"step": i, "seconds": i / 2, "loss": 5 / i, "bits_per_byte": 7.2 / i, "rate": 1e-3, "norm": 1,
+        "tokens_per_second": 100.5, **({"validation_bits_per_byte": 8 / i} if i % 10 == 0 else {})}) + "\n" for i in range(1, 1500)) + '{"step": 15')
+    history.write_text("".join(json.dumps({"cycle": i // 9, "decision": ["birth", "merge", "death", "mitosis"][i % 4], "head": i % 3, "level": hostile, "from": [i], "to": [],
+        "age": 1, "reason": {"use": 0.123456}, "error_before": 1.5, "error_after": 1.25, "kept": i % 2 == 0}) + "\n" for i in range(90)))
+    done = subprocess.run([clsplat, "init", folder / "qkv.safetensors", "-o", splats, "--covariance", "full", "--seed", "3"], capture_output=True, check=False)
+    check(done.returncode == 0, f"init: {done.stderr}")
+    kinds = [(training, ["100.5", "1499"]), (history, [hostile, "0.1235", "merge"]), (splats, ["Phrase", "Document"])]
+    pages = []
+    for source, expected in kinds:
+        out = folder / f"of-{source.name}.html"
+        numbers = make(clsplat, out, source, "--svg", folder / "one.svg")
+        if not numbers:
+            continue
+        if source == splats:
+            expected = expected + [f"{100 * s['amplitude']:.3f} %" for s in numbers["splats"][:5]] + [f"{s['temperature']:.4g}" for s in numbers["splats"][:2]]
+        else:
+            check(len(numbers["log"]) == (1499 if source == training else 90), f"{out.name}: {numbers['lines']} lines")
+        svg = (folder / "one.svg").read_text(encoding="utf-8")
+        ElementTree.fromstring(svg)
+        check("<style>" in svg, f"{source.name}: the SVG has no colours")
+        pages.append((out, expected))
+    done = subprocess.run([clsplat, "report", splats, "--png", folder / "one.png", "--picture", "tree", "--dark"], capture_output=True, check=False)
+    if done.returncode == 1 and b"Cairo" in done.stderr:
+        print("skipped: PNG: this build has no Cairo")
+    else:
+        check((folder / "one.png").read_bytes().startswith(b"\x89PNG"), f"png: {done.stderr}")
+    done = subprocess.run([clsplat, "report", splats, "--svg", folder / "no.svg", "--picture", "loss"], capture_output=True, check=False)
+    check(done.returncode == 2 and b"splats, tree, levels" in done.stderr and not (folder / "no.svg").exists(), f"--picture loss of splats: {done.stderr}")
+    return pages
+
+
 def main():
     clsplat = str(Path(sys.argv[1]).resolve())
     shots = sys.argv[2] if len(sys.argv) > 2 else None
@@ -134,9 +188,9 @@ def main():
             ("tensors-all", (folder / "qkv.safetensors", "--tolerance", "0.1", "--chunk", "64", "--rows", "0,699"), None),
         ]
         made = [(folder / f"{name}.html", text, make(clsplat, folder / f"{name}.html", *arguments)) for name, arguments, text in reports]
-        for path, _, numbers in made:
-            if numbers:
-                tidy(path)
+        others = make_others(clsplat, folder)
+        for path in [path for path, _, numbers in made if numbers] + [path for path, _ in others]:
+            tidy(path)
         if not shutil.which("tidy"):
             print("skipped: tidy: not installed")
         if not chromium.find():
@@ -146,6 +200,8 @@ def main():
                 for path, text, numbers in made:
                     if numbers:
                         visit(browser, path, numbers, text, shots)
+                for path, expected in others:
+                    glance(browser, path, expected, shots)
     print(f"{passed} passed, {failed} failed, {0 if chromium.find() else 1} skipped")
     return 1 if failed else 0
 
