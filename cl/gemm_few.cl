@@ -5,6 +5,9 @@
  * of the summed dimension. On a CPU a group is one work-item (WG 1) and nothing meets; on a GPU the items' sums meet in
  * local memory.
  *
+ * A CPU takes COLUMNS 1, one stream for its prefetching: on two Zen 5 cores the weights of SmolLM2 go by in 8.2 ms
+ * instead of 9.9 (F32), 5.2 instead of 9.3 (BF16), one row of A; with four 10.5 instead of 15.2, 5.9 instead of 11.3.
+ *
  * Work: grid (⌈N / (COLUMNS · BLOCKS)⌉ · WG, 1, B·H). Local memory: ROWS · COLUMNS · WG floats if WG > 1. */
 #include "tensor.clh"
 

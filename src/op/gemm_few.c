@@ -4,13 +4,21 @@
  * of b that are worth a work-item on a CPU, where a number in blocks takes as long as so many bytes. */
 enum { ROWS_LIMIT = 8, GPU_GROUP = 64, WORTH = 32 << 10, BLOCKS_EACH = 2 };
 
-/* Rows of b at once. */
-static size_t columns_of(size_t rows) {
-    return rows <= 4 ? 4 : 2;
+/* Rows of b at once, and of each so many groups of 32 if it is in blocks. A CPU's prefetching wants one row
+ * after the other; more rows of a are worth sharing. */
+typedef struct tile {
+    size_t columns, groups;
+} tile;
+
+static tile tile_of(const clsplat_limits *limits, const op_gemm_args *a) {
+    size_t rows = a->c.shape[2];
+    if (!limits_are_wide(limits))
+        return (tile){rows <= 4 ? 4 : 2, 1};
+    return rows <= 4 ? (tile){1, 4} : (tile){2, 2};
 }
 
 static bool suits(const clsplat_limits *limits, const op_gemm_args *a) {
-    size_t rows = a->c.shape[2], bytes = sizeof(cl_float) * rows * columns_of(rows) * GPU_GROUP;
+    size_t rows = a->c.shape[2], bytes = sizeof(cl_float) * rows * tile_of(limits, a).columns * GPU_GROUP;
     return rows <= ROWS_LIMIT && (limits_are_wide(limits) || limits_have_groups(limits, GPU_GROUP, bytes));
 }
 
@@ -32,14 +40,16 @@ static size_t choose_blocks(const clsplat_limits *limits, const op_gemm_args *a,
 static clsplat_status run(queue *q, const op_gemm_args *a, const char *source, const char *kernel) {
     const clsplat_limits *limits = &q->device->info.limits;
     bool wide = limits_are_wide(limits);
-    size_t rows = a->c.shape[2], columns = columns_of(rows);
-    size_t blocks = wide ? choose_blocks(limits, a, columns) : 1;
+    tile t = tile_of(limits, a);
+    size_t blocks = wide ? choose_blocks(limits, a, t.columns) : 1;
     kernel_options o;
     options_group_of(&o, q->device, wide ? 1 : GPU_GROUP);
-    options_number(&o, "ROWS", rows);
-    options_number(&o, "COLUMNS", columns);
+    options_number(&o, "ROWS", a->c.shape[2]);
+    options_number(&o, "COLUMNS", t.columns);
+    if (op_dtype_is_blocks(a->b.dtype))
+        options_number(&o, "GROUPS", t.groups);
     options_number(&o, "BLOCKS", blocks);
-    size_t groups = (a->c.shape[3] + columns * blocks - 1) / (columns * blocks);
+    size_t groups = (a->c.shape[3] + t.columns * blocks - 1) / (t.columns * blocks);
     return gemm_launch(q, a, &o, source, kernel,
                        grid_of(groups * o.group, 1, a->c.shape[0] * a->c.shape[1], o.group));
 }
