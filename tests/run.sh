@@ -28,7 +28,8 @@ limit=30m patience=1
 passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
-  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev libcairo2-dev clang clang-format shellcheck python3 python3-numpy"
+  libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev libcairo2-dev
+  openmpi-bin libopenmpi-dev clang clang-format shellcheck python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package
@@ -171,6 +172,7 @@ on_pocl() {
   stage faults on pocl python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
   stage hostile on pocl python3 tests/trust/hostile.py "$binary"
   stage damage on pocl python3 tests/trust/damage.py "$binary" "${sample[@]}"
+  stage ranks on pocl python3 tests/parallel/ranks.py "$binary" "$build/tests/group"
   stage install on pocl tests/install.sh "$build"
   stage python on pocl tests/python.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"

@@ -6,11 +6,17 @@
 
 #include "op/op.h"
 
+/* Gaussian attention in two halves, for keys that are in several places: what the splats know of these keys
+ * goes to `carry`; queries read what `carry` knows of others', and, causal, of the keys up to their own. */
+typedef enum attend_half { ATTEND_WHOLE, ATTEND_ABSORB, ATTEND_EMIT } attend_half;
+
 typedef struct attend_call {
     clsplat_attention attention;       /* scale is a number, chunk the one to take */
     clsplat_attention_tensors tensors; /* strides filled in; lse may be absent */
     const op_splats *splats;           /* NULL: softmax, or near and far */
     int32_t diagonal;                  /* M − N, or OP_SEES_ALL */
+    attend_half half;
+    float *carry; /* of a half: [B,Hw,S,Dv+2] in host memory, as op_scan keeps it */
 } attend_call;
 
 /* Checks everything that does not need the device. `on_host`: where all tensors must lie. */

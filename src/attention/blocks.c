@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "attention/attend.h"
+#include "attention/carry.h"
 #include "attention/gaussian.h"
 #include "attention/near_far.h"
 #include "attention/stage.h"
@@ -255,7 +256,7 @@ fail:
     return status;
 }
 
-static clsplat_status gaussian_heads(walk *w) {
+static clsplat_status absorb_heads(walk *w) {
     clsplat_status status = CLSPLAT_OK;
     double heads = (double)(w->by_key.count[0] * w->by_key.count[1]);
     for (size_t j = 0; j < w->keys; j += w->size.keys) {
@@ -266,6 +267,16 @@ static clsplat_status gaussian_heads(walk *w) {
         TRY(clsplat_device_finish(w->queue.device));
         TRY(advance(w, heads * (double)keys));
     }
+    if (w->call->half == ATTEND_ABSORB)
+        TRY(carry_down(&w->queue, &w->block, w->call, w->by_key));
+fail:
+    return status;
+}
+
+static clsplat_status gaussian_heads(walk *w) {
+    clsplat_status status = CLSPLAT_OK;
+    double heads = (double)(w->by_key.count[0] * w->by_key.count[1]);
+    TRY(w->call->half == ATTEND_EMIT ? carry_up(&w->queue, &w->block, w->call, w->by_key) : absorb_heads(w));
     for (size_t i = 0; i < w->queries; i += w->size.queries) {
         size_t queries = smaller(w->size.queries, w->queries - i);
         TRY(bring_queries(w, i, queries));
@@ -285,6 +296,8 @@ static clsplat_status causal_heads(walk *w) {
     place(&w->by_query, 0, sees_none);
     stage_fill(&w->call->tensors.out, w->by_query, 0.0f);
     stage_fill(&w->call->tensors.lse, w->by_query, -INFINITY);
+    if (w->call->half == ATTEND_EMIT)
+        TRY(carry_up(&w->queue, &w->block, w->call, w->by_key));
     for (size_t j = 0, i = sees_none; j < w->keys; j += w->size.keys) {
         size_t keys = smaller(w->size.keys, w->keys - j);
         int64_t end = (int64_t)(j + keys) - w->call->diagonal;
@@ -292,7 +305,7 @@ static clsplat_status causal_heads(walk *w) {
         TRY(bring_keys(w, j, keys));
         TRY(bring_queries(w, i, queries));
         w->block.diagonal = block_diagonal(w);
-        TRY(gaussian_causal(&w->queue, &w->block, j == 0));
+        TRY(gaussian_causal(&w->queue, &w->block, j == 0 && w->call->half == ATTEND_WHOLE));
         TRY(take_results(w));
         TRY(clsplat_device_finish(w->queue.device));
         TRY(advance(w, heads * (double)(keys + queries)));
@@ -315,6 +328,8 @@ static clsplat_status attend_heads(walk *w, size_t batch, size_t kv_head) {
     w->splats.first_head = kv_head * w->group;
     w->block =
         (gaussian_call){.splats = &w->splats, .mixing = w->call->attention.mixing, .diagonal = OP_SEES_ALL};
+    if (w->call->half == ATTEND_ABSORB)
+        return absorb_heads(w);
     return w->call->attention.causal ? causal_heads(w) : gaussian_heads(w);
 }
 

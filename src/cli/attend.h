@@ -32,6 +32,9 @@ typedef struct attend_problem {
     attend_gradients grad;
 } attend_problem;
 
+/* Finds the tensors and reads the splats; makes room for the results of as many rows as the tensors have. */
+clsplat_status attend_find(clsplat *lib, const attend_request *request, attend_problem *problem);
+clsplat_status attend_make_results(clsplat *lib, const attend_request *request, attend_problem *problem);
 /* Everything that can be wrong with the files is found here, before a device is opened. */
 clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem);
 /* Returns: NOT_FINITE, and where, if the result holds something that is no number. */
@@ -56,9 +59,19 @@ typedef struct attend_cost {
     clsplat_memory memory;
     clsplat_profile_row *kernels;
     size_t kernel_count;
+    size_t ranks;                 /* 0: one process alone; what follows is over all of them */
+    uint64_t most_sent, all_sent; /* bytes */
+    double most_waited;           /* seconds, for messages */
+    double least_seconds;         /* of the call, on the rank that was the first to end */
 } attend_cost;
 /* On stdout, as JSON or for a person. */
 clsplat_status attend_report(cli *c, const clsplat_device *device, const clsplat_attention *attention,
                              const attend_problem *problem, const attend_cost *cost);
+
+/* The tensors that are read and the results, as the library takes them. */
+clsplat_attention_tensors attend_tensors(const attend_problem *problem);
+
+/* The whole command over the processes that mpirun started. */
+clsplat_status attend_over_ranks(cli *c, const attend_request *request, clsplat_attention attention);
 
 #endif

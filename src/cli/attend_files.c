@@ -42,7 +42,7 @@ fail:
     return status;
 }
 
-static clsplat_status make_results(clsplat *lib, const attend_request *r, attend_problem *p) {
+clsplat_status attend_make_results(clsplat *lib, const attend_request *r, attend_problem *p) {
     const size_t *q = p->q.tensor.shape;
     uint64_t rows = q[0] * q[1] * q[2], numbers;
     if (!__builtin_mul_overflow(rows, p->v.tensor.shape[3], &numbers) &&
@@ -61,12 +61,30 @@ static clsplat_status make_results(clsplat *lib, const attend_request *r, attend
     return CLSPLAT_OK;
 }
 
-clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem) {
+clsplat_status attend_find(clsplat *lib, const attend_request *request, attend_problem *problem) {
     clsplat_status status = CLSPLAT_OK;
     TRY(safetensors_open(lib, request->input, &problem->file));
     TRY(find_inputs(lib, problem));
     TRY(load_splats(lib, request, problem));
-    TRY(make_results(lib, request, problem));
+fail:
+    return status;
+}
+
+clsplat_attention_tensors attend_tensors(const attend_problem *p) {
+    const size_t *q = p->q.tensor.shape;
+    return (clsplat_attention_tensors){
+        .q = p->q.tensor,
+        .k = p->k.tensor,
+        .v = p->v.tensor,
+        .key_bias = p->key_bias.tensor,
+        .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
+        .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
+}
+
+clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(attend_find(lib, request, problem));
+    TRY(attend_make_results(lib, request, problem));
     if (request->grad)
         TRY(attend_grad_find(lib, request, problem));
     TRY(input_read_finite(lib, &problem->q, false));
@@ -93,7 +111,8 @@ clsplat_status attend_check_result(clsplat *lib, const attend_request *request,
                              "%s: the result is not finite at [%zu, %zu, %zu]: products of 'q' and 'k' or "
                              "sums over 'v' exceed "
                              "float32; scale them down",
-                             request->input, i / q[2] / q[1], i / q[2] % q[1], i % q[2]);
+                             request->input, i / q[2] / q[1], i / q[2] % q[1],
+                             input_row(&problem->q, i % q[2]));
     }
     return CLSPLAT_OK;
 }

@@ -60,6 +60,12 @@ static json_t *splats_json(clsplat_splats *splats) {
                      (json_int_t)s.heads, "count", (json_int_t)s.count, "levels", (json_int_t)s.levels);
 }
 
+static json_t *ranks_json(const attend_cost *cost) {
+    return json_pack("{s:I, s:I, s:I, s:f, s:f}", "count", (json_int_t)cost->ranks, "sent_most",
+                     (json_int_t)cost->most_sent, "sent", (json_int_t)cost->all_sent, "waited_most",
+                     cost->most_waited, "seconds_least", cost->least_seconds);
+}
+
 static clsplat_status print_json(cli *c, const clsplat_device *device, const clsplat_attention *a,
                                  const attend_problem *p, const attend_cost *cost) {
     json_t *report =
@@ -71,6 +77,8 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
         report = report_set(report, "mixing", json_string(mixing_name(a)));
         report = report_set(report, "splats", splats_json(p->splats));
     }
+    if (cost->ranks)
+        report = report_set(report, "ranks", ranks_json(cost));
     if (p->grad.dout.entry)
         json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
     if (a->near_far) {
@@ -97,7 +105,7 @@ static void print_kernels(const attend_cost *cost) {
 static clsplat_status print_lines(cli *c, const clsplat_device *device, const clsplat_attention *a,
                                   const attend_problem *p, const attend_cost *cost) {
     const size_t *q = p->q.tensor.shape, *k = p->k.tensor.shape;
-    char memory[REPORT_BYTES];
+    char memory[REPORT_BYTES], most[REPORT_BYTES];
     printf("%s attention%s on %s\n", method_name(a), a->causal ? ", causal," : "",
            clsplat_device_describe(device)->name);
     printf("  %zu × %zu heads (%zu for keys), %zu queries, %zu keys, D %zu, Dv %zu\n", q[0], q[1], k[1], q[2],
@@ -116,6 +124,9 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
     }
     printf("  %.3f s, of which %.3f s in kernels; %s of device memory at most\n", cost->seconds,
            kernel_seconds(cost), report_bytes(cost->memory.peak, memory));
+    if (cost->ranks)
+        printf("  %zu ranks: %s sent in all, %s at most by one, which waited %.3f s at most\n", cost->ranks,
+               report_bytes(cost->all_sent, memory), report_bytes(cost->most_sent, most), cost->most_waited);
     if (p->grad.dout.entry)
         printf("  %.3f s more for the gradients\n", cost->backward_seconds);
     print_kernels(cost);

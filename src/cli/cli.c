@@ -194,7 +194,7 @@ static void print_line(const char *begin, size_t length) {
 
 void cli_log(void *user, clsplat_log_level level, const char *message) {
     cli *c = user;
-    if (level == CLSPLAT_LOG_ERROR || (level == CLSPLAT_LOG_INFO && !c->verbose))
+    if (c->quiet || level == CLSPLAT_LOG_ERROR || (level == CLSPLAT_LOG_INFO && !c->verbose))
         return;
     if (level == CLSPLAT_LOG_WARNING && ++c->warnings > WARNINGS && !c->verbose)
         return;
@@ -203,7 +203,20 @@ void cli_log(void *user, clsplat_log_level level, const char *message) {
     print_line(message, strcspn(message, c->verbose ? "" : "\n"));
 }
 
+size_t cli_ranks(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+        const char *words = getenv(names[i]);
+        unsigned long ranks = words ? strtoul(words, NULL, 10) : 0;
+        if (ranks > 1)
+            return ranks;
+    }
+    return 1;
+}
+
 void cli_print_error(cli *c, clsplat_status status) {
+    if (c->quiet)
+        return;
     progress_clear(&c->progress);
     unsigned limit =
         c->verbose ? UINT32_MAX : ERROR_LINES - (c->warnings < WARNINGS ? c->warnings : WARNINGS);

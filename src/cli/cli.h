@@ -20,6 +20,7 @@ typedef struct cli {
     char *device;                   /* --device; NULL: the library's choice */
     int json, verbose;              /* int because popt writes them */
     bool raw;                       /* a model's control characters reach the terminal */
+    bool quiet;                     /* another rank says it */
     bool misused;                   /* the failure is one of the command line */
     unsigned warnings;              /* printed so far */
     progress progress;
@@ -49,6 +50,9 @@ typedef struct cli_syntax {
  * *status says which. */
 bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status);
 void cli_free(struct poptOption *options);
+
+/* How many processes of this command a launcher such as mpirun started; 1: no launcher did. */
+size_t cli_ranks(void);
 
 /* Like log_error, for a wrong command line. */
 clsplat_status cli_misuse(cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -92,13 +92,7 @@ static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_atte
                               const attend_problem *p, attend_cost *cost) {
     clsplat_status status = CLSPLAT_OK;
     const size_t *q = p->q.tensor.shape;
-    clsplat_attention_tensors tensors = {
-        .q = p->q.tensor,
-        .k = p->k.tensor,
-        .v = p->v.tensor,
-        .key_bias = p->key_bias.tensor,
-        .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
-        .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
+    clsplat_attention_tensors tensors = attend_tensors(p);
     if (attention->near_far) {
         tensors.exact_keys = clsplat_tensor_host(CLSPLAT_I32, q[0], q[1], q[2], 1, p->exact_keys);
         tensors.error_estimate = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->error_estimate);
@@ -118,6 +112,17 @@ fail:
     return status;
 }
 
+#ifndef CLSPLAT_MPI
+clsplat_status attend_over_ranks(cli *c, const attend_request *request, clsplat_attention attention) {
+    (void)request, (void)attention;
+    return log_error(
+        c->lib, CLSPLAT_UNSUPPORTED,
+        "it was started %zu times at once, and there is no MPI in it: build it with -Dmpi=enabled, or leave "
+        "mpirun away",
+        cli_ranks());
+}
+#endif
+
 static clsplat_status attend(cli *c, attend_request *request) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = NULL;
@@ -125,6 +130,8 @@ static clsplat_status attend(cli *c, attend_request *request) {
     attend_cost cost = {0};
     clsplat_attention attention = clsplat_attention_defaults();
     TRY(read_request(c, request, &attention));
+    if (cli_ranks() > 1)
+        return attend_over_ranks(c, request, attention);
     TRY(output_check(c->lib, request->output));
     TRY(attend_load(c->lib, request, &problem));
     progress_begin(&c->progress);

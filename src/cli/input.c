@@ -92,12 +92,18 @@ static uint32_t bits_at(const clsplat_tensor *t, size_t i) {
     return t->dtype == CLSPLAT_F32 ? ((const uint32_t *)t->host)[i] : ((const uint16_t *)t->host)[i];
 }
 
+size_t input_row(const input *in, size_t row) {
+    if (in->run[0][1] + in->run[1][1] == 0)
+        return row;
+    return row < in->run[0][1] ? in->run[0][0] + row : in->run[1][0] + row - in->run[0][1];
+}
+
 static clsplat_status refuse_number(clsplat *lib, const input *in, size_t i, uint32_t bits) {
     const clsplat_tensor *t = &in->tensor;
     number_format f = formats[t->dtype];
     uint32_t sign = f.minus_infinity ^ f.exponent;
     const char *value = (bits | sign) == f.minus_infinity ? "infinite" : "NaN";
-    size_t column = i % t->shape[3], row = i / t->shape[3] % t->shape[2];
+    size_t column = i % t->shape[3], row = input_row(in, i / t->shape[3] % t->shape[2]);
     size_t head = i / t->shape[3] / t->shape[2] % t->shape[1],
            batch = i / t->shape[3] / t->shape[2] / t->shape[1];
     char last[32] = "";
@@ -111,7 +117,8 @@ static clsplat_status refuse_number(clsplat *lib, const input *in, size_t i, uin
 
 static clsplat_status check_numbers(clsplat *lib, const input *in, bool padding) {
     number_format f = formats[in->tensor.dtype];
-    for (size_t i = 0; i < in->entry->count; ++i) {
+    const size_t *shape = in->tensor.shape;
+    for (size_t i = 0; i < shape[0] * shape[1] * shape[2] * shape[3]; ++i) {
         uint32_t bits = bits_at(&in->tensor, i);
         if ((bits & f.exponent) == f.exponent && !(padding && bits == f.minus_infinity))
             return refuse_number(lib, in, i, bits);
@@ -135,6 +142,28 @@ clsplat_status input_read_finite(clsplat *lib, input *in, bool padding) {
     TRY(input_read(lib, in));
     if (in->entry)
         TRY(check_numbers(lib, in, padding));
+fail:
+    return status;
+}
+
+clsplat_status input_read_runs(clsplat *lib, input *in, const size_t run[2][2], bool padding) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!in->entry)
+        return CLSPLAT_OK;
+    size_t *shape = in->tensor.shape, all = shape[INPUT_ROWS], heads = shape[0] * shape[1];
+    size_t row = shape[INPUT_COLUMNS] * clsplat_dtype_size(in->tensor.dtype);
+    memcpy(in->run, run, sizeof in->run);
+    shape[INPUT_ROWS] = run[0][1] + run[1][1];
+    char *to = in->tensor.host = malloc(heads * shape[INPUT_ROWS] * row + 1);
+    if (!to)
+        return log_error(lib, CLSPLAT_MEMORY, "%s: %zu rows of tensor '%s' are more than there is memory for",
+                         safetensors_path(in->file), shape[INPUT_ROWS], in->entry->name);
+    for (size_t i = 0; i < 2 * heads; ++i) {
+        const size_t *r = run[i % 2];
+        TRY(safetensors_read_part(lib, in->file, in->entry, (i / 2 * all + r[0]) * row, to, r[1] * row));
+        to += r[1] * row;
+    }
+    TRY(check_numbers(lib, in, padding));
 fail:
     return status;
 }

@@ -11,6 +11,7 @@ typedef struct input {
     const safetensors *file;
     const safetensors_entry *entry; /* NULL: absent */
     clsplat_tensor tensor;          /* host is NULL until input_read, and then input_free's */
+    size_t run[2][2]; /* where runs of its rows begin in the file, and how many they are; 0s: all */
 } input;
 
 enum { INPUT_BATCH, INPUT_HEADS, INPUT_ROWS, INPUT_COLUMNS };
@@ -34,6 +35,11 @@ clsplat_status input_match_heads(clsplat *lib, const input *q, const input *k);
 clsplat_status input_read(clsplat *lib, input *in);
 /* Reads them and checks that every one is finite; with `padding`, −inf is allowed too. */
 clsplat_status input_read_finite(clsplat *lib, input *in, bool padding);
+/* The same of two runs of its rows, one behind the other: of the file only these are read, and the tensor has
+ * no others. Each has where it begins and how many they are, perhaps 0. */
+clsplat_status input_read_runs(clsplat *lib, input *in, const size_t run[2][2], bool padding);
+/* Where a row of the tensor is in the file. */
+size_t input_row(const input *in, size_t row);
 void input_free(input *in);
 
 #endif

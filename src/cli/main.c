@@ -68,6 +68,11 @@ static int unknown(const char *name) {
     return MISUSED;
 }
 
+/* What mpirun may start several of: the others would all do the same and write the same file. */
+static bool runs_over_ranks(const subcommand *s) {
+    return s->run == cmd_attend || s->run == cmd_devices || s->run == cmd_selftest;
+}
+
 static int run(const subcommand *s, int argc, const char **argv) {
     cli c = {.command = s->name};
     clsplat_options options = clsplat_options_defaults();
@@ -79,7 +84,14 @@ static int run(const subcommand *s, int argc, const char **argv) {
         return FAILED;
     }
     char *folder = pocl_folder_replace(&c);
-    status = s->run(&c, argc, argv);
+    if (runs_over_ranks(s) || cli_ranks() == 1)
+        status = s->run(&c, argc, argv);
+    else
+        status = cli_misuse(&c,
+                            "it was started %zu times at once, and is one process's work: leave mpirun away; "
+                            "`clsplat attend` "
+                            "runs over several",
+                            cli_ranks());
     if (status == CLSPLAT_OK)
         status = cli_flush(&c);
     if (status != CLSPLAT_OK)

@@ -339,6 +339,11 @@ clsplat_status safetensors_read(clsplat *lib, const safetensors *file, const saf
     return file_read(lib, &file->file, entry->begin, bytes, (size_t)entry->bytes);
 }
 
+clsplat_status safetensors_read_part(clsplat *lib, const safetensors *file, const safetensors_entry *entry,
+                                     uint64_t offset, void *bytes, size_t count) {
+    return file_read(lib, &file->file, entry->begin + offset, bytes, count);
+}
+
 clsplat_status safetensors_map(clsplat *lib, safetensors *file, const safetensors_entry *entry,
                                const void **bytes) {
     clsplat_status status = CLSPLAT_OK;

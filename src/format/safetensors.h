@@ -47,6 +47,10 @@ const char *safetensors_metadata(const safetensors *file, const char *key);
 clsplat_status safetensors_read(clsplat *lib, const safetensors *file, const safetensors_entry *entry,
                                 void *bytes);
 
+/* `count` of them, from the entry's byte `offset` on. */
+clsplat_status safetensors_read_part(clsplat *lib, const safetensors *file, const safetensors_entry *entry,
+                                     uint64_t offset, void *bytes, size_t count);
+
 /* The entry's bytes without a copy, from a mapping that lasts until the file is closed: see file_map. */
 clsplat_status safetensors_map(clsplat *lib, safetensors *file, const safetensors_entry *entry,
                                const void **bytes);

@@ -1,0 +1,246 @@
+"""One attention over several processes: ranks.py BINARY [PROGRAM]
+
+Against one process's numbers, with two and three ranks and more ranks than rows; traffic as computed; what a rank that
+dies, a full disk or a rank of other options leaves behind. PROGRAM (group.c) has a communicator of its own. All ranks
+are on this machine.
+"""
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../python"))
+import safetensors  # noqa: E402
+
+LIMIT = 600  # seconds; a machine that others share may stand still for minutes
+WORDS = {"F32": numpy.float32, "F16": numpy.float16}
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
+
+
+class Bench:
+    def __init__(self, binary):
+        self.binary, self.folder = os.path.abspath(binary), tempfile.mkdtemp(prefix="clsplat-ranks-")
+        self.environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        self.environment.setdefault("CLSPLAT_DEVICE", "Portable Computing")
+        self.passed = self.failed = 0
+
+    def path(self, name):
+        return f"{self.folder}/{name}"
+
+    def check(self, good, what):
+        self.passed += bool(good)
+        self.failed += not good
+        if not good:
+            print(f"FAIL: {what}")
+
+    def run(self, words, timeout=LIMIT):
+        return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=self.environment,
+                              timeout=timeout, check=False, text=True)
+
+    def clsplat(self, *words):
+        answer = self.run([self.binary, *words])
+        if answer.returncode:
+            sys.exit(f"{words}: {answer.stderr}")
+
+    def attend(self, ranks, problem, out, *more):
+        return self.run([*MPIRUN, "-n", str(ranks), self.binary, "attend", problem, "-o", out, "--json", *more])
+
+
+def save(path, tensors):
+    """tensors: {name: (type, numbers)}"""
+    header, data = {}, b""
+    for name, (kind, numbers) in tensors.items():
+        words = numbers.astype(WORDS[kind]).tobytes()
+        header[name] = {"dtype": kind, "shape": list(numbers.shape), "data_offsets": [len(data), len(data) + len(words)]}
+        data += words
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def load(path):
+    with safetensors.safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def distance(a, b):
+    """The largest relative norm of a difference; what is infinite must be in both."""
+    worst = 0.0
+    for name, x in a.items():
+        x, y = x.astype(numpy.float64), b[name].astype(numpy.float64)
+        if x.shape != y.shape or (numpy.isfinite(x) != numpy.isfinite(y)).any():
+            return numpy.inf
+        finite = numpy.isfinite(x)
+        worst = max(worst, numpy.linalg.norm(x[finite] - y[finite]) / max(numpy.linalg.norm(x[finite]), 1e-30))
+    return worst
+
+
+def problem(path, queries, keys, heads=4, kv_heads=2, dim=16, value_dim=24, kind="F32", bias=False, seed=0):
+    dice = numpy.random.default_rng(seed)
+    tensors = {"q": (kind, dice.normal(size=(1, heads, queries, dim))), "k": (kind, dice.normal(size=(1, kv_heads, keys, dim))),
+               "v": (kind, dice.normal(size=(1, kv_heads, keys, value_dim)))}
+    if bias:
+        weights = dice.normal(size=(1, kv_heads, keys))
+        weights[..., ::3] = -numpy.inf
+        tensors["key_bias"] = ("F32", weights)
+    save(path, tensors)
+
+
+CASES = [  # queries, keys, options of the problem, ranks, words of the command
+    (300, 300, {}, (2, 3), ["--causal"]),
+    (257, 411, {"bias": True}, (2, 3), []),
+    (190, 100, {"kind": "F16"}, (3,), ["--causal", "--scale", "0.5"]),  # rows that see no key
+    (5, 3, {}, (4,), ["--causal"]),
+    (300, 300, {}, (2, 3), ["--splats", "splats", "--causal"]),
+    (257, 411, {"bias": True}, (2, 3), ["--splats", "splats", "--mixing", "per-level"]),
+    (190, 100, {"kind": "F16"}, (3,), ["--splats", "splats", "--causal"]),
+    (2, 7, {}, (4,), ["--splats", "splats", "--causal"]),
+    (9, 2, {}, (3,), ["--splats", "splats", "--causal"]),
+    (9, 2, {}, (3,), ["--splats", "splats"]),
+]
+
+
+def check_numbers(bench):
+    problem(bench.path("tokens"), 200, 200, heads=4, kv_heads=4)
+    bench.clsplat("init", bench.path("tokens"), "-o", bench.path("splats"))
+    for number, (queries, keys, options, counts, words) in enumerate(CASES):
+        words = [bench.path(w) if w == "splats" else w for w in words]
+        problem(bench.path("in"), queries, keys, seed=number, **options)
+        bench.clsplat("attend", bench.path("in"), "-o", bench.path("one"), *words)
+        for ranks in counts:
+            name = f"{queries} queries, {keys} keys, {options}, {words}, {ranks} ranks"
+            outs = [bench.path("many"), bench.path("again")]
+            for out in outs:
+                answer = bench.attend(ranks, bench.path("in"), out, *words)
+                bench.check(answer.returncode == 0, f"{name}: {answer.stderr}")
+                if answer.returncode:
+                    break
+            else:
+                off = distance(load(bench.path("one")), load(outs[0]))
+                bench.check(off <= 1e-6, f"{name}: off by {off:.2e}")
+                with open(outs[0], "rb") as a, open(outs[1], "rb") as b:
+                    bench.check(a.read() == b.read(), f"{name}: other bits the second time")
+
+
+def sent(answer):
+    return json.loads(answer.stdout)["ranks"]["sent"]
+
+
+def check_traffic(bench):
+    """The ring: every rank sends all blocks but one; splats: a rank's states, whatever the length."""
+    for ranks in (2, 3):
+        states = []
+        for rows in (240, 480):
+            problem(bench.path("in"), rows, rows)
+            expected = (ranks - 1) * 2 * rows * (16 + 24) * 4
+            got = sent(bench.attend(ranks, bench.path("in"), bench.path("out"), "--causal"))
+            bench.check(got == expected, f"{ranks} ranks, {rows} rows: {got} bytes sent in the ring, not {expected}")
+            states.append(sent(bench.attend(ranks, bench.path("in"), bench.path("out"), "--splats", bench.path("splats"))))
+        bench.check(states[0] == states[1], f"{ranks} ranks: {states} bytes of states")
+
+
+def check_refusals(bench):
+    """What differs between ranks, or fails on one of them, is said once, and nothing is written."""
+    problem(bench.path("in"), 60, 60)
+    problem(bench.path("other"), 60, 61)
+    one, two, out = ["attend", bench.path("in")], ["attend", bench.path("other")], ["-o", bench.path("out")]
+    far = ["--method", "near-far"]
+    cases = [(one + out, one + out + ["--causal"], "attention:"), (one + out, two + out, "k and v:"),
+             (one + out, one + out + ["--splats", bench.path("splats")], "attention:"),
+             (one + out, ["attend", bench.path("missing")] + out, "missing: cannot be opened"),
+             (one + out, one + out + ["--device", "nothing"], "nothing"),
+             (one + ["-o", bench.path("no/folder")], one + ["-o", bench.path("no/folder")], "no/folder"),
+             (one + out + far, one + out + far, "near-far"),
+             (["embed", "x"], ["embed", "x"], "one process's work")]
+    for first, second, words in cases:
+        with open(bench.path("out"), "w", encoding="utf-8") as file:
+            file.write("as before")
+        begin = time.monotonic()
+        answer = bench.run([*MPIRUN, "-n", "1", bench.binary, *first, ":", "-n", "1", bench.binary, *second])
+        with open(bench.path("out"), encoding="utf-8") as file:
+            good = answer.returncode != 0 and words in answer.stderr and file.read() == "as before"
+        bench.check(good, f"{second} beside {first}: status {answer.returncode}: {answer.stderr[:300]}")
+        bench.check(time.monotonic() - begin < LIMIT, "it took too long")
+
+
+def check_full_disk(bench):
+    """The first rank, which writes, may write files of 64 KiB only; kernels have been compiled by now."""
+    problem(bench.path("in"), 600, 600)
+    bench.attend(2, bench.path("in"), bench.path("out"))
+    os.remove(bench.path("out"))
+    words = [bench.binary, "attend", bench.path("in"), "-o", bench.path("out")]
+    answer = bench.run([*MPIRUN, "-n", "1", "bash", "-c", 'ulimit -f 64; exec "$@"', "-", *words, ":", "-n", "1", *words])
+    bench.check(answer.returncode != 0 and "File too large" in answer.stderr and not os.path.exists(bench.path("out")),
+                f"a file that is too large: status {answer.returncode}: {answer.stderr[:300]}")
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(word) for word in f.read().split()]
+
+
+def runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"  # nobody has asked how it ended
+    except FileNotFoundError:
+        return False
+
+
+def check_death(bench):
+    """One of three is killed in the middle: the others end, and what was there stays."""
+    problem(bench.path("in"), 20000, 20000, heads=8, kv_heads=8, dim=64, value_dim=64)
+    for victim in (0, 2):
+        with open(bench.path("out"), "w", encoding="utf-8") as file:
+            file.write("as before")
+        words = [*MPIRUN, "-n", "3", bench.binary, "attend", bench.path("in"), "-o", bench.path("out")]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=bench.environment, text=True) as job:
+            ranks, begin = [], time.monotonic()
+            while len(ranks) < 3 and time.monotonic() - begin < LIMIT:
+                time.sleep(0.05)
+                ranks = children(job.pid)
+            time.sleep(3)
+            os.kill(ranks[victim], signal.SIGKILL)
+            begin = time.monotonic()
+            said = job.communicate(timeout=LIMIT)[1]
+            while any(runs(rank) for rank in ranks) and time.monotonic() - begin < LIMIT:
+                time.sleep(0.05)
+            took = time.monotonic() - begin
+        with open(bench.path("out"), encoding="utf-8") as file:
+            good = job.returncode == 128 + signal.SIGKILL and said and file.read() == "as before"
+        bench.check(good and not any(runs(rank) for rank in ranks),
+                    f"rank {victim} of 3 killed: status {job.returncode}, {good}: {said[-300:]}")
+        print(f"rank {victim} of 3 killed: the others ended after {took:.1f} s")
+
+
+def main():
+    if not shutil.which("mpirun"):
+        print("skipped: ranks: there is no mpirun")
+        return 0
+    bench = Bench(sys.argv[1])
+    if "there is no MPI in it" in bench.run([*MPIRUN, "-n", "2", bench.binary, "attend", "x", "-o", "y"]).stderr:
+        print("skipped: ranks: built without MPI")
+        return 0
+    check_numbers(bench)
+    check_traffic(bench)
+    check_refusals(bench)
+    check_full_disk(bench)
+    check_death(bench)
+    for program in sys.argv[2:]:
+        answer = bench.run([*MPIRUN, "-n", "3", program])
+        bench.check(answer.returncode == 0 and not answer.stderr, f"a communicator of its own: {answer.stderr[:400]}")
+    shutil.rmtree(bench.folder)
+    print(f"ranks: {bench.passed} passed, {bench.failed} failed")
+    return 1 if bench.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
