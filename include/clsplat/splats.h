@@ -68,6 +68,25 @@ CLSPLAT_API clsplat_status clsplat_splats_set_level_name(clsplat_splats *splats,
 CLSPLAT_API clsplat_status clsplat_splats_load(clsplat *lib, const char *path, clsplat_splats **splats);
 CLSPLAT_API clsplat_status clsplat_splats_save(clsplat_splats *splats, const char *path);
 
+/* What a compact file loses at most: of a mean in widths of its splat, of ln Σ (of a factor's number, over
+ * its row's diagonal), of ln a and of ln τ. */
+typedef struct clsplat_splats_loss {
+    double mean, covariance, log_amplitude, log_temperature;
+} clsplat_splats_loss;
+
+/* A file of 16 or 8 bits a number, which clsplat_splats_load reads like any other. Writes: *loss unless it is
+ * NULL. Returns: as clsplat_splats_save; INVALID for other bits. */
+CLSPLAT_API clsplat_status clsplat_splats_save_compact(clsplat_splats *splats, const char *path,
+                                                       unsigned bits, clsplat_splats_loss *loss);
+
+/* A file of the splats that differ from the base's, without loss; and a set of both. The file is read with
+ * the base that it was made for, to the bit, and with no other. Returns: as save and load; INVALID for
+ * another base. */
+CLSPLAT_API clsplat_status clsplat_splats_save_delta(clsplat_splats *splats, clsplat_splats *base,
+                                                     const char *path);
+CLSPLAT_API clsplat_status clsplat_splats_load_delta(clsplat *lib, const char *path, clsplat_splats *base,
+                                                     clsplat_splats **splats);
+
 /* Levels of a set, finest first, as in the original system's configuration:
  *     {"hierarchy": {"levels": ["Token", …], "init_splats_per_level": [100, …], "level_weights": [0.4, …]}}
  * Keys may also stand at the top level. Weights are positive and are normalised to a sum of 1. */

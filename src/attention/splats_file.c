@@ -3,15 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/splats.h"
+#include "attention/splats_file.h"
 #include "base/text.h"
-#include "format/safetensors.h"
 
-enum { FORMAT_VERSION = 1 };
+enum { FORMAT_VERSION = 2 };
 
-/* A tensor that must be there, of the given type and rank, with every dimension at least 1. */
-static clsplat_status need(clsplat *lib, const safetensors *f, const char *name, const char *dtype,
-                           size_t rank, const safetensors_entry **entry) {
+clsplat_status splats_file_need(clsplat *lib, const safetensors *f, const char *name, const char *dtype,
+                                size_t rank, const safetensors_entry **entry) {
     const char *path = safetensors_path(f);
     const safetensors_entry *e = *entry = safetensors_find(f, name);
     if (!e)
@@ -29,9 +27,8 @@ static clsplat_status need(clsplat *lib, const safetensors *f, const char *name,
     return CLSPLAT_OK;
 }
 
-/* Dimension d of a tensor against another tensor's. */
-static clsplat_status expect(clsplat *lib, const safetensors *f, const safetensors_entry *e, size_t d,
-                             uint64_t size) {
+clsplat_status splats_file_expect(clsplat *lib, const safetensors *f, const safetensors_entry *e, size_t d,
+                                  uint64_t size) {
     if (e->shape[d] == size)
         return CLSPLAT_OK;
     return log_error(lib, CLSPLAT_FORMAT,
@@ -55,14 +52,14 @@ static clsplat_status find_covariance(clsplat *lib, const safetensors *f, conten
                          "%s: has %s of 'log_var' and 'precision_chol'; it must have one",
                          safetensors_path(f), has_var ? "both" : "neither");
     const safetensors_entry **e = has_var ? &c->log_var : &c->precision_chol;
-    TRY(need(lib, f, has_var ? "log_var" : "precision_chol", "F32", has_var ? 3 : 4, e));
-    TRY(expect(lib, f, *e, 0, shape->heads));
-    TRY(expect(lib, f, *e, 1, shape->count));
+    TRY(splats_file_need(lib, f, has_var ? "log_var" : "precision_chol", "F32", has_var ? 3 : 4, e));
+    TRY(splats_file_expect(lib, f, *e, 0, shape->heads));
+    TRY(splats_file_expect(lib, f, *e, 1, shape->count));
     shape->covariance = has_chol                                              ? CLSPLAT_FULL
                         : (*e)->shape[2] == 1 && (*e)->shape[2] != shape->dim ? CLSPLAT_ISOTROPIC
                                                                               : CLSPLAT_DIAGONAL;
     for (size_t d = 2; d < (*e)->rank && shape->covariance != CLSPLAT_ISOTROPIC; ++d)
-        TRY(expect(lib, f, *e, d, shape->dim));
+        TRY(splats_file_expect(lib, f, *e, d, shape->dim));
 fail:
     return status;
 }
@@ -71,27 +68,27 @@ static clsplat_status find_contents(clsplat *lib, const safetensors *f, contents
                                     clsplat_splats_shape *shape) {
     clsplat_status status = CLSPLAT_OK;
     *c = (contents){0};
-    TRY(need(lib, f, "mean", "F32", 3, &c->mean));
+    TRY(splats_file_need(lib, f, "mean", "F32", 3, &c->mean));
     shape->heads = (size_t)c->mean->shape[0];
     shape->count = (size_t)c->mean->shape[1];
     shape->dim = (size_t)c->mean->shape[2];
     TRY(find_covariance(lib, f, c, shape));
-    TRY(need(lib, f, "log_amplitude", "F32", 2, &c->log_amplitude));
-    TRY(need(lib, f, "log_temperature", "F32", 2, &c->log_temperature));
+    TRY(splats_file_need(lib, f, "log_amplitude", "F32", 2, &c->log_amplitude));
+    TRY(splats_file_need(lib, f, "log_temperature", "F32", 2, &c->log_temperature));
     const safetensors_entry *const per_splat[] = {c->log_amplitude, c->log_temperature};
     for (size_t i = 0; i < 2; ++i) {
-        TRY(expect(lib, f, per_splat[i], 0, shape->heads));
-        TRY(expect(lib, f, per_splat[i], 1, shape->count));
+        TRY(splats_file_expect(lib, f, per_splat[i], 0, shape->heads));
+        TRY(splats_file_expect(lib, f, per_splat[i], 1, shape->count));
     }
-    TRY(need(lib, f, "level", "I32", 1, &c->level));
-    TRY(expect(lib, f, c->level, 0, shape->count));
-    TRY(need(lib, f, "level_log_weight", "F32", 1, &c->level_weight));
+    TRY(splats_file_need(lib, f, "level", "I32", 1, &c->level));
+    TRY(splats_file_expect(lib, f, c->level, 0, shape->count));
+    TRY(splats_file_need(lib, f, "level_log_weight", "F32", 1, &c->level_weight));
     shape->levels = (size_t)c->level_weight->shape[0];
 fail:
     return status;
 }
 
-static clsplat_status check_version(clsplat *lib, const safetensors *f) {
+clsplat_status splats_file_version(clsplat *lib, const safetensors *f) {
     const char *version = safetensors_metadata(f, "format_version");
     if (version && strtol(version, NULL, 10) > FORMAT_VERSION)
         return log_error(lib, CLSPLAT_UNSUPPORTED, "%s: has format version %s; this library reads up to %d",
@@ -113,20 +110,9 @@ fail:
     return status;
 }
 
-static clsplat_status read_contents(clsplat *lib, const safetensors *f, const contents *c,
-                                    clsplat_splats *set) {
+clsplat_status splats_file_finish(clsplat *lib, const safetensors *f, clsplat_splats *set) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat_splats_parameters *p = &set->parameters;
     text where = {0};
-    TRY(safetensors_read(lib, f, c->mean, p->mean));
-    if (c->log_var)
-        TRY(safetensors_read(lib, f, c->log_var, p->log_var));
-    else
-        TRY(safetensors_read(lib, f, c->precision_chol, p->precision_chol));
-    TRY(safetensors_read(lib, f, c->log_amplitude, p->log_amplitude));
-    TRY(safetensors_read(lib, f, c->log_temperature, p->log_temperature));
-    TRY(safetensors_read(lib, f, c->level, p->level));
-    TRY(safetensors_read(lib, f, c->level_weight, p->level_log_weight));
     TRY(read_names(f, set));
     text_add(&where, "%s: tensor ", safetensors_path(f));
     if (!text_ok(&where)) {
@@ -139,6 +125,37 @@ fail:
     return status;
 }
 
+clsplat_status splats_file_levels(clsplat *lib, const safetensors *f, clsplat_splats *set) {
+    clsplat_status status = CLSPLAT_OK;
+    const safetensors_entry *e;
+    TRY(splats_file_need(lib, f, "level", "I32", 1, &e));
+    TRY(splats_file_expect(lib, f, e, 0, set->parameters.shape.count));
+    TRY(safetensors_read(lib, f, e, set->parameters.level));
+    TRY(splats_file_need(lib, f, "level_log_weight", "F32", 1, &e));
+    TRY(splats_file_expect(lib, f, e, 0, set->parameters.shape.levels));
+    TRY(safetensors_read(lib, f, e, set->parameters.level_log_weight));
+fail:
+    return status;
+}
+
+static clsplat_status read_contents(clsplat *lib, const safetensors *f, const contents *c,
+                                    clsplat_splats *set) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats_parameters *p = &set->parameters;
+    TRY(safetensors_read(lib, f, c->mean, p->mean));
+    if (c->log_var)
+        TRY(safetensors_read(lib, f, c->log_var, p->log_var));
+    else
+        TRY(safetensors_read(lib, f, c->precision_chol, p->precision_chol));
+    TRY(safetensors_read(lib, f, c->log_amplitude, p->log_amplitude));
+    TRY(safetensors_read(lib, f, c->log_temperature, p->log_temperature));
+    TRY(safetensors_read(lib, f, c->level, p->level));
+    TRY(safetensors_read(lib, f, c->level_weight, p->level_log_weight));
+    TRY(splats_file_finish(lib, f, set));
+fail:
+    return status;
+}
+
 clsplat_status clsplat_splats_load(clsplat *lib, const char *path, clsplat_splats **splats) {
     clsplat_status status = CLSPLAT_OK;
     safetensors *f = NULL;
@@ -147,7 +164,18 @@ clsplat_status clsplat_splats_load(clsplat *lib, const char *path, clsplat_splat
     contents c;
     *splats = NULL;
     TRY(safetensors_open(lib, path, &f));
-    TRY(check_version(lib, f));
+    TRY(splats_file_version(lib, f));
+    const char *kind = safetensors_metadata(f, "kind");
+    if (kind && strcmp(kind, "delta") == 0) {
+        status = log_error(
+            lib, CLSPLAT_FORMAT,
+            "%s: holds the difference from other splats only; these are needed as well, as its base", path);
+        goto fail;
+    }
+    if (kind && strcmp(kind, "compact") == 0) {
+        TRY(splats_read_compact(lib, f, splats));
+        goto fail;
+    }
     TRY(find_contents(lib, f, &c, &shape));
     TRY(clsplat_splats_create(lib, shape, &set));
     TRY(read_contents(lib, f, &c, set));
@@ -156,6 +184,46 @@ clsplat_status clsplat_splats_load(clsplat *lib, const char *path, clsplat_splat
 fail:
     clsplat_splats_destroy(&set);
     safetensors_close(&f);
+    return status;
+}
+
+void splats_arrays(const clsplat_splats *set, splats_array arrays[SPLATS_ARRAYS]) {
+    const clsplat_splats_parameters *p = &set->parameters;
+    arrays[0] = (splats_array){"mean", p->mean, p->shape.dim};
+    arrays[1] =
+        (splats_array){p->log_var ? "log_var" : "precision_chol", p->log_var ? p->log_var : p->precision_chol,
+                       splats_covariance_size(&p->shape)};
+    arrays[2] = (splats_array){"log_amplitude", p->log_amplitude, 1};
+    arrays[3] = (splats_array){"log_temperature", p->log_temperature, 1};
+}
+
+clsplat_status splats_file_write(const clsplat_splats *set, const char *path, const char *version,
+                                 const safetensors_output *tensors, size_t count,
+                                 const char *const (*extra)[2], size_t extras) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t levels = set->parameters.shape.levels, pairs = 0;
+    const char *(*metadata)[2] = calloc(2 + extras + levels, sizeof *metadata);
+    text *keys = calloc(levels, sizeof *keys);
+    bool memory = metadata && keys;
+    if (memory) {
+        metadata[pairs][0] = "format", metadata[pairs++][1] = "clsplat";
+        metadata[pairs][0] = "format_version", metadata[pairs++][1] = version;
+    }
+    for (size_t i = 0; memory && i < extras; ++i, ++pairs)
+        metadata[pairs][0] = extra[i][0], metadata[pairs][1] = extra[i][1];
+    for (size_t l = 0; memory && l < levels; ++l, ++pairs) {
+        text_add(&keys[l], "level_name.%zu", l);
+        memory = text_ok(&keys[l]);
+        metadata[pairs][0] = keys[l].data;
+        metadata[pairs][1] = set->level_names[l];
+    }
+    status = memory
+                 ? safetensors_save(set->lib, path, tensors, count, (const char *const(*)[2])metadata, pairs)
+                 : log_error(set->lib, CLSPLAT_MEMORY, "no memory to save %s", path);
+    for (size_t l = 0; keys && l < levels; ++l)
+        text_free(&keys[l]);
+    free(keys);
+    free(metadata);
     return status;
 }
 
@@ -176,29 +244,9 @@ clsplat_status clsplat_splats_save(clsplat_splats *splats, const char *path) {
         {"level", "I32", 1, {count}, p->level},
         {"level_log_weight", "F32", 1, {levels}, p->level_log_weight},
     };
-    clsplat_status status = splats_check(splats, CLSPLAT_INVALID, "");
-    size_t pairs = 2 + (size_t)levels;
-    const char *(*metadata)[2] = calloc(pairs, sizeof *metadata);
-    text *keys = calloc((size_t)levels, sizeof *keys);
-    bool memory = metadata && keys;
-    if (memory) {
-        metadata[0][0] = "format", metadata[0][1] = "clsplat";
-        metadata[1][0] = "format_version", metadata[1][1] = "1";
-    }
-    for (size_t l = 0; memory && l < levels; ++l) {
-        text_add(&keys[l], "level_name.%zu", l);
-        memory = text_ok(&keys[l]);
-        metadata[2 + l][0] = keys[l].data;
-        metadata[2 + l][1] = splats->level_names[l];
-    }
-    if (!memory)
-        status = log_error(splats->lib, CLSPLAT_MEMORY, "no memory to save %s", path);
-    if (status == CLSPLAT_OK)
-        status = safetensors_save(splats->lib, path, tensors, sizeof tensors / sizeof *tensors,
-                                  (const char *const(*)[2])metadata, pairs);
-    for (size_t l = 0; keys && l < levels; ++l)
-        text_free(&keys[l]);
-    free(keys);
-    free(metadata);
+    clsplat_status status = CLSPLAT_OK;
+    TRY(splats_check(splats, CLSPLAT_INVALID, ""));
+    TRY(splats_file_write(splats, path, "1", tensors, sizeof tensors / sizeof *tensors, NULL, 0));
+fail:
     return status;
 }

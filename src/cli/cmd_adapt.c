@@ -20,9 +20,17 @@ static const char summary[] =
 typedef struct adapt_request {
     const char *splats, *input;
     char *output, *history, *cycles, *every, *trades, *steps, *rate, *seed, *sample, *least, *most, *scale;
-    char *death_threshold, *patience, *merge_distance, *least_gain;
+    char *death_threshold, *patience, *merge_distance, *least_gain, *save, *base;
+    int kind;
     int causal, check, repair;
 } adapt_request;
+
+enum { SAVE_FULL, SAVE_DELTA, SAVE_COMPACT, SAVE_COMPACT8 };
+static const char *const saves[] = {[SAVE_FULL] = "full",
+                                    [SAVE_DELTA] = "delta",
+                                    [SAVE_COMPACT] = "compact",
+                                    [SAVE_COMPACT8] = "compact8",
+                                    NULL};
 
 static clsplat_status read_unsigned(cli *c, const char *option, const char *value, uint64_t least,
                                     unsigned *to) {
@@ -41,12 +49,13 @@ static clsplat_status read_share(cli *c, const char *option, const char *value, 
     return status;
 }
 
-static clsplat_status read_request(cli *c, const adapt_request *r, clsplat_adapt *how) {
+static clsplat_status read_request(cli *c, adapt_request *r, clsplat_adapt *how) {
     clsplat_status status = CLSPLAT_OK;
     uint64_t sample = how->sample;
     double scale = NAN;
     if (!r->check && (!r->output || r->output[0] == '\0'))
         return cli_misuse(c, "-o is missing; it says where the splats go: -o OUT.safetensors");
+    TRY(cli_choice(c, "--save", r->save, saves, &r->kind));
     TRY(read_unsigned(c, "--cycles", r->cycles, 0, &how->cycles));
     TRY(read_unsigned(c, "--every", r->every, 1, &how->every));
     TRY(read_unsigned(c, "--trades", r->trades, 0, &how->trades));
@@ -177,8 +186,23 @@ fail:
     return status;
 }
 
+/* Says what is lost. */
+static clsplat_status save(cli *c, const adapt_request *r, clsplat_splats *set, clsplat_splats *base) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats_loss loss;
+    if (r->kind == SAVE_FULL)
+        return clsplat_splats_save(set, r->output);
+    if (r->kind == SAVE_DELTA)
+        return clsplat_splats_save_delta(set, base, r->output);
+    TRY(clsplat_splats_save_compact(set, r->output, r->kind == SAVE_COMPACT ? 16 : 8, &loss));
+    log_info(c->lib, "--save %s loses at most %.2g of a width of a mean, %.2g of a covariance, %.2g of ln a",
+             r->save, loss.mean, loss.covariance, loss.log_amplitude);
+fail:
+    return status;
+}
+
 static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *how, const layer_input *t,
-                           clsplat_splats *splats) {
+                           clsplat_splats *splats, clsplat_splats *base) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = NULL;
     clsplat_splats *adapted = NULL;
@@ -191,16 +215,16 @@ static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *
     double seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
     TRY(report(c, device, adapted, &result, seconds));
-    TRY(clsplat_splats_save(adapted, r->output));
+    TRY(save(c, r, adapted, base));
 fail:
     clsplat_splats_destroy(&adapted);
     clsplat_device_close(&device);
     return status;
 }
 
-static clsplat_status adapt(cli *c, const adapt_request *r) {
+static clsplat_status adapt(cli *c, adapt_request *r) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat_splats *splats = NULL;
+    clsplat_splats *splats = NULL, *base = NULL;
     size_t *least = NULL, *most = NULL;
     layer_input t = {0};
     history log = {0};
@@ -208,7 +232,10 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     TRY(read_request(c, r, &how));
     if (!r->check)
         TRY(output_check(c->lib, r->output));
-    TRY(clsplat_splats_load(c->lib, r->splats, &splats));
+    if (r->base)
+        TRY(clsplat_splats_load(c->lib, r->base, &base));
+    TRY(base ? clsplat_splats_load_delta(c->lib, r->splats, base, &splats)
+             : clsplat_splats_load(c->lib, r->splats, &splats));
     clsplat_splats_parameters p = clsplat_splats_get(splats);
     TRY(read_counts(c, "--least", r->least, p.shape.levels, &least));
     TRY(read_counts(c, "--most", r->most, p.shape.levels, &most));
@@ -223,13 +250,14 @@ static clsplat_status adapt(cli *c, const adapt_request *r) {
     progress_begin(&c->progress);
     how.progress = progress_step;
     how.progress_user = &c->progress;
-    TRY(r->check ? check(c, &how, &t, splats) : make(c, r, &how, &t, splats));
+    TRY(r->check ? check(c, &how, &t, splats) : make(c, r, &how, &t, splats, base ? base : splats));
     TRY(history_end(&log));
 fail:
     history_close(&log);
     layer_input_free(&t);
     free(least);
     free(most);
+    clsplat_splats_destroy(&base);
     clsplat_splats_destroy(&splats);
     return status;
 }
@@ -255,6 +283,9 @@ clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
         {"most", 0, POPT_ARG_STRING, &r.most, 0, "splats that a level has at most; as many as now", "N"},
         {"sample", 0, POPT_ARG_STRING, &r.sample, 0, "rows looked at, of each head; 1024", "N"},
         {"seed", 0, POPT_ARG_STRING, &r.seed, 0, "of every draw; 0", "N"},
+        {"save", 0, POPT_ARG_STRING, &r.save, 0,
+         "full, delta (what differs from SPLATS, or from BASE), compact (16 bits) or compact8; full", "HOW"},
+        {"base", 0, POPT_ARG_STRING, &r.base, 0, "SPLATS is the difference from these", "BASE"},
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0, "factor on q.k of softmax attention; 1/sqrt(D)", "X"},
         {"death-threshold", 0, POPT_ARG_STRING, &r.death_threshold, 0,
          "a splat starves below this share of the mean use; 0.01", "X"},

@@ -275,13 +275,16 @@ START_TEST(a_bad_value_is_named) {
 END_TEST
 
 START_TEST(versions) {
-    static const char *const newer[] = {"2", "10", "99999999999999999999999"};
+    static const char *const newer[] = {"3", "10", "99999999999999999999999"};
     splats_file f;
     clsplat_splats *set = NULL;
     good_file(&f);
     suite_ok(lib, load_file(&f, &set)); /* no metadata */
     clsplat_splats_destroy(&set);
     f.version = "1";
+    suite_ok(lib, load_file(&f, &set));
+    clsplat_splats_destroy(&set);
+    f.version = "2";
     suite_ok(lib, load_file(&f, &set));
     clsplat_splats_destroy(&set);
     for (size_t i = 0; i < sizeof newer / sizeof *newer; i++) {

@@ -52,6 +52,26 @@ def health(bench):
     bench.check("adapt --repair: mended", told == {"health": 1.0, "findings": []}, str(told))
 
 
+def saves(bench):
+    made, layer, out, whole = (bench.path(name) for name in ("splats.safetensors", "layer.safetensors", "adapted.safetensors", "whole.safetensors"))
+    few = ["adapt", made, layer, "--cycles", "1", "--trades", "1", "-o"]
+    bench.works("adapt: full", *few, whole)
+    full = load(whole)
+    for how, lost in (("compact", 1e-3), ("compact8", 0.3)):
+        bench.works(f"adapt --save {how}", *few, out, "--save", how)
+        bench.works(f"adapt: whole of {how}", "adapt", out, layer, "--cycles", "0", "-o", bench.path("again.safetensors"))
+        again = load(bench.path("again.safetensors"))
+        bench.check(f"adapt --save {how}: loss", max(np.abs(again[name] - full[name]).max() for name in full) < lost, how)
+    bench.works("adapt --save delta", *few, out, "--save", "delta")
+    bench.works("adapt --base", "adapt", out, layer, "--base", made, "--cycles", "0", "-o", bench.path("again.safetensors"))
+    again = load(bench.path("again.safetensors"))
+    bench.check("adapt --save delta: without loss", all(np.array_equal(again[name], full[name]) for name in full), "it is not")
+    new = bench.path("new.safetensors")
+    bench.refused("adapt: a difference alone", [out, layer, "-o", new], ["adapted.safetensors", "base"], statuses=[1], command="adapt")
+    bench.refused("adapt: another base", [out, layer, "-o", new, "--base", whole], ["adapted.safetensors", "another base"], statuses=[1], command="adapt")
+    bench.refused("adapt: --save x", [made, layer, "-o", new, "--save", "x"], ["--save"], statuses=[2], command="adapt")
+
+
 def refusals(bench, whole):
     for name, value in [("--cycles", "-1"), ("--every", "0"), ("--sample", "0"), ("--rate", "0"), ("--rate", "nan"), ("--least", "0"), ("--least", "1,1,1"),
                         ("--most", "x"), ("--most", ""), ("--death-threshold", "-1"), ("--patience", "0"), ("--seed", "-1")]:
@@ -109,3 +129,4 @@ def run(bench):
     grow(bench)
     metrics(bench)
     health(bench)
+    saves(bench)
