@@ -11,6 +11,7 @@ struct clsplat {
     char last_error[8192];
     uint64_t device_serials;        /* handed out so far */
     struct clsplat_device *devices; /* the open ones: a list */
+    struct trace *trace;            /* runtime/trace.h; NULL: nothing is traced */
 };
 
 /* Remembers the sentence as the last error, logs it, and returns `status`:

@@ -13,6 +13,8 @@
 #include "base/number.h"
 #include "base/text.h"
 #include "cli/help.h"
+#include "cli/output.h"
+#include "runtime/trace.h"
 
 enum { ERROR_LINES = 5, WARNINGS = 2 };
 
@@ -48,11 +50,23 @@ static clsplat_status take_arguments(cli *c, poptContext options, const cli_synt
     return CLSPLAT_OK;
 }
 
+static clsplat_status begin_trace(cli *c) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(output_check(c->lib, c->trace));
+    TRY(trace_begin(c->lib));
+fail:
+    return status;
+}
+
 bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, clsplat_status *status) {
     int help = 0;
+    size_t skipped = syntax->without_device ? 2 : 0;
     struct poptOption common[] = {
         {"device", 'd', POPT_ARG_STRING, &c->device, 0,
          "an index of `clsplat devices`, cpu, gpu, accelerator, or part of a name", "DEVICE"},
+        {"trace", 0, POPT_ARG_STRING, &c->trace, 0,
+         "where a trace of kernels, copies, builds and host steps goes, for Perfetto or chrome://tracing",
+         "FILE"},
         {"json", 0, POPT_ARG_NONE, &c->json, 0, "print one JSON value on stdout", NULL},
         {"verbose", 'v', POPT_ARG_NONE, &c->verbose, 0, "say what was done, on what, and how long it took",
          NULL},
@@ -61,7 +75,7 @@ bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, cl
     };
     struct poptOption all[] = {
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, syntax->options, 0, "Options:", NULL},
-        {NULL, 0, POPT_ARG_INCLUDE_TABLE, common + syntax->without_device, 0, "Common options:", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, common + skipped, 0, "Common options:", NULL},
         POPT_TABLEEND,
     };
     poptContext options = poptGetContext("clsplat", argc, argv, all, 0);
@@ -70,9 +84,11 @@ bool cli_parse(cli *c, int argc, const char **argv, const cli_syntax *syntax, cl
     if (code < -1)
         *status = cli_misuse(c, "%s: %s", poptBadOption(options, POPT_BADOPTION_NOALIAS), poptStrerror(code));
     else if (help)
-        help_print(c, syntax, common + syntax->without_device);
+        help_print(c, syntax, common + skipped);
     else
         *status = take_arguments(c, options, syntax);
+    if (*status == CLSPLAT_OK && !help && c->trace)
+        *status = begin_trace(c);
     poptFreeContext(options);
     return *status == CLSPLAT_OK && !help;
 }

@@ -18,6 +18,7 @@ typedef struct cli {
     clsplat *lib;
     char *arguments[CLI_ARGUMENTS]; /* what is not an option */
     char *device;                   /* --device; NULL: the library's choice */
+    char *trace;                    /* --trace; NULL: nothing is traced */
     int json, verbose;              /* int because popt writes them */
     bool raw;                       /* a model's control characters reach the terminal */
     bool quiet;                     /* another rank says it */

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/pocl_folder.h"
+#include "runtime/trace.h"
 
 typedef struct subcommand {
     const char *name;
@@ -84,6 +86,7 @@ static int run(const subcommand *s, int argc, const char **argv) {
         return FAILED;
     }
     char *folder = pocl_folder_replace(&c);
+    double began = clock_seconds();
     if (runs_over_ranks(s) || cli_ranks() == 1)
         status = s->run(&c, argc, argv);
     else
@@ -94,11 +97,16 @@ static int run(const subcommand *s, int argc, const char **argv) {
                             cli_ranks());
     if (status == CLSPLAT_OK)
         status = cli_flush(&c);
+    trace_step(c.lib, s->name, began);
+    if (status == CLSPLAT_OK && trace_is_on(c.lib))
+        status = trace_save(c.lib, c.trace);
     if (status != CLSPLAT_OK)
         cli_print_error(&c, status);
+    trace_end(c.lib);
     clsplat_destroy(&c.lib);
     pocl_folder_remove(folder);
     free(c.device);
+    free(c.trace);
     for (int i = 0; i < CLI_ARGUMENTS; ++i)
         free(c.arguments[i]);
     return status == CLSPLAT_OK ? EXIT_SUCCESS : c.misused ? MISUSED : FAILED;

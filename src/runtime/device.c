@@ -8,6 +8,7 @@
 #include "runtime/profile.h"
 #include "runtime/program.h"
 #include "runtime/quirks.h"
+#include "runtime/trace.h"
 #include "runtime/trail.h"
 
 /* A handle around objects it has a reference to each; it takes them over whatever happens. */
@@ -131,6 +132,7 @@ void clsplat_device_close(clsplat_device **device) {
         return;
     clsplat_device *d = *device;
     clsplat_device_finish(d);
+    trace_leave(d);
     trail_release(d);
     free(d->trail.events);
     free(d->trail.names);

@@ -16,6 +16,7 @@
 #include "runtime/describe.h"
 #include "runtime/pocl.h"
 #include "runtime/ptx.h"
+#include "runtime/trace.h"
 
 typedef struct built_kernel {
     struct built_kernel *next;
@@ -308,6 +309,7 @@ static cl_kernel find_kernel(const program *p, const char *name) {
     return k ? k->kernel : NULL;
 }
 
+/* A program or kernel that was not there yet, built or out of the cache, is a step of the trace. */
 clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
                                    const char *options, cl_kernel *out) {
     clsplat_status status = CLSPLAT_OK;
@@ -318,11 +320,15 @@ clsplat_status program_kernel_text(clsplat_device *device, embedded_source sourc
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for the build options of %s", source.name));
     uint64_t hash = XXH3_64bits(identity.data, identity.length);
     program *p = find_program(device, identity.data, hash);
+    bool known = p && find_kernel(p, kernel);
+    double began = clock_seconds();
     if (!p)
         TRY(add_program(device, source, identity.data, hash, &p));
     *out = find_kernel(p, kernel);
     if (!*out)
         TRY(add_kernel(device, source, p, kernel, out));
+    if (!known)
+        trace_step(device->lib, source.name, began);
 fail:
     text_free(&identity);
     return status;

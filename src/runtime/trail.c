@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "runtime/trace.h"
+
 enum { FIRST_CAPACITY = 256 };
 
 /* Positive: it has not ended. Negative: it failed, or nobody can tell. */
@@ -53,6 +55,8 @@ void trail_add(clsplat_device *device, cl_event event, const char *name) {
     trail *t = &device->trail;
     t->events[t->count] = event;
     t->names[t->count++] = name;
+    if (trace_is_on(device->lib))
+        trace_command(device, name, event);
 }
 
 cl_event trail_last(const clsplat_device *device) {

@@ -136,6 +136,20 @@ def visit(browser, path, numbers, text=None, shots=None):
     check(page.complaints == [], f"{name}: {page.complaints}")
 
 
+def check_trace(clsplat, folder):
+    """Kernels, copies and steps of the host, each when it was."""
+    path = folder / "trace.json"
+    done = subprocess.run([clsplat, "eval", MODEL, folder / "hostile <b>.txt", "--trace", path], capture_output=True, check=False)
+    check(done.returncode == 0, f"--trace: {done.stderr}")
+    steps = [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
+    whole = [e for e in steps if e["name"] == "eval"]
+    kinds = {e["cat"] for e in steps}
+    check(len(whole) == 1 and kinds == {"host", "kernel", "copy"}, f"--trace: kinds {kinds}")
+    inside = [e for e in steps if whole[0]["ts"] - 5e4 <= e["ts"] and e["ts"] + e["dur"] <= whole[0]["ts"] + whole[0]["dur"] + 5e4]
+    check(len(inside) == len(steps) and all(e["dur"] >= 0 for e in steps), f"--trace: {len(steps) - len(inside)} of {len(steps)} steps outside of the run")
+    check(any("gemm" in e["name"] and e["cat"] == "kernel" for e in steps), "--trace: no product among the kernels")
+
+
 def make_others(clsplat, folder):
     """Splats, training and adaptation: (page, what it must say)."""
     hostile = "<b onmouseover=alert(1)>\u202e"
@@ -189,6 +203,7 @@ def main():
         ]
         made = [(folder / f"{name}.html", text, make(clsplat, folder / f"{name}.html", *arguments)) for name, arguments, text in reports]
         others = make_others(clsplat, folder)
+        check_trace(clsplat, folder)
         for path in [path for path, _, numbers in made if numbers] + [path for path, _ in others]:
             tidy(path)
         if not shutil.which("tidy"):
