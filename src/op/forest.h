@@ -14,8 +14,8 @@
 
 enum { FOREST_BUFFERS = 9, FOREST_LEAF_MOST = 16, FOREST_APART_FIRST = 4 };
 
-/* The library's choice of a chunk: 256, or 64 for up to 16,384 keys on a CPU and 4,096 elsewhere: it takes
- * half as many keys for the same error, and more nodes. Less where sparse_topk allows no more. */
+/* The library's choice of a chunk: 256, or 32 for up to 16,384 keys on a CPU and 4,096 elsewhere: it takes
+ * a third of the keys for the same error, and more nodes. Less where sparse_topk allows no more. */
 size_t forest_chunk(const clsplat_limits *limits, size_t keys, size_t sparse_topk);
 
 /* The most keys of a chunk that stand apart, beside the first few of the first chunk; 0: none do. */
