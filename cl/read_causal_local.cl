@@ -202,7 +202,6 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
         rows_weigh(&r, score, x, y, shared, &raise);
         rows_add(&r, x, y, shared, value_tile);
     }
-
     barrier(CLK_LOCAL_MEM_FENCE);
     VALUES_LOAD(V_TYPE, value_tile, v, v_at.s3, min(j, c.last_key))
     pairs_scores(score, &p);
