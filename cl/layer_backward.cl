@@ -24,6 +24,9 @@
 #ifndef FOLD
 #define FOLD 256
 #endif
+#ifndef SIDE
+#define SIDE 16
+#endif
 
 /* A work-item a column: tokens come in their order, however often one comes. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void embed_backward(uint rows, uint columns, uint first,
@@ -62,26 +65,31 @@ cross_entropy_rows(uint rows, uint count, uint first, float scale, global ELEMEN
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 turn_back_rows(uint rows, uint half_dim, uint heads, global const float *turn, global const ELEMENT(DOUT_TYPE) *dout,
                INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at) {
-    uint d = get_global_id(0), i = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
-    if (d >= half_dim)
+    uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
+    if (i >= rows)
         return;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
     dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
     turn += (INDEX)i * 2 * half_dim;
-    float c = turn[d], s = turn[half_dim + d];
-    float lower = LOAD(DOUT_TYPE, dout, d), upper = LOAD(DOUT_TYPE, dout, half_dim + d);
-    STORE(DX_TYPE, dx, d, MAD(c, lower, s * upper));
-    STORE(DX_TYPE, dx, half_dim + d, MAD(c, upper, -s * lower));
+    for (uint d = 0; d < half_dim; ++d) {
+        float c = turn[d], s = turn[half_dim + d];
+        float lower = LOAD(DOUT_TYPE, dout, d), upper = LOAD(DOUT_TYPE, dout, half_dim + d);
+        STORE(DX_TYPE, dx, d, MAD(c, lower, s * upper));
+        STORE(DX_TYPE, dx, half_dim + d, MAD(c, upper, -s * lower));
+    }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void transpose(uint rows, uint heads,
+/* A work-item has SIDE × SIDE numbers: whole cache lines of both. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void transpose(uint rows, uint columns, uint heads,
                                                                       global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
                                                                       global ELEMENT(DX_TYPE) *out, INDEX4 out_at) {
-    uint i = get_global_id(0), d = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
-    if (i >= rows)
-        return;
-    float value = LOAD(X_TYPE, x + x_at.s0 + b * x_at.s1 + h * x_at.s2, i * x_at.s3 + d);
-    STORE(DX_TYPE, out + out_at.s0 + b * out_at.s1 + h * out_at.s2, d * out_at.s3 + i, value);
+    uint i = SIDE * get_global_id(0), d = SIDE * get_global_id(1), h = get_global_id(2) % heads;
+    uint b = get_global_id(2) / heads, right = min(i + SIDE, rows), below = min(d + SIDE, columns);
+    x += x_at.s0 + b * x_at.s1 + h * x_at.s2;
+    out += out_at.s0 + b * out_at.s1 + h * out_at.s2;
+    for (; d < below; ++d)
+        for (uint j = i; j < right; ++j)
+            STORE(DX_TYPE, out, d * out_at.s3 + j, LOAD(X_TYPE, x, j * x_at.s3 + d));
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void column_sums(uint rows, uint columns, uint heads, uint batch,

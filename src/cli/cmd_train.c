@@ -202,7 +202,7 @@ fail:
 
 static clsplat_status read_saving(cli *c, const train_options *o, train_request *r) {
     clsplat_status status = CLSPLAT_OK;
-    enum { EVERY = 300, REPORT = 10, VALIDATION = 1 << 17 };
+    enum { EVERY = 300, REPORT = 10, VALIDATION = 1 << 16 };
     train_settings every = {0};
     TRY(read_budget(c, o->save, &every));
     r->save_steps = every.steps;
@@ -232,8 +232,11 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     r->user = &show;
     r->report = train_show_report;
     r->stopped = train_show_stopped;
+    clsplat_profile_set(device, c->verbose);
     status = train_run(&t, r, &last);
     train_show_end(&show);
+    if (c->verbose)
+        train_show_profile(&show, device);
     TRY(status);
     if (c->json)
         TRY(train_show_json(&show, &last, device));

@@ -47,6 +47,8 @@ void train_show_report(void *user, const train_report *report);
 bool train_show_stopped(void *user);
 /* Leaves the last line standing. */
 void train_show_end(train_show *show);
+/* What the kernels took, the longest first. */
+void train_show_profile(train_show *show, clsplat_device *device);
 clsplat_status train_show_json(train_show *show, const train_report *last, const clsplat_device *device);
 
 #endif

@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/report.h"
 #include "cli/train.h"
@@ -38,6 +39,25 @@ void train_show_end(train_show *show) {
     if (show->drawn)
         fputc('\n', stderr);
     show->drawn = false;
+}
+
+static int by_seconds(const void *a, const void *b) {
+    const clsplat_profile_row *x = a, *y = b;
+    return x->seconds > y->seconds ? -1 : x->seconds < y->seconds;
+}
+
+void train_show_profile(train_show *show, clsplat_device *device) {
+    clsplat_profile_row *rows = NULL;
+    size_t count = 0;
+    if (clsplat_profile_read(device, &rows, &count) != CLSPLAT_OK)
+        return;
+    if (count > 0)
+        qsort(rows, count, sizeof *rows, by_seconds);
+    for (size_t i = 0; i < count; ++i)
+        log_info(show->c->lib, "%-26s %8.3f s in %7llu launches, %8.2f GFLOP/s, %8.2f GB/s", rows[i].kernel,
+                 rows[i].seconds, (unsigned long long)rows[i].launches,
+                 1e-9 * rows[i].flops / rows[i].seconds, 1e-9 * rows[i].bytes / rows[i].seconds);
+    clsplat_profile_free(&rows);
 }
 
 clsplat_status train_show_json(train_show *show, const train_report *r, const clsplat_device *device) {

@@ -164,11 +164,13 @@ static clsplat_status turn_run(queue *q, const void *args) {
     launch_mem(&l, a->turn);
     launch_tensor(&l, &o, &a->dout);
     launch_tensor(&l, &o, &a->dx);
-    TRY(launch_run(&l, q, grid_of(half, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
+    TRY(launch_run(&l, q, grid_of(a->dout.shape[2], heads, a->dout.shape[0], o.group),
                    (work){.flops = 3 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
 fail:
     return status;
 }
+
+enum { SIDE = 16 }; /* as in cl/layer_backward.cl */
 
 static clsplat_status transpose_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
@@ -180,10 +182,12 @@ static clsplat_status transpose_run(queue *q, const void *args) {
     options_tensor(&o, "DX", &a->out);
     TRY(options_launch(&o, q->device, source, "transpose", &l));
     launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->x.shape[3]);
     launch_uint(&l, (uint32_t)a->x.shape[1]);
     launch_tensor(&l, &o, &a->x);
     launch_tensor(&l, &o, &a->out);
-    TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[3], a->x.shape[0] * a->x.shape[1], o.group),
+    size_t across = (a->x.shape[2] + SIDE - 1) / SIDE, down = (a->x.shape[3] + SIDE - 1) / SIDE;
+    TRY(launch_run(&l, q, grid_of(across, down, a->x.shape[0] * a->x.shape[1], o.group),
                    (work){.bytes = tensor_bytes(&a->x) + tensor_bytes(&a->out)}));
 fail:
     return status;
