@@ -25,6 +25,12 @@
 #include "tensor.clh"
 #include "backward.clh"
 
+#ifndef JOINT /* 1: lse and out are of these keys and of others */
+#define JOINT 0
+#endif
+#ifndef DLSE /* 1: lse receives something itself */
+#define DLSE 1
+#endif
 #ifndef FOLD
 #define FOLD 256
 #endif
@@ -40,7 +46,12 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
 #endif
                       global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global const ELEMENT(LSE_TYPE) *lse,
                       INDEX4 lse_at, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global ELEMENT(DQ_TYPE) *dq,
-                      INDEX4 dq_at, global float *stats) {
+                      INDEX4 dq_at, global float *stats
+#if DLSE
+                      ,
+                      global const float *dlse, INDEX4 dlse_at
+#endif
+) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= queries)
         return;
@@ -61,6 +72,9 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
         total[d] = 0.0f;
     for (uint d = 0; d < DV; ++d)
         delta = MAD(LOAD(DOUT_TYPE, dout, d), LOAD(OUT_TYPE, out, d), delta);
+#if DLSE
+    delta -= dlse[dlse_at.s0 + b * dlse_at.s1 + h * dlse_at.s2 + i * dlse_at.s3];
+#endif
     uint visible = row_lse == -INFINITY ? 0 : visible_keys(i, diagonal, keys);
     for (uint begin = first_key(i, diagonal, keys); begin < visible; begin += FOLD) {
         float sum = 0.0f;
@@ -84,6 +98,7 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
             total[d] += part[d];
     }
     bool empty = mass == 0.0f;
+    mass = JOINT && !empty ? 1.0f : mass;
     for (uint d = 0; d < D; ++d)
         STORE(DQ_TYPE, dq, d, empty ? 0.0f : total[d] * (scale / mass));
     stats[0] = empty ? INFINITY : row_lse + log(mass);

@@ -167,8 +167,7 @@ static clsplat_status prepare(cli *c, const train_options *o, const json_t *conf
         return CLSPLAT_OK;
     if (o->from)
         return take_over(c, o);
-    return train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config,
-                        r->settings.seed);
+    return train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config, &r->settings);
 }
 
 /* The last part of the text, unless there are files for that. */

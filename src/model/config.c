@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "model/gguf_model.h"
 #include "model/json.h"
+#include "model/pattern.h"
 #include "model/rotary.h"
 
 enum {
@@ -306,6 +307,8 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
     TRY(read_positions(&at, f, config));
     TRY(read_biases(&at, f, config));
     TRY(read_window(&at, f, config));
+    if (f->patterns)
+        TRY(pattern_load(&at, config));
     TRY(read_tokens(&at, config));
     TRY(read_generation(lib, folder, config));
     if (!f->layer.encoder)
@@ -320,6 +323,7 @@ fail:
 
 void model_config_free(model_config *config) {
     free(config->windowed);
+    free(config->splatted);
     free(config->frequencies);
     free(config->ends);
     *config = (model_config){0};

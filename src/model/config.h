@@ -17,8 +17,11 @@ typedef struct model_config {
     size_t layers, hidden, heads, kv_heads, head_dim, intermediate, vocabulary, context;
     size_t window;  /* keys that a token of a windowed layer sees at most; 0: there is no such layer */
     bool *windowed; /* [layers] */
-    float epsilon;  /* of the norms */
-    bool tied;      /* the embedding is the head, too */
+    bool *splatted; /* [layers]: it attends through splats, too; such a layer is windowed, in chunks. NULL:
+                       none is */
+    size_t splats, splat_chunk; /* of a key head; the keys of a chunk */
+    float epsilon;              /* of the norms */
+    bool tied;                  /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
     size_t positions, types, first_position; /* encoders: rows of the tables of positions and of token types
                                                  (0: none), and the first token's position */

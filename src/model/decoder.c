@@ -29,6 +29,10 @@ fail:
     return status;
 }
 
+static bool is_splatted(const model_config *c, size_t layer) {
+    return c->splatted && c->splatted[layer];
+}
+
 /* Turns the heads, and puts keys and values into the cache. */
 static clsplat_status take(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
@@ -54,8 +58,12 @@ static clsplat_status take(const block *b, size_t layer) {
         args.bias = (op_tensor){0};
     }
     p->queries = args.q;
+    if (is_splatted(c, layer))
+        TRY(splat_store_look(b, s->splats, layer, p->first));
     TRY(op_rope(b->q, &args));
-    if (s->form->append)
+    if (is_splatted(c, layer))
+        TRY(splat_store_write(b, s->splats, layer, p->first, op_slice(s->v[layer], 2, 0, keys)));
+    else if (s->form->append)
         TRY(s->form->append(b->q, s->state, layer, p->first, op_slice(s->k[layer], 2, 0, keys),
                             op_slice(s->v[layer], 2, 0, keys)));
 fail:
@@ -90,6 +98,8 @@ static clsplat_status attend(const block *b, size_t layer) {
                            .out = block_heads(block_rows(b, t->attended), 0, c->heads, c->head_dim),
                            .lse = op_slice(t->lse, 2, 0, b->live),
                            .window = c->windowed[layer] ? c->window : 0};
+    if (is_splatted(c, layer))
+        return splat_store_attend(b, s->splats, &step);
     TRY(s->form->attend(b->q, s->state, &s->attention, &step));
     if (s->distances)
         TRY(attention_compare(b->q, &step, &s->distances[layer]));

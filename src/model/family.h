@@ -35,6 +35,7 @@ typedef struct model_names {
     const char *embedding, *positions, *types, *embedding_norm, *norm;
     const char *head, *head_dense, *head_norm, *head_bias;
     const char *attention_norm, *q, *k, *v, *q_norm, *k_norm, *out, *attention_result;
+    const char *splat_mean, *splat_precision, *splat_amplitude, *splat_strength; /* of splat layers */
     const char *mlp_norm, *gate, *up, *down, *mlp_result; /* gate NULL: there is none */
     const char *qkv, *gate_up; /* stand for q, k and v, for gate and up in one matrix */
     const char *unused[4];     /* beginnings of names that may be there, and are not missed */
@@ -60,6 +61,7 @@ typedef struct model_family {
     bool window_always; /* every layer has the window; others say which */
     bool window_some;
     bool window_unsaid; /* there is none unless the key says how wide it is */
+    bool patterns;      /* a key says how each layer attends: model/pattern.h */
     bool tied;          /* head and embedding are one unless config.json says otherwise */
 } model_family;
 

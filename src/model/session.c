@@ -99,14 +99,13 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     clsplat_session *s = calloc(1, sizeof *s);
     if (!s)
         return log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a session");
-    s->model = model;
-    s->capacity = capacity;
-    s->attention = attention;
+    *s = (clsplat_session){.model = model, .capacity = capacity, .attention = attention};
     s->form = attention_form_of(attention.method);
     *session = s;
     TRY(create_cache(s));
     TRY(create_lists(s));
     TRY(create_distances(s));
+    TRY(splat_store_open(model, capacity, &s->splats));
     attention_shape shape = {c->layers, c->heads,     c->kv_heads, c->head_dim,
                              capacity,  model->cache, c->windowed};
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
@@ -127,6 +126,7 @@ void clsplat_session_close(clsplat_session **session) {
     cl_mem *lists[] = {&s->ids, &s->targets, &s->log_likelihood, &s->greedy};
     if (s->form->close)
         s->form->close(device, &s->state);
+    splat_store_close(&s->splats);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; ++i)
         buffer_release(device, 4 * s->capacity, lists[i]);
     buffer_release(device, 4, &s->token);

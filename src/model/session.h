@@ -6,16 +6,18 @@
 #include "model/compare.h"
 #include "model/keep.h"
 #include "model/model.h"
+#include "model/splats.h"
 
 struct clsplat_session {
     clsplat_model *model;
     size_t capacity, length;
     clsplat_model_attention attention;
     const attention_form *form;
-    void *state;      /* the form's */
-    op_tensor *k, *v; /* [layers] of [1,Hk,capacity,D] */
-    op_tensor last;   /* [1,1,1,hidden]: the last token's row, normalised for the head */
-    op_tensor logits; /* float32 [1,1,1,V]: of that row, once somebody asked */
+    void *state;         /* the form's */
+    splat_store *splats; /* NULL: no layer has any */
+    op_tensor *k, *v;    /* [layers] of [1,Hk,capacity,D] */
+    op_tensor last;      /* [1,1,1,hidden]: the last token's row, normalised for the head */
+    op_tensor logits;    /* float32 [1,1,1,V]: of that row, once somebody asked */
     bool has_last, has_logits;
     cl_mem ids, targets, log_likelihood, greedy, token; /* [capacity] each; [1] */
     double visible_keys, exact_keys;                    /* what the host knows of */

@@ -18,6 +18,9 @@ typedef struct model_norm {
 typedef struct model_layer {
     model_norm attention_norm, attention_result, mlp_norm, mlp_result;
     op_tensor qkv[3], qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
+    op_tensor splat_mean, splat_precision,
+        splat_amplitude; /* splat layers: [Hk·S,D], logarithms [Hk·S,D], [Hk·S] */
+    op_tensor splat_strength, splat_strength_bias; /* [Hk,hidden], [Hk] */
     op_tensor gate_up[2], gate_up_bias, down,
         down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
 } model_layer;

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "model/head.h"
 
-enum { TARGETS_PER_LAYER = 23, TARGETS_BESIDE = 13 };
+enum { TARGETS_PER_LAYER = 28, TARGETS_BESIDE = 13 };
 
 /* Biases that a key of config.json asks for. */
 typedef enum bias_kind { BIAS_QKV, BIAS_OUT, BIAS_GATE_UP, BIAS_DOWN } bias_kind;
@@ -209,6 +209,20 @@ fail:
     return status;
 }
 
+static clsplat_status plan_splats(search *s, model_layer *l) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = s->config;
+    const model_names *n = c->names;
+    size_t count = c->kv_heads * c->splats;
+    TRY(plan_matrix(s, &l->splat_mean, n->splat_mean, count, c->head_dim));
+    TRY(plan_matrix(s, &l->splat_precision, n->splat_precision, count, c->head_dim));
+    TRY(plan_vector(s, &l->splat_amplitude, n->splat_amplitude, count));
+    TRY(plan_matrix(s, &l->splat_strength, n->splat_strength, c->kv_heads, c->hidden));
+    TRY(plan_bias(s, &l->splat_strength_bias, n->splat_strength, c->kv_heads));
+fail:
+    return status;
+}
+
 static clsplat_status plan_mlp(search *s, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
@@ -291,6 +305,8 @@ static clsplat_status plan_all(search *s, model_weights *w) {
         int above = snprintf(s->prefix, sizeof s->prefix, "%s", s->above);
         snprintf(s->prefix + above, sizeof s->prefix - (size_t)above, n->layer, i);
         TRY(plan_attention(s, &w->layers[i]));
+        if (c->splatted && c->splatted[i])
+            TRY(plan_splats(s, &w->layers[i]));
         TRY(plan_mlp(s, &w->layers[i]));
     }
 fail:

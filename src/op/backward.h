@@ -31,6 +31,8 @@ typedef struct op_softmax_backward_args {
     float scale;
     int32_t diagonal;
     uint32_t window; /* as in op_softmax_args */
+    bool joint;      /* out and lse are of these keys and others together */
+    op_tensor dlse;  /* what lse receives itself, F32, of its shape; may be absent */
 } op_softmax_backward_args;
 clsplat_status op_softmax_backward(queue *q, const op_softmax_backward_args *args);
 

@@ -19,4 +19,8 @@ extern const op_family op_norm_backward_family, op_activate_backward_family, op_
 /* op/optimise.h */
 extern const op_family op_square_sums_family, op_clip_factor_family, op_adamw_family;
 
+/* op/splat_layer.h */
+extern const op_family op_token_features_family, op_token_features_backward_family, op_splat_features_family,
+    op_splat_features_backward_family, op_splat_scan_family, op_splat_scan_backward_family;
+
 #endif

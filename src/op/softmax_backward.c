@@ -38,6 +38,8 @@ static void options(kernel_options *o, const op_softmax_backward_args *a) {
     options_tensor(o, "DK", &a->dk);
     options_tensor(o, "DV", &a->dv);
     options_optional(o, "DBIAS", &a->dkey_bias);
+    options_number(o, "JOINT", a->joint);
+    options_number(o, "DLSE", a->dlse.mem != NULL);
     options_elements(o, 2.0 * (double)(a->q.shape[0] * a->q.shape[1]) * (double)a->q.shape[2]);
 }
 
@@ -68,6 +70,8 @@ static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_me
     launch_tensor(&l, &o, &a->dout);
     launch_tensor(&l, &o, &a->dq);
     launch_mem(&l, stats);
+    if (a->dlse.mem)
+        launch_tensor(&l, &o, &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    backward_work(a, 2, 1)));
 fail:
@@ -147,6 +151,8 @@ static clsplat_status wide_begin(queue *q, const op_softmax_backward_args *a, si
     launch_tensor(&l, &o, &a->lse);
     launch_tensor(&l, &o, &a->dout);
     launch_mem(&l, stats);
+    if (a->dlse.mem)
+        launch_tensor(&l, &o, &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], 1),
                    (work){.flops = tensor_bytes(&a->out) / 2, .bytes = 2 * tensor_bytes(&a->out)}));
 fail:

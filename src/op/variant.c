@@ -22,7 +22,10 @@ const op_family *const op_families[] = {&op_softmax_family,        &op_write_fam
                                         &op_embed_backward_family, &op_cross_entropy_family,
                                         &op_turn_back_family,      &op_transpose_family,
                                         &op_column_sums_family,    &op_square_sums_family,
-                                        &op_clip_factor_family,    &op_adamw_family};
+                                        &op_clip_factor_family,    &op_adamw_family,
+                                        &op_token_features_family, &op_token_features_backward_family,
+                                        &op_splat_features_family, &op_splat_features_backward_family,
+                                        &op_splat_scan_family,     &op_splat_scan_backward_family};
 const size_t op_family_count = sizeof op_families / sizeof *op_families;
 
 bool op_fits_all(const clsplat_limits *limits, const void *args) {

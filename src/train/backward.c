@@ -1,7 +1,7 @@
 /* Each function quotes what it is the gradient of: pass_layer_forward, from its end. */
 #include "op/backward.h"
 #include "op/layer_backward.h"
-#include "train/pass.h"
+#include "train/splats.h"
 
 /* The buffer's first rows × columns numbers. */
 static op_tensor view(op_tensor buffer, size_t rows, size_t columns) {
@@ -125,6 +125,19 @@ fail:
     return status;
 }
 
+/* strength = norm(x[layer]) wᵀ + bias, beside the heads. */
+static clsplat_status strength_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    op_tensor more = view(p->left, p->dh.shape[2], p->dh.shape[3]), dstrength = p->splats->dstrength;
+    TRY(op_column_sums(q, &(op_column_sums_args){.x = dstrength, .sums = g->splat_strength_bias.mem}));
+    TRY(to_weight(q, p, dstrength, p->h, g->splat_strength));
+    TRY(to_rows(q, p, dstrength, l->splat_strength, more));
+    TRY(op_norm(q, &(op_norm_args){.x = p->dh, .add = more, .out = p->dh}));
+fail:
+    return status;
+}
+
 /* mid = x[layer] + out(attention(turn(qkv(norm(x[layer]))))) */
 static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
@@ -132,12 +145,14 @@ static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     const pass_layer *kept = pass_layer_of(p, layer);
     TRY(to_weight(q, p, p->dx, kept->attended, g->out));
     TRY(to_rows(q, p, p->dx, l->out, p->dattended));
-    TRY(heads_back(q, p, layer));
+    TRY(pass_is_splatted(p, layer) ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
     TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
     TRY(to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
     TRY(to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
+    if (pass_is_splatted(p, layer))
+        TRY(strength_back(q, p, layer));
     TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));
 fail:
     return status;

@@ -13,7 +13,7 @@
 #include "model/config.h"
 #include "model/json.h"
 
-enum { TENSORS_PER_LAYER = 20, TENSORS_BESIDE = 4, PIECE = 1 << 14 };
+enum { TENSORS_PER_LAYER = 24, TENSORS_BESIDE = 4, PIECE = 1 << 14 };
 
 clsplat_status train_save_json(clsplat *lib, const char *folder, const char *name, const json_t *object) {
     clsplat_status status = CLSPLAT_OK;
@@ -44,12 +44,15 @@ static clsplat_status fill(json_t *c) {
         "\"eos_token_id\": 0, \"rope_theta\": 500000.0}";
     json_t *more = json_loads(defaults, 0, NULL);
     json_int_t hidden;
+    bool typed = json_object_get(c, "model_type") != NULL;
     int failed = json_object_del(c, "training") && false;
     failed |= json_object_update_missing(c, more);
     json_decref(more);
     hidden = json_integer_value(json_object_get(c, "hidden_size"));
     if (!json_object_get(c, "intermediate_size")) /* 8/3 of the width, in whole vectors */
         failed |= json_object_set_new(c, "intermediate_size", json_integer((hidden * 8 / 3 + 31) / 32 * 32));
+    if (json_object_get(c, "attention") && !typed) /* other programs do not know such layers */
+        failed |= json_object_set_new(c, "model_type", json_string("clsplat"));
     if (!json_object_get(c, "architectures") &&
         strcmp(json_string_value(json_object_get(c, "model_type")), "llama") == 0)
         failed |= json_object_set_new(c, "architectures", json_pack("[s]", "LlamaForCausalLM"));
@@ -63,7 +66,8 @@ typedef struct creation {
     double deviation;
     char (*names)[128];
     safetensors_output *outputs;
-    float *starts; /* of vectors: what all of their numbers are */
+    float *starts; /* what all numbers of a tensor are, but for what is drawn */
+    double *deviations;
     size_t count;
 } creation;
 
@@ -74,6 +78,7 @@ static void add(creation *c, const char *prefix, const char *name, const char *s
     snprintf(c->names[c->count], sizeof *c->names, "%s%s%s", prefix, name, suffix);
     c->outputs[c->count] = (safetensors_output){
         .name = c->names[c->count], .dtype = "F32", .rank = columns ? 2 : 1, .shape = {rows, columns}};
+    c->deviations[c->count] = columns ? c->deviation : 0;
     c->starts[c->count++] = start;
 }
 
@@ -84,7 +89,21 @@ static void add_linear(creation *c, const char *prefix, const char *name, size_t
         add(c, prefix, name, ".bias", rows, 0, 0);
 }
 
-static void add_layer(creation *c, const model_config *m, const char *prefix) {
+/* Splats begin anywhere, as wide as normalised tokens are apart; nothing is written more strongly than the
+ * rest. */
+static void add_splats(creation *c, const model_config *m, const char *prefix) {
+    const model_names *n = m->names;
+    size_t count = m->kv_heads * m->splats;
+    add(c, prefix, n->splat_mean, ".weight", count, m->head_dim, 0);
+    c->deviations[c->count - 1] = 1;
+    add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, -0.5f * logf((float)m->head_dim));
+    c->deviations[c->count - 1] = 0;
+    add(c, prefix, n->splat_amplitude, ".weight", count, 0, 0);
+    add_linear(c, prefix, n->splat_strength, m->kv_heads, m->hidden, true);
+    c->deviations[c->count - 2] = 0;
+}
+
+static void add_layer(creation *c, const model_config *m, const char *prefix, size_t layer) {
     const model_names *n = m->names;
     size_t q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
     float one = 1 - m->layer.offset;
@@ -93,6 +112,8 @@ static void add_layer(creation *c, const model_config *m, const char *prefix) {
     add_linear(c, prefix, n->k, kv, m->hidden, m->qkv_bias);
     add_linear(c, prefix, n->v, kv, m->hidden, m->qkv_bias);
     add_linear(c, prefix, n->out, m->hidden, q, m->out_bias);
+    if (m->splatted && m->splatted[layer])
+        add_splats(c, m, prefix);
     add(c, prefix, n->mlp_norm, ".weight", m->hidden, 0, one);
     add_linear(c, prefix, n->gate, m->intermediate, m->hidden, m->mlp_bias);
     add_linear(c, prefix, n->up, m->intermediate, m->hidden, m->mlp_bias);
@@ -106,7 +127,7 @@ static void add_all(creation *c, const model_config *m) {
     for (size_t i = 0; i < m->layers; ++i) {
         int above = snprintf(prefix, sizeof prefix, "%s", n->prefixes[0]);
         snprintf(prefix + above, sizeof prefix - (size_t)above, n->layer, i);
-        add_layer(c, m, prefix);
+        add_layer(c, m, prefix, i);
     }
     add(c, n->prefixes[0], n->norm, ".weight", m->hidden, 0, 1 - m->layer.offset);
     if (!m->tied)
@@ -119,13 +140,14 @@ static clsplat_status write_tensor(void *user, size_t index, file_writer *file) 
     const safetensors_output *t = &c->outputs[index];
     size_t count = (size_t)t->shape[0] * (t->rank == 2 ? (size_t)t->shape[1] : 1);
     random_state random = random_stream(c->seed, index);
+    double deviation = c->deviations[index];
     float *piece = malloc(PIECE * sizeof *piece);
     if (!piece)
         return log_error(c->lib, CLSPLAT_MEMORY, "no memory to write a tensor");
     for (size_t at = 0; at < count; at += PIECE) {
         size_t part = count - at < PIECE ? count - at : PIECE;
         for (size_t i = 0; i < part; ++i)
-            piece[i] = t->rank == 2 ? (float)(c->deviation * random_normal(&random)) : c->starts[index];
+            piece[i] = c->starts[index] + (deviation != 0 ? (float)(deviation * random_normal(&random)) : 0);
         TRY(file_write(c->lib, file, piece, part * sizeof *piece));
     }
 fail:
@@ -144,8 +166,9 @@ static clsplat_status save_weights(clsplat *lib, const char *folder, const model
     c.names = calloc(most, sizeof *c.names);
     c.outputs = calloc(most, sizeof *c.outputs);
     c.starts = calloc(most, sizeof *c.starts);
+    c.deviations = calloc(most, sizeof *c.deviations);
     text_add(&path, "%s/model.safetensors", folder);
-    if (!c.names || !c.outputs || !c.starts || !text_ok(&path))
+    if (!c.names || !c.outputs || !c.starts || !c.deviations || !text_ok(&path))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors", folder));
     add_all(&c, m);
     parts.tensors = c.outputs;
@@ -156,15 +179,22 @@ fail:
     free(c.names);
     free(c.outputs);
     free(c.starts);
+    free(c.deviations);
     return status;
 }
 
-static clsplat_status check_kind(clsplat *lib, const char *path, const model_config *m) {
+static clsplat_status check_kind(clsplat *lib, const char *path, const model_config *m, size_t context) {
+    for (size_t i = 0; m->splatted && i < m->layers; ++i)
+        if (m->splatted[i] && context % m->splat_chunk != 0)
+            return log_error(
+                lib, CLSPLAT_INVALID,
+                "%s: windows of %zu tokens (training.context, --context) are no multiple of splat_chunk, %zu",
+                path, context, m->splat_chunk);
     if (m->layer.encoder || m->layer.qk != QK_AS_THEY_ARE || m->layer.sums || !m->names->q ||
         !m->names->attention_norm)
         return log_error(
             lib, CLSPLAT_UNSUPPORTED,
-            "%s: key model_type is '%s'; from nothing, models of type llama, mistral and qwen2 are "
+            "%s: key model_type is '%s'; from nothing, models of type llama, mistral, qwen2 and clsplat are "
             "trained",
             path, m->family);
     return CLSPLAT_OK;
@@ -181,7 +211,7 @@ static void remove_config(const char *folder) {
 }
 
 clsplat_status train_create(clsplat *lib, const char *folder, const char *path, const json_t *config,
-                            uint64_t seed) {
+                            const train_settings *settings) {
     clsplat_status status = CLSPLAT_OK;
     model_config m = {0};
     char *made = text_copy(folder);
@@ -196,8 +226,8 @@ clsplat_status train_create(clsplat *lib, const char *folder, const char *path, 
     written = true;
     TRY(train_save_json(lib, folder, "config.json", copy));
     TRY(model_config_load(lib, folder, &m));
-    TRY(check_kind(lib, path, &m));
-    TRY(save_weights(lib, folder, &m, seed, deviation));
+    TRY(check_kind(lib, path, &m, settings->context));
+    TRY(save_weights(lib, folder, &m, settings->seed, deviation));
 fail:
     if (status != CLSPLAT_OK && written)
         remove_config(folder);

@@ -1,7 +1,7 @@
 #include <math.h>
 
 #include "op/layer_backward.h"
-#include "train/pass.h"
+#include "train/splats.h"
 
 pass_layer *pass_layer_of(const pass *p, size_t layer) {
     return &p->layers[p->again ? 0 : layer];
@@ -68,6 +68,8 @@ static clsplat_status project(queue *q, const pass *p, size_t layer) {
         bias.shape[1] = all;
         bias.shape[3] = bias.stride[1] = c->head_dim;
     }
+    if (pass_is_splatted(p, layer))
+        TRY(pass_splats_look(q, p, layer));
     TRY(op_rope(q, &(op_rope_args){.x = pass_heads(p, qkv, 0, all),
                                    .bias = bias,
                                    .turn = p->turn.mem,
@@ -79,6 +81,16 @@ fail:
     return status;
 }
 
+bool pass_is_splatted(const pass *p, size_t layer) {
+    const model_config *c = &p->model->model->config;
+    return c->splatted && c->splatted[layer];
+}
+
+static clsplat_status attend(queue *q, const pass *p, size_t layer) {
+    op_softmax_args args = pass_attention(p, layer);
+    return pass_is_splatted(p, layer) ? pass_splats_attend(q, p, layer) : op_softmax(q, &args);
+}
+
 clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;
@@ -87,8 +99,7 @@ clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
     const pass_layer *kept = pass_layer_of(p, layer);
     bool last = layer + 1 == c->layers;
     TRY(project(q, p, layer));
-    op_softmax_args attention = pass_attention(p, layer);
-    TRY(op_softmax(q, &attention));
+    TRY(attend(q, p, layer));
     TRY(op_gemm(q, &(op_gemm_args){.a = kept->attended, .b = l->out, .c = kept->mid}));
     TRY(add_and_norm(q, p, kept->mid, p->x[layer], &l->mlp_norm));
     TRY(op_gemm(q, &(op_gemm_args){.a = p->h, .b = l->gate_up[0], .c = kept->gate_up}));

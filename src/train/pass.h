@@ -11,7 +11,8 @@
 
 /* Rows are those of all windows, one below the other: [1,1,batch·length,…], float32. */
 typedef struct pass_layer {
-    op_tensor mid, qkv, attended, lse, gate_up; /* lse [batch,H,length,1] */
+    op_tensor mid, qkv, attended, lse, gate_up; /* lse [batch,H,length,1], in splat layers [n,H,chunk,1] */
+    struct pass_splats *splats;                 /* NULL in layers of other kinds */
 } pass_layer;
 
 typedef struct pass {
@@ -26,6 +27,7 @@ typedef struct pass {
     op_tensor turn, stats;
     op_tensor left, right, product, flipped; /* transposed rows and weights, and what they give: a gradient */
     cl_mem ids, targets, log_likelihood;     /* [rows] */
+    struct pass_splats_scratch *splats;      /* NULL: no layer has any */
     float *host;                             /* [rows] */
 } pass;
 
@@ -49,6 +51,7 @@ clsplat_status pass_backward(queue *q, const pass *p);
 
 /* Within the floor. One layer forward, from p->x[layer] to p->x[layer + 1] and to p->h what its norm gives
  * for the next; backward's parts of it. */
+bool pass_is_splatted(const pass *p, size_t layer);
 pass_layer *pass_layer_of(const pass *p, size_t layer);
 clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer);
 clsplat_status pass_norm(queue *q, const pass *p, op_tensor x, const model_norm *norm, op_tensor out);

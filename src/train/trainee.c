@@ -1,6 +1,7 @@
 #include "train/trainee.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "op/optimise.h"
 #include "runtime/buffer.h"
@@ -23,13 +24,18 @@ clsplat_status trainee_check(clsplat *lib, const char *folder, const model_confi
     return CLSPLAT_OK;
 }
 
+/* Where a splat is, and how wide, are no weights that should be small. */
+static bool is_splat(const char *name) {
+    return strstr(name, "self_attn.splat_mean.") || strstr(name, "self_attn.splat_log_precision.");
+}
+
 static clsplat_status make_parameter(trainee *t, const weight_target *from, const weight_target *to,
                                      train_parameter *p) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
     *p = (train_parameter){.weight = *from->tensor,
                            .count = from->bytes / sizeof(float),
-                           .decays = from->tensor->shape[2] > 1,
+                           .decays = from->tensor->shape[2] > 1 && !is_splat(to->parts[0].entry->name),
                            .parts = to};
     if (from->tensor->dtype != CLSPLAT_F32)
         return log_error(t->device->lib, CLSPLAT_UNSUPPORTED, "tensor '%s' is not of type F32",

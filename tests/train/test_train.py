@@ -55,13 +55,14 @@ def weights_of(path):
 
 def losses(t):
     """As the twin's, to the third digit."""
-    (t.bench.path("twin.cfg")).write_text(json.dumps(twin.CONFIG))
-    if t.bench.works("twin", *t.command("twin", "--config", t.bench.path("twin.cfg")), limit=LIMIT) is None:
-        return
-    ours = twin.losses_of(t.bench.path("twin"))
-    theirs = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())
-    worst = max(abs(a - b) for a, b in zip(ours, theirs))
-    t.bench.check("losses", len(ours) == len(theirs) and worst < 1e-3, f"{len(ours)} losses, off by {worst:.2g}")
+    recorded = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())
+    for name, configuration in [("llama", twin.CONFIG), ("pattern", twin.PATTERN)]:
+        config = t.bench.write(f"{name}.cfg", json.dumps(configuration).encode())
+        if t.bench.works(name, *t.command(name, "--config", config), limit=LIMIT) is None:
+            continue
+        ours, theirs = twin.losses_of(t.bench.path(name)), recorded[name]
+        worst = max(abs(a - b) for a, b in zip(ours, theirs))
+        t.bench.check(f"{name}: losses", len(ours) == len(theirs) and worst < 1e-3, f"{len(ours)} losses, off by {worst:.2g}")
 
 
 def wait_for(t, process, folder, steps):
@@ -100,6 +101,8 @@ def use(t):
     model = t.bench.path("whole")
     written = t.bench.works("generate", "generate", model, "-p", "attention", "-n", "8", "--json")
     t.bench.check("generate: tokens", written and json.loads(written)["tokens"] > 0, written)
+    pattern = t.bench.path("pattern")
+    t.bench.works("pattern: generate", "generate", pattern, "-p", "attention of the key", "-n", "40")
     judged = t.bench.works("eval", "eval", model, t.text, "--context", "32", "--json")
     last = json.loads((model / "log.jsonl").read_text().splitlines()[-1])
     bits = json.loads(judged)["bits_per_byte"] if judged else 99
@@ -120,6 +123,9 @@ def refusals(t):
         ("unknown", {"training": {"speed": 3}}, ["training.speed"]),
         ("heads", {"num_attention_heads": 7}, ["num_attention_heads", "hidden_size"]),
         ("type", {"model_type": "bert"}, ["model_type", "bert"]),
+        ("near-far layers", {"attention": ["near_far", "softmax"]}, ["attention", "near_far"]),
+        ("kind of attention", {"attention": "none"}, ["attention", "none"]),
+        ("chunks", {"attention": "hybrid", "splat_chunk": 24}, ["splat_chunk", "24"]),
         ("negative", {"training": {"learning_rate": -1}}, ["training.learning_rate"]),
     ]:
         config = b.write(f"{name}.json", json.dumps({**SMALL, **change}).encode())

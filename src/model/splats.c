@@ -1,0 +1,208 @@
+#include "model/splats.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "op/splat_layer.h"
+
+static size_t chunks_of(const splat_store *s) {
+    return (s->capacity + s->model->config.splat_chunk - 1) / s->model->config.splat_chunk;
+}
+
+/* A dense tensor [chunks,Hk,S,columns]. */
+static clsplat_status create_states(const splat_store *s, size_t columns, op_tensor *tensor) {
+    const model_config *c = &s->model->config;
+    size_t count = c->kv_heads * c->splats;
+    clsplat_status status =
+        tensor_create(s->model->device, CLSPLAT_F32, chunks_of(s) * c->kv_heads, c->splats, columns, tensor);
+    tensor->shape[0] = chunks_of(s);
+    tensor->shape[1] = c->kv_heads;
+    tensor->stride[0] = count * columns;
+    return status;
+}
+
+static clsplat_status open_layer(const splat_store *s, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = s->model->device;
+    const model_config *c = &s->model->config;
+    const model_layer *w = &s->model->weights.layers[layer];
+    splat_layer *l = &s->layers[layer];
+    queue q;
+    queue_begin(device, 0, NULL, &q);
+    TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &l->g));
+    TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &l->base));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->capacity, c->kv_heads * 2 * c->head_dim, &l->keys));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->capacity, c->kv_heads, &l->strength));
+    TRY(create_states(s, 1, &l->lse));
+    TRY(create_states(s, c->head_dim, &l->value));
+    TRY(create_states(s, 1, &l->prefix_lse));
+    TRY(create_states(s, c->head_dim, &l->prefix));
+    TRY(create_states(s, 1, &l->bias));
+    TRY(op_splat_features(&q, &(op_splat_features_args){.mean = w->splat_mean.mem,
+                                                        .log_precision = w->splat_precision.mem,
+                                                        .log_amplitude = w->splat_amplitude.mem,
+                                                        .g = l->g.mem,
+                                                        .base = l->base.mem,
+                                                        .count = c->kv_heads * c->splats,
+                                                        .dim = c->head_dim}));
+fail:
+    return status;
+}
+
+static bool has_splats(const model_config *c) {
+    for (size_t i = 0; c->splatted && i < c->layers; ++i)
+        if (c->splatted[i])
+            return true;
+    return false;
+}
+
+clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, splat_store **store) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &m->config;
+    *store = NULL;
+    if (!has_splats(c))
+        return CLSPLAT_OK;
+    if (m->activations != CLSPLAT_F32 || m->cache != CLSPLAT_F32)
+        return log_error(m->device->lib, CLSPLAT_UNSUPPORTED, "a model with splat layers runs in f32 only");
+    splat_store *s = calloc(1, sizeof *s);
+    if (s)
+        s->layers = calloc(c->layers, sizeof *s->layers);
+    *store = s;
+    if (!s || !s->layers)
+        return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    s->model = m;
+    s->capacity = capacity;
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * 2 * c->head_dim, &s->queries));
+    for (size_t i = 0; i < c->layers; ++i)
+        if (c->splatted[i])
+            TRY(open_layer(s, i));
+fail:
+    return status;
+}
+
+void splat_store_close(splat_store **store) {
+    splat_store *s = store ? *store : NULL;
+    if (!s)
+        return;
+    for (size_t i = 0; s->model && i < s->model->config.layers; ++i) {
+        splat_layer *l = &s->layers[i];
+        op_tensor *all[] = {&l->g,     &l->base,       &l->keys,   &l->strength, &l->lse,
+                            &l->value, &l->prefix_lse, &l->prefix, &l->bias};
+        for (size_t t = 0; t < sizeof all / sizeof *all; ++t)
+            tensor_release(s->model->device, all[t]);
+    }
+    if (s->model)
+        tensor_release(s->model->device, &s->queries);
+    free(s->layers);
+    free(s);
+    *store = NULL;
+}
+
+clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, size_t first) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    const model_layer *w = &s->model->weights.layers[layer];
+    const model_scratch *t = &s->model->scratch;
+    op_tensor qkv = block_rows(b, t->qkv), h = block_rows(b, t->h);
+    op_tensor keys = op_slice(s->layers[layer].keys, 2, first, b->count),
+              strength = op_slice(s->layers[layer].strength, 2, first, b->count);
+    TRY(op_token_features(b->q,
+                          &(op_token_features_args){.x = block_heads(qkv, 0, c->heads, c->head_dim),
+                                                    .f = block_heads(op_slice(s->queries, 2, 0, b->count), 0,
+                                                                     c->heads, 2 * c->head_dim)}));
+    TRY(op_token_features(
+        b->q, &(op_token_features_args){.x = block_heads(qkv, c->heads, c->kv_heads, c->head_dim),
+                                        .f = block_heads(keys, 0, c->kv_heads, 2 * c->head_dim)}));
+    TRY(op_gemm(b->q, &(op_gemm_args){.a = h, .b = w->splat_strength, .c = strength}));
+    TRY(op_activate(b->q,
+                    &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
+fail:
+    return status;
+}
+
+/* Rows of one head after the other as chunks: [n,heads,chunk,columns] from the chunk `begin` on. */
+static op_tensor as_chunks(op_tensor rows, size_t begin, size_t count, size_t chunk) {
+    rows.offset += begin * chunk * rows.stride[2];
+    rows.stride[0] = chunk * rows.stride[2];
+    rows.shape[0] = count;
+    rows.shape[2] = chunk;
+    return rows;
+}
+
+clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    const splat_layer *l = &s->layers[layer];
+    size_t begin = first / c->splat_chunk, end = (first + b->count) / c->splat_chunk;
+    op_tensor g = l->g;
+    g.shape[0] = end - begin;
+    g.stride[0] = 0;
+    if (end > begin)
+        TRY(op_softmax(
+            b->q, &(op_softmax_args){.q = g,
+                                     .k = as_chunks(block_heads(l->keys, 0, c->kv_heads, 2 * c->head_dim),
+                                                    begin, end - begin, c->splat_chunk),
+                                     .v = as_chunks(v, begin, end - begin, c->splat_chunk),
+                                     .key_bias = as_chunks(block_heads(l->strength, 0, c->kv_heads, 1), begin,
+                                                           end - begin, c->splat_chunk),
+                                     .out = op_slice(l->value, 0, begin, end - begin),
+                                     .lse = op_slice(l->lse, 0, begin, end - begin),
+                                     .scale = 1,
+                                     .diagonal = OP_SEES_ALL}));
+    TRY(op_splat_scan(b->q, &(op_splat_scan_args){.base = l->base.mem,
+                                                  .lse = l->lse.mem,
+                                                  .value = l->value.mem,
+                                                  .prefix_lse = l->prefix_lse.mem,
+                                                  .prefix = l->prefix.mem,
+                                                  .bias = l->bias.mem,
+                                                  .batch = 1,
+                                                  .first = begin,
+                                                  .chunks = (first + b->count - 1) / c->splat_chunk + 1,
+                                                  .room = chunks_of(s),
+                                                  .count = c->kv_heads * c->splats,
+                                                  .value_dim = c->head_dim}));
+fail:
+    return status;
+}
+
+/* Queries [begin, begin + count) of the step, which are in one chunk. */
+static clsplat_status attend_chunk(const block *b, const splat_store *s, const attention_step *step,
+                                   size_t begin, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    const splat_layer *l = &s->layers[step->layer];
+    size_t at = step->first + begin, chunk = at / c->splat_chunk;
+    size_t from = chunk > 0 ? (chunk - 1) * c->splat_chunk : 0, skipped = b->count - b->live;
+    op_softmax_args args = {.q = op_slice(step->q, 2, begin, count),
+                            .k = op_slice(step->k, 2, from, at + count - from),
+                            .v = op_slice(step->v, 2, from, at + count - from),
+                            .out = op_slice(step->out, 2, begin, count),
+                            .lse = op_slice(step->lse, 2, begin, count),
+                            .scale = 1 / sqrtf((float)c->head_dim),
+                            .diagonal = (int32_t)(at - from)};
+    TRY(op_softmax(b->q, &args));
+    if (chunk < OP_SPLAT_LAG)
+        return CLSPLAT_OK;
+    args.q = block_heads(op_slice(s->queries, 2, skipped + begin, count), 0, c->heads, 2 * c->head_dim);
+    args.k = l->g;
+    args.v = op_slice(l->prefix, 0, chunk, 1);
+    args.key_bias = op_slice(l->bias, 0, chunk, 1);
+    args.scale = 1;
+    args.diagonal = OP_SEES_ALL;
+    args.accumulate = true;
+    TRY(op_softmax(b->q, &args));
+fail:
+    return status;
+}
+
+clsplat_status splat_store_attend(const block *b, splat_store *s, const attention_step *step) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t chunk = s->model->config.splat_chunk;
+    for (size_t begin = 0, count; begin < step->q.shape[2]; begin += count) {
+        count = chunk - (step->first + begin) % chunk;
+        count = count < step->q.shape[2] - begin ? count : step->q.shape[2] - begin;
+        TRY(attend_chunk(b, s, step, begin, count));
+    }
+fail:
+    return status;
+}

@@ -1,0 +1,33 @@
+/* Splat layers in a pass (op/splat_layer.h): what forward keeps of one, and its way there and back. */
+#ifndef CLSPLAT_TRAIN_SPLATS_H
+#define CLSPLAT_TRAIN_SPLATS_H
+
+#include "train/pass.h"
+
+/* Chunks of all windows are one batch: n = batch · length / splat_chunk. */
+typedef struct pass_splats {
+    op_tensor features, strength; /* rows [1,1,rows,(H+Hk)·2·D] of queries and keys, [1,1,rows,Hk] */
+    op_tensor g, base;            /* [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor lse, value, prefix_lse, prefix, bias; /* [n,Hk,S,…] */
+} pass_splats;
+
+/* What backward needs besides, shared by layers. */
+typedef struct pass_splats_scratch {
+    op_tensor dfeatures, dstrength, dqkv, dg_parts, dg, dbase, dprefix, dbias, dlse, dvalue;
+} pass_splats_scratch;
+
+/* Returns: INVALID (a length that is no multiple of the chunk), MEMORY. Ownership: the caller's, also after a
+ * failure. */
+clsplat_status pass_splats_open(const pass *p, pass_splats **splats);
+void pass_splats_close(const pass *p, pass_splats **splats);
+clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **scratch);
+void pass_splats_scratch_close(const pass *p, pass_splats_scratch **scratch);
+
+/* From the heads before they are turned and the rows in p->h: features and strengths. */
+clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer);
+/* From the turned heads: attention, as op_softmax leaves it. */
+clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer);
+/* p->dqkv from p->dattended; the heads are turned back. The strengths' gradient is in the scratch. */
+clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer);
+
+#endif
