@@ -31,6 +31,13 @@
 #ifndef DLSE /* 1: lse receives something itself */
 #define DLSE 1
 #endif
+#if DLSE
+#define DLSE_ARGUMENTS , global const float *dlse, INDEX4 dlse_at
+#define DLSE_OF(b, h, i) dlse[dlse_at.s0 + (b)*dlse_at.s1 + (h)*dlse_at.s2 + (i)*dlse_at.s3]
+#else
+#define DLSE_ARGUMENTS
+#define DLSE_OF(b, h, i) 0.0f
+#endif
 #ifndef FOLD
 #define FOLD 256
 #endif
@@ -46,12 +53,7 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
 #endif
                       global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global const ELEMENT(LSE_TYPE) *lse,
                       INDEX4 lse_at, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global ELEMENT(DQ_TYPE) *dq,
-                      INDEX4 dq_at, global float *stats
-#if DLSE
-                      ,
-                      global const float *dlse, INDEX4 dlse_at
-#endif
-) {
+                      INDEX4 dq_at, global float *stats DLSE_ARGUMENTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= queries)
         return;
@@ -67,14 +69,11 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
     stats += 2 * (((INDEX)b * get_global_size(1) + h) * queries + i);
 
     float row_lse = LOAD(LSE_TYPE, lse + lse_at.s0 + b * lse_at.s1 + h * lse_at.s2, i * lse_at.s3);
-    float total[D], part[D], mass = 0.0f, delta = 0.0f;
+    float total[D], part[D], mass = 0.0f, delta = -DLSE_OF(b, h, i);
     for (uint d = 0; d < D; ++d)
         total[d] = 0.0f;
     for (uint d = 0; d < DV; ++d)
         delta = MAD(LOAD(DOUT_TYPE, dout, d), LOAD(OUT_TYPE, out, d), delta);
-#if DLSE
-    delta -= dlse[dlse_at.s0 + b * dlse_at.s1 + h * dlse_at.s2 + i * dlse_at.s3];
-#endif
     uint visible = row_lse == -INFINITY ? 0 : visible_keys(i, diagonal, keys);
     for (uint begin = first_key(i, diagonal, keys); begin < visible; begin += FOLD) {
         float sum = 0.0f;
@@ -98,10 +97,9 @@ softmax_backward_rows(uint queries, uint keys, uint group, float scale, int diag
             total[d] += part[d];
     }
     bool empty = mass == 0.0f;
-    mass = JOINT && !empty ? 1.0f : mass;
     for (uint d = 0; d < D; ++d)
-        STORE(DQ_TYPE, dq, d, empty ? 0.0f : total[d] * (scale / mass));
-    stats[0] = empty ? INFINITY : row_lse + log(mass);
+        STORE(DQ_TYPE, dq, d, empty ? 0.0f : total[d] * (scale / (JOINT ? 1.0f : mass)));
+    stats[0] = empty ? INFINITY : row_lse + (JOINT ? 0.0f : log(mass));
     stats[1] = empty ? 0.0f : delta;
 }
 

@@ -21,6 +21,13 @@
 #ifndef DLSE /* 1: lse receives something itself */
 #define DLSE 1
 #endif
+#if DLSE
+#define DLSE_ARGUMENTS , global const float *dlse, INDEX4 dlse_at
+#define DLSE_OF(b, h, i) dlse[dlse_at.s0 + (b)*dlse_at.s1 + (h)*dlse_at.s2 + (i)*dlse_at.s3]
+#else
+#define DLSE_ARGUMENTS
+#define DLSE_OF(b, h, i) 0.0f
+#endif
 #ifndef TILE /* queries at a time */
 #define TILE 64
 #endif
@@ -31,12 +38,7 @@
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 softmax_backward_begin(uint queries, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
                        global const ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at, global const ELEMENT(DOUT_TYPE) *dout,
-                       INDEX4 dout_at, global float *stats
-#if DLSE
-                       ,
-                       global const float *dlse, INDEX4 dlse_at
-#endif
-) {
+                       INDEX4 dout_at, global float *stats DLSE_ARGUMENTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
@@ -45,10 +47,7 @@ softmax_backward_begin(uint queries, global const ELEMENT(OUT_TYPE) *out, INDEX4
     float16 lanes = (float16)(0.0f);
     for (uint d = 0; d < DV; d += 16)
         lanes = MAD(LOAD16(DOUT_TYPE, dout, d), LOAD16(OUT_TYPE, out, d), lanes);
-    float delta = sum16(lanes);
-#if DLSE
-    delta -= dlse[dlse_at.s0 + b * dlse_at.s1 + h * dlse_at.s2 + i * dlse_at.s3];
-#endif
+    float delta = sum16(lanes) - DLSE_OF(b, h, i);
     stats[0] = row_lse == -INFINITY ? INFINITY : row_lse;
     stats[1] = row_lse == -INFINITY ? 0.0f : delta;
 }

@@ -1,16 +1,16 @@
-/* What a splat layer has beside attention: features in which a splat's log-density is a product, and the states of splats
- * from chunk to chunk.
+/* What a splat layer has beside attention: features in which a splat's log-density is a product, and the states of
+ * splats from chunk to chunk.
  *
  *     token_features    f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5)
  *     splat_features    g_s = [p μ, −½ p], p = e^log_precision:  f_i·g_s = φ_s(y) + ½ Σ p μ²
  *                       base_s = log_amplitude − Σ p μ²: what reading and writing leave out together
- *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, bias = base + prefix_lse
+ *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, bias = base + it
  *     …_backward        their gradients: of x and of parameters added to, of states written
  *
  * Shapes: x [B,H,N,D], f [B,H,N,2·D]; mean, log_precision [S,D], log_amplitude, base [S], g [S,2·D], S over all heads;
  * lse, prefix_lse, bias [B,chunks,S], value, prefix [B,chunks,S,DV].
- * Work: features one work-item a row, or a splat; the scan one a splat; its gradient one a splat and chunk. No local memory,
- * no barrier. */
+ * Work: features one work-item a row, or a splat; the scan one a splat; its gradient one a splat and chunk. No local
+ * memory, no barrier. */
 #include "tensor.clh"
 
 #ifndef D

@@ -54,7 +54,7 @@ class Model:
             read = log_density(q, mean.repeat_interleave(self.heads // self.kv, 0), precision.repeat_interleave(self.heads // self.kv, 0))
             pairs = torch.logsumexp(read[:, :, :, None] + spread(written + amplitude)[:, :, None], -1)
             values.append((pairs.masked_fill(~(j // C < i // C - 1), -math.inf), spread(v)))
-        weights = torch.softmax(torch.cat([l for l, _ in values], -1), -1)
+        weights = torch.softmax(torch.cat([logit for logit, _ in values], -1), -1)
         out = weights @ torch.cat([v for _, v in values], -2)
         return out.transpose(1, 2).reshape(B, T, -1) @ w["o_proj"].T
 
