@@ -13,7 +13,7 @@ size_t report_top(size_t heads) {
 
 /* What a page has room for. */
 static size_t usual_rows(size_t heads) {
-    static const double BYTES = 3.4e6;
+    static const double BYTES = 2.2e6;
     size_t each = (24 + 5 * report_top(heads) + LOOK_BLOCKS) * 4 / 3 * heads,
            rows = (size_t)(BYTES / (double)each);
     return rows > USUAL_ROWS ? USUAL_ROWS : rows < LEAST_ROWS ? LEAST_ROWS : rows;
