@@ -373,3 +373,4 @@ if __name__ == "__main__":
     result = unittest.main(exit=False).result
     wrong = len(result.failures) + len(result.errors)
     print(f"{result.testsRun - wrong - len(result.skipped)} passed, {wrong} failed, {len(result.skipped)} skipped")
+    sys.exit(wrong > 0)

@@ -81,6 +81,8 @@ def describe(name: str, x: Any) -> Array:
     """What x holds, without a copy; lists of numbers become float32."""
     if isinstance(x, numpy.ndarray):
         return of_numpy(name, x)
+    if isinstance(x, Array):
+        return x
     if hasattr(x, "__dlpack__"):
         return of_dlpack(name, x)
     if isinstance(x, (list, tuple)):
