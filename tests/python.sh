@@ -10,9 +10,9 @@ rm -rf "$package"
 mkdir -p "$package"
 cp -r src/python/clsplat "$package"
 python3 src/python/binding.py include/clsplat > "$package/clsplat/_c.py"
-export PYTHONPATH="$package:$PWD/tests/python" CLSPLAT_LIBRARY="$build/src/libclsplat.so"
+export PYTHONPATH="$package" CLSPLAT_LIBRARY="$build/src/libclsplat.so"
 
-for test in tests/python/test_*.py; do
+for test in tests/python/package/test_*.py; do
   echo "$test"
   python3 "$test" || failed=1
 done

@@ -11,6 +11,7 @@
 names of the original system. Devices are OpenCL's: `clsplat.devices()` lists them, CLSPLAT_DEVICE picks one.
 """
 from ._c import VERSION as __version__
+from .adaptation import Adapted, adapt, measure
 from .attention import Attended, Gradients, attend, attend_backward
 from .device import Device, default_device, devices, set_default_device
 from .errors import (BuildError, CancelledError, Error, FileError, ForkedError, FormatError, InvalidError, NoDeviceError, NotFiniteError,
@@ -19,7 +20,15 @@ from .model import Evaluation, Model, Session
 from .splats import Hierarchy, Splats
 from .tuning import export_tuning, import_tuning, tune
 
-__all__ = ["Attended", "BuildError", "CancelledError", "Device", "Error", "Evaluation", "FileError", "ForkedError", "FormatError", "Gradients",
+__all__ = ["Adapted", "Attended", "BuildError", "CancelledError", "Device", "Error", "Evaluation", "FileError", "ForkedError", "FormatError", "Gradients",
            "Hierarchy", "InvalidError", "Model", "NoDeviceError", "NotFiniteError", "OpenCLError", "OutOfMemoryError", "Session", "ShapeError",
-           "Splats", "UnsupportedError", "__version__", "attend", "attend_backward", "default_device", "devices", "export_tuning",
-           "import_tuning", "set_default_device", "tune"]
+           "Splats", "UnsupportedError", "__version__", "adapt", "attend", "attend_backward", "default_device", "devices", "export_tuning",
+           "import_tuning", "measure", "set_default_device", "tune"]
+
+
+def __getattr__(name: str) -> object:
+    """replace_attention, restore, report_of and create_transformer, which need transformers."""
+    if name in ("replace_attention", "restore", "report_of", "create_transformer"):
+        from . import transformers
+        return getattr(transformers, name)
+    raise AttributeError(f"module 'clsplat' has no attribute {name!r}")

@@ -46,7 +46,8 @@ def parameters(device: Device, method: Optional[str] = None, tolerance: Optional
     """The C structure of a call."""
     a = device._c.attention_defaults()
     method = method_of(method, tolerance, splats)
-    a.causal, a.progress = causal, device._callback
+    a.causal = causal
+    device._watched(a)
     if scale is not None:
         a.scale = scale
     if method == "near-far":

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import logging
@@ -30,7 +31,7 @@ def _without_frame(error: BaseException) -> BaseException:
 
 
 class _Log:
-    """The library's messages, gathered while it runs (by a generator, see `_watcher`) and logged after the call."""
+    """The library's messages, gathered while it runs (by a generator, as in `_watcher`; max is C that calls `key`) and logged after the call."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, bytes]] = []
@@ -196,7 +197,9 @@ class Device:
         self._progress: Optional[Callable[[float], Any]] = None
         self._raised: Optional[BaseException] = None
         self._finalizer = weakref.finalize(self, _close, self._c, handle.pointer, self._handle, self._children, self._pid)
-        self._callback = _c.clsplat_progress(_watcher(weakref.ref(self)))
+        self._watch = _watcher(weakref.ref(self))
+        self._calls_it = _calling(contextvars.Context().run)
+        self._callback = ctypes.cast(self._calls_it, _c.clsplat_progress)
         name = None if which is None else str(which).encode()
         try:
             with _environment_named():
@@ -205,7 +208,7 @@ class Device:
             raise NoDeviceError(f"{error} {INSTALL}") from None
 
     def _run(self, function: Callable[..., int], *arguments: Any, progress: Progress = None) -> None:
-        """A call of C, which may be interrupted where it takes the watcher (`_callback`); raises what it answers."""
+        """A call of C, which may be interrupted where its options are `_watched`; raises what it answers."""
         if self._pid != os.getpid():
             refuse_forked(self._pid)
         with self._lock:
@@ -228,6 +231,10 @@ class Device:
             if status == _c.CLSPLAT_CANCELLED:  # Ctrl-C before a callback's first line
                 raise KeyboardInterrupt
             self._lib.check(status)
+
+    def _watched(self, options: ctypes.Structure) -> None:
+        """Lets a call with these options be watched: `progress` calls the first argument, `progress_user`, with the second."""
+        options.progress, options.progress_user = self._callback, id(self._watch)
 
     def _end(self, finalizer: Callable[[], None]) -> None:
         """Ends something of this device now."""
@@ -269,36 +276,37 @@ class Device:
         return f"<clsplat.Device {self.name!r}>" if self._handle and self._pid == os.getpid() else "<clsplat.Device, closed>"
 
 
-def _watcher(device: weakref.ref) -> Callable[[Any, float], Any]:
-    """What C calls now and then as watch(user, done): looks for Ctrl-C, and tells the user's callback.
+def _watcher(device: weakref.ref) -> Callable[[Optional[float]], bool]:
+    """What C calls now and then as watch(done), whether to go on: looks for Ctrl-C, and tells the user's callback.
 
     Python runs its signal handlers where a function begins, and an exception that leaves a callback of C is lost. So this is no
-    function: a generator waits inside its `try`, and C code alone, max(None, done, key=send), hands it both arguments and has `done`
-    (go on) or None (stop) for an answer.
+    function: a generator waits inside its `try`, and C code alone leads there (Context.run, which calls its first argument with the
+    second, and the generator's send).
     """
-    def look() -> Generator[int, Optional[float], None]:
-        wish, owner = 0, None
+    def look() -> Generator[bool, Optional[float], None]:
+        go_on, owner = True, None
         while True:
             try:
                 while True:  # Python looks for signals where loops jump back, too: inside
-                    done = yield wish
-                    wish, owner = 0, device()
-                    if done is None or owner is None:
-                        continue
-                    wish = 1 if owner._raised is None else -1
-                    if wish > 0 and owner._progress is not None and owner._progress(done) is False:
+                    done = yield go_on
+                    owner = device()
+                    go_on = owner is None or owner._raised is None
+                    if owner is not None and go_on and owner._progress is not None and owner._progress(done) is False:
                         raise CancelledError("the progress callback returned False")
                     owner = None
             except GeneratorExit:
                 return
             except BaseException as error:  # noqa: BLE001  the caller raises it
-                wish, owner = -1, owner or device()
+                go_on, owner = False, owner or device()
                 if owner is not None:
                     owner._raised = _without_frame(error)
                 owner = None
     waiting = look()
     next(waiting)
-    return functools.partial(max, key=waiting.send)
+    return waiting.send
+
+
+_calling = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.py_object, ctypes.c_double)
 
 
 @contextlib.contextmanager

@@ -153,7 +153,8 @@ class Model:
         self._finalizer = self.device._children.add(self, self._c.model_close, self._pointer)
         options = self._c.model_options_defaults()
         options.activations, options.cache = choice("dtype", activations, _DTYPES), choice("dtype", cache, _DTYPES)
-        options.context, options.progress = context, self.device._callback
+        options.context = context
+        self.device._watched(options)
         self.device._run(self._c.model_open, self.device._handle, os.fsencode(folder_of(folder)), options, ctypes.byref(self._pointer),
                          progress=progress)
         self.info = self._describe()
@@ -260,7 +261,8 @@ class Model:
         listed = (_c.clsplat_text * max(len(raw), 1))(*[_c.clsplat_text(t, len(t)) for t in raw])
         how = self._c.embedding_defaults()
         how.pooling, how.normalise = choice("pooling", pooling, _POOLINGS), normalise
-        how.attention, how.progress = attention_of(self._c, **attention), self.device._callback
+        how.attention = attention_of(self._c, **attention)
+        self.device._watched(how)
         vectors = numpy.empty((len(raw), self.info["hidden"]), numpy.float32)
         if raw:
             self.device._run(self._c.model_embed, self._on(), how, listed, len(raw), vectors.ctypes.data, progress=progress)

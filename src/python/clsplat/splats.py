@@ -92,7 +92,8 @@ class Splats:
         how = c.init_defaults()
         how.method, how.covariance = choice("method", method, _INITS), choice("covariance", covariance, _COVARIANCES)
         how.match, how.shared, how.seed, how.lloyd_steps = choice("match", match, _MATCHES), shared, seed, lloyd_steps
-        how.sample, how.variance_scale, how.progress = sample, variance_scale, self.device._callback
+        how.sample, how.variance_scale = sample, variance_scale
+        self.device._watched(how)
         keep: list = []
         if levels is not None:
             struct, parts = levels._struct()

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from typing import Any, Optional
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -89,20 +90,30 @@ def _call(device: Device, method: str, tolerance: float, splats: int, causal: bo
 _HOW = "bool causal, float scale, str method, float tolerance, int splats, str mixing, int sparse_topk, int chunk, int device"
 
 
-@torch.library.custom_op("clsplat::attend", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, Tensor? key_bias, {_HOW}) -> (Tensor, Tensor)")
-def _attend(q, k, v, key_bias, causal, scale, method, tolerance, splats, mixing, sparse_topk, chunk, device):
+def compute(q: Tensor, k: Tensor, v: Tensor, key_bias: Optional[Tensor], causal: bool, scale: float, method: str, tolerance: float,
+            splats: int, mixing: str, sparse_topk: int, chunk: int, device: int, counts: Optional[dict] = None) -> tuple[Tensor, Tensor]:
+    """The operation without PyTorch's dispatcher; near and far puts exact_keys and error_estimate of every row into `counts`."""
     on = _of_number(_devices, device) or default_device()
     keep: list = []
     t = _inputs(q, k, v, key_bias, keep)
     out, lse = _place(q, v), q.new_empty(q.shape[:-1], dtype=torch.float32)
     to, tl = (out, lse) if q.device.type == "cpu" else (torch.empty_like(out, device="cpu"), torch.empty_like(lse, device="cpu"))
-    t.out, t.lse = _tensor("out", to, keep, True), _tensor("lse", tl.unsqueeze(-1), keep, True)
+    t.out = _tensor("out", to, keep, True)
+    t.lse = _c.clsplat_tensor(arrays.F32, (*t.q.shape[:3], 1), (0, 0, 0), tl.data_ptr())
     a = _call(on, method, tolerance, splats, causal, scale, mixing, sparse_topk, chunk)
+    if counts is not None and a.near_far:
+        counts["exact_keys"], t.exact_keys = arrays.per_row(tuple(t.q.shape[:3]), numpy.int32)
+        counts["error_estimate"], t.error_estimate = arrays.per_row(tuple(t.q.shape[:3]))
     on._run(on._c.attend, on._handle, a, t)
     if to is not out:
         out.copy_(to)
         lse.copy_(tl)
     return out, lse
+
+
+@torch.library.custom_op("clsplat::attend", mutates_args=(), schema=f"(Tensor q, Tensor k, Tensor v, Tensor? key_bias, {_HOW}) -> (Tensor, Tensor)")
+def _attend(q, k, v, key_bias, causal, scale, method, tolerance, splats, mixing, sparse_topk, chunk, device):
+    return compute(q, k, v, key_bias, causal, scale, method, tolerance, splats, mixing, sparse_topk, chunk, device)
 
 
 @_attend.register_fake
@@ -164,7 +175,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, method: Optional[str] = None, tol
     here; SplatAttention learns them). Near and far that has no gradient yet says so in backward."""
     method = method_of(method, tolerance, splats)
     device = device if device is not None else splats.device if splats is not None else None
-    out, lse = torch.ops.clsplat.attend(q, k, v, key_bias, causal, math.nan if scale is None else scale, method,
+    learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
+                                          or (key_bias is not None and key_bias.requires_grad))
+    plain = type(q) is type(k) is type(v) is Tensor and not learns and not torch.compiler.is_compiling()
+    operation = compute if plain else torch.ops.clsplat.attend  # the dispatcher takes as long as all the rest
+    out, lse = operation(q, k, v, key_bias, causal, math.nan if scale is None else scale, method,
                                         math.nan if tolerance is None else tolerance, _numbered(_splats, splats), mixing, sparse_topk, chunk,
                                         _numbered(_devices, device))
     return (out, lse) if return_lse else out

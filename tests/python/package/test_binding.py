@@ -19,7 +19,7 @@ import numpy as np
 
 import clsplat
 
-MODEL = os.environ.get("CLSPLAT_MODEL", str(Path(__file__).resolve().parents[2] / "demos" / "bytelm-4m"))
+MODEL = os.environ.get("CLSPLAT_MODEL", str(Path(__file__).resolve().parents[3] / "demos" / "bytelm-4m"))
 LONG = os.environ.get("CLSPLAT_TEST_TIER") == "long"
 
 
@@ -151,6 +151,19 @@ class Attend(unittest.TestCase):
         splats.parameters["mean"][0, 3, 1] = np.nan
         with self.assertRaisesRegex(clsplat.InvalidError, "mean"):
             splats.changed()
+
+    def test_adapt(self):
+        q, k, v = self.qkv(b=1, h=2, hk=2, n=96, m=96, d=8, dv=8)
+        splats = clsplat.Splats.init(q, k, hierarchy={"levels": ["a", "b"], "init_splats_per_level": [6, 3]}, match="softmax")
+        seen = []
+        done = clsplat.adapt(splats, q, k, v, cycles=2, most=[8, 3], progress=seen.append)
+        self.assertLess(done.error_after, done.error_before)
+        self.assertTrue(seen and done.events and {"decision", "error_after", "kept"} <= set(done.events[0]))
+        heads = clsplat.measure(done.splats, q, k, v)
+        self.assertEqual(len(heads), 2)
+        self.assertAlmostEqual(heads[0]["use"].sum(), 1, places=4)
+        self.assertEqual(heads[0]["flow"].shape, (2, 2))
+        self.assertGreaterEqual(heads[0]["kullback_leibler"][0], 0)
 
     def test_parameters_outlive(self):
         mean = clsplat.Splats(count=4, dim=3).parameters["mean"]
