@@ -183,7 +183,7 @@ on_pocl() {
     stage long on pocl python3 tests/trust/long.py "$binary" "$build/tests/long"
     # Nothing of PoCL's is compiled for it, and so nothing of PoCL's is reported: there is nothing to suppress.
     if CC=clang CXX=clang++ stage build-threads configured "$build-threads" -Dwerror=false -Db_sanitize=thread -Db_lundef=false -Ddemos=false; then
-      stage threads on threads OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" suites "$build-threads" threads test_threads test_queue test_look
+      stage threads on threads OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" suites "$build-threads" threads test_threads test_group test_queue test_look
     fi
     stage gpu-rows-long on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu-long test_gaussian test_gaussian_bits
     for method in loops loopvec repl; do

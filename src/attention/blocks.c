@@ -325,7 +325,7 @@ static clsplat_status attend_heads(walk *w, size_t batch, size_t kv_head) {
     if (!w->call->splats)
         return softmax_heads(w);
     w->splats = *w->call->splats;
-    w->splats.first_head = kv_head * w->group;
+    w->splats.first_head += kv_head * w->group;
     w->block =
         (gaussian_call){.splats = &w->splats, .mixing = w->call->attention.mixing, .diagonal = OP_SEES_ALL};
     if (w->call->half == ATTEND_ABSORB)

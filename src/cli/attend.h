@@ -3,6 +3,7 @@
 #define CLSPLAT_CLI_ATTEND_H
 
 #include <clsplat/attention.h>
+#include <clsplat/group.h>
 
 #include "cli/cli.h"
 #include "cli/input.h"
@@ -59,6 +60,7 @@ typedef struct attend_cost {
     clsplat_memory memory;
     clsplat_profile_row *kernels;
     size_t kernel_count;
+    const clsplat_group *group;   /* NULL: one device */
     size_t ranks;                 /* 0: one process alone; what follows is over all of them */
     uint64_t most_sent, all_sent; /* bytes */
     double most_waited;           /* seconds, for messages */

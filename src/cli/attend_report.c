@@ -60,6 +60,17 @@ static json_t *splats_json(clsplat_splats *splats) {
                      (json_int_t)s.heads, "count", (json_int_t)s.count, "levels", (json_int_t)s.levels);
 }
 
+static json_t *devices_json(const attend_cost *cost) {
+    json_t *rows = json_array();
+    for (size_t i = 0; i < clsplat_group_count(cost->group); ++i) {
+        clsplat_group_share s = clsplat_group_share_of(cost->group, i);
+        const char *name = clsplat_device_describe(clsplat_group_device(cost->group, i))->name;
+        rows = report_append(rows, json_pack("{s:o, s:f, s:f, s:I}", "device", report_text(name), "share",
+                                             s.share, "seconds", s.seconds, "units", (json_int_t)s.units));
+    }
+    return rows;
+}
+
 static json_t *ranks_json(const attend_cost *cost) {
     return json_pack("{s:I, s:I, s:I, s:f, s:f}", "count", (json_int_t)cost->ranks, "sent_most",
                      (json_int_t)cost->most_sent, "sent", (json_int_t)cost->all_sent, "waited_most",
@@ -79,6 +90,8 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
     }
     if (cost->ranks)
         report = report_set(report, "ranks", ranks_json(cost));
+    if (cost->group)
+        report = report_set(report, "devices", devices_json(cost));
     if (p->grad.dout.entry)
         json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
     if (a->near_far) {
@@ -124,6 +137,11 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
     }
     printf("  %.3f s, of which %.3f s in kernels; %s of device memory at most\n", cost->seconds,
            kernel_seconds(cost), report_bytes(cost->memory.peak, memory));
+    for (size_t i = 0; cost->group && i < clsplat_group_count(cost->group); ++i) {
+        clsplat_group_share s = clsplat_group_share_of(cost->group, i);
+        printf("  %s: %.1f %% of the work, %.3f s\n",
+               clsplat_device_describe(clsplat_group_device(cost->group, i))->name, 100 * s.share, s.seconds);
+    }
     if (cost->ranks)
         printf("  %zu ranks: %s sent in all, %s at most by one, which waited %.3f s at most\n", cost->ranks,
                report_bytes(cost->all_sent, memory), report_bytes(cost->most_sent, most), cost->most_waited);

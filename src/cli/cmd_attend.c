@@ -1,5 +1,6 @@
 /* clsplat attend: one attention, from a tensor file to a tensor file. */
 #include <clsplat/clsplat.h>
+#include <clsplat/group.h>
 #include <math.h>
 
 #include "base/clock.h"
@@ -88,8 +89,9 @@ fail:
     return status;
 }
 
-static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_attention *attention,
-                              const attend_problem *p, attend_cost *cost) {
+static clsplat_status compute(cli *c, clsplat_device *device, clsplat_group *group,
+                              const clsplat_attention *attention, const attend_problem *p,
+                              attend_cost *cost) {
     clsplat_status status = CLSPLAT_OK;
     const size_t *q = p->q.tensor.shape;
     clsplat_attention_tensors tensors = attend_tensors(p);
@@ -99,7 +101,8 @@ static clsplat_status compute(cli *c, clsplat_device *device, const clsplat_atte
     }
     clsplat_profile_set(device, c->json || c->verbose);
     double begin = clock_seconds();
-    TRY(clsplat_attend(device, *attention, tensors));
+    TRY(group ? clsplat_group_attend(group, *attention, tensors)
+              : clsplat_attend(device, *attention, tensors));
     cost->seconds = clock_seconds() - begin;
     if (p->grad.dout.entry) {
         begin = clock_seconds();
@@ -125,7 +128,8 @@ clsplat_status attend_over_ranks(cli *c, const attend_request *request, clsplat_
 
 static clsplat_status attend(cli *c, attend_request *request) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat_device *device = NULL;
+    clsplat_device *own = NULL, *device = NULL;
+    clsplat_group *group = NULL;
     attend_problem problem = {0};
     attend_cost cost = {0};
     clsplat_attention attention = clsplat_attention_defaults();
@@ -135,11 +139,18 @@ static clsplat_status attend(cli *c, attend_request *request) {
     TRY(output_check(c->lib, request->output));
     TRY(attend_load(c->lib, request, &problem));
     progress_begin(&c->progress);
-    TRY(clsplat_device_open(c->lib, c->device, &device));
+    if (clsplat_group_named(c->device)) {
+        if (request->grad)
+            TRY(cli_misuse(c, "--grad is one device's work; --device names several"));
+        TRY(clsplat_group_open(c->lib, c->device, &group));
+        cost.group = group;
+    } else
+        TRY(clsplat_device_open(c->lib, c->device, &own));
+    device = group ? clsplat_group_device(group, 0) : own;
     attention.splats = problem.splats;
     attention.progress = progress_step;
     attention.progress_user = &c->progress;
-    TRY(compute(c, device, &attention, &problem, &cost));
+    TRY(compute(c, device, group, &attention, &problem, &cost));
     progress_clear(&c->progress);
     TRY(attend_check_result(c->lib, request, &problem));
     /* Before the file, so that a report nobody could read leaves no file either. */
@@ -148,7 +159,8 @@ static clsplat_status attend(cli *c, attend_request *request) {
 fail:
     clsplat_profile_free(&cost.kernels);
     attend_free(&problem);
-    clsplat_device_close(&device);
+    clsplat_group_close(&group);
+    clsplat_device_close(&own);
     return status;
 }
 

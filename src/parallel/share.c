@@ -1,0 +1,329 @@
+/* Who does which part of an attention: one counter of units, and a thread for each device that takes the
+ * next. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "attention/splats.h"
+#include "base/clock.h"
+#include "parallel/group.h"
+
+enum { UNITS = 16, LEAST_ROWS = 64 }; /* units for each device, if there are so many rows */
+static const size_t probe_rows = 128, probe_keys = 2048;
+
+typedef struct job {
+    clsplat_group *group;
+    const attend_call *call;
+    size_t heads, pieces, rows; /* B·Hk; pieces of the queries, and rows of one */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    size_t next, ready; /* units that were taken; threads that have ended */
+    double remaining;   /* work of the units that nobody has taken */
+    double done;
+    bool stop;
+} job;
+
+typedef struct worker {
+    job *job;
+    member *member;
+    pthread_t thread;
+} worker;
+
+/* Of a tensor: one batch entry, some heads, some rows. */
+static clsplat_tensor part_of(clsplat_tensor t, size_t batch, const size_t heads[2], const size_t rows[2]) {
+    if (!t.host)
+        return t;
+    t.offset += batch * t.stride[0] + heads[0] * t.stride[1] + rows[0] * t.stride[2];
+    t.shape[0] = 1;
+    t.shape[1] = heads[1];
+    t.shape[2] = rows[1];
+    return t;
+}
+
+typedef struct unit {
+    size_t head, begin, rows; /* head: of batch and key heads together */
+    double work;              /* pairs of rows */
+} unit;
+
+/* The longest rows first, of all heads. */
+static unit unit_at(const job *j, size_t index) {
+    const size_t *q = j->call->tensors.q.shape, *k = j->call->tensors.k.shape;
+    unit u = {.head = index % j->heads, .begin = (j->pieces - 1 - index / j->heads) * j->rows};
+    u.rows = q[2] - u.begin < j->rows ? q[2] - u.begin : j->rows;
+    double sees = (double)k[2];
+    if (j->call->attention.causal)
+        sees = fmax(1, fmin(sees, (double)k[2] - (double)q[2] + (double)u.begin + (double)u.rows / 2));
+    u.work = (double)u.rows * sees;
+    return u;
+}
+
+/* The part of a member's call. */
+static attend_call cut(const member *m, unit u, op_splats *splats) {
+    attend_call call = m->call;
+    clsplat_attention_tensors *t = &call.tensors;
+    size_t kv_heads = t->k.shape[1], group = t->q.shape[1] / kv_heads;
+    size_t batch = u.head / kv_heads, head = u.head % kv_heads;
+    size_t heads[] = {head * group, group}, one[] = {head, 1}, rows[] = {u.begin, u.rows},
+           keys[] = {0, t->k.shape[2]};
+    clsplat_tensor *const by_query[] = {&t->q, &t->out, &t->lse, &t->exact_keys, &t->error_estimate};
+    clsplat_tensor *const by_key[] = {&t->k, &t->v, &t->key_bias};
+    for (size_t i = 0; i < sizeof by_query / sizeof *by_query; ++i)
+        *by_query[i] = part_of(*by_query[i], batch, heads, rows);
+    for (size_t i = 0; i < sizeof by_key / sizeof *by_key; ++i)
+        *by_key[i] = part_of(*by_key[i], batch, one, keys);
+    if (call.diagonal != OP_SEES_ALL)
+        call.diagonal += (int32_t)u.begin;
+    if (call.splats) {
+        *splats = *call.splats;
+        splats->first_head = heads[0];
+        call.splats = splats;
+    }
+    return call;
+}
+
+static bool is_work_left(job *j) {
+    pthread_mutex_lock(&j->lock);
+    bool left = !j->stop && j->next < j->heads * j->pieces;
+    pthread_mutex_unlock(&j->lock);
+    return left;
+}
+
+/* A small part of the call into memory of its own, twice: the first time kernels are made. */
+static clsplat_status measure(job *j, const member *m, double *speed) {
+    clsplat_status status = CLSPLAT_OK;
+    const clsplat_attention_tensors *whole = &j->call->tensors;
+    size_t rows = whole->q.shape[2] < probe_rows ? whole->q.shape[2] : probe_rows;
+    size_t keys = whole->k.shape[2] < probe_keys ? whole->k.shape[2] : probe_keys;
+    op_splats splats;
+    attend_call call = cut(m, (unit){.rows = rows}, &splats);
+    clsplat_attention_tensors *t = &call.tensors;
+    t->k.shape[2] = t->v.shape[2] = keys;
+    if (t->key_bias.host)
+        t->key_bias.shape[2] = keys;
+    call.diagonal = OP_SEES_ALL;
+    call.attention.causal = false;
+    size_t group = t->q.shape[1], numbers = group * rows * t->v.shape[3];
+    float *out = malloc(numbers * sizeof *out);
+    if (!out)
+        return log_error(m->lib, CLSPLAT_MEMORY, "no memory for %zu numbers to measure the speed", numbers);
+    t->out = (clsplat_tensor){.dtype = CLSPLAT_F32,
+                              .shape = {1, group, rows, t->v.shape[3]},
+                              .stride = {numbers, rows * t->v.shape[3], t->v.shape[3]},
+                              .host = out};
+    t->lse = t->exact_keys = t->error_estimate = (clsplat_tensor){0};
+    for (int i = 0; i < 2 && is_work_left(j); ++i) {
+        double begin = clock_seconds();
+        TRY(attend_blocks(m->device, &call));
+        *speed = (double)rows * (double)keys / fmax(clock_seconds() - begin, 1e-6);
+    }
+fail:
+    free(out);
+    return status;
+}
+
+/* Whether the others would not be done with all that is left before this one was with the next unit. Of those
+ * that are there the fastest always takes it, so that somebody does. */
+static bool is_worth_it(const job *j, const member *m) {
+    double others = 0, fastest = 0;
+    for (size_t i = 0; i < j->group->count; ++i) {
+        const member *o = &j->group->members[i];
+        if (o->left)
+            continue;
+        fastest = fmax(fastest, o->speed);
+        others += o == m ? 0 : o->speed;
+    }
+    return m->speed >= fastest || unit_at(j, j->next).work * others <= j->remaining * m->speed;
+}
+
+/* With the lock held. */
+static bool take(job *j, member *m, unit *u) {
+    if (j->stop || j->next == j->heads * j->pieces || !is_worth_it(j, m))
+        return false;
+    *u = unit_at(j, j->next++);
+    j->remaining -= u->work;
+    return true;
+}
+
+static void do_units(job *j, member *m) {
+    unit u;
+    while (m->status == CLSPLAT_OK && take(j, m, &u)) {
+        op_splats splats;
+        attend_call call = cut(m, u, &splats);
+        pthread_mutex_unlock(&j->lock);
+        double begin = clock_seconds();
+        clsplat_status status = attend_blocks(m->device, &call);
+        double seconds = clock_seconds() - begin;
+        pthread_mutex_lock(&j->lock);
+        m->status = status;
+        m->work += u.work;
+        m->seconds += seconds;
+        m->units++;
+        m->speed = m->work / fmax(m->seconds, 1e-6);
+        j->done += u.work;
+        j->stop = j->stop || status != CLSPLAT_OK;
+    }
+    m->left = true;
+}
+
+/* A device that the list of devices puts lower does not begin before the speed of better ones is known: a
+ * slow one's first unit might take longer than all the rest. The better ones do not wait for it. */
+static bool must_wait(const job *j, const member *m) {
+    for (size_t i = 0; i < j->group->count; ++i) {
+        const member *o = &j->group->members[i];
+        if (!o->measured && !o->left && o->device->info.score > m->device->info.score)
+            return true;
+    }
+    return false;
+}
+
+static void *in_thread(void *user) {
+    worker *w = user;
+    job *j = w->job;
+    double speed = 0;
+    clsplat_status status = j->group->count > 1 ? measure(j, w->member, &speed) : CLSPLAT_OK;
+    pthread_mutex_lock(&j->lock);
+    w->member->status = status;
+    w->member->speed = speed;
+    w->member->measured = true;
+    pthread_cond_broadcast(&j->changed);
+    while (must_wait(j, w->member))
+        pthread_cond_wait(&j->changed, &j->lock);
+    do_units(j, w->member);
+    j->ready++;
+    pthread_cond_broadcast(&j->changed);
+    pthread_mutex_unlock(&j->lock);
+    return NULL;
+}
+
+/* With the lock held, until all have ended; the caller's callback is called by the caller's thread. */
+static void watch(job *j, size_t threads) {
+    const clsplat_attention *a = &j->call->attention;
+    while (j->ready < threads) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&j->changed, &j->lock, &until);
+        double share = fmin(j->done / j->group->total, 1);
+        pthread_mutex_unlock(&j->lock);
+        bool go_on = !a->progress || a->progress(a->progress_user, share);
+        pthread_mutex_lock(&j->lock);
+        j->stop = j->stop || !go_on;
+    }
+}
+
+/* A device whose thread does not start has left. */
+static clsplat_status run(job *j) {
+    clsplat_group *g = j->group;
+    worker *workers = calloc(g->count, sizeof *workers);
+    size_t threads = 0;
+    if (!workers)
+        return log_error(g->lib, CLSPLAT_MEMORY, "no memory for %zu threads", g->count);
+    pthread_mutex_lock(&j->lock);
+    for (size_t i = 0; i < g->count; ++i) {
+        workers[threads] = (worker){.job = j, .member = &g->members[i]};
+        if (pthread_create(&workers[threads].thread, NULL, in_thread, &workers[threads]) == 0) {
+            ++threads;
+            continue;
+        }
+        g->members[i].left = true;
+    }
+    watch(j, threads);
+    pthread_mutex_unlock(&j->lock);
+    for (size_t i = 0; i < threads; ++i)
+        pthread_join(workers[i].thread, NULL);
+    free(workers);
+    return threads > 0 ? CLSPLAT_OK : log_error(g->lib, CLSPLAT_MEMORY, "no thread starts");
+}
+
+/* The first device's that failed, in its words; or that not all was done. */
+static clsplat_status outcome(const job *j) {
+    for (size_t i = 0; i < j->group->count; ++i) {
+        const member *m = &j->group->members[i];
+        if (m->status != CLSPLAT_OK)
+            return log_error(j->group->lib, m->status, "%s: %s", m->device->info.name,
+                             clsplat_last_error(m->lib));
+    }
+    if (j->next < j->heads * j->pieces)
+        return log_error(j->group->lib, CLSPLAT_CANCELLED, "stopped by the caller");
+    return CLSPLAT_OK;
+}
+
+/* A set is uploaded to one device at a time: each has a copy. */
+static clsplat_status copy_splats(member *m, clsplat_splats *from) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_splats_parameters p = clsplat_splats_get(from);
+    const clsplat_splats_shape *s = &p.shape;
+    size_t all = s->heads * s->count * sizeof(float), wide = all * splats_covariance_size(s);
+    TRY(clsplat_splats_create(m->lib, *s, &m->splats));
+    clsplat_splats_parameters to = clsplat_splats_get(m->splats);
+    memcpy(to.mean, p.mean, all * s->dim);
+    if (s->covariance == CLSPLAT_FULL)
+        memcpy(to.precision_chol, p.precision_chol, wide);
+    else
+        memcpy(to.log_var, p.log_var, wide);
+    memcpy(to.log_amplitude, p.log_amplitude, all);
+    memcpy(to.log_temperature, p.log_temperature, all);
+    memcpy(to.level, p.level, s->count * sizeof *p.level);
+    memcpy(to.level_log_weight, p.level_log_weight, s->levels * sizeof(float));
+    clsplat_splats_changed(m->splats);
+fail:
+    return status;
+}
+
+static clsplat_status prepare(clsplat_group *g, member *m, clsplat_attention attention,
+                              clsplat_attention_tensors tensors) {
+    clsplat_status status = CLSPLAT_OK;
+    if (attention.splats)
+        TRY(copy_splats(m, attention.splats));
+    attention.splats = m->splats;
+    attention.progress = NULL;
+    TRY(attend_check(m->device, attention, tensors, true, &m->call));
+    m->speed = m->work = m->seconds = 0;
+    m->units = 0;
+    m->measured = m->left = false;
+    m->status = CLSPLAT_OK;
+fail:
+    return status == CLSPLAT_OK ? status : log_error(g->lib, status, "%s", clsplat_last_error(m->lib));
+}
+
+/* Splats and trees are a head's: only softmax is cut along queries. */
+static void cut_rows(job *j) {
+    const clsplat_attention_tensors *t = &j->call->tensors;
+    size_t queries = t->q.shape[2], wanted = UNITS * j->group->count;
+    j->heads = t->k.shape[0] * t->k.shape[1];
+    j->rows = queries;
+    if (!j->call->splats && !j->call->attention.near_far && j->group->count > 1) {
+        size_t pieces = (wanted + j->heads - 1) / j->heads;
+        j->rows = (queries + pieces - 1) / pieces;
+        j->rows = j->rows < LEAST_ROWS ? LEAST_ROWS : (j->rows + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS;
+    }
+    j->pieces = (queries + j->rows - 1) / j->rows;
+}
+
+clsplat_status clsplat_group_attend(clsplat_group *group, clsplat_attention attention,
+                                    clsplat_attention_tensors tensors) {
+    clsplat_status status = CLSPLAT_OK;
+    attend_call whole;
+    job j = {.group = group, .call = &whole};
+    pthread_mutex_init(&j.lock, NULL);
+    pthread_cond_init(&j.changed, NULL);
+    for (size_t i = 0; i < group->count; ++i)
+        TRY(prepare(group, &group->members[i], attention, tensors));
+    whole = group->members[0].call;
+    whole.attention.progress = attention.progress;
+    cut_rows(&j);
+    for (size_t i = 0; i < j.heads * j.pieces; ++i)
+        j.remaining += unit_at(&j, i).work;
+    group->total = j.remaining;
+    TRY(run(&j));
+    TRY(outcome(&j));
+fail:
+    for (size_t i = 0; i < group->count; ++i)
+        clsplat_splats_destroy(&group->members[i].splats);
+    pthread_cond_destroy(&j.changed);
+    pthread_mutex_destroy(&j.lock);
+    return status;
+}
