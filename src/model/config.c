@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,8 @@ static clsplat_status read_activation(const json_place *at, const model_family *
                            text_show(name).bytes);
     if (name)
         c->layer.activation = known[i].activation;
+    if (f->gelu_is_tanh && c->layer.activation == OP_GELU)
+        c->layer.activation = OP_GELU_TANH;
     if (c->layer.head_activation == OP_IDENTITY)
         c->layer.head_activation = c->layer.activation;
 fail:
@@ -69,7 +72,7 @@ fail:
 static clsplat_status refuse_others(const json_place *at, const model_family *f) {
     clsplat_status status = CLSPLAT_OK;
     const char *positions = "absolute";
-    bool decoder = false, crossed = false;
+    bool decoder = false, crossed = false, both_ways = false;
     const json_t *architecture = json_array_get(json_object_get(at->object, "architectures"), 0);
     if (json_has(at, "quantization_config"))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "quantization_config",
@@ -79,6 +82,10 @@ static clsplat_status refuse_others(const json_place *at, const model_family *f)
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "architectures",
                            "is '%s', which does not predict next tokens (…ForCausalLM)",
                            text_show(json_string_value(architecture)).bytes);
+    TRY(json_bool(at, "use_bidirectional_attention", &both_ways));
+    if (both_ways)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "use_bidirectional_attention",
+                           "is true: a model of type %s is run as a decoder only", f->name);
     if (!f->layer.encoder)
         return CLSPLAT_OK;
     TRY(json_word(at, "position_embedding_type", JSON_OPTIONAL, &positions));
@@ -148,6 +155,8 @@ static clsplat_status read_sizes(const json_place *at, const model_family *f, mo
     if (f->keys->epsilon)
         TRY(json_double(at, f->keys->epsilon, JSON_OPTIONAL, 0, 1, &epsilon));
     c->epsilon = (float)epsilon;
+    if (f->embedding_scaled)
+        c->layer.embedding_scale = sqrtf((float)c->hidden);
     c->tied = f->tied;
     TRY(json_bool(at, "tie_word_embeddings", &c->tied));
 fail:

@@ -60,9 +60,11 @@ typedef struct model_family {
     bool bias_key, mlp_bias_key;
     bool window_always; /* every layer has the window; others say which */
     bool window_some;
-    bool window_unsaid; /* there is none unless the key says how wide it is */
-    bool patterns;      /* a key says how each layer attends: model/pattern.h */
-    bool tied;          /* head and embedding are one unless config.json says otherwise */
+    bool window_unsaid;    /* there is none unless the key says how wide it is */
+    bool patterns;         /* a key says how each layer attends: model/pattern.h */
+    bool embedding_scaled; /* by the root of hidden */
+    bool gelu_is_tanh;     /* "gelu" means the tanh form, as in Gemma's first files */
+    bool tied;             /* head and embedding are one unless config.json says otherwise */
 } model_family;
 
 extern const model_family model_families[];

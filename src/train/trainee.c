@@ -11,6 +11,7 @@ clsplat_status trainee_check(clsplat *lib, const char *folder, const model_confi
                        : c->layer.qk != QK_AS_THEY_ARE ? "a model that normalises queries and keys"
                        : c->layer.sums                 ? "a model that normalises sums"
                        : c->layer.logit_cap != 0       ? "a model with a cap on logits"
+                       : c->layer.embedding_scale != 0 ? "a model that scales embeddings"
                        : c->names->attention_result    ? "a model that normalises results"
                        : c->out_bias || c->mlp_bias    ? "a model with biases beside those of q, k and v"
                        : !c->names->attention_norm     ? "a model without norms before its layers"

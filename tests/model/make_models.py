@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import (BertConfig, DistilBertConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+from transformers import (BertConfig, DistilBertConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
                           AutoModelForCausalLM, AutoModelForMaskedLM)
 
 HERE = Path(__file__).parent
@@ -54,6 +54,7 @@ MODELS = {
     "xlm-roberta": (XLMRobertaConfig(**{**ENCODER, "pad_token_id": 1, "type_vocab_size": 1}, layer_norm_eps=1e-5), "F32"),
     "distilbert": (DistilBertConfig(vocab_size=256, dim=24, hidden_dim=40, n_layers=2, n_heads=4, max_position_embeddings=64, pad_token_id=0,
                                     sinusoidal_pos_embds=True), "F32"),
+    "gemma": (GemmaConfig(**SIZES, pad_token_id=0, rope_parameters=rope("default")), "BF16"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

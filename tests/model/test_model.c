@@ -10,9 +10,16 @@
 #include "suite.h"
 
 static const char *const folders[] = {
-    MODELS "/llama",          MODELS "/llama-biases-llama3", MODELS "/llama-linear-shards",
-    MODELS "/mistral-window", MODELS "/qwen2-window",        MODELS "/qwen3-yarn",
-    MODELS "/llama-longrope", MODELS "/phi3-window",         MODELS "/olmo2",
+    MODELS "/llama",
+    MODELS "/llama-biases-llama3",
+    MODELS "/llama-linear-shards",
+    MODELS "/mistral-window",
+    MODELS "/qwen2-window",
+    MODELS "/qwen3-yarn",
+    MODELS "/llama-longrope",
+    MODELS "/phi3-window",
+    MODELS "/olmo2",
+    MODELS "/gemma",
     MODELS "/gguf", /* all types of blocks, and rows of queries and keys in pairs */
     DEMOS "/bytelm-4m",
 };
