@@ -11,15 +11,17 @@ static clsplat_status no_memory(const chat *h) {
 
 clsplat_status chat_begin_words(chat *h) {
     const chat_turn *system = &h->template->system;
-    if (h->r->system && system->before)
+    if (h->r->system && !h->template->told_to_user)
         text_add(&h->words, "%s%s%s", system->before, h->r->system, system->after);
     return text_ok(&h->words) ? CLSPLAT_OK : no_memory(h);
 }
 
 /* Where a template has no place for it, what the model is told stands before the first words of the user. */
 static void begin_user(const chat *h, text *to, bool first) {
-    bool told = first && h->r->system && !h->template->system.before;
-    text_add(to, "%s%s%s", h->template->user.before, told ? h->r->system : "", told ? "\n\n" : "");
+    const chat_template *t = h->template;
+    text_add(to, "%s", t->user.before);
+    if (first && h->r->system && t->told_to_user)
+        text_add(to, "%s%s%s", t->system.before, h->r->system, t->system.after);
 }
 
 clsplat_status chat_add_user(chat *h, const char *words, size_t bytes) {

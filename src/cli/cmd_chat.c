@@ -241,8 +241,9 @@ clsplat_status cmd_chat(cli *c, int argc, const char **argv) {
         {"system", 's', POPT_ARG_STRING, &r.system, 0, "what the model is told before the conversation",
          "TEXT"},
         {"template", 0, POPT_ARG_STRING, &r.template, 0,
-         "chatml, llama3, mistral or plain: how turns are written; the one whose tokens the model has if it "
-         "is not given",
+         "chatml, gemma, llama2, llama3, mistral, phi3, zephyr or plain: how turns are written; as the "
+         "model's "
+         "own template if it is not given",
          "NAME"},
         CLI_GROUP(LANGUAGE_CHOICE, choice),
         CLI_GROUP(LANGUAGE_ATTENTION, attention),

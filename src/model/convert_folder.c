@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "model/convert_parts.h"
 #include "model/json.h"
+#include "model/template.h"
 
 enum { FILE_LIMIT = 64 << 20 };
 
@@ -20,25 +21,6 @@ static bool beside(const conversion *c, const char *name, text *path) {
     return text_ok(path) && access(path->data, F_OK) == 0;
 }
 
-static clsplat_status read_template(conversion *c) {
-    clsplat_status status = CLSPLAT_OK;
-    text path = {0}, config = {0};
-    json_t *root = NULL;
-    size_t bytes = 0;
-    if (beside(c, "chat_template.jinja", &path)) {
-        TRY(file_load(c->lib, path.data, FILE_LIMIT, &c->template, &bytes));
-    } else if (beside(c, "tokenizer_config.json", &config)) {
-        TRY(json_file(c->lib, config.data, FILE_LIMIT, &root));
-        const char *words = json_string_value(json_object_get(root, "chat_template"));
-        c->template = words ? text_copy(words) : NULL;
-    }
-fail:
-    json_decref(root);
-    text_free(&path);
-    text_free(&config);
-    return status;
-}
-
 static clsplat_status read_folder(conversion *c) {
     clsplat_status status = CLSPLAT_OK;
     text path = {0}, words = {0};
@@ -48,7 +30,7 @@ static clsplat_status read_folder(conversion *c) {
     TRY(json_file(c->lib, path.data, FILE_LIMIT, &c->about));
     if (beside(c, "tokenizer.json", &words))
         TRY(json_file(c->lib, words.data, FILE_LIMIT, &c->tokenizer));
-    TRY(read_template(c));
+    TRY(model_template_of_folder(c->lib, c->request->from, &c->template));
 fail:
     text_free(&path);
     text_free(&words);
@@ -58,13 +40,9 @@ fail:
 static clsplat_status read_packed(conversion *c) {
     clsplat_status status = CLSPLAT_OK;
     const gguf *file = model_folder_packed(c->folder);
-    gguf_words words;
-    size_t at = 0;
     TRY(gguf_config(c->lib, file, &c->about));
     TRY(gguf_tokenizer(c->lib, file, &c->tokenizer));
-    const gguf_value *template = gguf_find(file, "tokenizer.chat_template");
-    if (template && !template->is_array && gguf_next(template, &at, &words))
-        c->template = strndup(words.bytes, words.count);
+    c->template = model_template_of_file(file);
 fail:
     return status;
 }

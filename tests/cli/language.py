@@ -140,6 +140,44 @@ def interrupted(bench, file):
     bench.check("generate: interrupted: at once", time.time() - started < 10, f"{time.time() - started:.1f} s")
 
 
+# What transformers' apply_chat_template writes for Zephyr, Llama 2, Gemma (with Gemma 3's place for the system's words), Phi-3, Mistral 7B 0.3,
+# Llama 3 and Qwen after two turns, and what of a template tells it.
+TURNS = {
+    "zephyr": ("<|system|>\nBe brief.</s>\n<|user|>\nHi there</s>\n<|assistant|>\n", "{}</s>\n<|user|>\nAnd now?</s>\n<|assistant|>\n", "'<|user|>' + content + eos_token"),
+    "llama2": ("[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi there [/INST]", "{} </s><s>[INST] And now? [/INST]", "'[INST] ' + '<<SYS>>'"),
+    "gemma": ("<start_of_turn>user\nBe brief.\n\nHi there<end_of_turn>\n<start_of_turn>model\n", "{}<end_of_turn>\n<start_of_turn>user\nAnd now?<end_of_turn>\n<start_of_turn>model\n", None),
+    "phi3": ("<|system|>\nBe brief.<|end|>\n<|user|>\nHi there<|end|>\n<|assistant|>\n", "{}<|end|>\n<|user|>\nAnd now?<|end|>\n<|assistant|>\n", None),
+    "mistral": ("[INST] Be brief.\n\nHi there[/INST]", "{}</s>[INST] And now?[/INST]", None),
+    "chatml": ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n",
+               "{}<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n", None),
+    "llama3": ("<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi there<|eot_id|><|start_header_id|>assistant"
+               "<|end_header_id|>\n\n", "{}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nAnd now?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", None)}
+
+
+def templates(bench, models):
+    """Every template as it is written: the same answers as to the whole text, byte by byte."""
+    def talk(name, lines, model, *flags):
+        p = subprocess.run([bench.binary, "chat", model, "--json", *flags], input=lines, capture_output=True, timeout=120)
+        bench.check(name, p.returncode == 0, p.stderr.decode())
+        return json.loads(p.stdout or "{}"), p.stderr.decode()
+
+    for name, (first, more, words) in TURNS.items():
+        told, _ = talk(f"chat --template {name}", b"Hi there\nAnd now?\n", MODEL, "--template", name, "-n", "9", "--system", "Be brief.")
+        said = [turn["assistant"] for turn in told["turns"]]
+        for i, prompt in enumerate((first, first + more.format(said[0]))):
+            text = report(bench, f"chat --template {name}: as text", "generate", MODEL, "--prompt", prompt, "-n", "9")["text"]
+            bench.check(f"chat --template {name}: turn {i}", text == said[i], f"{text!r} {said!r}")
+        if words:
+            folder = bench.path(f"template-{name}")
+            shutil.copytree(models["llama2"], folder)
+            (folder / "chat_template.jinja").write_text(words)
+            told, _ = talk(f"chat: its own {name}", b"Hi\n", folder, "-n", "2")
+            bench.check(f"chat: its own {name}", told.get("template") == name, str(told))
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    _, err = talk("chat: an unknown template", b"Hi\n", folder, "-n", "2")
+    bench.check("chat: an unknown template is said", "--template" in err, err)
+
+
 def conversation(bench, models):
     def talk(name, lines, *flags, model=MODEL, **options):
         p = subprocess.run([bench.binary, "chat", model, *flags], input=lines.encode(), capture_output=True, timeout=120, **options)
@@ -252,5 +290,6 @@ def run(bench):
     evaluation(bench)
     generation(bench)
     conversation(bench, models)
+    templates(bench, models)
     tokenised(bench, models)
     refusals(bench, models)
