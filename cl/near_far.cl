@@ -73,6 +73,8 @@ static inline float log_add(float a, float b) {
 /* A node as a row sees it. */
 typedef struct sight {
     float l, variance, spread, slope, count, hidden;
+    float error; /* what it costs to leave it closed */
+    uint step;
     INDEX value;
 } sight;
 
@@ -119,6 +121,28 @@ static inline void open_keys(private const walker *w, private const trees *t, pr
     }
 }
 
+/* Whether the row opens node g of a level. `counting`: by their steps, which are needed then. */
+static inline bool opens(private const walker *w, uint level, uint g, bool counting, private sight *s) {
+    if (g << size_shift(level) >= w->covered) { /* beyond the last chunk: never written */
+        s->l = -INFINITY;
+        s->count = 0.0f;
+    }
+    float factor = node_error(s->variance, s->spread * w->inverse_size), beside = s->l - w->mass;
+    float most = exp(beside + s->hidden) * factor;
+    s->error = exp(beside) * factor;
+    s->step = counting || w->step ? step_of(most) : 0;
+    return s->count > 0.0f && (w->all ? s->variance > 0.0f : most > w->accepted) && s->step >= w->step;
+}
+
+/* The node that a walk under a root comes to after g and all below it. */
+static inline void leave(private uint *level, private uint *g, uint root_level) {
+    ++*g;
+    while (*level < root_level && (*g & ((1u << fan_shift(*level + 1)) - 1)) == 0) {
+        *g >>= fan_shift(*level + 1);
+        ++*level;
+    }
+}
+
 /* Walks through the tree under a root. `steps`: counts keys by their step, and adds nothing to the row. */
 static inline void walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
                         private uint *steps) {
@@ -126,18 +150,11 @@ static inline void walk(private walker *w, private const trees *t, private state
     float whole = 0.0f;
     do {
         sight s = look_at(w, t, level, g, whole);
-        if (g << size_shift(level) >= w->covered) { /* beyond the last chunk: never written */
-            s.l = -INFINITY;
-            s.count = 0.0f;
-        }
-        float factor = node_error(s.variance, s.spread * w->inverse_size), beside = s.l - w->mass;
-        float error = exp(beside) * factor, most = exp(beside + s.hidden) * factor;
-        uint step = steps || w->step ? step_of(most) : 0;
-        bool open = s.count > 0.0f && (w->all ? s.variance > 0.0f : most > w->accepted) && step >= w->step;
+        bool open = opens(w, level, g, steps != 0, &s);
         if (level == TOP)
             whole = s.variance;
         if (steps)
-            least[level] = level == root_level ? step : min(step, least[level + 1]);
+            least[level] = level == root_level ? s.step : min(s.step, least[level + 1]);
         if (open && level > 0) {
             g <<= fan_shift(level);
             --level;
@@ -152,16 +169,12 @@ static inline void walk(private walker *w, private const trees *t, private state
             add_values(row, s.l, t->mean_values + s.value);
             if (level == 0 && s.slope > 0.0f)
                 w->slopes = log_add(w->slopes, s.l + log(s.slope));
-            if (error > 0.0f) {
-                w->squares = MAD(error, error, w->squares);
-                w->sum += error;
+            if (s.error > 0.0f) {
+                w->squares = MAD(s.error, s.error, w->squares);
+                w->sum += s.error;
             }
         }
-        ++g;
-        while (level < root_level && (g & ((1u << fan_shift(level + 1)) - 1)) == 0) {
-            g >>= fan_shift(level + 1);
-            ++level;
-        }
+        leave(&level, &g, root_level);
     } while (level < root_level);
 }
 
@@ -275,7 +288,7 @@ static inline void attend_far(private walker *w, private const trees *t, private
         w->slopes = -INFINITY;
         descend(w, t, row, highest, 0);
         float expected = row_expects(w, row);
-        if (!(expected > tolerance) || room < w->covered)
+        if (again || !(expected > tolerance) || room < w->covered)
             break;
         w->accepted *= second_share(tolerance, expected);
     }
@@ -283,6 +296,7 @@ static inline void attend_far(private walker *w, private const trees *t, private
         add_tilt(w, t->covariance, row);
 }
 
+#ifndef ROWS_ALONE /* by those who need no kernel */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RESULTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
@@ -336,7 +350,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RES
     uint runs = min(w.past, visible / CHUNK) / RUN;
     if (runs > 0)
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
-    w.mass = w.inverse_size = 0.0f;
+    w.mass = w.inverse_size = w.accepted = 0.0f;
+    w.step = 0;
     if (w.past)
         attend_far(&w, &t, &row, tolerance, limit ? (limit > w.exact ? limit - w.exact : 0) : w.covered);
 
@@ -351,4 +366,9 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RES
     float estimate = row_expects(&w, &row);
     STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
+#if KEPT
+    KEEP(kept + KEPT_NUMBERS * (((INDEX)b * get_global_size(1) + h) * queries + i), w.mass, w.inverse_size, w.accepted,
+         w.step);
+#endif
 }
+#endif

@@ -34,6 +34,10 @@ void options_near_far(kernel_options *o, const op_near_far_args *a) {
     options_number(o, "BIAS", own && a->key_bias.mem);
     options_number(o, "COUNTED", a->exact_keys.mem != NULL);
     options_number(o, "ESTIMATED", a->error_estimate.mem != NULL);
+    if (a->kept) {
+        options_number(o, "KEPT", 1);
+        options_elements(o, (double)OP_KEPT * (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]));
+    }
     options_tensor(o, "Q", &a->q);
     if (own) {
         options_tensor(o, "K", &a->k);
@@ -77,6 +81,8 @@ void launch_near_far_results(launch *l, const kernel_options *o, const op_near_f
         launch_tensor(l, o, &a->exact_keys);
     if (a->error_estimate.mem)
         launch_tensor(l, o, &a->error_estimate);
+    if (a->kept)
+        launch_mem(l, a->kept);
 }
 
 void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *a) {

@@ -224,11 +224,13 @@ clsplat_status op_gather(queue *q, const op_gather_args *args);
  * Strictly causal: of the forest a query reads only nodes whose keys all are in chunks before its own.
  *
  * k, v and key_bias need to hold the queries' own chunks only: their row 0 is the key number `first_key`. */
+enum { OP_KEPT = 4 };
 typedef struct op_near_far_args {
     const op_forest *forest;
     op_tensor q, k, v, key_bias, out, lse;
     op_tensor exact_keys;     /* [B,H,N,1], I32; may be absent */
     op_tensor error_estimate; /* [B,H,N,1]; may be absent */
+    cl_mem kept; /* [B,H,N,OP_KEPT]: what a row decided by (cl/near_far_args.clh); NULL: not wanted */
     float scale;
     int32_t diagonal;
     size_t keys, first_key;
