@@ -124,17 +124,19 @@ typedef struct clsplat_attention_gradients {
  * dout_i
  *
  * for softmax; with splats the same for the weight of every pair and splat (src/op/backward.h), in the same
- * linear cost as forward. Weights are computed again and not kept: beyond the tensors, the device needs
- * O(N + S·Dv) numbers a head and workspaces of bounded size. A row without a visible key adds nothing, and at
- * a key of bias −inf dk, dv and dkey_bias are 0. The same inputs on the same device give the same bits every
- * time.
+ * linear cost as forward. Near and far is differentiated as it is computed, its trees and what a row opens
+ * held constant: through opened keys, and through the mass, mean, variance and mean value of closed nodes to
+ * theirs; rows walk again, and out and lse are not read. Weights are computed again and not kept: beyond the
+ * tensors, the device needs O(N + S·Dv) numbers a head and workspaces of bounded size. A row without a
+ * visible key adds nothing, and at a key of bias −inf dk, dv and dkey_bias are 0. The same inputs on the same
+ * device give the same bits every time.
  *
  * Shapes: all tensors in host memory; gradients in any storage type, summed in float32, and of splats put
  * together in float64. Problems larger than the device are cut along batch and key heads; what one key head
  * and its query heads need must fit. Writes: what is not absent in `gradients`, but for dout. Blocks: until
- * it is complete. Threads: one at a time per device. Returns: SHAPE, INVALID, UNSUPPORTED (near and far),
- * MEMORY, BUILD, OPENCL, CANCELLED (the gradients then hold anything). Source: Dao et al. 2022 (arXiv
- * 2205.14135), appendix B.2, for softmax. */
+ * it is complete. Threads: one at a time per device. Returns: SHAPE, INVALID, UNSUPPORTED (near and far on a
+ * device that ends long loops), MEMORY, BUILD, OPENCL, CANCELLED (the gradients then hold anything). Source:
+ * Dao et al. 2022 (arXiv 2205.14135), appendix B.2, for softmax. */
 CLSPLAT_API clsplat_status clsplat_attend_backward(clsplat_device *device, clsplat_attention attention,
                                                    clsplat_attention_tensors tensors,
                                                    clsplat_attention_gradients gradients);

@@ -5,6 +5,7 @@
 
 #include "attention/attend.h"
 #include "attention/gaussian_backward.h"
+#include "attention/near_far.h"
 #include "attention/splats_gradient.h"
 #include "attention/stage.h"
 #include "runtime/buffer.h"
@@ -41,8 +42,6 @@ static clsplat_status check(clsplat *lib, const attend_call *call, clsplat_atten
     clsplat_status status = CLSPLAT_OK;
     const clsplat_attention_tensors *t = &call->tensors;
     clsplat_tensor bias = {.shape = {t->k.shape[0], t->k.shape[1], t->k.shape[2], 1}};
-    if (call->attention.near_far)
-        return log_error(lib, CLSPLAT_UNSUPPORTED, "near and far has no gradients; attend without near_far");
     if (is_absent(&t->lse))
         return log_error(lib, CLSPLAT_INVALID,
                          "lse is absent; gradients need the lse that clsplat_attend wrote");
@@ -73,6 +72,9 @@ static bool block_fits(const walk *w, const clsplat_limits *limits) {
     whole.q.shape[1] = t->q.shape[1];
     whole.k.shape[1] = t->k.shape[1];
     whole.v.shape[3] = t->v.shape[3];
+    if (w->call->attention.near_far &&
+        !near_far_backward_fits(limits, w->call, w->batch_step, w->kv_step, &total))
+        return false;
     return total <= (double)limits->global_memory / 2 &&
            (!w->call->splats || (gaussian_heads_fit(limits, &whole, w->batch_step, w->kv_step) &&
                                  gaussian_backward_fits(limits, &whole, w->batch_step, w->kv_step)));
@@ -163,6 +165,29 @@ fail:
     return status;
 }
 
+static clsplat_status near_far_block(walk *w, const block *b) {
+    clsplat_status status = CLSPLAT_OK;
+    op_forest forest;
+    op_near_far_backward_args args = {.forest = &forest,
+                                      .q = b->q,
+                                      .k = b->k,
+                                      .v = b->v,
+                                      .key_bias = b->key_bias,
+                                      .dout = b->dout,
+                                      .dq = b->dq,
+                                      .dk = b->dk,
+                                      .dv = b->dv,
+                                      .dkey_bias = b->dkey_bias,
+                                      .scale = w->call->attention.scale,
+                                      .diagonal = w->call->diagonal,
+                                      .tolerance = w->call->attention.tolerance,
+                                      .sparse_topk = w->call->attention.sparse_topk};
+    TRY(near_far_plant(&w->queue, w->call, b->k, b->v, b->key_bias, &forest));
+    TRY(op_near_far_backward(&w->queue, &args));
+fail:
+    return status;
+}
+
 static clsplat_status softmax_block(walk *w, const block *b) {
     op_softmax_backward_args args = {.q = b->q,
                                      .k = b->k,
@@ -193,7 +218,9 @@ static clsplat_status heads_back(walk *w, size_t batch, size_t kv_head) {
         w->splats.first_head = kv_head * w->group;
     }
     TRY(bring(w, &b));
-    TRY(w->call->splats ? gaussian_block(w, &b) : softmax_block(w, &b));
+    TRY(w->call->splats               ? gaussian_block(w, &b)
+        : w->call->attention.near_far ? near_far_block(w, &b)
+                                      : softmax_block(w, &b));
     TRY(take(w, &b));
     const clsplat_attention *a = &w->call->attention;
     double done = (double)(batch * w->kv_heads + batches * (kv_head + heads)),

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "op/backward.h"
 #include "runtime/buffer.h"
 #include "runtime/quirks.h"
 
@@ -34,6 +35,24 @@ bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
         total += (double)bytes[i];
     }
     return total <= (double)limits->global_memory / 2;
+}
+
+bool near_far_backward_fits(const clsplat_limits *limits, const attend_call *call, size_t batch,
+                            size_t kv_heads, double *total) {
+    const size_t *q = call->tensors.q.shape, *k = call->tensors.k.shape, *v = call->tensors.v.shape;
+    op_tensor keys = {.shape = {batch, kv_heads, k[2], k[3]}},
+              values = {.shape = {batch, kv_heads, v[2], v[3]}};
+    size_t bytes[FOREST_BUFFERS];
+    double largest, all;
+    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk, call->attention.sparse_topk);
+    forest_sizes(&forest, bytes);
+    op_near_far_backward_bytes(&forest, batch * kv_heads * (q[1] / k[1]) * q[2], &largest, &all);
+    for (int i = 0; i < FOREST_BUFFERS; ++i) {
+        largest = fmax(largest, (double)bytes[i]);
+        all += (double)bytes[i];
+    }
+    *total += all;
+    return largest <= (double)limits->max_allocation;
 }
 
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest) {

@@ -12,6 +12,11 @@ clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op
 /* Whether the forest of all heads fits the device beside the call's tensors. */
 bool near_far_fits(const clsplat_limits *limits, const attend_call *call);
 
+/* Whether what the backward pass of so many batch entries and key heads needs fits the device's allocations;
+ * adds its bytes to the total. */
+bool near_far_backward_fits(const clsplat_limits *limits, const attend_call *call, size_t batch,
+                            size_t kv_heads, double *total);
+
 /* Everything but the tensors. */
 op_near_far_args near_far_args(const attend_call *call, const op_forest *forest);
 

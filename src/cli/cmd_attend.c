@@ -38,9 +38,6 @@ static clsplat_status check_options(cli *c, const attend_request *r, int method)
                                        : NULL;
     if (method != METHOD_NEAR_FAR && far)
         return cli_misuse(c, "%s is for --method near-far; add that, or leave it away", far);
-    if (method == METHOD_NEAR_FAR && r->grad)
-        return log_error(c->lib, CLSPLAT_UNSUPPORTED,
-                         "--grad: near-far has no gradients yet; use --method softmax or gaussian");
     return CLSPLAT_OK;
 }
 

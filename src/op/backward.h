@@ -36,6 +36,25 @@ typedef struct op_softmax_backward_args {
 } op_softmax_backward_args;
 clsplat_status op_softmax_backward(queue *q, const op_softmax_backward_args *args);
 
+/* Near-far attention over a forest of all keys, with the opened set of op_near_far, which is run again: the
+ * nodes that a row opens, the keys that stand apart, and which key is where in the trees are constant, and
+ * out is differentiated through opened keys, and through the means, variances, mean values, masses and slopes
+ * of closed nodes and the covariances of runs, to keys, values and biases (cl/near_far_back.clh). Shapes: as
+ * op_near_far_args, with all keys in k and v; dout as out, and every gradient as what it is of; dkey_bias may
+ * be absent. */
+typedef struct op_near_far_backward_args {
+    const op_forest *forest;
+    op_tensor q, k, v, key_bias, dout;
+    op_tensor dq, dk, dv, dkey_bias;
+    float scale;
+    int32_t diagonal;
+    float tolerance;
+    size_t sparse_topk;
+} op_near_far_backward_args;
+clsplat_status op_near_far_backward(queue *q, const op_near_far_backward_args *args);
+/* Bytes that it needs beside the forest and its arguments: the largest buffer, and all. */
+void op_near_far_backward_bytes(const op_forest *forest, size_t rows, double *largest, double *total);
+
 /* Numbers of a row's stats: OP_STATS of every level, or of one range in joint mixing. */
 enum { OP_STATS = 3 };
 size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing);

@@ -10,7 +10,8 @@ extern const op_family op_softmax_family, op_write_family, op_scan_family, op_re
     op_distance_family;
 /* op/backward.h */
 extern const op_family op_softmax_backward_family, op_read_backward_family, op_collect_family,
-    op_write_backward_family, op_token_gradient_family, op_splat_moments_family, op_level_lifts_family;
+    op_write_backward_family, op_token_gradient_family, op_splat_moments_family, op_level_lifts_family,
+    op_near_far_backward_family;
 
 /* op/layer_backward.h */
 extern const op_family op_norm_backward_family, op_activate_backward_family, op_embed_backward_family,

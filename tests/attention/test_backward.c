@@ -101,6 +101,30 @@ static const problem_spec gaussian[] = {
 // clang-format on
 static const clsplat_covariance forms[] = {ISOTROPIC, DIAGONAL, FULL};
 
+/* Near and far at tolerance 0, where it is exact: heads, biases, layouts, types. Above:
+ * op/test_near_far_backward.c. */
+// clang-format off
+static const problem_spec far[] = {
+    {.queries = 1, .keys = 1, .dim = 1, .value_dim = 1, .chunk = 16},
+    {.batch = 2, .heads = 6, .kv_heads = 2, .queries = 33, .keys = 65, .dim = 8, .value_dim = 8, .causal = true,
+     .bias = BIAS_RANDOM, .chunk = 16},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 65, .keys = 33, .dim = 16, .value_dim = 32, .causal = true,
+     .bias = BIAS_FRONT, .chunk = 16},
+    {.batch = 2, .heads = 2, .kv_heads = 1, .queries = 31, .keys = 100, .dim = 16, .value_dim = 16, .bias = BIAS_ALL,
+     .chunk = 16},
+    {.heads = 3, .queries = 32, .keys = 170, .dim = 8, .value_dim = 8, .bias = BIAS_HOLES, .causal = true,
+     .layout = LAYOUT_TOKENS, .chunk = 32},
+    {.queries = 65, .keys = 130, .dim = 16, .value_dim = 16, .data = DATA_LOUD, .scale = 0.5F, .causal = true, .chunk = 16},
+    {.queries = 100, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_DOMINANT, .bias = BIAS_RANDOM, .causal = true,
+     .chunk = 16},
+    {.queries = 40, .keys = 100, .dim = 16, .value_dim = 16, .data = DATA_IDENTICAL, .scale = -0.7F, .chunk = 16},
+    {.queries = 33, .keys = 165, .dim = 16, .value_dim = 16, .q = BF16, .k = BF16, .v = BF16, .out = BF16, .lse = BF16,
+     .bias = BIAS_HOLES, .key_bias = BF16, .chunk = 32},
+    {.queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .q = F16, .k = F16, .v = BF16, .bias = BIAS_RANDOM,
+     .key_bias = F16, .causal = true, .chunk = 16},
+};
+// clang-format on
+
 static void solve(const problem_spec *spec, uint64_t seed) {
     problem_stage s = problem_on_stage();
     problem p = problem_create(s.lib, spec, seed);
@@ -117,6 +141,17 @@ START_TEST(exact) {
     solve(&softmax[_i], 100 + (uint64_t)_i);
     s.device->preferred = "plain";
     solve(&softmax[_i], 100 + (uint64_t)_i);
+    s.device->preferred = NULL;
+}
+END_TEST
+
+START_TEST(near_and_far) {
+    problem_stage s = problem_on_stage();
+    problem_spec spec = far[_i];
+    spec.near_far = true;
+    solve(&spec, 300 + (uint64_t)_i);
+    s.device->preferred = "plain";
+    solve(&spec, 300 + (uint64_t)_i);
     s.device->preferred = NULL;
 }
 END_TEST
@@ -168,11 +203,14 @@ START_TEST(same_bits) {
                          .dim = 16,
                          .value_dim = 16,
                          .bias = BIAS_HOLES,
-                         .splats = _i / 2 ? 12 : 0,
+                         .splats = _i / 2 == 1 ? 12 : 0,
                          .levels = 2,
                          .covariance = DIAGONAL,
                          .causal = _i % 2,
-                         .shared = true};
+                         .shared = true,
+                         .near_far = _i / 2 == 2,
+                         .tolerance = 0.1F,
+                         .chunk = 16};
     problem p = problem_create(s.lib, &spec, 9);
     gradient g = gradient_create(&p, 10);
     suite_ok(s.lib, gradient_attend(&g, s.device));
@@ -191,6 +229,71 @@ START_TEST(same_bits) {
             clsplat_device_close(&device);
     }
     free(first);
+    gradient_free(&g);
+    problem_free(&p);
+}
+END_TEST
+
+/* Changes the tokens from number j on in q, k, v and dout; queries are the last of the tokens. */
+static void change_later(gradient *g, size_t j) {
+    const problem_spec *s = &g->p->spec;
+    problem_tensor *const all[] = {&g->p->tensors[PROBLEM_Q], &g->p->tensors[PROBLEM_K],
+                                   &g->p->tensors[PROBLEM_V], &g->dout};
+    for (int i = 0; i < 4; i++) {
+        const size_t *n = all[i]->view.shape;
+        size_t begin = n[2] == s->keys ? j : j + n[2] - s->keys;
+        for (size_t h = 0; h < n[0] * n[1]; h++)
+            for (size_t row = begin; row < n[2]; row++)
+                for (size_t d = 0; d < n[3]; d++)
+                    problem_set(all[i], h / n[1], h % n[1], row, d, d % 2 ? -1.5 : 0.25 * (double)(row % 7));
+    }
+}
+
+/* dq of earlier rows keeps its bits, whatever comes later; and what a row gives leaves later keys alone. */
+START_TEST(later_tokens) {
+    static const size_t places[] = {1, 40, 64, 99};
+    problem_stage s = problem_on_stage();
+    problem_spec spec = {.heads = 2,
+                         .kv_heads = 1,
+                         .queries = 90,
+                         .keys = 100,
+                         .dim = 16,
+                         .value_dim = 16,
+                         .causal = true,
+                         .near_far = true,
+                         .tolerance = 0.2F,
+                         .chunk = 16};
+    size_t j = places[_i], first = j + spec.queries > spec.keys ? j + spec.queries - spec.keys : 0;
+    problem p = problem_create(s.lib, &spec, 19);
+    gradient g = gradient_create(&p, 20);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    size_t bytes = problem_bytes(&g.results[GRADIENT_DQ]);
+    unsigned char *before = memcpy(malloc(bytes), g.results[GRADIENT_DQ].bytes, bytes);
+    change_later(&g, j);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    const problem_tensor *dq = &g.results[GRADIENT_DQ];
+    for (size_t h = 0; h < spec.heads; h++)
+        for (size_t row = 0; row < first; row++) {
+            size_t at = problem_place(dq, 0, h, row, 0) * sizeof(float);
+            ck_assert_msg(memcmp(before + at, (char *)dq->bytes + at, spec.dim * sizeof(float)) == 0,
+                          "later tokens changed dq of row %zu of head %zu", row, h);
+        }
+    free(before);
+    /* Rows before token j give nothing to it and later ones, so their dout does not matter there. */
+    const problem_tensor *dk = &g.results[GRADIENT_DK];
+    bytes = problem_bytes(dk);
+    before = memcpy(malloc(bytes), dk->bytes, bytes);
+    for (size_t h = 0; h < spec.heads; h++)
+        for (size_t row = 0; row < first; row++)
+            for (size_t d = 0; d < spec.value_dim; d++)
+                problem_set(&g.dout, 0, h, row, d, 3);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    for (size_t key = j; key < spec.keys; key++) {
+        size_t at = problem_place(dk, 0, 0, key, 0) * sizeof(float);
+        ck_assert_msg(memcmp(before + at, (char *)dk->bytes + at, spec.dim * sizeof(float)) == 0,
+                      "earlier rows changed dk of key %zu", key);
+    }
+    free(before);
     gradient_free(&g);
     problem_free(&p);
 }
@@ -217,9 +320,6 @@ START_TEST(refusals) {
     results.dout = (clsplat_tensor){0};
     ck_assert_int_ne(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_OK);
     ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "dout"));
-    results.dout = g.dout.view;
-    p.attention.near_far = true;
-    ck_assert_int_eq(clsplat_attend_backward(s.device, p.attention, views, results), CLSPLAT_UNSUPPORTED);
     gradient_free(&g);
     problem_free(&p);
 }
@@ -235,15 +335,23 @@ static void add_gaussian(TCase *part) {
     problem_add_cases(part, through_splats, gaussian, sizeof gaussian / sizeof *gaussian);
 }
 
+static void add_far(TCase *part) {
+    problem_add_stage(part);
+    problem_add_cases(part, near_and_far, far, sizeof far / sizeof *far);
+}
+
 static void add_properties(TCase *part) {
     problem_add_stage(part);
     tcase_add_loop_test(part, cut_into_blocks, 0, 4);
-    tcase_add_loop_test(part, same_bits, 0, 4);
+    tcase_add_loop_test(part, same_bits, 0, 6);
+    tcase_add_loop_test(part, later_tokens, 0, 4);
     tcase_add_test(part, refusals);
 }
 
 int main(void) {
-    static const suite_part parts[] = {
-        {"softmax", add_softmax}, {"gaussian", add_gaussian}, {"properties", add_properties}};
+    static const suite_part parts[] = {{"softmax", add_softmax},
+                                       {"gaussian", add_gaussian},
+                                       {"near_far", add_far},
+                                       {"properties", add_properties}};
     return suite_run("backward", parts, sizeof parts / sizeof *parts);
 }

@@ -199,7 +199,7 @@ def flags(bench):
     for value in ("nan", "inf", "-inf", "infinity", "abc", "", " ", "1x", "1 2", "1e999", "1e39", "0x", "--causal"):
         bench.refused(f"flags: --scale {value!r}", [*whole, "--scale", value], ["--scale"], statuses=[2])
     bench.refused("flags: --grad without dout", [*whole, "--grad"], ["dout"], statuses=[1])
-    bench.refused("flags: --grad of near-far", [*whole, "--grad", "--method", "near-far"], ["--grad", "near-far"], statuses=[1])
+    bench.refused("flags: --grad of near-far without dout", [*whole, "--grad", "--method", "near-far"], ["dout"], statuses=[1])
     for device in ("no such device", "99", "accelerator", "-1"):
         bench.refused(f"flags: --device {device}", [*whole, "--device", device], [device], statuses=[1])
 

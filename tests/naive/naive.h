@@ -127,15 +127,26 @@ void naive_node_of(const naive_forest *forest, size_t level, size_t g, naive_nod
 enum { NAIVE_RUN = 4 };
 double *naive_covariances(const naive_forest *forest);
 
+/* What a row decides by (OP_KEPT in src/op/op.h), and what it decided: [nodes of all levels], as
+ * naive_far_index counts them. */
+typedef struct naive_far_judge {
+    double mass, inverse_size, accepted;
+    unsigned char *opened;
+    double margin; /* the least difference from a limit, as a factor above 1 */
+} naive_far_judge;
+size_t naive_far_index(const naive_forest *forest, size_t level, size_t g);
+
 /* A row: its scaled query, the keys of its own chunk that it sees, the chunks before. */
 typedef struct naive_far_row {
     const double *q;
     size_t own;
-    const double *k, *v, *bias; /* of the own keys; bias may be NULL */
-    size_t past, keys;          /* chunks before; keys of the sequence that are theirs */
-    size_t apart;               /* keys that stand apart before the own chunk */
-    bool rest;                  /* not causal: the last node of the highest level may be a part of one */
-    bool open;                  /* everything, or nothing */
+    const double *k, *v, *bias;  /* of the own keys; bias may be NULL */
+    size_t past, keys;           /* chunks before; keys of the sequence that are theirs */
+    size_t apart;                /* keys that stand apart before the own chunk */
+    bool rest;                   /* not causal: the last node of the highest level may be a part of one */
+    bool open;                   /* everything, or nothing */
+    naive_far_judge *judge;      /* decides instead, if not NULL */
+    const unsigned char *opened; /* what it decided, if not NULL */
 } naive_far_row;
 typedef struct naive_far {
     double lse;
@@ -143,6 +154,11 @@ typedef struct naive_far {
     size_t exact;
 } naive_far;
 void naive_near_far(const naive_forest *forest, const naive_far_row *row, naive_far *far);
+
+/* Whether a row opens the node: l[0], its log-weight, of which l[1] comes from the variance l[2] of its
+ * logits. By the functions of cl/near_far.clh, so that a change there is a change here. */
+bool naive_far_opens(const naive_forest *forest, naive_far_judge *judge, size_t level, const naive_node *node,
+                     const double l[3]);
 
 /* A state: the logarithm of a sum of weights, and the weighted mean of values of `width` numbers. Starts as
  * (−inf, 0) with naive_state_clear. */

@@ -70,6 +70,13 @@ void naive_node_free(naive_node *node) {
     free(node->value);
 }
 
+size_t naive_far_index(const naive_forest *f, size_t level, size_t g) {
+    size_t before = 0;
+    for (size_t below = 0; below < level; below++)
+        before += (f->slots + naive_node_size(f, below) - 1) / naive_node_size(f, below);
+    return before + g;
+}
+
 /* One row on its way through the forest. */
 typedef struct walk {
     const naive_forest *f;
@@ -135,8 +142,15 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
         chunk[0] = whole[0];
         chunk[1] = whole[1];
     }
-    double l = dot(q, n.mean, f->dim) + n.log_mass + lift(variance, (double)naive_node_size(f, level));
+    double lifted = lift(variance, (double)naive_node_size(f, level)),
+           l = dot(q, n.mean, f->dim) + n.log_mass + lifted;
     bool open = n.count > 0 && w->row->open && variance > 0;
+    if (w->row->judge)
+        open = naive_far_opens(f, w->row->judge, level, &n, (const double[]){l, lifted, variance});
+    if (w->row->judge)
+        w->row->judge->opened[naive_far_index(f, level, g)] = open;
+    if (w->row->opened)
+        open = w->row->opened[naive_far_index(f, level, g)];
     if (n.count > 0 && !open) {
         add(w, l, n.value);
         if (level == 0 && slope_of(f, &n, whole[0]) > 0) {
