@@ -203,9 +203,12 @@ static clsplat_status read_saving(cli *c, const train_options *o, train_request 
     clsplat_status status = CLSPLAT_OK;
     enum { EVERY = 300, REPORT = 10, VALIDATION = 1 << 16 };
     train_settings every = {0};
+    uint64_t keep = 0;
     TRY(read_budget(c, o->save, &every));
     r->save_steps = every.steps;
     r->save_every = o->save ? every.seconds : EVERY;
+    TRY(cli_count(c, "--keep", o->keep, 0, &keep));
+    r->keep = keep;
     r->report_every = REPORT;
     TRY(cli_number(c, "--report", o->report, &r->report_every));
     r->validation_most = VALIDATION;

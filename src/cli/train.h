@@ -8,7 +8,7 @@
 
 /* As given; NULL: not given. */
 typedef struct train_options {
-    char *folder, *config, *from, *budget, *validation, *match, *save, *report;
+    char *folder, *config, *from, *budget, *validation, *match, *save, *keep, *report;
     char *rate, *batch, *context, *accumulate, *seed;
     int resume, recompute;
 } train_options;
@@ -25,6 +25,7 @@ typedef struct train_options {
                  "a file or folder to judge by; the last fiftieth of DATA if it is not given"),                       \
     LANGUAGE_ROW("match", 0, (o).match, "PATTERN", "files in folders that count, as '*.py'; all if it is not given"), \
     LANGUAGE_ROW("save", 0, (o).save, "STEPS|TIME", "how often; 300s if it is not given"),              \
+    LANGUAGE_ROW("keep", 0, (o).keep, "N", "models of so many saved steps stay, in DIR/step-…; 0 if it is not given"), \
     LANGUAGE_ROW("report", 0, (o).report, "SECONDS", "between two lines of progress; 10 if it is not given")
 
 #define TRAIN_LEARNING_OPTIONS(o)                                                                                     \

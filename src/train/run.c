@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "train/keep.h"
 #include "train/log.h"
 #include "train/pass.h"
 
@@ -136,8 +137,13 @@ fail:
 }
 
 static clsplat_status save(run *r) {
+    clsplat_status status = CLSPLAT_OK;
     r->saved = clock_seconds();
-    return checkpoint_save(r->t, r->r->folder, &r->r->settings, r->progress);
+    TRY(checkpoint_save(r->t, r->r->folder, &r->r->settings, r->progress));
+    if (r->r->keep && r->progress.step > 0)
+        TRY(train_keep(r->t, r->r->folder, r->progress.step, r->r->keep));
+fail:
+    return status;
 }
 
 static bool save_is_due(const run *r) {

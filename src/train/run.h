@@ -27,6 +27,7 @@ typedef struct train_request {
     double report_every;    /* seconds */
     double save_every;      /* seconds; 0: save_steps count */
     size_t save_steps;      /* steps */
+    size_t keep;            /* models of the last so many saved steps stay beside the last: train/keep.h */
     size_t validation_most; /* bytes of held_out that are measured */
     /* Called every so often and at the end. */
     void (*report)(void *user, const train_report *report);

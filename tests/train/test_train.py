@@ -96,6 +96,14 @@ def interruptions(t, moments):
     resumed(t, "Ctrl-C", "stopped")
 
 
+def kept(t):
+    """Models of the last saved steps, each as it would have been at the end of so many."""
+    t.bench.works("kept", *t.command("kept", "--config", t.config, "--save", "7", "--keep", "3"), limit=LIMIT)
+    steps = sorted(p.name for p in t.bench.path("kept").glob("step-*"))
+    t.bench.check("kept: steps", steps == ["step-00000021", "step-00000028", "step-00000030"], steps)
+    t.bench.works("kept: generate", "generate", t.bench.path("kept") / "step-00000021", "-p", "key", "-n", "4")
+
+
 def use(t):
     """What was trained is a model like others."""
     model = t.bench.path("whole")
@@ -140,6 +148,7 @@ def main():
         training = Training(bench)
         losses(training)
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
+        kept(training)
         use(training)
         refusals(training)
         return bench.summary()
