@@ -12,6 +12,9 @@
  *   health.h     what can go wrong with splats, found and mended
  *   model.h      a pretrained language model: text in, text out, on all of the above
  *   tune.h       the fastest variants on a device, found once and remembered
+ *   group.h      several devices of one process on one attention
+ *
+ * Not included here: mpi.h and ranks.h, one attention over several processes; where the library has MPI.
  *
  * Parameters are structs passed by value that start from clsplat_x_defaults(). A destroy call takes
  * the address of the handle, accepts NULL and sets it to NULL. Nothing blocks unless its comment says
@@ -22,6 +25,7 @@
 #include <clsplat/adapt.h>
 #include <clsplat/attention.h>
 #include <clsplat/device.h>
+#include <clsplat/group.h>
 #include <clsplat/health.h>
 #include <clsplat/metrics.h>
 #include <clsplat/model.h>
