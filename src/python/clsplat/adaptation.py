@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any, NamedTuple, Optional
 
 import numpy
@@ -10,6 +11,9 @@ from . import _c, arrays
 from .attention import _inputs
 from .device import Progress, _fields
 from .splats import Splats
+
+
+observers: weakref.WeakSet = weakref.WeakSet()  # whose record() is told of every adaptation
 
 
 class Adapted(NamedTuple):
@@ -64,7 +68,10 @@ def adapt(splats: Splats, q: Any, k: Any, v: Any, *, causal: bool = False, scale
     del keep
     if raised:
         raise raised[0]
-    return Adapted(made, result.error_before, result.error_after, dict(zip(names, result.kept)), events)
+    adapted = Adapted(made, result.error_before, result.error_after, dict(zip(names, result.kept)), events)
+    for observer in list(observers):
+        observer.record(adapted)
+    return adapted
 
 
 def _four(*tensors: Any) -> list[arrays.Array]:
