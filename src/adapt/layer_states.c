@@ -119,9 +119,15 @@ fail:
     return status;
 }
 
+/* Where values are not wanted some are summed all the same; the fast rows of op_write take 16 at once. */
+static size_t few_columns(const layer *l) {
+    return l->value_dim % 16 == 0 ? 16 : 1;
+}
+
 clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
-    states_call c = {.layer = l, .heads = layer_state_heads(l, set), .columns = values ? l->value_dim : 1};
+    states_call c = {
+        .layer = l, .heads = layer_state_heads(l, set), .columns = values ? l->value_dim : few_columns(l)};
     *states = (layer_states){0};
     TRY(splats_upload(l->device, set, &c.splats));
     size_t numbers = l->batch * c.heads * l->rows * c.splats->count;

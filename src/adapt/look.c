@@ -54,7 +54,7 @@ static void look_at_splat(const herd *h, size_t head, size_t column, size_t rows
             use += share;
             logs += share * log_share;
             look->blame[column] += share * look->row_square[q * l->rows + t];
-            look->leave_one_out[column] -= log1p(-fmin(share, 1 - 1e-12));
+            look->leave_one_out[column] += share < 1e-7 ? share : -log1p(-fmin(share, 1 - 1e-12));
         }
     }
     look->entropy[column] = use > 0 ? log(use) - logs / use : 0;

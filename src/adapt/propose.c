@@ -136,14 +136,16 @@ static const float *draw_key(const proposing *p, size_t at) {
     size_t kv = b * l->kv_heads + hq / (l->heads / l->kv_heads);
     const float *q = l->q + (head * l->queries + l->first_row + row * l->step) * l->dim;
     const float *keys = l->k + kv * l->keys * l->dim, *best = keys;
-    double most = -INFINITY;
+    double most = -INFINITY, loudest = 37; /* −ln −ln(1 − 2⁻⁵³) */
     for (size_t j = 0; j < layer_visible(l, row); ++j) {
         float score = 0;
         for (size_t d = 0; d < l->dim; ++d)
             score += q[d] * keys[j * l->dim + d];
         double bias = l->key_bias ? (double)l->key_bias[kv * l->keys + j] : 0;
-        double noisy =
-            (double)(score * l->scale) + bias - log(-log(fmax(random_uniform(&p->h->random), 1e-300)));
+        double noisy = (double)(score * l->scale) + bias;
+        if (noisy + loudest < most) /* the noise is not asked */
+            continue;
+        noisy -= log(-log(fmax(random_uniform(&p->h->random), 1e-300)));
         if (noisy > most)
             most = noisy, best = keys + j * l->dim;
     }

@@ -219,10 +219,28 @@ static change both(const proposal *out, const proposal *in) {
     return c;
 }
 
+/* Only the best few stay possible: pairs of them are judged. */
+static void keep_best(proposal *all, size_t count) {
+    enum { FEW = 3 };
+    for (size_t i = 0; i < count; ++i) {
+        size_t better = 0;
+        for (size_t j = 0; j < count; ++j)
+            better += all[j].possible &&
+                      (all[j].square < all[i].square || (all[j].square == all[i].square && j < i));
+        all[i].event.kept = better < FEW; /* only a mark until all are counted */
+    }
+    for (size_t i = 0; i < count; ++i) {
+        all[i].possible &= all[i].event.kept && isfinite(all[i].square);
+        all[i].event.kept = false;
+    }
+}
+
 static void trade_head(round_call *r, size_t head) {
     proposals *p = &r->of[head];
     proposal *best_out = NULL, *best_in = NULL;
     double best = INFINITY, before = r->square[head];
+    keep_best(p->shrinking, PROPOSE_SHRINKING);
+    keep_best(p->growing, PROPOSE_GROWING);
     for (size_t o = 0; o < PROPOSE_SHRINKING; ++o)
         for (size_t i = 0; i < PROPOSE_GROWING; ++i) {
             proposal *out = &p->shrinking[o], *in = &p->growing[i];
