@@ -102,7 +102,17 @@ CLSPLAT_API clsplat_status clsplat_hierarchy_default(clsplat *lib, clsplat_hiera
 /* Returns: IO, FORMAT (naming the file and the key), MEMORY. Unknown keys are ignored. */
 CLSPLAT_API clsplat_status clsplat_hierarchy_load(clsplat *lib, const char *path,
                                                   clsplat_hierarchy *hierarchy);
-/* Ownership: frees what the two above allocated, and zeroes the struct. Accepts a zeroed struct. */
+/* Hierarchies by name, those of the original system. Returns: NULL beyond the last. Threads: any. */
+typedef struct clsplat_preset {
+    const char *name, *purpose;
+    size_t levels, sparse_topk;
+} clsplat_preset;
+CLSPLAT_API const clsplat_preset *clsplat_preset_at(size_t index);
+/* For so many tokens: long_context has more splats for more of them, and no level has more than there are; 0:
+ * not known. Returns: INVALID (naming the presets there are), MEMORY. */
+CLSPLAT_API clsplat_status clsplat_hierarchy_preset(clsplat *lib, const char *name, size_t tokens,
+                                                    clsplat_hierarchy *hierarchy);
+/* Ownership: frees what those above allocated, and zeroes the struct. Accepts a zeroed struct. */
 CLSPLAT_API void clsplat_hierarchy_free(clsplat_hierarchy *hierarchy);
 
 typedef enum clsplat_init_method {

@@ -31,7 +31,8 @@ static const char summary[] =
 
 typedef struct init_request {
     const char *input;
-    char *output, *config, *method, *covariance, *seed, *steps, *sample, *match, *variance_scale, *splats;
+    char *output, *config, *method, *covariance, *seed, *steps, *sample, *match, *variance_scale, *splats,
+        *preset;
     int shared, causal;
     bool grow;
 } init_request;
@@ -58,8 +59,9 @@ static clsplat_status read_request(cli *c, init_request *r, clsplat_init *init) 
     r->grow = method == METHOD_GROW;
     if (r->causal && !r->grow)
         return cli_misuse(c, "--causal is for --init grow; leave it away");
-    if (r->splats && r->config)
-        return cli_misuse(c, "--splats and --config both say how many splats there are; leave one away");
+    if ((r->splats != NULL) + (r->config != NULL) + (r->preset != NULL) > 1)
+        return cli_misuse(
+            c, "--splats, --config and --preset each say how many splats there are; leave all but one away");
     init->method = r->grow ? CLSPLAT_INIT_KMEANS : (clsplat_init_method)method;
     init->covariance = (clsplat_covariance)covariance;
     init->match = (clsplat_match)match;
@@ -167,6 +169,18 @@ fail:
     return status;
 }
 
+/* How many splats there shall be. A preset is for the tokens there are. */
+static clsplat_status read_hierarchy(cli *c, const init_request *r, const layer_input *t,
+                                     clsplat_hierarchy *h) {
+    if (r->config)
+        return clsplat_hierarchy_load(c->lib, r->config, h);
+    if (r->splats)
+        return plain_levels(c, r->splats, h);
+    if (r->preset)
+        return clsplat_hierarchy_preset(c->lib, r->preset, t->k.tensor.shape[2], h);
+    return clsplat_hierarchy_default(c->lib, h);
+}
+
 static clsplat_status init(cli *c, init_request *r) {
     clsplat_status status = CLSPLAT_OK;
     layer_input t = {0};
@@ -174,10 +188,8 @@ static clsplat_status init(cli *c, init_request *r) {
     clsplat_init parameters = clsplat_init_defaults();
     TRY(read_request(c, r, &parameters));
     TRY(output_check(c->lib, r->output));
-    TRY(r->config   ? clsplat_hierarchy_load(c->lib, r->config, &hierarchy)
-        : r->splats ? plain_levels(c, r->splats, &hierarchy)
-                    : clsplat_hierarchy_default(c->lib, &hierarchy));
     TRY(read_layer(c->lib, r, &t));
+    TRY(read_hierarchy(c, r, &t, &hierarchy));
     progress_begin(&c->progress);
     parameters.hierarchy = &hierarchy;
     parameters.progress = progress_step;
@@ -203,6 +215,8 @@ clsplat_status cmd_init(cli *c, int argc, const char **argv) {
          "tokens or softmax: what variances and amplitudes follow; tokens if it is not given", "WHAT"},
         {"config", 0, POPT_ARG_STRING, &r.config, 0, "levels, their splats and their weights", "FILE.json"},
         {"splats", 0, POPT_ARG_STRING, &r.splats, 0, "so many at one level, instead of --config", "N"},
+        {"preset", 0, POPT_ARG_STRING, &r.preset, 0, "levels by name, as `clsplat presets` lists them",
+         "NAME"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "for --init grow: query i sees the keys up to i + (M - N)",
          NULL},
         {"shared", 0, POPT_ARG_NONE, &r.shared, 0, "one set for all heads", NULL},

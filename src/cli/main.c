@@ -29,6 +29,7 @@ static const subcommand subcommands[] = {
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
     {"metrics", cmd_metrics, "what splats do for given tokens: entropies, divergences, who contributes"},
+    {"presets", cmd_presets, "hierarchies of splats by name, and what they take"},
     {"report", cmd_report, "a page to look at: what attention did, token by token"},
     {"selftest", cmd_selftest, "whether every variant of every operation is right on a device"},
     {"train", cmd_train, "a language model learns from texts"},

@@ -72,6 +72,27 @@ def saves(bench):
     bench.refused("adapt: --save x", [made, layer, "-o", new, "--save", "x"], ["--save"], statuses=[2], command="adapt")
 
 
+def presets(bench):
+    listed = json.loads(bench.works("presets --json", "presets", "--json", "--tokens", "80") or "[]")
+    names = [p["name"] for p in listed]
+    bench.check("presets: names", names == ["standard_text", "long_context", "interpretable", "memory_efficient", "high_speed", "code_understanding", "document_qa"], str(names))
+    text = bench.works("presets", "presets") or ""
+    bench.check("presets: text", all(name in text for name in names), text)
+    layer, out = bench.path("layer.safetensors"), bench.path("made.safetensors")
+    for p in listed:
+        bench.works(f"init --preset {p['name']}", "init", layer, "-o", out, "--preset", p["name"])
+        made = load(out)
+        counts = np.bincount(made["level"]).tolist()
+        bench.check(f"init --preset {p['name']}: levels", counts == [v["splats"] for v in p["levels"]] and abs(sum(v["weight"] for v in p["levels"]) - 1) < 1e-9, str(counts))
+        bench.check(f"presets: size of {p['name']}", p["file_bytes"] == 4 * p["splats"] * (2 * 64 + 2), str(p))
+    long = [p for p in json.loads(bench.works("presets: long", "presets", "--json", "--tokens", "3000") or "[]") if p["name"] == "long_context"]
+    bench.check("presets: long_context grows", [v["splats"] for v in long[0]["levels"]] == [600, 300, 150, 60, 5], str(long))
+    whole = [layer, "-o", bench.path("new.safetensors")]
+    bench.refused("init: no such preset", [*whole, "--preset", "huge"], ["huge", "standard_text"], statuses=[1], command="init")
+    bench.refused("init: --preset and --splats", [*whole, "--preset", "high_speed", "--splats", "3"], ["--preset", "--splats"], statuses=[2], command="init")
+    bench.refused("presets: --tokens 0", ["--tokens", "0"], ["--tokens"], statuses=[2], command="presets")
+
+
 def refusals(bench, whole):
     for name, value in [("--cycles", "-1"), ("--every", "0"), ("--sample", "0"), ("--rate", "0"), ("--rate", "nan"), ("--least", "0"), ("--least", "1,1,1"),
                         ("--most", "x"), ("--most", ""), ("--death-threshold", "-1"), ("--patience", "0"), ("--seed", "-1")]:
@@ -130,3 +151,4 @@ def run(bench):
     metrics(bench)
     health(bench)
     saves(bench)
+    presets(bench)

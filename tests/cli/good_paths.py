@@ -11,9 +11,9 @@ import numpy as np
 from tensors import DIM, KV_HEADS, file_of, load, problem, softmax, splats
 
 COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output", "--tolerance", "--sparse-topk", "--chunk"],
-            "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match", "--splats"],
+            "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match", "--splats", "--preset"],
             "adapt": ["--causal", "--history", "--cycles", "--trades", "--steps", "--least", "--most", "--sample", "--seed"],
-            "metrics": ["--causal", "--top", "--sample", "--pairs"],
+            "presets": ["--tokens", "--heads"], "metrics": ["--causal", "--top", "--sample", "--pairs"],
             "bench": ["--op", "--shape", "--dtype", "--causal", "--variant", "--repeat"], "compare": [], "convert": ["--output", "--type"], "devices": ["--report"], "selftest": [],
             "generate": ["--prompt", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--attention", "--window", "--context", "--dtype"],
             "chat": ["--system", "--template", "--tokens", "--temperature", "--seed", "--attention", "--tolerance", "--sparse-topk"],
