@@ -61,6 +61,15 @@ CLSPLAT_API clsplat_measure clsplat_measure_defaults(void);
 CLSPLAT_API clsplat_status clsplat_splats_measure(clsplat_device *device, clsplat_measure measure,
                                                   clsplat_attention_tensors tensors, clsplat_splats *splats,
                                                   clsplat_metrics *metrics);
+/* Level weights by measurement, in place: those under which the levels' mean shares of the attention are as
+ * `shares` [L] are to each other; or with NULL those that lower the error of the rows, one weight after the
+ * other until no step of e^0.03 helps. Of the whole set: weights are those of all heads. One attention of
+ * each level's splats is all it takes. Writes: error, unless it is NULL: ‖out − softmax‖ / ‖softmax‖ of the
+ * rows before and after. Returns: as above; INVALID for a share that is not above 0. */
+CLSPLAT_API clsplat_status clsplat_splats_balance(clsplat_device *device, clsplat_measure measure,
+                                                  clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                  const double *shares, double error[2]);
+
 /* Accepts a zeroed struct; zeroes it. */
 CLSPLAT_API void clsplat_metrics_free(clsplat_metrics *metrics);
 

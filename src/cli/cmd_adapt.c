@@ -22,7 +22,7 @@ typedef struct adapt_request {
     char *output, *history, *cycles, *every, *trades, *steps, *rate, *seed, *sample, *least, *most, *scale;
     char *death_threshold, *patience, *merge_distance, *least_gain, *save, *base;
     int kind;
-    int causal, check, repair;
+    int causal, check, repair, balance;
 } adapt_request;
 
 enum { SAVE_FULL, SAVE_DELTA, SAVE_COMPACT, SAVE_COMPACT8 };
@@ -186,6 +186,17 @@ fail:
     return status;
 }
 
+/* Level weights, once more by the error. */
+static clsplat_status balance(clsplat_device *device, const clsplat_adapt *how, const layer_input *t,
+                              clsplat_splats *splats, clsplat_adapt_result *result) {
+    double error[2];
+    clsplat_status status =
+        clsplat_splats_balance(device, looking_as(how), layer_input_tensors(t), splats, NULL, error);
+    if (status == CLSPLAT_OK)
+        result->error_after = error[1];
+    return status;
+}
+
 /* Says what is lost. */
 static clsplat_status save(cli *c, const adapt_request *r, clsplat_splats *set, clsplat_splats *base) {
     clsplat_status status = CLSPLAT_OK;
@@ -212,6 +223,8 @@ static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *
     if (r->repair)
         TRY(repair(c, device, how, t, splats));
     TRY(clsplat_splats_adapt(device, *how, layer_input_tensors(t), splats, &adapted, &result));
+    if (r->balance)
+        TRY(balance(device, how, t, adapted, &result));
     double seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
     TRY(report(c, device, adapted, &result, seconds));
@@ -270,6 +283,7 @@ clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
         {"check", 0, POPT_ARG_NONE, &r.check, 0, "only tells what is wrong with the splats; there is no OUT",
          NULL},
         {"repair", 0, POPT_ARG_NONE, &r.repair, 0, "mends what is wrong with them first", NULL},
+        {"balance", 0, POPT_ARG_NONE, &r.balance, 0, "level weights that lower the error, at the end", NULL},
         {"history", 0, POPT_ARG_STRING, &r.history, 0,
          "every decision as a line of JSON, written as it falls", "FILE"},
         {"cycles", 0, POPT_ARG_STRING, &r.cycles, 0, "how often to shrink, grow, trade and adjust; 4", "N"},

@@ -231,6 +231,42 @@ START_TEST(samples_keep_their_word) {
 }
 END_TEST
 
+/* The shares that were asked for are measured then; and weights by error never raise it. */
+START_TEST(levels_are_balanced) {
+    problem_stage stage = problem_on_stage();
+    layer_data d = layer_make(&layer_cases[_i], 41);
+    clsplat_splats *set = layer_splats(stage.lib, stage.device, &d);
+    clsplat_measure how = clsplat_measure_defaults();
+    const double wanted[] = {0.2, 0.5, 0.3};
+    double error[2], total = 0;
+    clsplat_metrics m;
+    how.causal = d.is.causal;
+    suite_ok(stage.lib, clsplat_splats_balance(stage.device, how, d.tensors, set, wanted, error));
+    suite_ok(stage.lib, clsplat_splats_measure(stage.device, how, d.tensors, set, &m));
+    for (size_t l = 0; l < m.levels; l++)
+        total += wanted[l];
+    for (size_t l = 0; l < m.levels; l++) {
+        double mean = 0;
+        for (size_t h = 0; h < m.heads; h++)
+            mean += m.head[h].level_share[l] / (double)m.heads;
+        ck_assert_double_eq_tol(mean, wanted[l] / total, 1e-3);
+    }
+    clsplat_metrics_free(&m);
+    ck_assert_double_eq_tol(layer_error(stage.device, &d, set, 1), error[1], 1e-4);
+    suite_ok(stage.lib, clsplat_splats_balance(stage.device, how, d.tensors, set, NULL, error));
+    ck_assert_double_le(error[1], error[0]);
+    ck_assert_double_eq_tol(layer_error(stage.device, &d, set, 1), error[1], 1e-4);
+    clsplat_splats_get(set).level_log_weight[0] += 8;
+    suite_ok(stage.lib, clsplat_splats_balance(stage.device, how, d.tensors, set, NULL, error));
+    if (d.is.levels > 1)
+        ck_assert_double_lt(error[1], 0.9999 * error[0]);
+    ck_assert_int_eq(clsplat_splats_balance(stage.device, how, d.tensors, set, (double[]){0, 1, 1}, NULL),
+                     CLSPLAT_INVALID);
+    clsplat_splats_destroy(&set);
+    layer_free(&d);
+}
+END_TEST
+
 START_TEST(what_metrics_refuse) {
     problem_stage stage = problem_on_stage();
     layer_data d = layer_make(&layer_cases[0], 1);
@@ -253,6 +289,7 @@ END_TEST
 static void add_all(TCase *part) {
     problem_add_stage(part);
     tcase_add_loop_test(part, metrics_are_as_defined, 0, LAYER_CASES);
+    tcase_add_loop_test(part, levels_are_balanced, 0, LAYER_CASES);
     tcase_add_test(part, samples_keep_their_word);
     tcase_add_test(part, what_metrics_refuse);
 }

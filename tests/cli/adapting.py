@@ -72,6 +72,14 @@ def saves(bench):
     bench.refused("adapt: --save x", [made, layer, "-o", new, "--save", "x"], ["--save"], statuses=[2], command="adapt")
 
 
+def balance(bench):
+    made, layer, out = (bench.path(name) for name in ("splats.safetensors", "layer.safetensors", "adapted.safetensors"))
+    told = json.loads(bench.works("adapt --balance", "adapt", made, layer, "--cycles", "0", "--balance", "-o", out, "--json") or "{}")
+    bench.check("adapt --balance: better", told["error_after"] <= told["error_before"], str(told))
+    changed = {name for name, value in load(out).items() if not np.array_equal(value, load(made)[name])}
+    bench.check("adapt --balance: weights alone", changed <= {"level_log_weight"}, str(changed))
+
+
 def presets(bench):
     listed = json.loads(bench.works("presets --json", "presets", "--json", "--tokens", "80") or "[]")
     names = [p["name"] for p in listed]
@@ -151,4 +159,5 @@ def run(bench):
     metrics(bench)
     health(bench)
     saves(bench)
+    balance(bench)
     presets(bench)
