@@ -126,10 +126,10 @@ typedef struct clsplat_attention_gradients {
  * for softmax; with splats the same for the weight of every pair and splat (src/op/backward.h), in the same
  * linear cost as forward. Near and far is differentiated as it is computed, its trees and what a row opens
  * held constant: through opened keys, and through the mass, mean, variance and mean value of closed nodes to
- * theirs; rows walk again, and out and lse are not read. Weights are computed again and not kept: beyond the
- * tensors, the device needs O(N + S·Dv) numbers a head and workspaces of bounded size. A row without a
- * visible key adds nothing, and at a key of bias −inf dk, dv and dkey_bias are 0. The same inputs on the same
- * device give the same bits every time.
+ * theirs; rows walk again, and out and lse are not read. Its kernels are the plain ones, and slower than
+ * softmax's. Weights are computed again and not kept: beyond the tensors, the device needs O(N + S·Dv)
+ * numbers a head and workspaces of bounded size. A row without a visible key adds nothing, and at a key of
+ * bias −inf dk, dv and dkey_bias are 0. The same inputs on the same device give the same bits every time.
  *
  * Shapes: all tensors in host memory; gradients in any storage type, summed in float32, and of splats put
  * together in float64. Problems larger than the device are cut along batch and key heads; what one key head
