@@ -12,7 +12,7 @@ typedef struct attend_request {
     const char *input;
     char *output, *splats, *method, *mixing, *scale; /* as given; NULL: not given */
     char *tolerance, *sparse_topk, *chunk;           /* likewise */
-    int causal, grad;
+    int causal, grad, show;
     bool near_far;
 } attend_request;
 
@@ -69,6 +69,8 @@ typedef struct attend_cost {
 /* On stdout, as JSON or for a person. */
 clsplat_status attend_report(cli *c, const clsplat_device *device, const clsplat_attention *attention,
                              const attend_problem *problem, const attend_cost *cost);
+/* --show: keys and expected errors of near-far's rows as lines of blocks. */
+clsplat_status attend_show(cli *c, const clsplat_attention *attention, const attend_problem *problem);
 
 /* The tensors that are read and the results, as the library takes them. */
 clsplat_attention_tensors attend_tensors(const attend_problem *problem);

@@ -38,6 +38,9 @@ static clsplat_status check_options(cli *c, const attend_request *r, int method)
                                        : NULL;
     if (method != METHOD_NEAR_FAR && far)
         return cli_misuse(c, "%s is for --method near-far; add that, or leave it away", far);
+    if (r->show && (method != METHOD_NEAR_FAR || c->json))
+        return cli_misuse(c, "--show is for --method near-far, and for people: leave %s away",
+                          c->json ? "--json" : "it");
     return CLSPLAT_OK;
 }
 
@@ -152,6 +155,8 @@ static clsplat_status attend(cli *c, attend_request *request) {
     TRY(attend_check_result(c->lib, request, &problem));
     /* Before the file, so that a report nobody could read leaves no file either. */
     TRY(attend_report(c, device, &attention, &problem, &cost));
+    if (request->show)
+        TRY(attend_show(c, &attention, &problem));
     TRY(attend_save(c->lib, request, &problem));
 fail:
     clsplat_profile_free(&cost.kernels);
@@ -171,6 +176,10 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
          "N"},
         {"chunk", 0, POPT_ARG_STRING, &r.chunk, 0,
          "keys gathered into one tree, a power of two; the library's choice if it is not given", "C"},
+        {"show", 0, POPT_ARG_NONE, &r.show, 0,
+         "print how many keys the rows of each head took one by one, and which error they expect, as lines "
+         "of blocks",
+         NULL},
         POPT_TABLEEND,
     };
     struct poptOption splats[] = {

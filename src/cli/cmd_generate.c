@@ -10,6 +10,7 @@
 #include "base/utf8.h"
 #include "cli/language.h"
 #include "cli/report.h"
+#include "cli/show.h"
 
 enum { PROMPT_LIMIT = 1 << 28 }; /* bytes */
 
@@ -23,6 +24,7 @@ typedef struct generate_request {
     language_request model;
     language_choice choice;
     char *prompt, *file;
+    int show;
     clsplat_sampling sampling;
     size_t tokens;
 } generate_request;
@@ -35,6 +37,9 @@ typedef struct outcome {
     uint64_t session_bytes;
     const char *end; /* why it stopped: "end", "tokens", "context", "memory" or "interrupted" */
     bool interrupted;
+    double *shares; /* --show: per cent of the keys that each token written took one by one; NULL: not asked
+                       for */
+    size_t shown;
 } outcome;
 
 static clsplat_status read_input(cli *c, text *prompt) {
@@ -83,11 +88,27 @@ static clsplat_status show(const language *l, language_stream *s, size_t bytes, 
     return c->json ? CLSPLAT_OK : cli_flush(c);
 }
 
+/* What the last token took, of what all have taken. */
+static clsplat_status note_keys(clsplat_session *session, clsplat_session_statistics *before, outcome *o) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_session_statistics now;
+    TRY(clsplat_session_statistics_read(session, &now));
+    double visible = now.visible_keys - before->visible_keys;
+    if (before->tokens > 0 && visible > 0)
+        o->shares[o->shown++] = 100 * (now.exact_keys - before->exact_keys) / visible;
+    *before = now;
+fail:
+    return status;
+}
+
 /* From the prompt's last logits on. */
 static clsplat_status write_on(const language *l, clsplat_session *session, language_stream stream,
                                clsplat_sampling sampling, size_t tokens, outcome *o) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_session_statistics before = {0};
     double begin = clock_seconds();
+    if (o->shares)
+        TRY(note_keys(session, &before, o));
     o->end = "tokens";
     for (o->tokens = 0; o->tokens < tokens;) {
         int32_t token;
@@ -106,6 +127,8 @@ static clsplat_status write_on(const language *l, clsplat_session *session, lang
         }
         if (o->tokens < tokens)
             TRY(clsplat_session_feed(session, &token, 1, NULL));
+        if (o->shares && o->tokens < tokens)
+            TRY(note_keys(session, &before, o));
     }
     TRY(show(l, &stream, stream.held.length, o));
 fail:
@@ -118,11 +141,21 @@ static double rate(size_t tokens, double seconds) {
     return seconds > 0 ? (double)tokens / seconds : 0;
 }
 
+static void print_shares(const outcome *o) {
+    text line = {0};
+    if (o->shares)
+        show_line(&line, "keys one by one", o->shares, o->shown, " %");
+    if (line.data && text_ok(&line))
+        fputs(line.data, stderr);
+    text_free(&line);
+}
+
 static clsplat_status report(cli *c, const language *l, const outcome *o) {
     const char *device = clsplat_device_describe(l->device)->name;
     if (!c->json) {
         fprintf(stderr, "\n%zu tokens read, %.1f a second; %zu written, %.1f a second; %s\n", o->prompt,
                 rate(o->prompt, o->reading), o->tokens, rate(o->tokens, o->writing), device);
+        print_shares(o);
         return CLSPLAT_OK;
     }
     json_t *json = json_pack(
@@ -151,6 +184,8 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
     TRY(language_session(l, prompt.count + tokens, prompt.count + 1, &session, &o->session_bytes));
     bool short_of_memory = clsplat_session_capacity(session) < prompt.count + tokens;
     tokens = clsplat_session_capacity(session) - prompt.count;
+    if (r->show && !(o->shares = calloc(tokens + 1, sizeof *o->shares)))
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "--show: there is no memory for %zu tokens", tokens));
     double begin = clock_seconds();
     TRY(language_feed(l, session, prompt, NULL, (language_span){0, 1}));
     o->reading = clock_seconds() - begin;
@@ -185,6 +220,7 @@ static clsplat_status generate(cli *c, generate_request *r) {
     if (o.interrupted)
         status = CLSPLAT_CANCELLED;
 fail:
+    free(o.shares);
     text_free(&o.words);
     language_free(&tokens);
     language_close(&l);
@@ -201,6 +237,9 @@ clsplat_status cmd_generate(cli *c, int argc, const char **argv) {
     struct poptOption options[] = {
         {"prompt", 'p', POPT_ARG_STRING, &r.prompt, 0, "the text to go on with", "TEXT"},
         {"file", 'f', POPT_ARG_STRING, &r.file, 0, "the file with that text; - is standard input", "FILE"},
+        {"show", 0, POPT_ARG_NONE, &r.show, 0,
+         "at the end print how many keys each token took one by one, as a line of blocks, on standard error",
+         NULL},
         CLI_GROUP(LANGUAGE_CHOICE, choice),
         CLI_GROUP(LANGUAGE_ATTENTION, attention),
         CLI_GROUP(LANGUAGE_MODEL, model),

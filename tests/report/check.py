@@ -150,6 +150,19 @@ def check_trace(clsplat, folder):
     check(any("gemm" in e["name"] and e["cat"] == "kernel" for e in steps), "--trace: no product among the kernels")
 
 
+def check_show(clsplat, folder):
+    """Lines of blocks in a terminal."""
+    done = subprocess.run([clsplat, "attend", folder / "qkv.safetensors", "-o", folder / "out.safetensors", "--causal", "--method", "near-far", "--tolerance", "0.1", "--show"],
+                          capture_output=True, check=False)
+    lines = done.stdout.decode().splitlines()
+    check(done.returncode == 0 and len(lines) == 17, f"attend --show: {len(lines)} lines, {done.stderr}")
+    check(all(len(set(line) & set("\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588")) > 1 for line in lines[1:]), f"attend --show: {lines[1:3]}")
+    done = subprocess.run([clsplat, "generate", MODEL, "--prompt", "def main(" * 40, "-n", "20", "--attention", "near-far", "--show"], capture_output=True, check=False)
+    check(done.returncode == 0 and "keys one by one" in done.stderr.decode() and "\u2588" in done.stderr.decode(), f"generate --show: {done.stderr}")
+    done = subprocess.run([clsplat, "attend", folder / "qkv.safetensors", "-o", folder / "out.safetensors", "--show"], capture_output=True, check=False)
+    check(done.returncode == 2, "attend --show of softmax is not refused")
+
+
 def make_others(clsplat, folder):
     """Splats, training and adaptation: (page, what it must say)."""
     hostile = "<b onmouseover=alert(1)>\u202e"
@@ -204,6 +217,7 @@ def main():
         made = [(folder / f"{name}.html", text, make(clsplat, folder / f"{name}.html", *arguments)) for name, arguments, text in reports]
         others = make_others(clsplat, folder)
         check_trace(clsplat, folder)
+        check_show(clsplat, folder)
         for path in [path for path, _, numbers in made if numbers] + [path for path, _ in others]:
             tidy(path)
         if not shutil.which("tidy"):
