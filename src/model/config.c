@@ -163,6 +163,26 @@ fail:
     return status;
 }
 
+/* What becomes of scores and logits: tanh between ±cap. Scores are scaled by 1/√head_dim only. */
+static clsplat_status read_caps(const json_place *at, const model_family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    double scalar = 256, scores = 0, logits = 0;
+    if (!f->caps)
+        return CLSPLAT_OK;
+    TRY(json_double(at, "query_pre_attn_scalar", JSON_OPTIONAL, 1, HEAD_DIM_LIMIT, &scalar));
+    TRY(json_double(at, "attn_logit_softcapping", JSON_OPTIONAL, 0, 1e6, &scores));
+    TRY(json_double(at, "final_logit_softcapping", JSON_OPTIONAL, 0, 1e6, &logits));
+    if (scalar != (double)c->head_dim)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "query_pre_attn_scalar",
+                           "is %g; only head_dim, %zu, is supported", scalar, c->head_dim);
+    if (scores != 0)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "attn_logit_softcapping",
+                           "is %g; only models without a cap on scores are supported", scores);
+    c->layer.logit_cap = (float)logits;
+fail:
+    return status;
+}
+
 static clsplat_status read_biases(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     if (f->bias_key) {
@@ -192,7 +212,7 @@ static clsplat_status read_layer_types(const json_place *at, const model_family 
         if (!type || (!sliding && strcmp(type, "full_attention") != 0))
             return json_refuse(at, CLSPLAT_UNSUPPORTED, "layer_types",
                                "has entry %zu that is neither full_attention nor sliding_attention", i);
-        if (!f->window_some && sliding != c->windowed[i])
+        if (!f->window_some && !f->window_pattern && sliding != c->windowed[i])
             return json_refuse(at, CLSPLAT_UNSUPPORTED, "layer_types",
                                "has entry %zu that differs from what %s does in every layer", i, f->name);
         c->windowed[i] = sliding && c->window;
@@ -203,7 +223,7 @@ static clsplat_status read_layer_types(const json_place *at, const model_family 
 static clsplat_status read_window(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     bool used = f->window_always, given = json_object_get(at->object, "sliding_window") != NULL;
-    size_t from = f->window_some ? 28 : 0;
+    size_t from = f->window_some ? 28 : 0, pattern = f->window_pattern;
     c->windowed = calloc(c->layers, sizeof *c->windowed);
     if (!c->windowed)
         return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its layers", at->path);
@@ -215,8 +235,14 @@ static clsplat_status read_window(const json_place *at, const model_family *f, m
         c->window = given || f->window_unsaid ? 0 : 4096; /* null: none */
         TRY(json_size(at, "sliding_window", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &c->window));
     }
+    if (f->window_pattern) {
+        TRY(json_size(at, "sliding_window_pattern", JSON_OPTIONAL, 1, CONTEXT_LIMIT, &pattern));
+        if (!c->window)
+            return json_refuse(at, CLSPLAT_UNSUPPORTED, "sliding_window",
+                               "is null: models of type %s are run with a window", f->name);
+    }
     for (size_t i = 0; i < c->layers; ++i)
-        c->windowed[i] = c->window && i >= from;
+        c->windowed[i] = c->window && i >= from && !(pattern && (i + 1) % pattern == 0);
     TRY(read_layer_types(at, f, c));
 fail:
     return status;
@@ -315,6 +341,8 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
     TRY(read_sizes(&at, f, config));
     TRY(read_positions(&at, f, config));
     TRY(read_biases(&at, f, config));
+    TRY(read_caps(&at, f, config));
+    config->local_turn = f->local_turn;
     TRY(read_window(&at, f, config));
     if (f->patterns)
         TRY(pattern_load(&at, config));

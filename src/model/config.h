@@ -27,6 +27,7 @@ typedef struct model_config {
                                                  (0: none), and the first token's position */
     float *frequencies;   /* [2, head_dim / 2], of rotary positions: of sessions up to short_context, and of
                              longer ones; NULL in encoders */
+    bool local_turn;      /* the second frequencies are for layers with a window, not for long sessions */
     size_t short_context; /* tokens; 0: the first frequencies are for all sessions */
     float turn_factor;    /* of their cosines and sines */
     bool context_is_end;  /* beyond `context` the frequencies would have to change */

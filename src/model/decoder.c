@@ -9,11 +9,13 @@ typedef struct passage {
     op_tensor queries; /* of all rows, turned */
 } passage;
 
-/* Queries, or keys, biased and normalised over all of their heads. */
+/* Queries, or keys, biased and normalised over all of their heads, or head by head. */
 static clsplat_status norm_heads(const block *b, size_t first, size_t heads, op_tensor weight) {
-    op_tensor x = block_rows(b, b->model->scratch.qkv);
-    x.offset += first * b->model->config.head_dim;
-    x.shape[3] = heads * b->model->config.head_dim;
+    const model_config *c = &b->model->config;
+    bool each = c->layer.qk == QK_HEAD_BY_HEAD;
+    op_tensor x = block_heads(block_rows(b, b->model->scratch.qkv), first, each ? heads : 1, c->head_dim);
+    if (!each)
+        x.shape[3] = heads * c->head_dim;
     return block_norm(b, x, &(model_norm){.weight = weight}, x);
 }
 
@@ -44,16 +46,16 @@ static clsplat_status take(const block *b, size_t layer) {
     op_tensor qkv = block_rows(b, b->model->scratch.qkv);
     op_rope_args args = {.x = block_heads(qkv, 0, all, c->head_dim),
                          .bias = block_heads(l->qkv_bias, 0, all, c->head_dim),
-                         .turn = b->model->scratch.turn.mem,
+                         .turn = c->local_turn && c->windowed[layer] ? b->model->scratch.local_turn.mem
+                                                                     : b->model->scratch.turn.mem,
                          .q = block_heads(qkv, 0, c->heads, c->head_dim),
                          .k = op_slice(s->k[layer], 2, p->first, b->count),
                          .v = op_slice(s->v[layer], 2, p->first, b->count),
                          .epsilon = c->epsilon};
-    if (c->layer.qk == QK_HEAD_BY_HEAD) {
+    if (c->layer.qk == QK_HEAD_BY_HEAD && c->layer.offset == 0) {
         args.q_weight = l->q_norm;
         args.k_weight = l->k_norm;
-    }
-    if (c->layer.qk == QK_ALL_HEADS) {
+    } else if (c->layer.qk != QK_AS_THEY_ARE) {
         TRY(norm_all_heads(b, l));
         args.bias = (op_tensor){0};
     }
@@ -130,6 +132,13 @@ static clsplat_status begin(const block *b, size_t first) {
                                       .dim = c->head_dim,
                                       .first = (uint32_t)first,
                                       .factor = c->turn_factor}));
+    if (c->local_turn)
+        TRY(op_turn(b->q, &(op_turn_args){.frequencies = w->frequencies[1],
+                                          .turn = b->model->scratch.local_turn.mem,
+                                          .rows = b->count,
+                                          .dim = c->head_dim,
+                                          .first = (uint32_t)first,
+                                          .factor = c->turn_factor}));
     TRY(block_begin(b, (op_tensor){0}, (op_tensor){0}));
 fail:
     return status;

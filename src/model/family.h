@@ -60,8 +60,12 @@ typedef struct model_family {
     bool bias_key, mlp_bias_key;
     bool window_always; /* every layer has the window; others say which */
     bool window_some;
-    bool window_unsaid;    /* there is none unless the key says how wide it is */
-    bool patterns;         /* a key says how each layer attends: model/pattern.h */
+    bool window_unsaid; /* there is none unless the key says how wide it is */
+    bool patterns;      /* a key says how each layer attends: model/pattern.h */
+    size_t
+        window_pattern; /* every so many layers one has no window, unless layer_types says which; 0: none */
+    bool local_turn;    /* layers with a window turn heads by frequencies of their own */
+    bool caps;          /* has keys for caps of logits and scores, and for the scores' scale */
     bool embedding_scaled; /* by the root of hidden */
     bool gelu_is_tanh;     /* "gelu" means the tanh form, as in Gemma's first files */
     bool tied;             /* head and embedding are one unless config.json says otherwise */

@@ -224,6 +224,49 @@ fail:
     return status;
 }
 
+/* A place of its own for layers of a kind, as newer files have it. */
+static clsplat_status read_nested(scaling *s, const json_place *root, const char *key, const char **kind) {
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *all = json_object_get(root->object, "rope_parameters");
+    if (is_empty(json_object_get(all, key)))
+        return CLSPLAT_OK;
+    s->at.object = json_object_get(all, key);
+    s->at.prefix = strcmp(key, "full_attention") == 0 ? "rope_parameters.full_attention."
+                                                      : "rope_parameters.sliding_attention.";
+    if (!json_is_object(s->at.object))
+        return json_refuse(root, CLSPLAT_FORMAT, "rope_parameters", "must hold objects");
+    TRY(json_word(&s->at, "rope_type", JSON_OPTIONAL, kind));
+    TRY(json_double(&s->at, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s->theta));
+fail:
+    return status;
+}
+
+/* Layers with a window have plain frequencies of their own: the second ones. Older files have rope_theta and
+ * rope_scaling for the others, and rope_local_base_freq. */
+static clsplat_status load_both(const json_place *root, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *kind = "default", *local_kind = "default";
+    bool nested = !is_empty(json_object_get(root->object, "rope_parameters"));
+    scaling s = {.at = *root, .root = root, .config = c, .theta = 1e6};
+    scaling local = {.at = *root, .root = root, .config = c, .theta = THETA_DEFAULT};
+    TRY(json_double(root, "rope_local_base_freq", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &local.theta));
+    if (nested)
+        TRY(read_nested(&local, root, "sliding_attention", &local_kind));
+    TRY(json_double(root, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s.theta));
+    TRY(nested ? read_nested(&s, root, "full_attention", &kind) : read_place(&s, root, &kind));
+    if (strcmp(local_kind, "default") != 0)
+        return json_refuse(&local.at, CLSPLAT_UNSUPPORTED, "rope_type", "is '%s'; only default is supported",
+                           text_show(local_kind).bytes);
+    if (strcmp(kind, "default") != 0 && strcmp(kind, "linear") != 0)
+        return json_refuse(&s.at, CLSPLAT_UNSUPPORTED, "rope_type",
+                           "is '%s'; default and linear are supported", text_show(kind).bytes);
+    TRY(plain(&local));
+    memcpy(c->frequencies + c->head_dim / 2, c->frequencies, c->head_dim / 2 * sizeof *c->frequencies);
+    TRY(fill(&s, kind));
+fail:
+    return status;
+}
+
 clsplat_status rotary_load(const json_place *root, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
     const char *kind = "default";
@@ -232,6 +275,8 @@ clsplat_status rotary_load(const json_place *root, model_config *config) {
     config->frequencies = calloc(config->head_dim, sizeof *config->frequencies);
     if (!config->frequencies)
         return log_error(root->lib, CLSPLAT_MEMORY, "%s: no memory for frequencies", root->path);
+    if (config->local_turn)
+        return load_both(root, config);
     TRY(json_double(root, "rope_theta", JSON_OPTIONAL, 1.0001, THETA_LIMIT, &s.theta));
     if (json_has(root, "partial_rotary_factor"))
         TRY(fill(&s, "default"));

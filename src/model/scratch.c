@@ -58,6 +58,8 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
     TRY(tensor_create(device, CLSPLAT_F32, c->heads, rows, 1, &s->lse));
     if (c->frequencies)
         TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
+    if (c->local_turn)
+        TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->local_turn));
     if (head)
         TRY(tensor_create(device, CLSPLAT_F32, 1, s->logit_rows, c->vocabulary, &s->logits));
     if (c->layer.encoder)
@@ -69,8 +71,8 @@ fail:
 }
 
 void model_scratch_free(clsplat_device *device, model_scratch *s) {
-    op_tensor *all[] = {&s->x,   &s->h,    &s->qkv,    &s->attended, &s->y,      &s->gate_up, &s->gated,
-                        &s->lse, &s->turn, &s->logits, &s->key_bias, &s->pooled, &s->unit};
+    op_tensor *all[] = {&s->x,   &s->h,    &s->qkv,        &s->attended, &s->y,        &s->gate_up, &s->gated,
+                        &s->lse, &s->turn, &s->local_turn, &s->logits,   &s->key_bias, &s->pooled,  &s->unit};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     buffer_release(device, 4 * s->rows, &s->ids);

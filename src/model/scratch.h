@@ -11,7 +11,7 @@ typedef struct model_scratch {
     size_t rows, logit_rows;
     op_tensor x;                                   /* float32 [1,1,rows,hidden]: the residual stream */
     op_tensor h, qkv, attended, y, gate_up, gated; /* [1,1,rows,…] in the type of activations */
-    op_tensor lse, turn, logits;                   /* float32 */
+    op_tensor lse, turn, local_turn, logits;       /* float32; local_turn of layers with a window */
     cl_mem ids, positions;                         /* int32 [rows]: encoders */
     op_tensor key_bias, pooled, unit; /* float32 [1,1,rows,1], [1,1,rows,hidden], and √hidden⁻¹ as weights
                                          [1,1,1,hidden]: encoders */

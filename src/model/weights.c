@@ -115,7 +115,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
     TRY(upload_all(device, files, weights->plan, weights->bytes, options));
     TRY(clsplat_device_finish(device)); /* the uploads are looked at once, for every session to come */
     weights->plan->frequency_bytes = config->head_dim / 2 * sizeof(float);
-    for (size_t i = 0; config->frequencies && i < (config->short_context ? 2 : 1); ++i)
+    for (size_t i = 0; config->frequencies && i < (config->short_context || config->local_turn ? 2 : 1); ++i)
         TRY(buffer_create_from(device, weights->plan->frequency_bytes,
                                config->frequencies + i * (config->head_dim / 2), &weights->frequencies[i]));
     if (weights->plan->tied && (!config->layer.encoder || weights->head_dense.mem))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import (BertConfig, DistilBertConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+from transformers import (BertConfig, DistilBertConfig, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
                           AutoModelForCausalLM, AutoModelForMaskedLM)
 
 HERE = Path(__file__).parent
@@ -55,6 +55,9 @@ MODELS = {
     "distilbert": (DistilBertConfig(vocab_size=256, dim=24, hidden_dim=40, n_layers=2, n_heads=4, max_position_embeddings=64, pad_token_id=0,
                                     sinusoidal_pos_embds=True), "F32"),
     "gemma": (GemmaConfig(**SIZES, pad_token_id=0, rope_parameters=rope("default")), "BF16"),
+    "gemma3": (Gemma3TextConfig(**{**SIZES, "hidden_size": 24, "num_hidden_layers": 3}, pad_token_id=0, query_pre_attn_scalar=16, sliding_window=5,
+                                layer_types=["sliding_attention", "full_attention", "sliding_attention"], final_logit_softcapping=7.0, rope_parameters={
+                                    "full_attention": rope("linear", factor=4.0), "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}), "F32"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 

@@ -20,6 +20,7 @@ static const char *const folders[] = {
     MODELS "/phi3-window",
     MODELS "/olmo2",
     MODELS "/gemma",
+    MODELS "/gemma3",
     MODELS "/gguf", /* all types of blocks, and rows of queries and keys in pairs */
     DEMOS "/bytelm-4m",
 };
