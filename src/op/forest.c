@@ -119,6 +119,7 @@ clsplat_status forest_clear(queue *q, const op_forest *f) {
            stored = clsplat_dtype_size(f->dtype);
     forest_sizes(f, bytes);
     TRY(queue_fill(q, f->mean_values, 0, bytes[5], 0.0f));
+    TRY(queue_fill(q, f->apart, 0, bytes[8], 0.0f)); /* counts of 0: nothing may ever be gathered */
     for (size_t head = 0; head < f->batch * f->heads && room; ++head) {
         size_t first = head * slots + slots - room;
         TRY(queue_fill(q, f->keys, first * f->dim * stored, room * f->dim * stored, 0.0f));

@@ -36,8 +36,9 @@ op_forest forest_shape(const op_tensor *k, const op_tensor *v, size_t keys, size
 void forest_sizes(const op_forest *forest, size_t bytes[FOREST_BUFFERS]);
 cl_mem *forest_buffer(op_forest *forest, int which);
 
-/* Mean values, and keys and values apart, of 0 everywhere: kernels read whole blocks, and what nobody has
- * written yet must be finite there. To be called before the first op_gather. */
+/* Mean values, keys and values apart, and their counts, of 0 everywhere: kernels read whole blocks, and what
+ * nobody has written yet must be finite there; of fewer keys than a chunk nothing is ever gathered. To be
+ * called before the first op_gather. */
 clsplat_status forest_clear(queue *q, const op_forest *forest);
 
 /* Ownership: the caller's, until forest_release, which accepts a forest without buffers. Returns: MEMORY. */

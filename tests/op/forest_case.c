@@ -102,17 +102,23 @@ bool forest_case_run(forest_case *b, const op_family *family, size_t row, const 
     return true;
 }
 
-bool forest_case_gather(forest_case *b, size_t row) {
-    size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
-                                  step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
-    double **to[] = {&b->keys,      &b->values,      &b->biases, &b->means,
-                     &b->variances, &b->mean_values, &b->stats,  &b->covariances};
+void forest_case_poison(forest_case *b) {
+    size_t bytes[FOREST_BUFFERS];
     queue q;
     forest_sizes(&b->forest, bytes);
     queue_begin(b->device, 0, NULL, &q);
     for (int i = 0; i < FOREST_BUFFERS; i++)
         suite_ok(b->p.lib, queue_fill(&q, *forest_buffer(&b->forest, i), 0, bytes[i], NAN));
     suite_ok(b->p.lib, forest_clear(&q, &b->forest));
+}
+
+bool forest_case_gather(forest_case *b, size_t row) {
+    size_t bytes[FOREST_BUFFERS], keys = b->p.spec.keys,
+                                  step = b->spec.steps ? b->spec.steps * b->spec.chunk : keys;
+    double **to[] = {&b->keys,      &b->values,      &b->biases, &b->means,
+                     &b->variances, &b->mean_values, &b->stats,  &b->covariances};
+    forest_sizes(&b->forest, bytes);
+    forest_case_poison(b);
     for (size_t begin = 0; begin < keys; begin += step) {
         size_t count = begin + step < keys ? step : keys - begin;
         op_gather_args args = {.forest = &b->forest,

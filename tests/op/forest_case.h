@@ -31,6 +31,8 @@ void forest_case_free(forest_case *b);
 
 /* Runs a row of a table, unless it says that it does not fit. */
 bool forest_case_run(forest_case *b, const op_family *family, size_t row, const void *args);
+/* A forest of which nothing is gathered, in memory that was NaN everywhere. */
+void forest_case_poison(forest_case *b);
 /* Gathers with a row of the table, into memory that is NaN everywhere, and reads the forest. */
 bool forest_case_gather(forest_case *b, size_t row);
 /* Head `head` of B·Hk in tree order; keys is the caller's to free. */

@@ -248,6 +248,34 @@ START_TEST(walk_trees) {
 }
 END_TEST
 
+/* Fewer keys than a chunk: nothing is ever gathered, and every key is exact. */
+START_TEST(walk_without_trees) {
+    static const far_spec spec = {
+        {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 20, .dim = 16, .value_dim = 16, .causal = true},
+        32,
+        0};
+    forest_case b = forest_case_create(&spec, 1);
+    const problem_spec *s = &b.p.spec;
+    for (size_t row = 0; row < op_near_far_family.count; row++) {
+        op_near_far_args args = args_of(&b, false);
+        forest_case_poison(&b);
+        poison(&b);
+        if (!forest_case_run(&b, &op_near_far_family, row, &args))
+            continue;
+        double *out = forest_case_floats(&b, b.t[PROBLEM_OUT].mem, s->heads * s->queries * s->value_dim);
+        int32_t *exact = forest_case_bytes(&b, b.exact.mem, s->heads * s->queries * sizeof *exact);
+        for (size_t i = 0; i < s->heads * s->queries; i++) {
+            ck_assert_int_eq(exact[i], (int)(i % s->queries) + 1);
+            for (size_t d = 0; d < s->value_dim; d++)
+                ck_assert(isfinite(out[i * s->value_dim + d]));
+        }
+        free(out);
+        free(exact);
+    }
+    forest_case_free(&b);
+}
+END_TEST
+
 /* The last query alone, with the keys of its own chunk alone, as a cache has them. */
 START_TEST(walk_from_a_cache) {
     forest_case b = forest_case_create(&specs[_i], (uint64_t)_i);
@@ -285,6 +313,7 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, gather_trees, 0, count);
     tcase_add_loop_test(part, walk_trees, 0, count);
     tcase_add_loop_test(part, walk_from_a_cache, 0, count);
+    tcase_add_test(part, walk_without_trees);
 }
 
 int main(void) {
