@@ -50,6 +50,10 @@ class Replacement:
         adaptation = dict(config.get("adaptation", {}))
         self.adapts = bool(adaptation) and bool(adaptation.get("enable_adaptation", True))
         self.every = int(adaptation.get("adaptation_frequency", 5))
+        unused = sorted(set(adaptation) - {"enable_adaptation", "adaptation_frequency"})
+        unused += sorted(set(config) & {"initialization", "training", "model", "use_spatial"})
+        if unused:
+            self.notes.append(f"{', '.join(unused)}: without effect on a replaced layer, whose adaptation is decided by measured errors")
         self._tell()
 
     @classmethod
