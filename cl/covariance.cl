@@ -48,7 +48,7 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint room, u
         rest[i] = 0.0f;
     for (uint leaf = run * leaves; leaf < (run + 1) * leaves; ++leaf) {
         global const float *stat = stats + lane_of(0, leaf, STATS);
-        uint count = slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]) > 0.0f ? (uint)stat[COUNT * 16] : 0;
+        uint count = slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]) > 0.0f ? count_of(0, stat) : 0;
         float mean[ROWS]; /* that of the node may be rounded */
         UNROLL
         for (uint a = 0; a < ROWS; ++a)

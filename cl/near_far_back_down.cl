@@ -83,7 +83,7 @@ static inline float value_at(private const trees *t, uint slot, uint e) {
 static inline void node_look(private const trees *t, uint level, uint g, private node_view *n) {
     global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
     n->begin = g << size_shift(level);
-    n->count = (uint)stat[COUNT * 16];
+    n->count = count_of(level, stat);
     n->log_mass = stat[LOG_MASS * 16];
     n->spread = 0.0f;
     for (uint d = 0; d < D + DV; ++d)

@@ -62,7 +62,10 @@ near_far_back_keys(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at
     INDEX head = (INDEX)b * get_global_size(1) + kv;
     uint place = places[head * keys + j];
     key_sums s;
-    key_begin(&s, place == NOWHERE ? 0 : slot_sums + (head * slots_of(f) + place) * SLOT_NUMBERS);
+    /* No place leads beyond a head's slots, whatever a kernel left that has failed. */
+    key_begin(&s, place == NOWHERE
+                      ? 0
+                      : slot_sums + (head * slots_of(f) + min((INDEX)place, slots_of(f) - 1)) * SLOT_NUMBERS);
 #if OWN
     float l = 0.0f;
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2 + (j - first_key) * k_at.s3;

@@ -216,8 +216,7 @@ def plan(bench, subject, numbers, every, dice):
     result = {
         "OpenCL call": once,
         "OpenCL from a call on": [opencl(bench, f"from:{n}") for n in some(total)],
-        # Not understood, and to be mended: with gather_chunks dropped near-far ended by SIGSEGV twice in some 200 runs.
-        "kernel, dropped": [] if "near-far" in subject else [opencl(bench, f"drop:{n}") for n in some(commands)],
+        "kernel, dropped": [opencl(bench, f"drop:{n}") for n in some(commands)],
         "kernel, stopped": [opencl(bench, f"stop:{n}") for n in some(commands)],
         "allocation": [memory(bench, f"once:{n}") for n in some(numbers["allocations"])],
         "allocations from one on": [memory(bench, f"from:{n}") for n in some(numbers["allocations"])],
@@ -279,7 +278,6 @@ def main():
     may_stop = stops(options.binary)
     if not may_stop:
         print("skipped: commands that wait for a failed one: PoCL 3 aborts")
-    print("skipped: near-far with a kernel dropped: it crashed twice in some 200 runs, for a reason not found yet")
     work = [[(subject, experiment, changes) for changes in runs] for subject in subjects
             for experiment, runs in plan(bench, subject, known[subject][1], options.all, dice).items()
             if may_stop or experiment != "kernel, stopped"]
