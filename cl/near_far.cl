@@ -297,6 +297,39 @@ static inline void attend_far(private walker *w, private const trees *t, private
 }
 
 #ifndef ROWS_ALONE /* by those who need no kernel */
+#if OWN
+#if BIAS
+#define OWN_BIAS , bias + bias_at.s0 + b *bias_at.s1 + kv *bias_at.s2 + own *bias_at.s3, bias_at.s3
+#else
+#define OWN_BIAS
+#endif
+/* The first `count` keys of the own chunk, exactly. */
+static inline void attend_own(private walker *w, private state *row, uint count, global const ELEMENT(K_TYPE) *k,
+                              INDEX k_pitch, global const ELEMENT(V_TYPE) *v, INDEX v_pitch
+#if BIAS
+                              ,
+                              global const ELEMENT(BIAS_TYPE) *bias, INDEX bias_pitch
+#endif
+) {
+    for (uint j = 0; j < count; ++j) {
+        float l = 0.0f;
+#if BIAS
+        l = LOAD(BIAS_TYPE, bias, j * bias_pitch);
+        if (l == -INFINITY)
+            continue;
+#endif
+        w->exact += 1;
+        for (uint d = 0; d < D; ++d)
+            l = MAD(w->q[d], LOAD(K_TYPE, k, j * k_pitch + d), l);
+        if (l == -INFINITY)
+            continue;
+        float weight = state_admit(row, l);
+        for (uint d = 0; d < DV; ++d)
+            row->sum[d] = MAD(weight, LOAD(V_TYPE, v, j * v_pitch + d), row->sum[d]);
+    }
+}
+#endif
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RESULTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
@@ -317,28 +350,9 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RES
 #if OWN
     w.past = visible ? (visible - 1) / CHUNK : 0;
     w.rest = false;
-    k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;
-    v += v_at.s0 + b * v_at.s1 + kv * v_at.s2;
-#if BIAS
-    bias += bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;
-#endif
-    for (uint j = w.past * CHUNK; j < visible; ++j) {
-        uint at = j - first_key;
-        float l = 0.0f;
-#if BIAS
-        l = LOAD(BIAS_TYPE, bias, at * bias_at.s3);
-        if (l == -INFINITY)
-            continue;
-#endif
-        w.exact += 1;
-        for (uint d = 0; d < D; ++d)
-            l = MAD(w.q[d], LOAD(K_TYPE, k, at * k_at.s3 + d), l);
-        if (l == -INFINITY)
-            continue;
-        float weight = state_admit(&row, l);
-        for (uint d = 0; d < DV; ++d)
-            row.sum[d] = MAD(weight, LOAD(V_TYPE, v, at * v_at.s3 + d), row.sum[d]);
-    }
+    INDEX own = w.past * CHUNK - first_key;
+    attend_own(&w, &row, visible - w.past * CHUNK, k + k_at.s0 + b * k_at.s1 + kv * k_at.s2 + own * k_at.s3, k_at.s3,
+               v + v_at.s0 + b * v_at.s1 + kv * v_at.s2 + own * v_at.s3, v_at.s3 OWN_BIAS);
 #else
     w.past = (visible + CHUNK - 1) / CHUNK;
     w.rest = true;

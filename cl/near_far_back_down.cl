@@ -26,10 +26,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(u
     INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
     trees_move(&t, head);
     sums s;
-    s.slots = slot_sums;
-    s.nodes = node_sums;
-    s.variances = variance_sums;
-    sums_move(&s, t.f, head);
+    sums_begin(&s, t.f, head, slot_sums, node_sums, variance_sums);
     uint first = first_block_of(first_block, level), first_below = first_block_of(first_block, below);
     global const float *from = node_row(&s, t.f, level, g), *variance_from = variance_row(&s, t.f, level, g);
     float log_mass = t.stats[lane_of(first, g, STATS) + LOG_MASS * 16];
@@ -205,10 +202,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks
     INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
     trees_move(&t, head);
     view see;
-    see.to.slots = slot_sums;
-    see.to.nodes = node_sums;
-    see.to.variances = variance_sums;
-    sums_move(&see.to, t.f, head);
+    sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
     see.run = 0;
     see.slopes = see.whole_back = 0.0f;
     if (run < keys / CHUNK / RUN) {

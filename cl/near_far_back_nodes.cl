@@ -114,10 +114,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_nodes(
     trees_move(&t, head);
     walker w;
     receiver r;
-    r.to.slots = slot_sums;
-    r.to.nodes = node_sums;
-    r.to.variances = variance_sums;
-    sums_move(&r.to, t.f, head);
+    sums_begin(&r.to, t.f, head, slot_sums, node_sums, variance_sums);
     /* A node that is a part comes before the rows that see its last key: only where there are no own chunks. */
     uint begin = first_row((g + 1) << size_shift(level), diagonal);
     for (uint h = kv * group; h < (kv + 1) * group; ++h)
@@ -140,10 +137,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_apart(
     trees_move(&t, head);
     walker w;
     receiver r;
-    r.to.slots = slot_sums;
-    r.to.nodes = node_sums;
-    r.to.variances = variance_sums;
-    sums_move(&r.to, t.f, head);
+    sums_begin(&r.to, t.f, head, slot_sums, node_sums, variance_sums);
     for (uint h = kv * group; h < (kv + 1) * group; ++h)
         for (uint i = 0; i < queries; ++i) {
             if (x >= apart_before(t.f, apart, head, past_of(visible_keys(i, diagonal, keys))))

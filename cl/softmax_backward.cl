@@ -14,29 +14,12 @@
  * Sums are kept in two levels, FOLD terms at a time (see softmax.cl).
  * Source: Dao et al. 2022 (arXiv 2205.14135), appendix B.2. */
 #include "softmax.clh"
-#ifndef DOUT_TYPE
-#define DOUT_TYPE F32
-#define DQ_TYPE F32
-#define DK_TYPE F32
-#define DV_TYPE F32
-#define DBIAS_TYPE F32
-#define DBIAS 1
-#endif
+#include "softmax_backward.clh"
 #include "tensor.clh"
 #include "backward.clh"
 
 #ifndef JOINT /* 1: lse and out are of these keys and of others */
 #define JOINT 0
-#endif
-#ifndef DLSE /* 1: lse receives something itself */
-#define DLSE 1
-#endif
-#if DLSE
-#define DLSE_ARGUMENTS , global const float *dlse, INDEX4 dlse_at
-#define DLSE_OF(b, h, i) dlse[dlse_at.s0 + (b)*dlse_at.s1 + (h)*dlse_at.s2 + (i)*dlse_at.s3]
-#else
-#define DLSE_ARGUMENTS
-#define DLSE_OF(b, h, i) 0.0f
 #endif
 #ifndef FOLD
 #define FOLD 256

@@ -10,24 +10,7 @@
  * Work: softmax_backward_begin, one work-item a query, grid (N, H, B); softmax_backward_wide, work-groups of one, grid
  * (ranges, Hk, B); softmax_backward_merge, one work-item a query, grid (N, H, B). */
 #include "softmax.clh"
-#ifndef DOUT_TYPE
-#define DOUT_TYPE F32
-#define DQ_TYPE F32
-#define DK_TYPE F32
-#define DV_TYPE F32
-#define DBIAS_TYPE F32
-#define DBIAS 1
-#endif
-#ifndef DLSE /* 1: lse receives something itself */
-#define DLSE 1
-#endif
-#if DLSE
-#define DLSE_ARGUMENTS , global const float *dlse, INDEX4 dlse_at
-#define DLSE_OF(b, h, i) dlse[dlse_at.s0 + (b)*dlse_at.s1 + (h)*dlse_at.s2 + (i)*dlse_at.s3]
-#else
-#define DLSE_ARGUMENTS
-#define DLSE_OF(b, h, i) 0.0f
-#endif
+#include "softmax_backward.clh"
 #ifndef TILE /* queries at a time */
 #define TILE 64
 #endif

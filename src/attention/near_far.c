@@ -22,12 +22,19 @@ fail:
     return status;
 }
 
-bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
+/* The forest of so many key heads of so many batches. */
+static op_forest forest_for(const attend_call *call, size_t batch, size_t kv_heads) {
     const size_t *k = call->tensors.k.shape, *v = call->tensors.v.shape;
-    op_tensor keys = {.shape = {k[0], k[1], k[2], k[3]}}, values = {.shape = {v[0], v[1], v[2], v[3]}};
+    op_tensor keys = {.shape = {batch, kv_heads, k[2], k[3]}},
+              values = {.shape = {batch, kv_heads, v[2], v[3]}};
+    return forest_shape(&keys, &values, k[2], call->attention.chunk, call->attention.sparse_topk);
+}
+
+bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
+    const size_t *k = call->tensors.k.shape;
     size_t bytes[FOREST_BUFFERS];
     double total = 0;
-    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk, call->attention.sparse_topk);
+    op_forest forest = forest_for(call, k[0], k[1]);
     forest_sizes(&forest, bytes);
     for (int i = 0; i < FOREST_BUFFERS; ++i) {
         if (bytes[i] > limits->max_allocation)
@@ -39,12 +46,10 @@ bool near_far_fits(const clsplat_limits *limits, const attend_call *call) {
 
 bool near_far_backward_fits(const clsplat_limits *limits, const attend_call *call, size_t batch,
                             size_t kv_heads, double *total) {
-    const size_t *q = call->tensors.q.shape, *k = call->tensors.k.shape, *v = call->tensors.v.shape;
-    op_tensor keys = {.shape = {batch, kv_heads, k[2], k[3]}},
-              values = {.shape = {batch, kv_heads, v[2], v[3]}};
+    const size_t *q = call->tensors.q.shape, *k = call->tensors.k.shape;
     size_t bytes[FOREST_BUFFERS];
     double largest, all;
-    op_forest forest = forest_shape(&keys, &values, k[2], call->attention.chunk, call->attention.sparse_topk);
+    op_forest forest = forest_for(call, batch, kv_heads);
     forest_sizes(&forest, bytes);
     op_near_far_backward_bytes(&forest, batch * kv_heads * (q[1] / k[1]) * q[2], &largest, &all);
     for (int i = 0; i < FOREST_BUFFERS; ++i) {

@@ -72,13 +72,18 @@ fail:
 
 clsplat_attention_tensors attend_tensors(const attend_problem *p) {
     const size_t *q = p->q.tensor.shape;
-    return (clsplat_attention_tensors){
+    clsplat_attention_tensors tensors = {
         .q = p->q.tensor,
         .k = p->k.tensor,
         .v = p->v.tensor,
         .key_bias = p->key_bias.tensor,
         .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
         .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
+    if (p->exact_keys) {
+        tensors.exact_keys = clsplat_tensor_host(CLSPLAT_I32, q[0], q[1], q[2], 1, p->exact_keys);
+        tensors.error_estimate = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->error_estimate);
+    }
+    return tensors;
 }
 
 clsplat_status attend_load(clsplat *lib, const attend_request *request, attend_problem *problem) {

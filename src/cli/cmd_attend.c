@@ -93,12 +93,7 @@ static clsplat_status compute(cli *c, clsplat_device *device, clsplat_group *gro
                               const clsplat_attention *attention, const attend_problem *p,
                               attend_cost *cost) {
     clsplat_status status = CLSPLAT_OK;
-    const size_t *q = p->q.tensor.shape;
     clsplat_attention_tensors tensors = attend_tensors(p);
-    if (attention->near_far) {
-        tensors.exact_keys = clsplat_tensor_host(CLSPLAT_I32, q[0], q[1], q[2], 1, p->exact_keys);
-        tensors.error_estimate = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->error_estimate);
-    }
     clsplat_profile_set(device, c->json || c->verbose);
     double begin = clock_seconds();
     TRY(group ? clsplat_group_attend(group, *attention, tensors)

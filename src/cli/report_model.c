@@ -10,6 +10,7 @@
 #include "cli/eval.h"
 #include "cli/make_report.h"
 #include "cli/report.h"
+#include "model/attention.h"
 #include "model/session.h"
 #include "runtime/buffer.h"
 
@@ -136,19 +137,13 @@ fail:
     return status;
 }
 
-/* As the session's own trees: model/attention_near_far.c. */
-static clsplat_dtype trees_of(const reading *r) {
-    clsplat_dtype cache = r->l.model->cache;
-    return r->l.attention.tolerance >= 0.005f && cache == CLSPLAT_F32 ? CLSPLAT_F16 : cache;
-}
-
 static clsplat_status look_closer(reading *r, story *s) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *config = &r->l.model->config;
     look_source from = {.scale = 1 / sqrtf((float)config->head_dim),
                         .tolerance = r->l.attention.tolerance,
                         .sparse_topk = r->l.attention.sparse_topk,
-                        .trees = trees_of(r)};
+                        .trees = near_far_tree_dtype(r->l.model->cache, r->l.attention.tolerance)};
     double begin = clock_seconds();
     for (size_t i = 0; i < config->layers; ++i) {
         from.k = op_slice(r->session->k[i], 2, 0, s->look.keys);

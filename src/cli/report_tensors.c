@@ -50,17 +50,7 @@ static clsplat_status run(table *t, story *s) {
     clsplat_status status = CLSPLAT_OK;
     attend_problem *p = &t->p;
     const size_t *q = p->q.tensor.shape;
-    clsplat_attention_tensors tensors = {
-        .q = p->q.tensor,
-        .k = p->k.tensor,
-        .v = p->v.tensor,
-        .key_bias = p->key_bias.tensor,
-        .out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], p->v.tensor.shape[3], p->out),
-        .lse = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->lse)};
-    if (t->attention.near_far) {
-        tensors.exact_keys = clsplat_tensor_host(CLSPLAT_I32, q[0], q[1], q[2], 1, p->exact_keys);
-        tensors.error_estimate = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], q[2], 1, p->error_estimate);
-    }
+    clsplat_attention_tensors tensors = attend_tensors(p);
     clsplat_profile_set(t->device, true);
     double begin = clock_seconds();
     TRY(clsplat_attend(t->device, t->attention, tensors));

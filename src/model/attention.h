@@ -55,6 +55,8 @@ clsplat_status attention_softmax(queue *q, const attention_step *step, size_t wi
 /* Through a forest per layer, which grows with the cache: op_gather, op_near_far. Layers with a window of the
  * model's own stay exact. */
 extern const attention_form attention_near_far;
+/* How its trees keep keys and values, beside a cache of this type. */
+clsplat_dtype near_far_tree_dtype(clsplat_dtype cache, float tolerance);
 
 /* Over the largest scores, key by key or block by block: op_topk. */
 extern const attention_form attention_topk, attention_blocks;

@@ -46,9 +46,9 @@ fail:
     return status;
 }
 
-/* How trees keep keys and values. In F16 they take half the memory, and half the time on their way from it,
+/* In F16 trees take half the memory, and half the time on their way from it,
  * which is what decoding consists of; they err by 2⁻¹², far less than closed nodes do from FINE on. */
-static clsplat_dtype tree_dtype(clsplat_dtype cache, float tolerance) {
+clsplat_dtype near_far_tree_dtype(clsplat_dtype cache, float tolerance) {
     static const float FINE = 0.005f;
     return tolerance >= FINE && cache == CLSPLAT_F32 ? CLSPLAT_F16 : cache;
 }
@@ -57,7 +57,7 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
                                     const clsplat_model_attention *parameters, void **state) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
-    op_tensor k = {.dtype = tree_dtype(shape->cache, parameters->tolerance),
+    op_tensor k = {.dtype = near_far_tree_dtype(shape->cache, parameters->tolerance),
                    .shape = {1, shape->kv_heads, shape->capacity, shape->head_dim}};
     size_t chunk = parameters->chunk;
     TRY(near_far_choose(device, parameters->tolerance, parameters->sparse_topk, shape->capacity, &chunk));
