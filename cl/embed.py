@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Turns kernels into a C file: embed.py OUT.c FILE.cl …
+"""Turns the kernels of a folder into a C file: embed.py OUT.c OUT.d FOLDER FILE.cl …
 
-Quoted includes are expanded in place, each once per kernel file, with #line marks so that a driver's build log names the
-line a person can open. Every .cl compiles alone with its own folder on the include path, too.
+Quoted includes are paths from the folder. They are expanded in place, each once per kernel file, with #line marks so that
+a driver's build log names the line a person can open. Every .cl compiles alone with the folder on the include path, too.
+OUT.d tells the build which files were read.
 """
 import re
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 INCLUDE = re.compile(r'\s*#\s*include\s+"([^"]+)"')
 
 
-def expand(path, seen):
+def expand(path, folder, seen):
     """The lines of path with its includes in place."""
     yield f'#line 1 "{path.name}"'
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -19,10 +20,10 @@ def expand(path, seen):
         if not match:
             yield line
             continue
-        include = path.parent / match[1]
+        include = folder / match[1]
         if include not in seen:
             seen.add(include)
-            yield from expand(include, seen)
+            yield from expand(include, folder, seen)
         yield f'#line {number + 1} "{path.name}"'
 
 
@@ -31,15 +32,19 @@ def literal(line):
 
 
 def main():
-    out, files = Path(sys.argv[1]), [Path(f) for f in sys.argv[2:]]
+    out, dependencies, folder, files = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), [Path(f) for f in sys.argv[4:]]
     lines = ["/* Made by cl/embed.py from the files of cl/. */", '#include "runtime/program.h"', "",
              "const embedded_source embedded_sources[] = {"]
+    read = set(files)
     for path in files:
+        seen = set()
         lines.append(f'    {{"{path.name}",')
-        lines.extend(literal(line) for line in expand(path, set()))
+        lines.extend(literal(line) for line in expand(path, folder, seen))
         lines[-1] += "},"
+        read |= seen
     lines += ["};", f"const size_t embedded_source_count = {len(files)};", ""]
     out.write_text("\n".join(lines))
+    dependencies.write_text(f"{out}: " + " ".join(str(path).replace(" ", "\\ ") for path in sorted(read)) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ trap 'rm -f "$formatted"' EXIT
 clang-format --dry-run -Werror $(find src include tests demos -name '*.[ch]') || failed=1
 
 # clang-format takes no .cl for C. Near-far's groups are not there yet.
-for file in cl/*.cl cl/*.clh; do
+for file in cl/*/*.cl cl/*/*.clh; do
   clang-format --style=file:cl/.clang-format --assume-filename=cl/x.c < "$file" > "$formatted"
-  if ! cmp -s "$formatted" "$file" && [ "$file" != cl/near_far_groups.clh ]; then
+  if ! cmp -s "$formatted" "$file" && [ "$file" != cl/tree/near_far_groups.clh ]; then
     echo "$file is not as clang-format --style=file:cl/.clang-format --assume-filename=cl/x.c writes it"
     failed=1
   fi

@@ -7,6 +7,7 @@
 #include "attention/attend.h"
 #include "base/half.h"
 #include "runtime/buffer.h"
+#include "runtime/tensor.h"
 
 static clsplat_status no_memory(const layer *l) {
     return log_error(l->device->lib, CLSPLAT_MEMORY,
@@ -138,19 +139,19 @@ static clsplat_status check_shapes(layer *l, clsplat_attention_tensors *t) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = l->device->lib;
     const size_t *q = t->q.shape, *k = t->k.shape;
-    TRY(attend_check_place(lib, "q", &t->q, true));
-    TRY(attend_check_place(lib, "k", &t->k, true));
-    TRY(attend_check_place(lib, "v", &t->v, true));
+    TRY(tensor_check_place(lib, "q", &t->q, true));
+    TRY(tensor_check_place(lib, "k", &t->k, true));
+    TRY(tensor_check_place(lib, "v", &t->v, true));
     if (q[0] != k[0] || q[1] % k[1] || q[3] != k[3])
         return log_error(
             lib, CLSPLAT_SHAPE,
             "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and "
             "a multiple of its heads are needed",
             q[0], q[1], q[2], q[3], k[0], k[1], k[2], k[3]);
-    TRY(attend_check_shape(lib, "v", &t->v, (size_t[]){k[0], k[1], k[2], t->v.shape[3]}));
+    TRY(tensor_check_shape(lib, "v", &t->v, (size_t[]){k[0], k[1], k[2], t->v.shape[3]}));
     if (t->key_bias.host || t->key_bias.buffer) {
-        TRY(attend_check_place(lib, "key_bias", &t->key_bias, true));
-        TRY(attend_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){k[0], k[1], k[2], 1}));
+        TRY(tensor_check_place(lib, "key_bias", &t->key_bias, true));
+        TRY(tensor_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){k[0], k[1], k[2], 1}));
     }
     l->batch = q[0], l->heads = q[1], l->queries = q[2], l->dim = q[3];
     l->kv_heads = k[1], l->keys = k[2], l->value_dim = t->v.shape[3];

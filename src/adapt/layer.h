@@ -6,7 +6,7 @@
 #define CLSPLAT_ADAPT_LAYER_H
 
 #include "attention/gaussian.h"
-#include "attention/splats.h"
+#include "splats/splats.h"
 
 typedef struct layer {
     clsplat_device *device;

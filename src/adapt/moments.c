@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "attention/eigen.h"
-#include "attention/splats.h"
+#include "splats/eigen.h"
+#include "splats/splats.h"
 
 splat_form splat_form_of(const clsplat_splats_shape *shape) {
     size_t size = splats_covariance_size(shape);

@@ -23,14 +23,6 @@ typedef struct attend_call {
 clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
                             clsplat_attention_tensors tensors, bool on_host, attend_call *call);
 
-/* Whether a tensor that must be there is, with a type and a shape; fills in the strides of a dense one.
- * Returns: INVALID, SHAPE, naming it. */
-clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host);
-
-/* Whether it has the shape that the other tensors say. Returns: SHAPE, naming it. */
-clsplat_status attend_check_shape(clsplat *lib, const char *name, const clsplat_tensor *t,
-                                  const size_t expected[4]);
-
 /* The attention of tensors in host memory, through blocks on the device. Blocks. */
 clsplat_status attend_blocks(clsplat_device *device, const attend_call *call);
 

@@ -9,6 +9,7 @@
 #include "attention/splats_gradient.h"
 #include "attention/stage.h"
 #include "runtime/buffer.h"
+#include "runtime/tensor.h"
 
 typedef struct walk {
     const attend_call *call;
@@ -32,8 +33,8 @@ static bool is_absent(const clsplat_tensor *t) {
 
 static clsplat_status check_one(clsplat *lib, const char *name, clsplat_tensor *t, const clsplat_tensor *of) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(attend_check_place(lib, name, t, true));
-    TRY(attend_check_shape(lib, name, t, of->shape));
+    TRY(tensor_check_place(lib, name, t, true));
+    TRY(tensor_check_shape(lib, name, t, of->shape));
 fail:
     return status;
 }

@@ -4,91 +4,27 @@
 
 #include "attention/attend.h"
 #include "attention/near_far.h"
-#include "attention/splats.h"
 #include "runtime/buffer.h"
+#include "runtime/tensor.h"
+#include "splats/splats.h"
 
 enum { DIM_LIMIT = 1024, ROW_LIMIT = INT32_MAX };
 
-static const char *const dimension_names[4] = {"batch", "heads", "rows", "columns"};
-
 static bool is_absent(const clsplat_tensor *t) {
     return !t->host && !t->buffer;
-}
-
-/* Fills in the strides of a dense tensor, and finds where the tensor ends, in elements; 0 if that overflows.
- */
-static size_t lay_out(clsplat_tensor *t) {
-    size_t *stride = t->stride;
-    if (stride[0] == 0 && stride[1] == 0 && stride[2] == 0) {
-        stride[2] = t->shape[3];
-        if (__builtin_mul_overflow(stride[2], t->shape[2], &stride[1]) ||
-            __builtin_mul_overflow(stride[1], t->shape[1], &stride[0]))
-            return 0;
-    }
-    size_t end = 0, step;
-    if (__builtin_add_overflow(t->offset, t->shape[3], &end))
-        return 0;
-    for (int d = 0; d < 3; ++d)
-        if (__builtin_mul_overflow(stride[d], t->shape[d] - 1, &step) ||
-            __builtin_add_overflow(end, step, &end))
-            return 0;
-    return end <= SIZE_MAX / 4 ? end : 0;
-}
-
-static clsplat_status check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
-    for (int d = 0; d < 4; ++d)
-        if (t->shape[d] == 0)
-            return log_error(lib, CLSPLAT_SHAPE, "%s has 0 %s; every dimension is at least 1", name,
-                             dimension_names[d]);
-    if (on_host ? !t->host || t->buffer : !t->buffer || t->host)
-        return log_error(lib, CLSPLAT_INVALID, "%s must be %s here: set `%s` and nothing else", name,
-                         on_host ? "in host memory" : "in a buffer", on_host ? "host" : "buffer");
-    size_t end = lay_out(t);
-    if (end == 0)
-        return log_error(lib, CLSPLAT_SHAPE,
-                         "%s: its dimensions or strides multiply to more than memory can address", name);
-    size_t held = on_host ? SIZE_MAX : buffer_bytes(t->buffer);
-    if (end * clsplat_dtype_size(t->dtype) > held)
-        return log_error(lib, CLSPLAT_SHAPE, "%s ends at byte %zu of its buffer, which has %zu", name,
-                         end * clsplat_dtype_size(t->dtype), held);
-    return CLSPLAT_OK;
-}
-
-clsplat_status attend_check_place(clsplat *lib, const char *name, clsplat_tensor *t, bool on_host) {
-    if (t->dtype != CLSPLAT_F32 && t->dtype != CLSPLAT_F16 && t->dtype != CLSPLAT_BF16)
-        return log_error(lib, CLSPLAT_INVALID, "%s: there is no storage type %d", name, (int)t->dtype);
-    return check_place(lib, name, t, on_host);
-}
-
-/* One dimension of a tensor against what the others say it is. */
-static clsplat_status check_dimension(clsplat *lib, const char *name, const clsplat_tensor *t, int d,
-                                      size_t expected) {
-    if (t->shape[d] == expected)
-        return CLSPLAT_OK;
-    return log_error(lib, CLSPLAT_SHAPE,
-                     "%s has shape [%zu, %zu, %zu, %zu], but its %s must be %zu to fit the other tensors",
-                     name, t->shape[0], t->shape[1], t->shape[2], t->shape[3], dimension_names[d], expected);
-}
-
-clsplat_status attend_check_shape(clsplat *lib, const char *name, const clsplat_tensor *t,
-                                  const size_t expected[4]) {
-    clsplat_status status = CLSPLAT_OK;
-    for (int d = 0; d < 4 && status == CLSPLAT_OK; ++d)
-        status = check_dimension(lib, name, t, d, expected[d]);
-    return status;
 }
 
 static clsplat_status check_shapes(clsplat *lib, const clsplat_attention_tensors *t) {
     clsplat_status status = CLSPLAT_OK;
     size_t batch = t->q.shape[0], heads = t->q.shape[1], queries = t->q.shape[2], dim = t->q.shape[3];
     size_t kv_heads = t->k.shape[1], keys = t->k.shape[2], value_dim = t->v.shape[3];
-    TRY(attend_check_shape(lib, "k", &t->k, (size_t[]){batch, kv_heads, keys, dim}));
-    TRY(attend_check_shape(lib, "v", &t->v, (size_t[]){batch, kv_heads, keys, value_dim}));
+    TRY(tensor_check_shape(lib, "k", &t->k, (size_t[]){batch, kv_heads, keys, dim}));
+    TRY(tensor_check_shape(lib, "v", &t->v, (size_t[]){batch, kv_heads, keys, value_dim}));
     if (!is_absent(&t->key_bias))
-        TRY(attend_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){batch, kv_heads, keys, 1}));
-    TRY(attend_check_shape(lib, "out", &t->out, (size_t[]){batch, heads, queries, value_dim}));
+        TRY(tensor_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){batch, kv_heads, keys, 1}));
+    TRY(tensor_check_shape(lib, "out", &t->out, (size_t[]){batch, heads, queries, value_dim}));
     if (!is_absent(&t->lse))
-        TRY(attend_check_shape(lib, "lse", &t->lse, (size_t[]){batch, heads, queries, 1}));
+        TRY(tensor_check_shape(lib, "lse", &t->lse, (size_t[]){batch, heads, queries, 1}));
     if (heads % kv_heads)
         return log_error(lib, CLSPLAT_SHAPE, "q has %zu heads, which is not a multiple of the %zu heads of k",
                          heads, kv_heads);
@@ -142,8 +78,8 @@ static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host
         if (extras[i].counts != (extra->dtype == CLSPLAT_I32))
             return log_error(lib, CLSPLAT_INVALID, "%s must be of type %s", extras[i].name,
                              extras[i].counts ? "CLSPLAT_I32" : "CLSPLAT_F32, F16 or BF16");
-        TRY(check_place(lib, extras[i].name, extra, on_host));
-        TRY(attend_check_shape(lib, extras[i].name, extra,
+        TRY(tensor_lay_out(lib, extras[i].name, extra, on_host));
+        TRY(tensor_check_shape(lib, extras[i].name, extra,
                                (size_t[]){t->q.shape[0], t->q.shape[1], t->q.shape[2], 1}));
     }
 fail:
@@ -156,14 +92,14 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
     clsplat *lib = device->lib;
     *call = (attend_call){.attention = attention, .tensors = tensors};
     clsplat_attention_tensors *t = &call->tensors;
-    TRY(attend_check_place(lib, "q", &t->q, on_host));
-    TRY(attend_check_place(lib, "k", &t->k, on_host));
-    TRY(attend_check_place(lib, "v", &t->v, on_host));
-    TRY(attend_check_place(lib, "out", &t->out, on_host));
+    TRY(tensor_check_place(lib, "q", &t->q, on_host));
+    TRY(tensor_check_place(lib, "k", &t->k, on_host));
+    TRY(tensor_check_place(lib, "v", &t->v, on_host));
+    TRY(tensor_check_place(lib, "out", &t->out, on_host));
     if (!is_absent(&t->key_bias))
-        TRY(attend_check_place(lib, "key_bias", &t->key_bias, on_host));
+        TRY(tensor_check_place(lib, "key_bias", &t->key_bias, on_host));
     if (!is_absent(&t->lse))
-        TRY(attend_check_place(lib, "lse", &t->lse, on_host));
+        TRY(tensor_check_place(lib, "lse", &t->lse, on_host));
     TRY(check_extras(lib, call, on_host));
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));

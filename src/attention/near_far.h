@@ -3,7 +3,7 @@
 #define CLSPLAT_ATTENTION_NEAR_FAR_H
 
 #include "attention/attend.h"
-#include "op/forest.h"
+#include "op/tree/forest.h"
 
 /* Gathers all keys. The forest is the device's until the next one is planted. */
 clsplat_status near_far_plant(queue *q, const attend_call *call, op_tensor k, op_tensor v, op_tensor key_bias,

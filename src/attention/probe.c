@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "attention/gaussian.h"
-#include "attention/splats.h"
 #include "base/clock.h"
 #include "base/half.h"
 #include "base/random.h"
 #include "op/families.h"
-#include "op/forest.h"
+#include "op/tree/forest.h"
 #include "runtime/buffer.h"
+#include "splats/splats.h"
 
 enum { GUARD = 256 }; /* elements */
 

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "attention/splats.h"
+#include "splats/splats.h"
 
 /* Where one splat's moments are, and where its gradients go. */
 typedef struct site {

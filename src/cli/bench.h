@@ -4,8 +4,8 @@
 #define CLSPLAT_CLI_BENCH_H
 
 #include "cli/cli.h"
-#include "op/forest.h"
 #include "op/peak.h"
+#include "op/tree/forest.h"
 
 typedef enum bench_op {
     BENCH_SOFTMAX,

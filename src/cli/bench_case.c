@@ -2,16 +2,16 @@
 #include <stdlib.h>
 
 #include "attention/gaussian.h"
-#include "attention/splats.h"
 #include "base/half.h"
 #include "base/random.h"
 #include "cli/bench.h"
 #include "op/families.h"
-#include "op/gemm.h"
+#include "op/gemm/gemm.h"
 #include "op/kernel.h"
-#include "op/near_far.h"
-#include "op/softmax.h"
+#include "op/softmax/softmax.h"
+#include "op/tree/near_far.h"
 #include "runtime/buffer.h"
+#include "splats/splats.h"
 
 /* Random numbers are drawn once and repeated; no row length divides this, so that rows differ. */
 enum { PERIOD = 1000003 };

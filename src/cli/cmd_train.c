@@ -11,8 +11,8 @@
 #include "base/text.h"
 #include "cli/report.h"
 #include "cli/train.h"
+#include "format/json.h"
 #include "model/convert.h"
-#include "model/json.h"
 #include "train/create.h"
 
 enum { CONFIG_LIMIT = 1 << 20 };

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json.h"
 #include "model/gguf_model.h"
-#include "model/json.h"
 #include "model/pattern.h"
 #include "model/rotary.h"
 

@@ -5,8 +5,8 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json.h"
 #include "model/convert_parts.h"
-#include "model/json.h"
 #include "model/template.h"
 
 enum { FILE_LIMIT = 64 << 20 };

@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "model/convert.h"
 #include "model/gguf_model.h"
+#include "tokenizer/gguf.h"
 
 typedef struct convert_tensor {
     model_tensor source;

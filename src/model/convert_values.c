@@ -1,5 +1,5 @@
 /* The keys of a GGUF file out of a folder's configuration and tokeniser: the other way round of gguf_config.c
- * and gguf_tokenizer.c. */
+ * and tokenizer/gguf.c. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

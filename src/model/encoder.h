@@ -3,7 +3,7 @@
 #define CLSPLAT_MODEL_ENCODER_H
 
 #include "model/model.h"
-#include "model/tokenizer_kind.h"
+#include "tokenizer/kind.h"
 
 /* Texts that go through together: `count` of `length` rows each, from `first_row` on; shorter ones are padded
  * behind their end, and then the bias of what is no token is −inf. */

@@ -1,4 +1,4 @@
-/* A GGUF file as the folder that it was made from: config.json, tokenizer.json and tensors by their names
+/* A GGUF file as the folder that it was made from: config.json and tensors by their names
  * there, so that what reads folders reads these files, too, and one becomes the other. */
 #ifndef CLSPLAT_MODEL_GGUF_MODEL_H
 #define CLSPLAT_MODEL_GGUF_MODEL_H
@@ -23,12 +23,6 @@ clsplat_status gguf_config(clsplat *lib, const gguf *file, json_t **root);
 clsplat_status gguf_config_of(clsplat *lib, const char *path, json_t **root);
 /* The key ARCHITECTURE.name as a number; needed keys that are missing, or no number, are refused. */
 clsplat_status gguf_size(clsplat *lib, const gguf *file, const char *name, bool needed, uint64_t *value);
-
-/* What tokenizer.json would say; *root is NULL if the file has no tokeniser. Returns: as above. */
-clsplat_status gguf_tokenizer(clsplat *lib, const gguf *file, json_t **root);
-
-/* What tokenizer.ggml.pre calls a tokenizer.json that cuts texts that way; NULL: it has no name. */
-const char *gguf_pre_of(const json_t *root);
 
 /* A tensor's name in a folder and in a GGUF file, one from the other, with room for 255 bytes; of a name that
  * no rule knows: the same. */

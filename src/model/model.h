@@ -8,8 +8,8 @@
 #include "model/config.h"
 #include "model/pooling.h"
 #include "model/scratch.h"
-#include "model/tokenizer.h"
 #include "model/weights.h"
+#include "tokenizer/tokenizer.h"
 
 struct clsplat_model {
     clsplat_device *device;

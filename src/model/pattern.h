@@ -2,8 +2,8 @@
 #ifndef CLSPLAT_MODEL_PATTERN_H
 #define CLSPLAT_MODEL_PATTERN_H
 
+#include "format/json.h"
 #include "model/config.h"
-#include "model/json.h"
 
 /* Fills windowed, window, splatted, splats and splat_chunk from the keys of config.json:
  *

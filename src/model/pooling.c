@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "model/json.h"
+#include "format/json.h"
 
 enum { FILE_LIMIT = 1 << 20, LONGEST_LIMIT = 1 << 30 };
 

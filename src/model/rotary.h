@@ -2,8 +2,8 @@
 #ifndef CLSPLAT_MODEL_ROTARY_H
 #define CLSPLAT_MODEL_ROTARY_H
 
+#include "format/json.h"
 #include "model/config.h"
-#include "model/json.h"
 
 /* Fills frequencies, short_context, turn_factor and context_is_end from the root's rope_parameters, or
  * rope_theta and rope_scaling; with local_turn those of layers with a window, too. Returns: FORMAT,

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "op/splat_layer.h"
+#include "op/splat/splat_layer.h"
 
 static size_t chunks_of(const splat_store *s) {
     return (s->capacity + s->model->config.splat_chunk - 1) / s->model->config.splat_chunk;

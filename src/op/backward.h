@@ -17,7 +17,7 @@
  *     token_gradient   row: token   source: splat                         gives dq from ρ, dk from σ
  *     splat_moments    row: splat   source: token                         gives what the parameters need
  *
- * Per-level mixing has an lse_l, a δ_l and a share for every level: cl/backward.clh. */
+ * Per-level mixing has an lse_l, a δ_l and a share for every level: cl/shared/backward.clh. */
 #ifndef CLSPLAT_OP_BACKWARD_H
 #define CLSPLAT_OP_BACKWARD_H
 
@@ -39,9 +39,9 @@ clsplat_status op_softmax_backward(queue *q, const op_softmax_backward_args *arg
 /* Near-far attention over a forest of all keys, with the opened set of op_near_far, which is run again: the
  * nodes that a row opens, the keys that stand apart, and which key is where in the trees are constant, and
  * out is differentiated through opened keys, and through the means, variances, mean values, masses and slopes
- * of closed nodes and the covariances of runs, to keys, values and biases (cl/near_far_back.clh). Shapes: as
- * op_near_far_args, with all keys in k and v; dout as out, and every gradient as what it is of; dkey_bias may
- * be absent. */
+ * of closed nodes and the covariances of runs, to keys, values and biases (cl/tree/near_far_back.clh).
+ * Shapes: as op_near_far_args, with all keys in k and v; dout as out, and every gradient as what it is of;
+ * dkey_bias may be absent. */
 typedef struct op_near_far_backward_args {
     const op_forest *forest;
     op_tensor q, k, v, key_bias, dout;

@@ -21,7 +21,7 @@ void options_begin(kernel_options *o, const clsplat_device *device);
 /* The same with WG and W as they are tuned: plain_space. */
 extern const tune_space plain_space;
 void options_plain(kernel_options *o, const queue *q);
-/* The same for a variant in register tiles (cl/wide.clh), whose work-groups are single work-items:
+/* The same for a variant in register tiles (cl/shared/wide.clh), whose work-groups are single work-items:
  * wide_space. Returns the rows per work-item, TILE: fewer where there are few rows in all. */
 extern const tune_space wide_space;
 size_t options_wide(kernel_options *o, const queue *q, size_t rows);
@@ -53,7 +53,7 @@ bool limits_allow_group(const clsplat_limits *limits, uint32_t items);
  * One of less tells what a group may have (NVIDIA, Mali). */
 size_t limits_local_share(const clsplat_limits *limits);
 
-/* EAGER of cl/local_tile.clh. */
+/* EAGER of cl/shared/local_tile.clh. */
 void options_eager(kernel_options *o, const clsplat_device *device);
 
 /* Whether so many items may meet in so many bytes of local memory of their own. */
@@ -66,7 +66,7 @@ void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t 
 /* Bytes of all elements, for the profile; 0 for an absent tensor. */
 double tensor_bytes(const op_tensor *tensor);
 
-/* CPUs with vectors of 4 floats or more, for which cl/wide.clh is written: its vectors of 16 are four
+/* CPUs with vectors of 4 floats or more, for which cl/shared/wide.clh is written: its vectors of 16 are four
  * registers there. Not a GPU with vectors and without local memory of its own, as Mali is. */
 bool limits_are_wide(const clsplat_limits *limits);
 
@@ -77,7 +77,7 @@ bool splats_are_centred(const op_splats *splats);
 /* The same for distances from the origin. */
 bool splats_are_near(const op_splats *splats);
 
-/* NVIDIA's matrix units (cl/mma.clh), and Hopper's own instructions for them (cl/wgmma.clh). */
+/* NVIDIA's matrix units (cl/shared/mma.clh), and Hopper's own instructions for them (cl/shared/wgmma.clh). */
 bool limits_have_mma(const clsplat_limits *limits);
 bool limits_have_wgmma(const clsplat_limits *limits);
 /* Whether a tensor may be their operand: 16 bits, rows that can be copied 16 bytes at a time. */

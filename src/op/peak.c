@@ -19,7 +19,7 @@ typedef struct probe {
     uint32_t rounds; /* of multiply-adds; SPAN for the copy */
 } probe;
 
-/* Work-groups of one where vectors are wide, as for cl/wide.clh. */
+/* Work-groups of one where vectors are wide, as for cl/shared/wide.clh. */
 static size_t group_size(const clsplat_device *device) {
     const clsplat_limits *limits = &device->info.limits;
     return limits_are_wide(limits) ? 1 : limits->max_work_group < 256 ? limits->max_work_group : 256;

@@ -5,9 +5,9 @@
 #include <xxhash.h>
 
 #include "attention/attend.h"
-#include "attention/splats.h"
 #include "parallel/ranks.h"
 #include "runtime/program.h"
+#include "splats/splats.h"
 
 bool ranks_progress(void *user, double done) {
     const ranks_call *c = user;

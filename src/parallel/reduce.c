@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "attention/attend.h"
-#include "attention/splats.h"
 #include "attention/stage.h"
 #include "base/clock.h"
 #include "parallel/ranks.h"
+#include "splats/splats.h"
 
 /* later := earlier + later. The signature is MPI's. */
 static void merge_states(void *earlier, void *later, int *count, MPI_Datatype *type) {

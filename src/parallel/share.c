@@ -5,9 +5,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "attention/splats.h"
 #include "base/clock.h"
 #include "parallel/group.h"
+#include "splats/splats.h"
 
 enum { UNITS = 16, LEAST_ROWS = 64 }; /* units for each device, if there are so many rows */
 static const size_t probe_rows = 128, probe_keys = 2048;

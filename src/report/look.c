@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "op/forest.h"
+#include "op/tree/forest.h"
 #include "runtime/buffer.h"
 
 /* What a layer's look needs on the device, and brings back. */
@@ -167,7 +167,7 @@ fail:
     return status;
 }
 
-/* Which keys stand apart: see cl/forest.clh. */
+/* Which keys stand apart: see cl/tree/forest.clh. */
 static clsplat_status find_apart(bench *b) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = &b->forest;

@@ -1,6 +1,6 @@
 /* Each function quotes what it is the gradient of: pass_layer_forward, from its end. */
 #include "op/backward.h"
-#include "op/layer_backward.h"
+#include "op/layer/layer_backward.h"
 #include "train/splats.h"
 
 /* The buffer's first rows × columns numbers. */

@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "format/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
-#include "model/json.h"
 
 enum { TENSORS_PER_LAYER = 24, TENSORS_BESIDE = 4, PIECE = 1 << 14 };
 

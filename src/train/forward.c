@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "op/layer_backward.h"
+#include "op/layer/layer_backward.h"
 #include "train/splats.h"
 
 pass_layer *pass_layer_of(const pass *p, size_t layer) {

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "model/json.h"
+#include "format/json.h"
 
 static const double PI = 3.14159265358979323846;
 enum { CONTEXT_LIMIT = 1 << 24, COUNT_LIMIT = 1 << 30 };

@@ -5,8 +5,8 @@
 
 #include "op/backward.h"
 #include "op/kernel.h"
-#include "op/layer_backward.h"
-#include "op/splat_layer.h"
+#include "op/layer/layer_backward.h"
+#include "op/splat/splat_layer.h"
 #include "runtime/buffer.h"
 
 static size_t chunk_of(const pass *p) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "op/optimise.h"
+#include "op/layer/optimise.h"
 #include "runtime/buffer.h"
 
 clsplat_status trainee_check(clsplat *lib, const char *folder, const model_config *c) {

@@ -28,7 +28,7 @@ void problem_add_cases(TCase *part, const TTest *test, const problem_spec *cases
 static problem_stage stage;
 
 /* Lets a CPU run the rows for GPUs: slowly, but with every index and barrier of theirs. Matrix units are
- * emulated (cl/mma.clh), which only Oclgrind compiles in reasonable time. */
+ * emulated (cl/shared/mma.clh), which only Oclgrind compiles in reasonable time. */
 static void feign_gpu(clsplat_device *device, uint32_t capability) {
     clsplat_limits limits = clsplat_device_describe(device)->limits;
     limits.vector_width_float = 1;

@@ -2,7 +2,7 @@
 #ifndef CLSPLAT_TESTS_SETS_H
 #define CLSPLAT_TESTS_SETS_H
 
-#include "attention/splats.h"
+#include "splats/splats.h"
 #include "suite.h"
 
 enum { SETS_SHAPES = 5, SETS_ARRAYS = 7 };

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "attention/cloud.h"
-#include "attention/cluster.h"
 #include "attention/problem.h"
-#include "attention/splats.h"
+#include "splats/cluster.h"
+#include "splats/splats.h"
 
 enum { DIM = 3, TOKENS = 1800 };
 

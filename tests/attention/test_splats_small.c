@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "attention/sets.h"
-#include "attention/splats_file.h"
 #include "base/random.h"
+#include "splats/file.h"
 
 static clsplat *lib;
 static char *folder, path[300];

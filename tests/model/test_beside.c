@@ -7,8 +7,8 @@
 
 #include "base/file.h"
 #include "format/files.h"
-#include "model/tokenizer.h"
 #include "suite.h"
+#include "tokenizer/tokenizer.h"
 
 #define DECODER "\"decoder\":{\"type\":\"ByteLevel\"}"
 #define LEVEL "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "model/tokenizer.h"
 #include "suite.h"
+#include "tokenizer/tokenizer.h"
 
 static const struct {
     const char *folder;

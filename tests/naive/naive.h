@@ -156,7 +156,7 @@ typedef struct naive_far {
 void naive_near_far(const naive_forest *forest, const naive_far_row *row, naive_far *far);
 
 /* Whether a row opens the node: l[0], its log-weight, of which l[1] comes from the variance l[2] of its
- * logits. By the functions of cl/near_far.clh, so that a change there is a change here. */
+ * logits. By the functions of cl/tree/near_far.clh, so that a change there is a change here. */
 bool naive_far_opens(const naive_forest *forest, naive_far_judge *judge, size_t level, const naive_node *node,
                      const double l[3]);
 

@@ -3,7 +3,7 @@
 
 #include "naive.h"
 
-/* As cl/near_far.clh has it. */
+/* As cl/tree/near_far.clh has it. */
 enum { ROOTS_LEAST = 256 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {

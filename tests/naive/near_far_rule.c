@@ -1,4 +1,4 @@
-/* The rule by which rows open nodes is not written twice: cl/near_far.clh is C as well. */
+/* The rule by which rows open nodes is not written twice: cl/tree/near_far.clh is C as well. */
 #include <math.h>
 
 #include "naive.h"
@@ -22,7 +22,7 @@ static inline uint size_shift(uint level) {
 #pragma clang diagnostic ignored "-Wkeyword-macro"
 #endif
 #define float double
-#include "../../cl/near_far.clh"
+#include "../../cl/tree/near_far.clh"
 #undef float
 #pragma GCC diagnostic pop
 

@@ -4,7 +4,7 @@
 
 #include "attention/problem.h"
 #include "op/families.h"
-#include "op/forest.h"
+#include "op/tree/forest.h"
 
 /* What is different from one case to the next beside the problem. */
 typedef struct far_spec {

@@ -8,7 +8,7 @@
 #include "matrix.h"
 #include "naive/naive.h"
 #include "op/families.h"
-#include "op/layer_backward.h"
+#include "op/layer/layer_backward.h"
 
 #define F32 CLSPLAT_F32
 #define F16 CLSPLAT_F16

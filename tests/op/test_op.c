@@ -3,11 +3,11 @@
 #include <stdlib.h>
 
 #include "attention/problem.h"
-#include "attention/splats.h"
 #include "compare.h"
 #include "op/families.h"
 #include "op/rows.h"
 #include "runtime/device.h"
+#include "splats/splats.h"
 
 enum { SEGMENT = 16, FORMS = 3 };
 

@@ -5,7 +5,7 @@
 #include "attention/problem.h"
 #include "matrix.h"
 #include "op/families.h"
-#include "op/optimise.h"
+#include "op/layer/optimise.h"
 
 static float *random_numbers(size_t count, double scale, random_state *random) {
     float *numbers = malloc(count * sizeof *numbers);

@@ -1,4 +1,4 @@
-"""A model whose layers attend in different ways, in PyTorch: src/model/pattern.h, and for splat layers src/op/splat_layer.h."""
+"""A model whose layers attend in different ways, in PyTorch: src/model/pattern.h, and for splat layers src/op/splat/splat_layer.h."""
 import json
 import math
 

@@ -16,7 +16,7 @@
 #include "format/gguf.h"
 #include "format/safetensors.h"
 #include "model/config.h"
-#include "model/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 #include "tune/database.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);

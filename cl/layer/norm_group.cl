@@ -1,0 +1,56 @@
+/* Normalisation, a work-group to a row: for GPUs, where one work-item alone reads memory slowly.
+ * Mathematics and shapes as in norm.cl.
+ *
+ * Work: grid (N·WG, H, B); the items of a group take every WG-th column. Local memory: WG floats. */
+#include "shared/tensor.clh"
+#include "layer/norm.clh"
+
+/* The sum over the group, for all of its items; `part` may be used again afterwards. */
+static inline float group_sum(local float *part, float value) {
+    uint item = get_local_id(0);
+    part[item] = value;
+    for (uint reach = WG / 2; reach > 0; reach /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (item < reach)
+            part[item] += part[item + reach];
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    float total = part[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return total;
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x, INDEX4 x_at,
+           global const ELEMENT(ADD_TYPE) *add, INDEX4 add_at, global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+           global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global const ELEMENT(SHIFT_TYPE) *shift,
+           INDEX4 shift_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
+    local float part[WG];
+    uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2);
+    x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
+    add += add_at.s0 + b * add_at.s1 + h * add_at.s2 + i * add_at.s3;
+    out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3;
+    bias += bias_at.s0;
+    weight += weight_at.s0;
+    shift += shift_at.s0;
+
+    float total = 0.0f;
+    for (uint d = item; d < columns; d += WG) {
+        float value = norm_number(x, add, bias, d);
+        total = CENTRED ? total + value : MAD(value, value, total);
+    }
+    total = group_sum(part, total);
+    norm_scale s = {0.0f, 0.0f, offset};
+    if (CENTRED) {
+        s.mean = total / columns;
+        total = 0.0f;
+        for (uint d = item; d < columns; d += WG) {
+            float value = LOAD(X_TYPE, x, d) - s.mean;
+            total = MAD(value, value, total);
+        }
+        total = group_sum(part, total);
+    }
+    s.inverse = 1.0f / sqrt(total / columns + epsilon);
+    for (uint d = item; d < columns; d += WG)
+        norm_store(x, weight, shift, out, d, s);
+}

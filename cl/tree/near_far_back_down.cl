@@ -1,0 +1,227 @@
+/* Gradients of near-far attention: from nodes down to their keys' slots. near_far_back.clh tells what comes before.
+ *
+ * With the weights w = e^b / mass of a node's keys (or masses of its children, with their own C below), x = k − c and
+ * y = v − V̄:
+ *
+ *     k: w (dc + 2 dC x)      v: w dV̄      b: w (d ln mass + dc·x + dC·(x² + C_k − C) + dV̄·y)
+ *
+ * where dC is the same number in all columns below chunks, whose variances count by their sum, as a share of the
+ * chunk's. A leaf's slope √share · spread, spread² = Σ w |y|², and its part n Σ w x yᵀ of a run's covariances:
+ *
+ *     v: w 2 d(spread²) y + n w Gᵀ x       k: n w G y      b: w d(spread²) (|y|² − spread²) + n w (xᵀ G y − Σ w xᵀ G y)
+ *
+ * Work: near_far_back_down, one work-item a node of a level above chunks, from the highest on, grid (their number
+ * rounded up to WG, Hk, B); near_far_back_chunks, one a chunk, grid (chunks rounded up to WG, Hk, B). No local memory,
+ * no barrier. */
+#define ROWS_ALONE
+#include "tree/near_far.cl"
+#include "tree/near_far_back.clh"
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(uint level, INPUTS, SUMS) {
+    uint g = get_global_id(0), below = level - 1, shift = fan_shift(level), size = size_shift(below);
+    uint children = (keys + (1u << size) - 1) >> size;
+    if (g << shift >= children)
+        return;
+    trees t = TREES;
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
+    trees_move(&t, head);
+    sums s;
+    sums_begin(&s, t.f, head, slot_sums, node_sums, variance_sums);
+    uint first = first_block_of(first_block, level), first_below = first_block_of(first_block, below);
+    global const float *from = node_row(&s, t.f, level, g), *variance_from = variance_row(&s, t.f, level, g);
+    float log_mass = t.stats[lane_of(first, g, STATS) + LOG_MASS * 16];
+    for (uint c = g << shift; c < min((g + 1) << shift, children); ++c) {
+        float weight = exp(t.stats[lane_of(first_below, c, STATS) + LOG_MASS * 16] - log_mass);
+        if (!(weight > 0.0f))
+            continue;
+        global float *to = node_row(&s, t.f, below, c), *variance_to = variance_row(&s, t.f, below, c);
+        float mass = from[NODE_MASS];
+        for (uint d = 0; d < D; ++d) {
+            float x = LOAD(FOREST_TYPE, t.means, lane_of(first_below, c, D) + d * 16) -
+                      LOAD(FOREST_TYPE, t.means, lane_of(first, g, D) + d * 16);
+            float more = t.variances[lane_of(first_below - t.f.below, c, D) + d * 16] -
+                         t.variances[lane_of(first - t.f.below, g, D) + d * 16];
+            to[d] = MAD(weight, MAD(2.0f * variance_from[d], x, from[d]), to[d]);
+            variance_to[d] = MAD(weight, variance_from[d], variance_to[d]);
+            mass = MAD(from[d], x, MAD(variance_from[d], MAD(x, x, more), mass));
+        }
+        for (uint e = 0; e < DV; ++e) {
+            float y = LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first_below * 16 + c) * DV + e) -
+                      LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first * 16 + g) * DV + e);
+            to[D + e] = MAD(weight, from[D + e], to[D + e]);
+            mass = MAD(from[D + e], y, mass);
+        }
+        to[NODE_MASS] = MAD(weight, mass, to[NODE_MASS]);
+    }
+}
+
+/* A chunk's run: G of it, 0 if there is none, and what m receives. */
+typedef struct view {
+    sums to;
+    global const float *run;
+    float slopes;
+    float whole, whole_back; /* the sum of the chunk's variances, and what it receives */
+} view;
+
+/* A node's keys, and what they receive. */
+typedef struct node_view {
+    uint begin, count;
+    float log_mass, mean[D + DV], square[D], spread; /* spread: squared */
+} node_view;
+
+static inline float key_at(private const trees *t, uint slot, uint d) {
+    return LOAD(FOREST_TYPE, t->keys, lane_of(0, slot, D) + d * 16);
+}
+
+static inline float value_at(private const trees *t, uint slot, uint e) {
+    return LOAD(FOREST_TYPE, t->values, (INDEX)slot * DV + e);
+}
+
+static inline void node_look(private const trees *t, uint level, uint g, private node_view *n) {
+    global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
+    n->begin = g << size_shift(level);
+    n->count = count_of(level, stat);
+    n->log_mass = stat[LOG_MASS * 16];
+    n->spread = 0.0f;
+    for (uint d = 0; d < D + DV; ++d)
+        n->mean[d] = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        n->square[d] = 0.0f;
+    for (uint s = n->begin; s < n->begin + n->count; ++s) {
+        float weight = exp(t->biases[s] - n->log_mass);
+        for (uint d = 0; d < D; ++d)
+            n->mean[d] = MAD(weight, key_at(t, s, d), n->mean[d]);
+        for (uint e = 0; e < DV; ++e)
+            n->mean[D + e] = MAD(weight, value_at(t, s, e), n->mean[D + e]);
+    }
+    for (uint s = n->begin; s < n->begin + n->count; ++s) {
+        float weight = exp(t->biases[s] - n->log_mass);
+        for (uint d = 0; d < D; ++d) {
+            float x = key_at(t, s, d) - n->mean[d];
+            n->square[d] = MAD(weight * x, x, n->square[d]);
+        }
+        for (uint e = 0; e < DV; ++e) {
+            float y = value_at(t, s, e) - n->mean[D + e];
+            n->spread = MAD(weight * y, y, n->spread);
+        }
+    }
+}
+
+static inline float sum_of(private const float *x) {
+    float sum = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        sum += x[d];
+    return sum;
+}
+
+/* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
+static inline void keys_back(private const trees *t, private const view *v, private const node_view *n,
+                             global const float *from, private const float *wide, float spread) {
+    for (uint s = n->begin; s < n->begin + n->count; ++s) {
+        float weight = exp(t->biases[s] - n->log_mass), mass = from[NODE_MASS];
+        global float *to = v->to.slots + (INDEX)s * SLOT_NUMBERS;
+        for (uint d = 0; d < D; ++d) {
+            float x = key_at(t, s, d) - n->mean[d];
+            to[d] = MAD(weight, MAD(2.0f * wide[d], x, from[d]), to[d]);
+            mass = MAD(from[d], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
+        }
+        float square = -n->spread;
+        for (uint e = 0; e < DV; ++e) {
+            float y = value_at(t, s, e) - n->mean[D + e];
+            to[D + e] = MAD(weight, MAD(2.0f * spread, y, from[D + e]), to[D + e]);
+            mass = MAD(from[D + e], y, mass);
+            square = MAD(y, y, square);
+        }
+        to[D + DV] = MAD(weight, MAD(spread, square, mass), to[D + DV]);
+    }
+}
+
+/* What a leaf's keys receive of its run. */
+static inline void leaf_back(private const trees *t, private const view *v, private const node_view *n) {
+    float along[LEAF], mean = 0.0f, y[DV], of_values[DV];
+    for (uint i = 0; i < n->count; ++i) {
+        uint s = n->begin + i;
+        float weight = exp(t->biases[s] - n->log_mass), many = weight * (float)n->count;
+        global float *to = v->to.slots + (INDEX)s * SLOT_NUMBERS;
+        for (uint e = 0; e < DV; ++e) {
+            y[e] = value_at(t, s, e) - n->mean[D + e];
+            of_values[e] = 0.0f;
+        }
+        along[i] = 0.0f;
+        for (uint d = 0; d < D; ++d) {
+            float x = key_at(t, s, d) - n->mean[d], of_key = 0.0f;
+            for (uint e = 0; e < DV; ++e) {
+                of_key = MAD(v->run[d * DV + e], y[e], of_key);
+                of_values[e] = MAD(v->run[d * DV + e], x, of_values[e]);
+            }
+            along[i] = MAD(x, of_key, along[i]);
+            to[d] = MAD(many, of_key, to[d]);
+        }
+        for (uint e = 0; e < DV; ++e)
+            to[D + e] = MAD(many, of_values[e], to[D + e]);
+        mean = MAD(weight, along[i], mean);
+    }
+    for (uint i = 0; i < n->count; ++i) {
+        uint s = n->begin + i;
+        float many = exp(t->biases[s] - n->log_mass) * (float)n->count;
+        v->to.slots[(INDEX)s * SLOT_NUMBERS + D + DV] += many * (along[i] - mean);
+    }
+}
+
+/* A node below chunks. */
+static inline void node_back(private const trees *t, private view *v, uint level, uint g) {
+    node_view n;
+    float wide[D];
+    node_look(t, level, g, &n);
+    if (n.count == 0)
+        return;
+    global const float *from = node_row(&v->to, t->f, level, g),
+                       *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
+    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16], share_back = from[NODE_SHARE], spread_back = 0.0f;
+    bool follows = level == 0 && slope_of(share, spread) > 0.0f;
+    if (follows) {
+        float slope_back = MAD((float)n.count, v->slopes, from[NODE_SLOPE]);
+        share_back = MAD(0.5f * slope_back, spread / sqrt(share), share_back);
+        spread_back = 0.5f * slope_back * sqrt(share) / spread;
+    }
+    share_back = v->whole > 0.0f ? share_back / v->whole : 0.0f;
+    v->whole_back = MAD(-share_back, share, v->whole_back);
+    for (uint d = 0; d < D; ++d)
+        wide[d] = share_back;
+    keys_back(t, v, &n, from, wide, spread_back);
+    if (follows && v->run)
+        leaf_back(t, v, &n);
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks(INPUTS, global const float *run_sums,
+                                                                                 global const float *run_slopes, SUMS) {
+    uint g = get_global_id(0), run = g / RUN;
+    if (g >= (keys + CHUNK - 1) / CHUNK)
+        return;
+    trees t = TREES;
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
+    trees_move(&t, head);
+    view see;
+    sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
+    see.run = 0;
+    see.slopes = see.whole_back = 0.0f;
+    if (run < keys / CHUNK / RUN) {
+        INDEX row = (head * (chunks / RUN) + run) * D;
+        see.run = run_sums + row * DV;
+        for (uint d = 0; d < D; ++d)
+            see.slopes += run_slopes[row + d];
+    }
+    node_view n;
+    float wide[D];
+    node_look(&t, TOP, g, &n);
+    see.whole = sum_of(n.square);
+    for (uint level = 0; level < TOP; ++level) {
+        uint nodes = CHUNK >> size_shift(level);
+        for (uint x = 0; x < nodes; ++x)
+            node_back(&t, &see, level, g * nodes + x);
+    }
+    for (uint d = 0; d < D; ++d)
+        wide[d] = variance_row(&see.to, t.f, TOP, g)[d] + see.whole_back;
+    if (n.count > 0)
+        keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), wide, 0.0f);
+}

@@ -1,0 +1,263 @@
+#include "op/layer/layer_backward.h"
+
+#include "op/families.h"
+#include "op/kernel.h"
+
+static const char source[] = "layer_backward.cl", norm_source[] = "norm_backward.cl",
+                  activate_source[] = "activate_backward.cl";
+
+static double numbers_of(const op_tensor *t) {
+    return tensor_bytes(t) / (double)clsplat_dtype_size(t->dtype);
+}
+
+/* One work-item for each of `items` in all heads' rows, or columns; bytes of what is read and written. */
+static clsplat_status finish(queue *q, launch *l, const op_tensor *over, size_t items, uint32_t group) {
+    double numbers = numbers_of(over);
+    return launch_run(l, q, grid_of(items, over->shape[1], over->shape[0], group),
+                      (work){.flops = 4 * numbers, .bytes = 3 * tensor_bytes(over)});
+}
+
+/* The same for columns of everything, in one. */
+static clsplat_status finish_columns(queue *q, launch *l, const op_tensor *over, uint32_t group) {
+    return launch_run(l, q, grid_of(over->shape[3], 1, 1, group),
+                      (work){.flops = numbers_of(over), .bytes = tensor_bytes(over)});
+}
+
+static clsplat_status norm_by_rows(queue *q, const op_norm_backward_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_number(&o, "CENTRED", a->centred);
+    options_number(&o, "ADD", a->add);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "WEIGHT", &a->weight);
+    options_tensor(&o, "DOUT", &a->dout);
+    options_tensor(&o, "DX", &a->dx);
+    TRY(options_launch(&o, q->device, norm_source, "norm_backward_rows", &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->x.shape[3]);
+    launch_float(&l, a->epsilon);
+    launch_float(&l, a->offset);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->weight);
+    launch_tensor(&l, &o, &a->dout);
+    launch_tensor(&l, &o, &a->dx);
+    launch_mem(&l, a->stats);
+    TRY(finish(q, &l, &a->x, a->x.shape[2], o.group));
+fail:
+    return status;
+}
+
+static clsplat_status norm_by_columns(queue *q, const op_norm_backward_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "DOUT", &a->dout);
+    TRY(options_launch(&o, q->device, norm_source, "norm_backward_columns", &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->x.shape[3]);
+    launch_uint(&l, (uint32_t)a->x.shape[1]);
+    launch_uint(&l, (uint32_t)a->x.shape[0]);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->dout);
+    launch_mem(&l, a->stats);
+    launch_mem(&l, a->dweight);
+    launch_uint(&l, a->dshift != NULL);
+    launch_mem(&l, a->dshift);
+    TRY(finish_columns(q, &l, &a->x, o.group));
+fail:
+    return status;
+}
+
+static clsplat_status norm_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(norm_by_rows(q, args));
+    TRY(norm_by_columns(q, args));
+fail:
+    return status;
+}
+
+static clsplat_status activate_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_activate_backward_args *a = args;
+    size_t columns = a->dout.shape[3], heads = a->dout.shape[1];
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_number(&o, "ACTIVATION", a->activation);
+    options_number(&o, "GATED", a->gated);
+    options_tensor(&o, "X", &a->x);
+    options_optional(&o, "BIAS", &a->bias);
+    options_tensor(&o, "DOUT", &a->dout);
+    options_tensor(&o, "DX", &a->dx);
+    TRY(options_launch(&o, q->device, activate_source, "activate_backward_rows", &l));
+    launch_uint(&l, (uint32_t)columns);
+    launch_uint(&l, (uint32_t)heads);
+    launch_float(&l, a->cap);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->bias);
+    launch_tensor(&l, &o, &a->dout);
+    launch_tensor(&l, &o, &a->dx);
+    TRY(launch_run(&l, q, grid_of(columns, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
+                   (work){.flops = 8 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
+fail:
+    return status;
+}
+
+static clsplat_status embed_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_embed_backward_args *a = args;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "DOUT", &a->dout);
+    options_elements(&o, (double)a->vocabulary * (double)a->dout.shape[3]);
+    TRY(options_launch(&o, q->device, source, "embed_backward", &l));
+    launch_uint(&l, (uint32_t)a->dout.shape[2]);
+    launch_uint(&l, (uint32_t)a->dout.shape[3]);
+    launch_uint(&l, (uint32_t)a->first);
+    launch_float(&l, a->scale != 0 ? a->scale : 1);
+    launch_mem(&l, a->ids);
+    launch_tensor(&l, &o, &a->dout);
+    launch_mem(&l, a->dtable);
+    TRY(finish_columns(q, &l, &a->dout, o.group));
+fail:
+    return status;
+}
+
+static clsplat_status entropy_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_cross_entropy_args *a = args;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->logits);
+    TRY(options_launch(&o, q->device, source, "cross_entropy_rows", &l));
+    launch_uint(&l, (uint32_t)a->logits.shape[2]);
+    launch_uint(&l, (uint32_t)a->logits.shape[3]);
+    launch_uint(&l, (uint32_t)a->first);
+    launch_float(&l, a->scale);
+    launch_tensor(&l, &o, &a->logits);
+    launch_mem(&l, a->targets);
+    launch_mem(&l, a->log_likelihood);
+    TRY(finish(q, &l, &a->logits, a->logits.shape[2], o.group));
+fail:
+    return status;
+}
+
+static clsplat_status turn_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_turn_back_args *a = args;
+    size_t half = a->dout.shape[3] / 2, heads = a->dout.shape[1];
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "DOUT", &a->dout);
+    options_tensor(&o, "DX", &a->dx);
+    TRY(options_launch(&o, q->device, source, "turn_back_rows", &l));
+    launch_uint(&l, (uint32_t)a->dout.shape[2]);
+    launch_uint(&l, (uint32_t)half);
+    launch_uint(&l, (uint32_t)heads);
+    launch_mem(&l, a->turn);
+    launch_tensor(&l, &o, &a->dout);
+    launch_tensor(&l, &o, &a->dx);
+    TRY(launch_run(&l, q, grid_of(a->dout.shape[2], heads, a->dout.shape[0], o.group),
+                   (work){.flops = 3 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
+fail:
+    return status;
+}
+
+enum { SIDE = 16 }; /* as in cl/layer/layer_backward.cl */
+
+static clsplat_status transpose_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_transpose_args *a = args;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "DX", &a->out);
+    TRY(options_launch(&o, q->device, source, "transpose", &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->x.shape[3]);
+    launch_uint(&l, (uint32_t)a->x.shape[1]);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->out);
+    size_t across = (a->x.shape[2] + SIDE - 1) / SIDE, down = (a->x.shape[3] + SIDE - 1) / SIDE;
+    TRY(launch_run(&l, q, grid_of(across, down, a->x.shape[0] * a->x.shape[1], o.group),
+                   (work){.bytes = tensor_bytes(&a->x) + tensor_bytes(&a->out)}));
+fail:
+    return status;
+}
+
+static clsplat_status sums_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_column_sums_args *a = args;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
+    TRY(options_launch(&o, q->device, source, "column_sums", &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->x.shape[3]);
+    launch_uint(&l, (uint32_t)a->x.shape[1]);
+    launch_uint(&l, (uint32_t)a->x.shape[0]);
+    launch_tensor(&l, &o, &a->x);
+    launch_mem(&l, a->sums);
+    TRY(finish_columns(q, &l, &a->x, o.group));
+fail:
+    return status;
+}
+
+static const op_variant norm_rows[] = {{"plain", "relative error of dx and of the sums of a few ulp",
+                                        op_fits_all, norm_run, norm_source, &plain_space}},
+                        activate_rows[] = {{"plain", "absolute error of a few ulp of the largest term",
+                                            op_fits_all, activate_run, activate_source, &plain_space}},
+                        embed_rows[] = {{"plain", "sums in the order of the tokens", op_fits_all, embed_run,
+                                         source, &plain_space}},
+                        entropy_rows[] = {{"plain", "as score, and absolute error of a few ulp of scale",
+                                           op_fits_all, entropy_run, source, &plain_space}},
+                        turn_rows[] = {{"plain", "as rope", op_fits_all, turn_run, source, &plain_space}},
+                        transpose_rows[] = {{"plain", "exact", op_fits_all, transpose_run, source,
+                                             &plain_space}},
+                        sums_rows[] = {
+                            {"plain", "sums in float32", op_fits_all, sums_run, source, &plain_space}};
+
+const op_family op_norm_backward_family = {"norm_backward", norm_rows, 1, NULL},
+                op_activate_backward_family = {"activate_backward", activate_rows, 1, NULL},
+                op_embed_backward_family = {"embed_backward", embed_rows, 1, NULL},
+                op_cross_entropy_family = {"cross_entropy", entropy_rows, 1, NULL},
+                op_turn_back_family = {"turn_back", turn_rows, 1, NULL},
+                op_transpose_family = {"transpose", transpose_rows, 1, NULL},
+                op_column_sums_family = {"column_sums", sums_rows, 1, NULL};
+
+clsplat_status op_norm_backward(queue *q, const op_norm_backward_args *args) {
+    return op_dispatch(q, &op_norm_backward_family, args);
+}
+
+clsplat_status op_activate_backward(queue *q, const op_activate_backward_args *args) {
+    return op_dispatch(q, &op_activate_backward_family, args);
+}
+
+clsplat_status op_embed_backward(queue *q, const op_embed_backward_args *args) {
+    return op_dispatch(q, &op_embed_backward_family, args);
+}
+
+clsplat_status op_cross_entropy(queue *q, const op_cross_entropy_args *args) {
+    return op_dispatch(q, &op_cross_entropy_family, args);
+}
+
+clsplat_status op_turn_back(queue *q, const op_turn_back_args *args) {
+    return op_dispatch(q, &op_turn_back_family, args);
+}
+
+clsplat_status op_transpose(queue *q, const op_transpose_args *args) {
+    return op_dispatch(q, &op_transpose_family, args);
+}
+
+clsplat_status op_column_sums(queue *q, const op_column_sums_args *args) {
+    return op_dispatch(q, &op_column_sums_family, args);
+}

@@ -1,0 +1,84 @@
+#include "op/families.h"
+#include "op/kernel.h"
+#include "op/splat/local.h"
+
+static clsplat_status run(queue *q, const op_respond_args *a, kernel_options *o, const char *source,
+                          const char *kernel, grid g) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t rows = a->x.shape[2], heads = a->x.shape[0] * a->heads;
+    double responses = (double)(heads * rows) * (double)a->splats->count;
+    launch l;
+
+    options_splats(o, a->splats);
+    options_tensor(o, "X", &a->x);
+    options_elements(o, responses);
+    TRY(options_launch(o, q->device, source, kernel, &l));
+    launch_uint(&l, (uint32_t)rows);
+    launch_uint(&l, (uint32_t)a->heads);
+    launch_uint(&l, (uint32_t)(a->heads / a->x.shape[1]));
+    launch_splats(&l, a->splats);
+    launch_tensor(&l, o, &a->x);
+    launch_mem(&l, a->response);
+    TRY(launch_run(
+        &l, q, g,
+        (work){.flops = responses * splat_flops(a->splats), .bytes = tensor_bytes(&a->x) + 4 * responses}));
+fail:
+    return status;
+}
+
+static clsplat_status plain_run(queue *q, const void *args) {
+    const op_respond_args *a = args;
+    kernel_options o;
+    options_plain(&o, q);
+    return run(q, a, &o, "respond.cl", "respond_rows",
+               grid_of(a->splats->count, a->x.shape[2], a->x.shape[0] * a->heads, o.group));
+}
+
+static bool wide_fits(const clsplat_limits *limits, const void *args) {
+    const op_respond_args *a = args;
+    return limits_are_wide(limits) && splats_are_centred(a->splats);
+}
+
+static clsplat_status wide_run(queue *q, const void *args) {
+    const op_respond_args *a = args;
+    kernel_options o;
+    size_t rows = a->x.shape[2], tile = options_wide(&o, q, rows);
+    return run(q, a, &o, "respond_wide.cl", "respond_wide",
+               grid_of((rows + tile - 1) / tile, 1, a->x.shape[0] * a->heads, 1));
+}
+
+static bool local_row_fits(const clsplat_limits *limits, const void *args) {
+    const op_respond_args *a = args;
+    return local_fits(limits, a->splats, local_shape_of(a->splats, 0, false));
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    enum { SPLATS = 32 }; /* of a group: KEYS */
+    const op_respond_args *a = args;
+    kernel_options o;
+    size_t rows = options_local(&o, q, local_shape_of(a->splats, 0, false));
+    return run(q, a, &o, "respond_local.cl", "respond_local",
+               grid_of((a->x.shape[2] + rows - 1) / rows * o.group, (a->splats->count + SPLATS - 1) / SPLATS,
+                       a->x.shape[0] * a->heads, o.group));
+}
+
+static void respond_shape(const void *args, tune_shape *shape) {
+    const op_respond_args *a = args;
+    *shape = (tune_shape){.heads = a->x.shape[0] * a->heads,
+                          .rows = a->x.shape[2],
+                          .sources = a->splats->count,
+                          .dim = a->x.shape[3]};
+    shape_words(shape, a->x.dtype, splats_form(a->splats));
+}
+
+static const op_variant variants[] = {
+    {"plain", "relative error of φ of a few ulp", op_fits_all, plain_run, "respond.cl", &plain_space},
+    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", wide_fits, wide_run,
+     "respond_wide.cl", &wide_space},
+    {"local", "the same", local_row_fits, local_run, "respond_local.cl", &local_space},
+};
+const op_family op_respond_family = {"respond", variants, sizeof variants / sizeof *variants, respond_shape};
+
+clsplat_status op_respond(queue *q, const op_respond_args *args) {
+    return op_dispatch(q, &op_respond_family, args);
+}

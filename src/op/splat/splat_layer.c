@@ -1,0 +1,177 @@
+#include "op/splat/splat_layer.h"
+
+#include "op/families.h"
+#include "op/kernel.h"
+
+static const char source[] = "splat_layer.cl";
+
+/* Both have the columns D that all kernels of a layer are built for. */
+static clsplat_status begin(queue *q, size_t dim, size_t value_dim, double elements, const char *kernel,
+                            kernel_options *o, launch *l) {
+    options_plain(o, q);
+    options_number(o, "D", dim);
+    options_number(o, "DV", value_dim);
+    options_elements(o, elements);
+    return options_launch(o, q->device, source, kernel, l);
+}
+
+static clsplat_status token_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_features_args *a = args;
+    kernel_options o;
+    launch l;
+    TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features", &o, &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->f);
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
+                   (work){.flops = tensor_bytes(&a->x), .bytes = 3 * tensor_bytes(&a->x)}));
+fail:
+    return status;
+}
+
+static clsplat_status token_backward_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_features_backward_args *a = args;
+    kernel_options o;
+    launch l;
+    TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features_backward", &o, &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->f);
+    launch_tensor(&l, &o, &a->df);
+    launch_tensor(&l, &o, &a->dx);
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
+                   (work){.flops = 3 * tensor_bytes(&a->x), .bytes = 7 * tensor_bytes(&a->x)}));
+fail:
+    return status;
+}
+
+static clsplat_status splat_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splat_features_args *a = args;
+    double numbers = (double)(a->count * a->dim);
+    kernel_options o;
+    launch l;
+    TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features", &o, &l));
+    launch_uint(&l, (uint32_t)a->count);
+    launch_mem(&l, a->mean);
+    launch_mem(&l, a->log_precision);
+    launch_mem(&l, a->log_amplitude);
+    launch_mem(&l, a->g);
+    launch_mem(&l, a->base);
+    TRY(launch_run(&l, q, grid_of(a->count, 1, 1, o.group),
+                   (work){.flops = 4 * numbers, .bytes = 16 * numbers}));
+fail:
+    return status;
+}
+
+static clsplat_status splat_backward_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splat_features_backward_args *a = args;
+    double numbers = (double)(a->count * a->dim);
+    kernel_options o;
+    launch l;
+    TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features_backward", &o, &l));
+    launch_uint(&l, (uint32_t)a->count);
+    launch_mem(&l, a->mean);
+    launch_mem(&l, a->log_precision);
+    launch_mem(&l, a->dg);
+    launch_mem(&l, a->dbase);
+    launch_mem(&l, a->dmean);
+    launch_mem(&l, a->dlog_precision);
+    launch_mem(&l, a->dlog_amplitude);
+    TRY(launch_run(&l, q, grid_of(a->count, 1, 1, o.group),
+                   (work){.flops = 9 * numbers, .bytes = 32 * numbers}));
+fail:
+    return status;
+}
+
+static clsplat_status scan_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splat_scan_args *a = args;
+    double numbers = (double)(a->batch * (a->chunks - a->first)) * (double)(a->count * a->value_dim);
+    kernel_options o;
+    launch l;
+    TRY(begin(q, 1, a->value_dim, (double)(a->batch * a->room) * (double)(a->count * a->value_dim),
+              "splat_scan", &o, &l));
+    launch_uint(&l, (uint32_t)a->count);
+    launch_uint(&l, (uint32_t)a->first);
+    launch_uint(&l, (uint32_t)a->chunks);
+    launch_uint(&l, (uint32_t)a->room);
+    launch_mem(&l, a->base);
+    launch_mem(&l, a->lse);
+    launch_mem(&l, a->value);
+    launch_mem(&l, a->prefix_lse);
+    launch_mem(&l, a->prefix);
+    launch_mem(&l, a->bias);
+    TRY(launch_run(&l, q, grid_of(a->count, a->batch, 1, o.group),
+                   (work){.flops = 3 * numbers, .bytes = 12 * numbers}));
+fail:
+    return status;
+}
+
+static clsplat_status scan_backward_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_splat_scan_backward_args *a = args;
+    double numbers = (double)(a->batch * a->chunks) * (double)(a->count * a->value_dim);
+    kernel_options o;
+    launch l;
+    TRY(begin(q, 1, a->value_dim, numbers, "splat_scan_backward", &o, &l));
+    launch_uint(&l, (uint32_t)a->count);
+    launch_uint(&l, (uint32_t)a->chunks);
+    launch_mem(&l, a->lse);
+    launch_mem(&l, a->value);
+    launch_mem(&l, a->prefix_lse);
+    launch_mem(&l, a->prefix);
+    launch_mem(&l, a->dprefix);
+    launch_mem(&l, a->dbias);
+    launch_mem(&l, a->dlse);
+    launch_mem(&l, a->dvalue);
+    TRY(launch_run(&l, q, grid_of(a->count, a->chunks, a->batch, o.group),
+                   (work){.flops = 2.5 * numbers * (double)a->chunks, .bytes = 16 * numbers}));
+fail:
+    return status;
+}
+
+static const char guarantee[] = "absolute error of a few ulp of the largest term";
+static const op_variant token_rows[] = {{"plain", guarantee, op_fits_all, token_run, source, &plain_space}},
+                        token_backward_rows[] = {{"plain", guarantee, op_fits_all, token_backward_run, source,
+                                                  &plain_space}},
+                        splat_rows[] = {{"plain", guarantee, op_fits_all, splat_run, source, &plain_space}},
+                        splat_backward_rows[] = {{"plain", guarantee, op_fits_all, splat_backward_run, source,
+                                                  &plain_space}},
+                        scan_rows[] = {{"plain", guarantee, op_fits_all, scan_run, source, &plain_space}},
+                        scan_backward_rows[] = {
+                            {"plain", guarantee, op_fits_all, scan_backward_run, source, &plain_space}};
+
+const op_family op_token_features_family = {"token_features", token_rows, 1, NULL},
+                op_token_features_backward_family = {"token_features_backward", token_backward_rows, 1, NULL},
+                op_splat_features_family = {"splat_features", splat_rows, 1, NULL},
+                op_splat_features_backward_family = {"splat_features_backward", splat_backward_rows, 1, NULL},
+                op_splat_scan_family = {"splat_scan", scan_rows, 1, NULL},
+                op_splat_scan_backward_family = {"splat_scan_backward", scan_backward_rows, 1, NULL};
+
+clsplat_status op_token_features(queue *q, const op_token_features_args *args) {
+    return op_dispatch(q, &op_token_features_family, args);
+}
+
+clsplat_status op_token_features_backward(queue *q, const op_token_features_backward_args *args) {
+    return op_dispatch(q, &op_token_features_backward_family, args);
+}
+
+clsplat_status op_splat_features(queue *q, const op_splat_features_args *args) {
+    return op_dispatch(q, &op_splat_features_family, args);
+}
+
+clsplat_status op_splat_features_backward(queue *q, const op_splat_features_backward_args *args) {
+    return op_dispatch(q, &op_splat_features_backward_family, args);
+}
+
+clsplat_status op_splat_scan(queue *q, const op_splat_scan_args *args) {
+    return op_dispatch(q, &op_splat_scan_family, args);
+}
+
+clsplat_status op_splat_scan_backward(queue *q, const op_splat_scan_backward_args *args) {
+    return op_dispatch(q, &op_splat_scan_backward_family, args);
+}

@@ -1,0 +1,63 @@
+/* What a splat layer has beside softmax attention: plain rows, for any device, all in float32.
+ *
+ * A splat layer attends to the keys of a query's own chunk and of the one before, and through splats to all
+ * before those, under one normaliser. φ_s of a normalised token is a product of features, so that all of it
+ * is softmax attention:
+ *
+ *     write   a splat's state of a chunk: softmax of its features over the chunk's keys' features, with a
+ * bias for each scan    the states of all chunks before read    softmax of a query's features over the
+ * splats', values and biases from the scan
+ *
+ * Splats are those of all key heads, S in a head, in one list: count = Hk·S. Their states' log-masses leave
+ * out −½ Σ p μ² of the write, which `base` has for both. */
+#ifndef CLSPLAT_OP_SPLAT_SPLAT_LAYER_H
+#define CLSPLAT_OP_SPLAT_SPLAT_LAYER_H
+
+#include "op/op.h"
+
+enum { OP_SPLAT_LAG = 2 }; /* chunks that a query sees key by key */
+
+/* f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5). Shapes: x [B,H,N,D], f [B,H,N,2·D]. */
+typedef struct op_token_features_args {
+    op_tensor x, f;
+} op_token_features_args;
+clsplat_status op_token_features(queue *q, const op_token_features_args *args);
+
+/* dx is added to. x may be turned; f is what op_token_features made of it before. */
+typedef struct op_token_features_backward_args {
+    op_tensor x, f, df, dx;
+} op_token_features_backward_args;
+clsplat_status op_token_features_backward(queue *q, const op_token_features_backward_args *args);
+
+/* g_s = [p μ, −½ p] and base_s = log_amplitude − Σ p μ², with p = e^log_precision. Shapes: mean,
+ * log_precision [count,D], log_amplitude, base [count], g [count,2·D]. */
+typedef struct op_splat_features_args {
+    cl_mem mean, log_precision, log_amplitude, g, base;
+    size_t count, dim;
+} op_splat_features_args;
+clsplat_status op_splat_features(queue *q, const op_splat_features_args *args);
+
+/* Gradients of the parameters are added to. */
+typedef struct op_splat_features_backward_args {
+    cl_mem mean, log_precision, dg, dbase, dmean, dlog_precision, dlog_amplitude;
+    size_t count, dim;
+} op_splat_features_backward_args;
+clsplat_status op_splat_features_backward(queue *q, const op_splat_features_backward_args *args);
+
+/* prefix_lse and prefix of the chunks [first, chunks): the state of all chunks up to c − OP_SPLAT_LAG; bias =
+ * base + prefix_lse. Shapes: lse, prefix_lse, bias [batch,room,count], value, prefix
+ * [batch,room,count,value_dim]. */
+typedef struct op_splat_scan_args {
+    cl_mem base, lse, value, prefix_lse, prefix, bias;
+    size_t batch, first, chunks, room, count, value_dim;
+} op_splat_scan_args;
+clsplat_status op_splat_scan(queue *q, const op_splat_scan_args *args);
+
+/* Of all chunks (first 0, room chunks). dbase is the column sums of dbias. */
+typedef struct op_splat_scan_backward_args {
+    cl_mem lse, value, prefix_lse, prefix, dprefix, dbias, dlse, dvalue;
+    size_t batch, chunks, count, value_dim;
+} op_splat_scan_backward_args;
+clsplat_status op_splat_scan_backward(queue *q, const op_splat_scan_backward_args *args);
+
+#endif
