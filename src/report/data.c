@@ -96,6 +96,55 @@ static void add_tokens(const story *s, text *to) {
     text_add(to, "]");
 }
 
+enum { WALK_HEAD = 14, WALKS_ROOM = 1600000 };
+
+static size_t walks_bytes(const look *l, size_t walks) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < l->layers * l->heads; ++i)
+        for (size_t w = 0; w < walks; ++w)
+            bytes += WALK_HEAD + 2 * (size_t)look_walk_at(l, i / l->heads, i % l->heads, w)->count;
+    return bytes;
+}
+
+static unsigned char *put_walk(unsigned char *at, const look_walk *w) {
+    at = put_float(at, w->accepted);
+    at = put(at, w->count, 4);
+    at = put(at, w->keys, 4);
+    at = put(at, w->highest, 2);
+    for (size_t i = 0; i < w->count; ++i)
+        at = put(at, w->nodes[i], 2);
+    return at;
+}
+
+size_t story_walks(const look *l) {
+    size_t walks = l->levels ? l->walked : 0;
+    while (walks > 0 && walks_bytes(l, walks) > WALKS_ROOM)
+        --walks;
+    return walks;
+}
+
+/* As many walks of each head as there is room for. */
+static void add_walks(const look *l, text *to) {
+    size_t walks = story_walks(l);
+    unsigned char *bytes = walks ? malloc(walks_bytes(l, walks)) : NULL, *at = bytes;
+    if (!bytes) {
+        to->failed = to->failed || walks > 0;
+        return;
+    }
+    for (size_t i = 0; i < l->layers * l->heads; ++i)
+        for (size_t w = 0; w < walks; ++w)
+            at = put_walk(at, look_walk_at(l, i / l->heads, i % l->heads, w));
+    text_add(to, ",\n\"top_level\":%zu,\"sizes\":[", l->top_level);
+    for (size_t i = 0; i < l->levels; ++i)
+        text_add(to, "%s%zu", i ? "," : "", l->sizes[i]);
+    text_add(to, "],\"walked\":[");
+    for (size_t i = 0; i < walks; ++i)
+        text_add(to, "%s%u", i ? "," : "", (unsigned)l->walked_queries[i]);
+    text_add(to, "],\n\"walks\":");
+    page_bytes(to, bytes, (size_t)(at - bytes));
+    free(bytes);
+}
+
 void story_data(const story *s, text *to) {
     enum { PAGE = 768 };
     const look *l = &s->look;
@@ -111,6 +160,7 @@ void story_data(const story *s, text *to) {
     add_rows(l, to);
     text_add(to, ",\n\"apart\":");
     add_apart(l, to);
+    add_walks(l, to);
     if (s->surprise) {
         text_add(to, ",\n\"surprise\":");
         add_surprise(s, to);

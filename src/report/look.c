@@ -32,10 +32,14 @@ clsplat_status look_create(clsplat *lib, look shape, const uint32_t *positions, 
                          shape.count, shape.heads, shape.layers);
     }
     memcpy(l->positions, positions, shape.count * sizeof *positions);
-    return CLSPLAT_OK;
+    return shape.chunk ? look_walk_choose(lib, l) : CLSPLAT_OK;
 }
 
 void look_free(look *l) {
+    for (size_t i = 0; l->walks && i < l->layers * l->heads * l->walked; ++i)
+        free(l->walks[i].nodes);
+    free(l->walks);
+    free(l->walked_queries);
     free(l->positions);
     free(l->rows);
     free(l->apart);
@@ -44,6 +48,10 @@ void look_free(look *l) {
 
 look_row *look_at(const look *l, size_t layer, size_t head, size_t query) {
     return &l->rows[(layer * l->heads + head) * l->count + query];
+}
+
+look_walk *look_walk_at(const look *l, size_t layer, size_t head, size_t walk) {
+    return &l->walks[(layer * l->heads + head) * l->walked + walk];
 }
 
 static clsplat_status create_result(bench *b, clsplat_dtype dtype, size_t columns, op_tensor *t) {
@@ -113,25 +121,39 @@ static clsplat_status attend_exactly(bench *b, size_t i) {
     return op_softmax(&b->q, &args);
 }
 
-static clsplat_status attend_near_far(bench *b, size_t i) {
+static op_near_far_args near_far_of(bench *b, size_t i) {
     size_t first, count = sees(b, i, &first),
                   own = b->l->causal ? (count - 1) / b->l->chunk * b->l->chunk : 0;
-    op_near_far_args args = {.forest = &b->forest,
-                             .q = op_slice(b->from->q, 2, i, 1),
-                             .k = op_slice(b->from->k, 2, own, count - own),
-                             .v = op_slice(b->from->v, 2, own, count - own),
-                             .key_bias = op_slice(b->from->key_bias, 2, own, count - own),
-                             .out = op_slice(b->near, 2, i, 1),
-                             .lse = op_slice(b->lse, 2, i, 1),
-                             .exact_keys = op_slice(b->exact_keys, 2, i, 1),
-                             .error_estimate = op_slice(b->expect, 2, i, 1),
-                             .scale = b->from->scale,
-                             .diagonal = b->l->causal ? (int32_t)b->l->positions[i] : OP_SEES_ALL,
-                             .keys = count,
-                             .first_key = own,
-                             .tolerance = b->from->tolerance,
-                             .sparse_topk = b->from->sparse_topk};
+    return (op_near_far_args){.forest = &b->forest,
+                              .q = op_slice(b->from->q, 2, i, 1),
+                              .k = op_slice(b->from->k, 2, own, count - own),
+                              .v = op_slice(b->from->v, 2, own, count - own),
+                              .key_bias = op_slice(b->from->key_bias, 2, own, count - own),
+                              .out = op_slice(b->near, 2, i, 1),
+                              .lse = op_slice(b->lse, 2, i, 1),
+                              .exact_keys = op_slice(b->exact_keys, 2, i, 1),
+                              .error_estimate = op_slice(b->expect, 2, i, 1),
+                              .scale = b->from->scale,
+                              .diagonal = b->l->causal ? (int32_t)b->l->positions[i] : OP_SEES_ALL,
+                              .keys = count,
+                              .first_key = own,
+                              .tolerance = b->from->tolerance,
+                              .sparse_topk = b->from->sparse_topk};
+}
+
+static clsplat_status attend_near_far(bench *b, size_t i) {
+    op_near_far_args args = near_far_of(b, i);
     return op_near_far(&b->q, &args);
+}
+
+static clsplat_status walk_all(bench *b) {
+    clsplat_status status = CLSPLAT_OK;
+    for (size_t i = 0; i < b->l->walked; ++i) {
+        op_near_far_args args = near_far_of(b, b->l->walked_queries[i]);
+        TRY(look_walk_query(&b->q, b->l, b->layer, i, &args));
+    }
+fail:
+    return status;
 }
 
 static clsplat_status bring(bench *b, const op_tensor *t, void **host) {
@@ -277,6 +299,7 @@ clsplat_status look_layer(clsplat_device *device, look *l, size_t layer, const l
     if (walks(&b)) {
         TRY(judge(&b));
         TRY(find_apart(&b));
+        TRY(walk_all(&b));
     }
     TRY(weigh(&b));
 fail:

@@ -36,6 +36,7 @@
   const number = (x) => x.toLocaleString("en");
   const percent = (x) => (100 * x).toFixed(x < 0.0995 ? 2 : 1) + " %";
   const small = (x) => (x === 0 ? "0" : x >= 0.001 ? x.toFixed(4) : x.toExponential(1));
+  const times = (x) => (x >= 9.95 ? number(Math.round(x)) : x.toPrecision(2)) + " \u00d7";
   /* Control characters as their pictures, so that they show and do nothing. */
   const shown = (s) => s.replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
     .replace(/\u007f/g, "\u2421").replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g, (c) => "\\u" + c.charCodeAt(0).toString(16));
@@ -169,7 +170,93 @@
     drawMatrix();
     drawTable(r);
     say(r, wanted);
+    drawWalk();
     if ($("rows").open) drawRows();
+  };
+
+  /* Walks through the trees, as src/report/look_walk.c reads them. */
+  const walks = [];
+  if (d.walks) {
+    const packed = new DataView(bytes(d.walks).buffer);
+    for (let at = 0; at < packed.byteLength; at += 14 + 2 * packed.getUint32(at + 4, true)) walks.push(at);
+    walks.view = packed;
+  }
+  const walkOf = (layer, head) => {
+    let best = 0;
+    d.walked.forEach((q, i) => {
+      if (Math.abs(q - state.query) < Math.abs(d.walked[best] - state.query)) best = i;
+    });
+    const v = walks.view, at = walks[(layer * d.heads + head) * d.walked.length + best];
+    const position = d.positions[d.walked[best]], past = d.causal ? Math.floor(position / d.chunk) : Math.ceil(d.keys / d.chunk);
+    const w = { position, accepted: v.getFloat32(at, true), count: v.getUint32(at + 4, true), keys: v.getUint32(at + 8, true), highest: v.getUint16(at + 12, true), covered: past * d.chunk, nodes: [] };
+    const unit = w.accepted > 0 ? w.accepted : 1e-6, fan = (level) => d.sizes[level] / d.sizes[level - 1];
+    let i = 0;
+    const visit = (level, g) => {
+      if (i >= w.count) return;
+      const code = v.getUint16(at + 14 + 2 * i++, true), most = (code >> 8) & 127, error = code & 255;
+      const node = { level, first: g * d.sizes[level], keys: d.sizes[level], opened: code >> 15, most: most ? unit * 2 ** ((most - 64) / 4) : 0, error: error ? unit * 2 ** ((error - 128) / 8) : 0 };
+      w.nodes.push(node);
+      if (node.opened && level > 0) for (let c = 0; c < fan(level); ++c) visit(level - 1, g * fan(level) + c);
+    };
+    for (let level = w.highest; level >= d.top_level; --level) {
+      const whole = d.sizes[level], highest = level === w.highest;
+      let from = highest ? 0 : (Math.floor(w.covered / d.sizes[level + 1]) * d.sizes[level + 1]) / whole, end = Math.floor(w.covered / whole);
+      if (!d.causal) end = highest ? Math.ceil(w.covered / whole) : from;
+      for (; from < end; ++from) visit(level, from);
+    }
+    return w;
+  };
+
+  const drawWalk = () => {
+    if (!d.walks) return;
+    const w = walkOf(state.layer, state.head), canvas = $("walk"), c = canvas.getContext("2d"), ratio = devicePixelRatio || 1, orange = colour("--c5"), row = 28 * ratio, left = 64 * ratio;
+    const width = (canvas.width = canvas.clientWidth * ratio), heats = [...Array(9).keys()].map((i) => colour("--c" + (10 + i))), chunk = $("chunk").value === "" ? -1 : Number($("chunk").value);
+    canvas.style.height = 28 * (w.highest + 1) + 18 + "px";
+    canvas.height = row * (w.highest + 1) + 18 * ratio;
+    const each = (width - left) / Math.max(1, w.covered), x = (n) => left + n.first * each;
+    for (const opened of [0, 1])
+      for (const n of w.nodes) {
+        if (n.opened !== opened) continue;
+        const near = n.error > 0 && w.accepted > 0 ? 1 + 0.08 * Math.log2(n.error / w.accepted) : 0, wide = n.keys * each;
+        c.fillStyle = opened ? orange : heats[Math.max(0, Math.min(8, Math.floor(9 * near)))];
+        c.fillRect(x(n), (w.highest - n.level) * row, Math.max(wide - (wide > 4 * ratio ? 1 : 0), ratio / 2), row - 3 * ratio);
+      }
+    c.fillStyle = colour("--c1");
+    c.font = 11 * ratio + "px system-ui";
+    for (let level = 0; level <= w.highest; ++level) c.fillText(number(d.sizes[level]) + (level ? "" : " keys"), 4 * ratio, (w.highest - level) * row + 17 * ratio);
+    c.fillText("0", left, canvas.height - 4 * ratio);
+    c.fillText(number(w.covered), width - 44 * ratio, canvas.height - 4 * ratio);
+    if (chunk >= 0) {
+      c.strokeStyle = colour("--c0");
+      c.lineWidth = 2 * ratio;
+      c.strokeRect(left + chunk * d.chunk * each - ratio, ratio, Math.max(4 * ratio, d.chunk * each + 2 * ratio), row * (w.highest + 1) - 3 * ratio);
+    }
+    tellWalk(w, chunk);
+  };
+
+  const tellWalk = (w, chunk) => {
+    const cells = (list) => {
+      const tr = make("tr");
+      tr.append(...list.map((s) => make("td", s)));
+      return tr;
+    };
+    const opened = w.nodes.reduce((sum, n) => sum + n.opened, 0), levels = [];
+    for (let level = w.highest; level >= 0; --level) {
+      const those = w.nodes.filter((n) => n.level === level), closed = those.filter((n) => !n.opened);
+      levels.push(cells([number(d.sizes[level]), number(those.length), number(those.length - closed.length), small(Math.hypot(...closed.map((n) => n.error)))]));
+    }
+    $("walk-levels").tBodies[0].replaceChildren(...levels);
+    const inside = (n) => chunk < 0 || (n.first < (chunk + 1) * d.chunk && n.first + n.keys > chunk * d.chunk);
+    const shown = w.nodes.filter(inside).sort((a, b) => b.most - a.most).slice(0, chunk < 0 ? 10 : 40);
+    $("walk-nodes").tBodies[0].replaceChildren(...shown.map((n) => {
+      const begin = Math.floor(n.first / d.chunk) * d.chunk, end = Math.min(d.keys, Math.max(begin + d.chunk, n.first + n.keys));
+      return cells([`${number(begin)}\u2013${number(end - 1)}`, number(n.keys), small(n.most), w.accepted > 0 ? times(n.most / w.accepted) : "\u2013", small(n.error), n.opened ? "opened" : "closed"]);
+    }));
+    const other = w.position === d.positions[state.query] ? "" : `The walk of token ${number(d.positions[state.query])} was not kept; the nearest that was is of ${number(w.position)}. `;
+    $("walked").textContent = w.count === 0
+      ? other + (w.covered ? "This layer has a window, and no trees." : "There is nothing before its own chunk.")
+      : `${other}Token ${number(w.position)}, layer ${state.layer}, head ${state.head}: ${number(w.count)} nodes looked at, ${number(opened)} opened, and ${number(w.keys)} keys taken one by one below them. It accepts an expected error of ${small(w.accepted)} of one node.`;
+    Object.assign($("walked").dataset, { position: w.position, nodes: w.count, opened, keys: w.keys, accepted: w.accepted });
   };
 
   const drawRows = () => {
@@ -226,6 +313,14 @@
     draw();
     $("t" + at.dataset.go)?.scrollIntoView({ block: "nearest" });
   });
+  if (d.walks) {
+    $("chunk").addEventListener("change", drawWalk);
+    $("walk").addEventListener("click", (e) => {
+      const share = (e.offsetX - 64) / (e.target.clientWidth - 64), w = walkOf(state.layer, state.head);
+      $("chunk").value = share < 0 ? "" : Math.min(Math.ceil(w.covered / d.chunk) - 1, Math.floor((share * w.covered) / d.chunk));
+      drawWalk();
+    });
+  }
   $("rows").addEventListener("toggle", () => $("rows").open && drawRows());
   matchMedia("(prefers-color-scheme:dark)").addEventListener("change", () => draw());
   addEventListener("resize", () => draw());

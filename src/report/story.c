@@ -105,6 +105,8 @@ static void add_walk(const story *s, text *to) {
     text_add_bytes(to, walk_head, sizeof walk_head - 1);
     page_section_end(to);
     text_add_bytes(to, walk_matrix, sizeof walk_matrix - 1);
+    if (story_walks(&s->look))
+        story_add_walks(s, to);
 }
 
 /* The numbers of every layer and head. */
@@ -212,12 +214,12 @@ json_t *story_json(const void *of) {
     for (size_t i = 0; i < l->layers * l->heads * l->count; ++i)
         json_array_append_new(rows,
                               row_json(l, i / l->count / l->heads, i / l->count % l->heads, i % l->count));
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:f, s:f, s:f, s:I, s:s, s:o, s:o}", "layers",
-                     (json_int_t)l->layers, "heads", (json_int_t)l->heads, "kv_heads",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:f, s:f, s:f, s:I, s:s, s:o, s:o, s:o}",
+                     "layers", (json_int_t)l->layers, "heads", (json_int_t)l->heads, "kv_heads",
                      (json_int_t)l->kv_heads, "keys", (json_int_t)l->keys, "chunk", (json_int_t)l->chunk,
                      "causal", l->causal, "bits_per_byte", number(s->bits_per_byte), "exact_keys_share",
                      number(s->visible > 0 ? s->exact / s->visible : NAN), "seconds", s->seconds,
                      "look_seconds", s->look_seconds, "kernel_seconds", s->kernel_seconds,
                      "device_memory_peak", (json_int_t)s->peak, "device", s->device, "heads_of_layers",
-                     heads_json(l), "rows", rows);
+                     heads_json(l), "walks", story_walks_json(l), "rows", rows);
 }

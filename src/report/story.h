@@ -43,9 +43,15 @@ void story_page(const void *of, text *to);
 json_t *story_json(const void *of);
 /* data.c: what the page's script reads, as JSON. */
 void story_data(const story *s, text *to);
+/* Of how many queries it has the walks. */
+size_t story_walks(const look *l);
+/* walk_story.c: the page's part about walks, its picture, and its numbers. */
+void story_add_walks(const story *s, text *to);
+bool story_draw_walk(const void *of, picture *p);
+json_t *story_walks_json(const look *l);
 
 /* Of a story. */
-enum { STORY_PICTURES = 7 };
+enum { STORY_PICTURES = 8 };
 extern const page_drawing story_pictures[STORY_PICTURES];
 
 #endif

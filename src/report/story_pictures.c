@@ -200,6 +200,10 @@ const page_drawing story_pictures[STORY_PICTURES] = {
     {"head-errors", "Over the recorded queries.", draw_head_errors},
     {"entropy", "2 to the power of it is the number of keys that a query looks at, so to speak.",
      draw_entropy},
+    {"walk",
+     "Orange: opened, down to the keys. Blue: left closed, the darker the more of its error a query "
+     "accepts.",
+     story_draw_walk},
     {"memory", NULL, draw_memory},
     {"time", "Kernels below the part of the work that they belong to; what is not in kernels is the host's.",
      draw_flame},

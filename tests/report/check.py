@@ -79,6 +79,41 @@ def compare(page, row, layer, head):
     return seconds
 
 
+def compare_walk(page, walk):
+    """The way of one query through the trees, as the page tells it after its layer, head and token were chosen."""
+    where = f"walk of layer {walk['layer']}, head {walk['head']}, token {walk['position']}"
+    page.run(f"""(() => {{ for (const [id, value] of [["layer", {walk['layer']}], ["head", {walk['head']}], ["token", {walk['position']}], ["chunk", ""]]) {{
+        const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event("change")); }} }})()""")
+    said = page.run("({...document.getElementById('walked').dataset})")
+    check([int(said[k]) for k in ("position", "nodes", "opened", "keys")] == [walk[k] for k in ("position", "nodes", "opened", "opened_keys")], f"{where}: {said}")
+    check(near(float(said["accepted"]), walk["accepted"], 1e-5), f"{where}: accepts {said['accepted']}, not {walk['accepted']}")
+    cells = "[...document.querySelectorAll('#%s tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+    levels = [[int(c.replace(",", "")) for c in row[:3]] + [float(row[3])] for row in page.run(cells % "walk-levels")]
+    check([r[:3] for r in levels] == [[x["keys"], x["nodes"], x["opened"]] for x in walk["levels"]], f"{where}: levels {levels}")
+    check(all(near(r[3], x["error"], 1e-4) for r, x in zip(levels, walk["levels"])), f"{where}: errors of levels {levels}")
+    nodes = page.run(cells % "walk-nodes")
+    check([(float(r[2]), r[5]) for r in nodes] == [(round(x["may_hide"], 4) if x["may_hide"] >= 1e-3 else float(f"{x['may_hide']:.1e}"), "opened" if x["opened"] else "closed")
+                                                   for x in walk["strongest"]], f"{where}: nodes {nodes[:2]}, not {walk['strongest'][:2]}")
+    check(sum(x["nodes"] for x in walk["levels"]) == walk["nodes"] and sum(x["opened"] for x in walk["levels"]) == walk["opened"], f"{where}: levels do not add up")
+
+
+def visit_walks(page, name, numbers):
+    """Some walks; a chunk that is clicked."""
+    walks = numbers["walks"]
+    check((page.run("!!document.getElementById('walk')")) == bool(walks), f"{name}: {len(walks)} walks")
+    for walk in walks[:: max(1, len(walks) // 6)]:
+        compare_walk(page, walk)
+    if not any(w["nodes"] for w in walks):
+        return
+    at = page.run("(() => { const e = document.getElementById('walk'); e.scrollIntoView(); const r = e.getBoundingClientRect(); return [r.right - 3, r.y + 20]; })()")
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1)
+    last = page.run("Number(document.getElementById('chunk').value)")
+    ranges = page.run("[...document.querySelectorAll('#walk-nodes tbody tr')].map((r) => r.cells[0].textContent)")
+    begin = f"{last * numbers['chunk']:,}"
+    check(last > 0 and ranges and any(r.startswith(begin + "\u2013") for r in ranges), f"{name}: a click on chunk {last} shows {ranges[:3]}")
+
+
 def glance(browser, path, expected, shots):
     """A page without a script of ours: opens, fits, says nothing, and has the numbers."""
     for width, dark in ((1100, False), (700, False), (390, True)):
@@ -117,6 +152,7 @@ def visit(browser, path, numbers, text=None, shots=None):
             for position in (positions[0], positions[len(positions) // 2], positions[-1]):
                 slowest = max(slowest, compare(page, rows[layer, head, position], layer, head))
     print(f"{name}: {path.stat().st_size} bytes, opened in {page.seconds:.2f} s, a choice of three answered in {slowest:.3f} s at most")
+    visit_walks(page, name, numbers)
     # A click and a key, as a person's.
     first = page.run("(() => { const r = document.querySelector('.token').getBoundingClientRect(); document.querySelector('#tokens').scrollIntoView(); const s = document.querySelector('.token').getBoundingClientRect(); return [s.x + 2, s.y + s.height / 2, Number(document.querySelector('.token').dataset.token)]; })()")
     for kind in ("mousePressed", "mouseReleased"):

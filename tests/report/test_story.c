@@ -69,6 +69,36 @@ static void check_row(const look *l, const look_case *c, const look_row *row, co
     }
 }
 
+/* A walk ends where the row's own way did: with as many keys one by one as the row has beside its own chunk's
+ * and those apart, every node once, and errors that make up what the row expects. */
+static void check_walk(const look *l, size_t head, size_t walk, const uint8_t *apart) {
+    const look_walk *w = look_walk_at(l, 0, head, walk);
+    uint32_t query = l->walked_queries[walk], position = l->positions[query];
+    const look_row *row = look_at(l, 0, head, query);
+    size_t own = l->causal ? position / l->chunk * l->chunk : l->keys,
+           beside = l->causal ? position + 1 - own : 0, count = 0, covered = 0;
+    double squares = 0, sum = 0;
+    for (size_t j = 0; j < own; ++j)
+        beside += apart[j];
+    for (walk_reader r = walk_begin(l, w, position); walk_next(&r); ++count) {
+        ck_assert_uint_lt(r.node.first, (own + l->chunk - 1) / l->chunk * l->chunk);
+        ck_assert(!r.node.opened || r.node.most > 0.9 * (double)w->accepted);
+        ck_assert(r.node.opened || r.node.error < 1.1 * fmax((double)w->accepted, 1e-6));
+        if (!r.node.opened || r.node.level == 0)
+            covered += r.node.keys;
+        if (!r.node.opened) {
+            squares += r.node.error * r.node.error;
+            sum += r.node.error;
+        }
+    }
+    ck_assert_uint_eq(count, w->count);
+    ck_assert(covered >= own && (!l->causal || covered == own));
+    ck_assert_uint_eq(w->keys + beside, row->exact);
+    double joint =
+        pow(16 / (double)l->sizes[0], 0.125) * sqrt(0.58 * 0.58 * squares + 0.068 * 0.068 * sum * sum);
+    ck_assert_double_le(fabs(joint - (double)row->expected), 1.5 * joint + 1e-5);
+}
+
 START_TEST(rows_are_those_of_float64) {
     const look_case *c = &cases[_i];
     problem_stage stage = problem_on_stage();
@@ -111,6 +141,10 @@ START_TEST(rows_are_those_of_float64) {
             ck_assert_double_lt((double)row->actual, 1e-5);
         free(w);
     }
+    ck_assert(!c->chunk || l.walked == COUNT);
+    for (size_t i = 0; !c->window && !c->bias && i < c->heads * l.walked; ++i)
+        check_walk(&l, i / l.walked, i % l.walked,
+                   l.apart + i / l.walked / (c->heads / c->kv_heads) * c->keys);
     look_sum sum = look_sum_up(&l, 0, 0, c->heads);
     ck_assert_double_le(sum.actual, (double)c->tolerance + 1e-5);
     if (from.key_bias.mem)
