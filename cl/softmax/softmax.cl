@@ -1,8 +1,9 @@
 /* Exact softmax attention, never N×M.
  *
- *     l_ij = scale q_i·k_j + b_j      out_i = Σ_j e^(l_ij − lse_i) v_j      lse_i = ln Σ_j e^(l_ij)
+ *     l_ij = cap(scale q_i·k_j) + b_j      out_i = Σ_j e^(l_ij − lse_i) v_j      lse_i = ln Σ_j e^(l_ij)
  *
- * over the keys j ≤ i + diagonal, with WINDOW over the last so many of those.
+ * over the keys j ≤ i + diagonal, with WINDOW over the last so many of those; cap(x) is x, or with CAP
+ * cap tanh(x / cap).
  *
  * Shapes: q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,DV], bias [B,Hk,M], out [B,H,N,DV], lse [B,H,N].
  * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier.
@@ -57,7 +58,11 @@ softmax_attention(uint queries, uint keys, uint group, float scale, int diagonal
             if (l == -INFINITY)
                 continue;
 #endif
+#if CAP
+            l += CAPPED(scale * dot_row(q, k + j * k_at.s3));
+#else
             l = MAD(scale, dot_row(q, k + j * k_at.s3), l);
+#endif
             if (l == -INFINITY)
                 continue;
             float weight = state_admit(&block, l);

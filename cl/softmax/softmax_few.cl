@@ -153,9 +153,9 @@ softmax_few(uint queries, uint keys, uint group, float scale, int diagonal, uint
 #if BIAS
                 l = LOAD(BIAS_TYPE, bias, j * bias_at.s3);
                 if (l != -INFINITY)
-                    l += score(scaled + r * D, k + (INDEX)j * k_at.s3);
+                    l += CAPPED(score(scaled + r * D, k + (INDEX)j * k_at.s3));
 #else
-                l = score(scaled + r * D, k + (INDEX)j * k_at.s3);
+                l = CAPPED(score(scaled + r * D, k + (INDEX)j * k_at.s3));
 #endif
             }
             weights[r * WG + item] = joined[r * WG + item] = l;

@@ -108,6 +108,7 @@ softmax_split(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #else
             s.s[0][0] = products(own.scaled + r * D, k, k_at.s3, begin, end);
 #endif
+            SCORES_CAP(s)
             scores_mask(&s, offset, own.seen + r, begin);
 #if WINDOW
             scores_mask_before(&s, own.unseen + r, begin);

@@ -83,6 +83,7 @@ softmax_wide(uint queries, uint keys, uint group, float scale, int diagonal, uin
         }
         for (uint r = 0; r < TILE && r < rows; r += RT) {
             scores_multiply(&s, scaled + r * D, D, packed, D);
+            SCORES_CAP(s)
             scores_see(&s, offset, first + r, begin, diagonal, keys);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, V_TYPE, v + begin * v_at.s3, v_at.s3, min((uint)BLOCK, keys - begin))

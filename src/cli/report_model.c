@@ -55,8 +55,10 @@ fail:
 static clsplat_status read_text(reading *r) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = r->l.c->lib;
-    const clsplat_model_info *info = r->l.info;
-    attention_shape shape = {.layers = info->layers, .heads = info->heads, .head_dim = info->head_dim};
+    attention_shape shape = session_shape(r->l.model, r->tokens.count);
+    const char *lacking = attention_lacks(&(attention_form){0}, &shape);
+    if (lacking)
+        TRY(log_error(lib, CLSPLAT_UNSUPPORTED, "a report is not there for a model %s", lacking));
     TRY(clsplat_session_open(r->l.model, r->tokens.count, r->l.attention, &r->session));
     TRY(query_keeper_create(lib, &shape, r->l.model->activations, r->positions, r->count, &r->keeper));
     r->session->keeper = &r->keeper;

@@ -1,7 +1,5 @@
 #include "model/attention.h"
 
-#include <math.h>
-
 static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
@@ -31,10 +29,35 @@ clsplat_status attention_softmax(queue *q, const attention_step *step, size_t wi
                             .v = op_slice(step->v, 2, begin, visible - begin),
                             .out = step->out,
                             .lse = step->lse,
-                            .scale = 1 / sqrtf((float)step->q.shape[3]),
+                            .scale = step->scale,
+                            .cap = step->cap,
                             .diagonal = (int32_t)(step->first - begin),
                             .window = edge ? (uint32_t)window : 0};
     return op_softmax(q, &args);
+}
+
+const char *attention_lacks(const attention_form *form, const attention_shape *shape) {
+    if (shape->capped && !form->caps)
+        return "whose scores are capped (attn_logit_softcapping)";
+    if (shape->scaled && !form->scales)
+        return "whose scores have a scale of their own (query_pre_attn_scalar)";
+    if (shape->sinks && form->hides_mass)
+        return "whose heads have sinks (self_attn.sinks)";
+    return NULL;
+}
+
+clsplat_status attention_sink(queue *q, const attention_step *step) {
+    op_tensor zeros = step->zeros;
+    zeros.shape[1] = step->q.shape[1];
+    zeros.stride[0] = zeros.stride[1] = 0;
+    return op_softmax(q, &(op_softmax_args){.q = step->q,
+                                            .k = zeros,
+                                            .v = zeros,
+                                            .key_bias = step->sinks,
+                                            .out = step->out,
+                                            .lse = step->lse,
+                                            .diagonal = OP_SEES_ALL,
+                                            .accumulate = true});
 }
 
 static clsplat_status exact_attend(queue *q, void *state, const clsplat_model_attention *parameters,
@@ -59,10 +82,11 @@ static size_t window_keys(const clsplat_model_attention *parameters, size_t visi
     return smaller(visible, parameters->window);
 }
 
-const attention_form attention_exact = {
-    .name = "exact", .open = exact_open, .attend = exact_attend, .exact_keys = exact_keys};
-const attention_form attention_window = {
-    .name = "window", .open = window_open, .attend = window_attend, .exact_keys = window_keys};
+#define FULL .scales = true, .caps = true
+const attention_form attention_exact = {FULL, .name = "exact", .open = exact_open, .attend = exact_attend,
+                                        .exact_keys = exact_keys};
+const attention_form attention_window = {FULL, .name = "window", .open = window_open, .attend = window_attend,
+                                         .exact_keys = window_keys};
 
 const attention_form *attention_form_of(clsplat_model_method method) {
     switch (method) {

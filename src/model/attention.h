@@ -12,6 +12,8 @@ typedef struct attention_shape {
     size_t layers, heads, kv_heads, head_dim, capacity;
     clsplat_dtype cache;
     const bool *windowed; /* [layers]: the model has a window of its own there */
+    bool scaled;          /* scores are not q·k/√D */
+    bool capped, sinks;   /* they are capped; heads have sinks */
 } attention_shape;
 
 /* Queries of consecutive tokens against all keys so far; `k` and `v` end with the last query's own token, or
@@ -23,10 +25,15 @@ typedef struct attention_step {
     op_tensor out;       /* [1,H,n,D] */
     op_tensor lse;       /* [1,H,n,1], to be written over */
     size_t window;       /* the model's own in this layer; 0: none */
+    float scale, cap;    /* of scores, as op_softmax has them */
+    op_tensor sinks;     /* [1,H,1,1]: what a row's mass begins with is e^sink; absent: 0 */
+    op_tensor zeros;     /* [1,1,1,D], with sinks */
 } attention_step;
 
 typedef struct attention_form {
     const char *name;
+    bool scales, caps; /* it takes scores of any scale, and capped ones */
+    bool hides_mass;   /* it leaves step.lse alone, which a sink would join */
     /* Checks the parameters and makes *state, which may stay NULL. */
     clsplat_status (*open)(clsplat_device *device, const attention_shape *shape,
                            const clsplat_model_attention *parameters, void **state);
@@ -51,6 +58,12 @@ const attention_form *attention_form_of(clsplat_model_method method);
 /* Softmax over what a token sees, all of it or the last keys: op_softmax. */
 extern const attention_form attention_exact, attention_window;
 clsplat_status attention_softmax(queue *q, const attention_step *step, size_t window);
+
+/* What of a model's layers a form cannot do, in words: "whose …"; NULL: nothing. */
+const char *attention_lacks(const attention_form *form, const attention_shape *shape);
+/* Lets the sinks join what a form has left in step.out and step.lse. A sink is one more key of every row, of
+ * log-weight sink and value 0. Source: gpt-oss, arXiv 2508.10925. */
+clsplat_status attention_sink(queue *q, const attention_step *step);
 
 /* Through a forest per layer, which grows with the cache: op_gather, op_near_far. Layers with a window of the
  * model's own stay exact. */

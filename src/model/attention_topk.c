@@ -1,5 +1,3 @@
-#include <math.h>
-
 #include "model/attention.h"
 #include "runtime/buffer.h"
 
@@ -22,7 +20,7 @@ static clsplat_status attend(queue *q, const clsplat_model_attention *parameters
                          .k = step->k,
                          .v = step->v,
                          .out = step->out,
-                         .scale = 1 / sqrtf((float)step->q.shape[3]),
+                         .scale = step->scale,
                          .diagonal = (int32_t)step->first,
                          .keep = parameters->sparse_topk,
                          .block = block};
@@ -50,7 +48,15 @@ static size_t kept(const clsplat_model_attention *parameters, size_t visible) {
     return visible < parameters->sparse_topk ? visible : parameters->sparse_topk;
 }
 
-const attention_form attention_topk = {
-    .name = "topk", .open = topk_open, .attend = topk_attend, .exact_keys = kept};
-const attention_form attention_blocks = {
-    .name = "blocks", .open = topk_open, .attend = blocks_attend, .exact_keys = kept};
+const attention_form attention_topk = {.name = "topk",
+                                       .scales = true,
+                                       .hides_mass = true,
+                                       .open = topk_open,
+                                       .attend = topk_attend,
+                                       .exact_keys = kept};
+const attention_form attention_blocks = {.name = "blocks",
+                                         .scales = true,
+                                         .hides_mass = true,
+                                         .open = topk_open,
+                                         .attend = blocks_attend,
+                                         .exact_keys = kept};

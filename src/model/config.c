@@ -163,21 +163,26 @@ fail:
     return status;
 }
 
-/* What becomes of scores and logits: tanh between ±cap. Scores are scaled by 1/√head_dim only. */
+/* null: there is none. */
+static clsplat_status read_cap(const json_place *at, const char *key, double *cap) {
+    if (json_is_null(json_object_get(at->object, key)))
+        *cap = 0;
+    return json_double(at, key, JSON_OPTIONAL, 0, 1e6, cap);
+}
+
+/* What becomes of scores and logits: tanh between ±cap. */
 static clsplat_status read_caps(const json_place *at, const model_family *f, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
-    double scalar = 256, scores = 0, logits = 0;
+    double scalar = 256, scores = (double)f->caps_scores, logits = (double)f->caps_logits;
+    c->score_scale = 1 / sqrtf((float)c->head_dim);
     if (!f->caps)
         return CLSPLAT_OK;
-    TRY(json_double(at, "query_pre_attn_scalar", JSON_OPTIONAL, 1, HEAD_DIM_LIMIT, &scalar));
-    TRY(json_double(at, "attn_logit_softcapping", JSON_OPTIONAL, 0, 1e6, &scores));
-    TRY(json_double(at, "final_logit_softcapping", JSON_OPTIONAL, 0, 1e6, &logits));
+    TRY(json_double(at, "query_pre_attn_scalar", JSON_OPTIONAL, 1e-3, 1e6, &scalar));
+    TRY(read_cap(at, "attn_logit_softcapping", &scores));
+    TRY(read_cap(at, "final_logit_softcapping", &logits));
     if (scalar != (double)c->head_dim)
-        return json_refuse(at, CLSPLAT_UNSUPPORTED, "query_pre_attn_scalar",
-                           "is %g; only head_dim, %zu, is supported", scalar, c->head_dim);
-    if (scores != 0)
-        return json_refuse(at, CLSPLAT_UNSUPPORTED, "attn_logit_softcapping",
-                           "is %g; only models without a cap on scores are supported", scores);
+        c->score_scale = (float)(1 / sqrt(scalar));
+    c->layer.score_cap = (float)scores;
     c->layer.logit_cap = (float)logits;
 fail:
     return status;

@@ -21,6 +21,7 @@ typedef struct model_config {
                        none is */
     size_t splats, splat_chunk; /* of a key head; the keys of a chunk */
     float epsilon;              /* of the norms */
+    float score_scale;          /* scores are so many times q·k, 1/√D unless the family has a key for it */
     bool tied;                  /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
     size_t positions, types, first_position; /* encoders: rows of the tables of positions and of token types

@@ -99,12 +99,18 @@ static clsplat_status attend(const block *b, size_t layer) {
                            .v = op_slice(s->v[layer], 2, 0, keys),
                            .out = block_heads(block_rows(b, t->attended), 0, c->heads, c->head_dim),
                            .lse = op_slice(t->lse, 2, 0, b->live),
-                           .window = c->windowed[layer] ? c->window : 0};
+                           .window = c->windowed[layer] ? c->window : 0,
+                           .scale = c->score_scale,
+                           .cap = c->layer.score_cap,
+                           .sinks = b->model->weights.layers[layer].sinks,
+                           .zeros = t->zeros};
     if (is_splatted(c, layer))
         return splat_store_attend(b, s->splats, &step);
     TRY(s->form->attend(b->q, s->state, &s->attention, &step));
     if (s->distances)
         TRY(attention_compare(b->q, &step, &s->distances[layer]));
+    if (step.sinks.mem)
+        TRY(attention_sink(b->q, &step));
     if (s->keeper)
         TRY(query_keep(b->q, &step, s->keeper));
     count_keys(s, &step);

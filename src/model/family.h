@@ -25,6 +25,7 @@ typedef struct layer_kind {
         head_activation;   /* of the layer before an encoder's head; as activation if the family says none */
     float embedding_scale; /* of embeddings; 0: 1 */
     float logit_cap;       /* logits are cap tanh(logit / cap); 0: as they are */
+    float score_cap;       /* scores of queries and keys, likewise */
 } layer_kind;
 
 /* Names of tensors without their last word (.weight, .bias); NULL: there is none. Those of a layer are
@@ -35,6 +36,7 @@ typedef struct model_names {
     const char *embedding, *positions, *types, *embedding_norm, *norm;
     const char *head, *head_dense, *head_norm, *head_bias;
     const char *attention_norm, *q, *k, *v, *q_norm, *k_norm, *out, *attention_result;
+    const char *sinks; /* the whole name; layers may have it */
     const char *splat_mean, *splat_precision, *splat_amplitude, *splat_strength; /* of splat layers */
     const char *mlp_norm, *gate, *up, *down, *mlp_result; /* gate NULL: there is none */
     const char *qkv, *gate_up; /* stand for q, k and v, for gate and up in one matrix */
@@ -66,9 +68,10 @@ typedef struct model_family {
         window_pattern; /* every so many layers one has no window, unless layer_types says which; 0: none */
     bool local_turn;    /* layers with a window turn heads by frequencies of their own */
     bool caps;          /* has keys for caps of logits and scores, and for the scores' scale */
-    bool embedding_scaled; /* by the root of hidden */
-    bool gelu_is_tanh;     /* "gelu" means the tanh form, as in Gemma's first files */
-    bool tied;             /* head and embedding are one unless config.json says otherwise */
+    float caps_scores, caps_logits; /* unless they say otherwise */
+    bool embedding_scaled;          /* by the root of hidden */
+    bool gelu_is_tanh;              /* "gelu" means the tanh form, as in Gemma's first files */
+    bool tied;                      /* head and embedding are one unless config.json says otherwise */
 } model_family;
 
 extern const model_family model_families[];

@@ -39,6 +39,16 @@ fail:
     return status;
 }
 
+static clsplat_status create_zeros(clsplat_device *device, size_t columns, op_tensor *zeros) {
+    clsplat_status status = CLSPLAT_OK;
+    queue q;
+    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, columns, zeros));
+    queue_begin(device, 0, NULL, &q);
+    TRY(queue_fill(&q, zeros->mem, 0, 4 * columns, 0));
+fail:
+    return status;
+}
+
 clsplat_status model_scratch_create(clsplat_device *device, const model_config *c, size_t rows,
                                     clsplat_dtype activations, bool head, model_scratch *s) {
     clsplat_status status = CLSPLAT_OK;
@@ -56,6 +66,8 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
     if (c->layer.gated)
         TRY(tensor_create(device, activations, 1, rows, c->intermediate, &s->gated));
     TRY(tensor_create(device, CLSPLAT_F32, c->heads, rows, 1, &s->lse));
+    if (!c->layer.encoder)
+        TRY(create_zeros(device, c->head_dim, &s->zeros));
     if (c->frequencies)
         TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
     if (c->local_turn)
@@ -71,8 +83,9 @@ fail:
 }
 
 void model_scratch_free(clsplat_device *device, model_scratch *s) {
-    op_tensor *all[] = {&s->x,   &s->h,    &s->qkv,        &s->attended, &s->y,        &s->gate_up, &s->gated,
-                        &s->lse, &s->turn, &s->local_turn, &s->logits,   &s->key_bias, &s->pooled,  &s->unit};
+    op_tensor *all[] = {&s->zeros,      &s->x,       &s->h,        &s->qkv,    &s->attended,
+                        &s->y,          &s->gate_up, &s->gated,    &s->lse,    &s->turn,
+                        &s->local_turn, &s->logits,  &s->key_bias, &s->pooled, &s->unit};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     buffer_release(device, 4 * s->rows, &s->ids);

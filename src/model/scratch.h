@@ -13,6 +13,7 @@ typedef struct model_scratch {
     op_tensor h, qkv, attended, y, gate_up, gated; /* [1,1,rows,…] in the type of activations */
     op_tensor lse, turn, local_turn, logits;       /* float32; local_turn of layers with a window */
     cl_mem ids, positions;                         /* int32 [rows]: encoders */
+    op_tensor zeros;                               /* float32 [1,1,1,D]: decoders */
     op_tensor key_bias, pooled, unit; /* float32 [1,1,rows,1], [1,1,rows,hidden], and √hidden⁻¹ as weights
                                          [1,1,1,hidden]: encoders */
 } model_scratch;

@@ -87,11 +87,24 @@ fail:
     return status;
 }
 
+attention_shape session_shape(const clsplat_model *m, size_t capacity) {
+    const model_config *c = &m->config;
+    return (attention_shape){.layers = c->layers,
+                             .heads = c->heads,
+                             .kv_heads = c->kv_heads,
+                             .head_dim = c->head_dim,
+                             .capacity = capacity,
+                             .cache = m->cache,
+                             .windowed = c->windowed,
+                             .scaled = c->score_scale != 1 / sqrtf((float)c->head_dim),
+                             .capped = c->layer.score_cap != 0,
+                             .sinks = m->weights.has_sinks};
+}
+
 clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clsplat_model_attention attention,
                                     clsplat_session **session) {
     clsplat_status status = CLSPLAT_OK;
     assert(model && session);
-    const model_config *c = &model->config;
     uint64_t before = model->device->memory.now;
     *session = NULL;
     TRY(check_opening(model, capacity, &attention));
@@ -106,8 +119,12 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     TRY(create_lists(s));
     TRY(create_distances(s));
     TRY(splat_store_open(model, capacity, &s->splats));
-    attention_shape shape = {c->layers, c->heads,     c->kv_heads, c->head_dim,
-                             capacity,  model->cache, c->windowed};
+    attention_shape shape = session_shape(model, capacity);
+    const char *lacking = attention_lacks(s->form, &shape);
+    if (lacking)
+        TRY(log_error(library(s), CLSPLAT_UNSUPPORTED,
+                      "%s attention is not there for a model %s; exact and window are", s->form->name,
+                      lacking));
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
     TRY(clsplat_device_finish(model->device)); /* what it begins with is whole */
     s->failures = model->device->trail.failures;

@@ -40,4 +40,7 @@ clsplat_status session_mend(clsplat_session *s);
 clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settled);
 bool session_is_whole(const clsplat_session *s);
 
+/* What attention may rely on in a session of so many tokens. */
+attention_shape session_shape(const clsplat_model *model, size_t capacity);
+
 #endif

@@ -21,6 +21,7 @@ typedef struct model_layer {
     op_tensor splat_mean, splat_precision,
         splat_amplitude; /* splat layers: [Hk·S,D], logarithms [Hk·S,D], [Hk·S] */
     op_tensor splat_strength, splat_strength_bias; /* [Hk,hidden], [Hk] */
+    op_tensor sinks;                               /* [1,H,1,1]; absent: heads have none */
     op_tensor gate_up[2], gate_up_bias, down,
         down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
 } model_layer;
@@ -33,6 +34,7 @@ typedef struct model_weights {
     op_tensor head, head_bias; /* head may be the embedding; absent if there is none */
     model_layer *layers;
     cl_mem frequencies[2]; /* float32 [D/2] each, as in the configuration; the second may be NULL */
+    bool has_sinks;        /* some layer's heads */
     uint64_t parameters, bytes;
     struct weight_plan *plan; /* who owns the buffers */
 } model_weights;

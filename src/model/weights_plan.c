@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "model/head.h"
 
-enum { TARGETS_PER_LAYER = 28, TARGETS_BESIDE = 13 };
+enum { TARGETS_PER_LAYER = 29, TARGETS_BESIDE = 13 };
 
 /* Biases that a key of config.json asks for. */
 typedef enum bias_kind { BIAS_QKV, BIAS_OUT, BIAS_GATE_UP, BIAS_DOWN } bias_kind;
@@ -209,6 +209,24 @@ fail:
     return status;
 }
 
+/* A logarithm per head, as attention takes the biases of keys. */
+static clsplat_status plan_sinks(search *s, model_weights *w, model_layer *l) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = s->config;
+    char name[192];
+    if (!c->names->sinks)
+        return CLSPLAT_OK;
+    snprintf(name, sizeof name, "%s%s", s->prefix, c->names->sinks);
+    if (!model_folder_find(s->folder, name).entry)
+        return CLSPLAT_OK;
+    TRY(plan(s, &l->sinks, (part_kind){"", 0}, &(part_spec){c->names->sinks, c->heads}, 1));
+    l->sinks.shape[1] = c->heads;
+    l->sinks.shape[3] = l->sinks.stride[1] = l->sinks.stride[2] = 1;
+    w->has_sinks = true;
+fail:
+    return status;
+}
+
 static clsplat_status plan_splats(search *s, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
@@ -305,6 +323,7 @@ static clsplat_status plan_all(search *s, model_weights *w) {
         int above = snprintf(s->prefix, sizeof s->prefix, "%s", s->above);
         snprintf(s->prefix + above, sizeof s->prefix - (size_t)above, n->layer, i);
         TRY(plan_attention(s, &w->layers[i]));
+        TRY(plan_sinks(s, w, &w->layers[i]));
         if (c->splatted && c->splatted[i])
             TRY(plan_splats(s, &w->layers[i]));
         TRY(plan_mlp(s, &w->layers[i]));

@@ -72,6 +72,8 @@ typedef struct op_softmax_args {
     bool accumulate; /* out and lse already hold the state of other keys: merge with it */
     uint32_t window; /* query i sees the last so many of the keys up to its diagonal, i + diagonal − window <
                         j; 0: all */
+    float cap;       /* products are cap tanh(scale q·k / cap); 0: as they are. Source: Gemma 2,
+                        arXiv 2408.00118 */
 } op_softmax_args;
 clsplat_status op_softmax(queue *q, const op_softmax_args *args);
 

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers.models.qwen2.modeling_qwen2 as qwen2
 from safetensors.torch import save_file
-from transformers import (BertConfig, DistilBertConfig, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+from transformers import (BertConfig, DistilBertConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
                           AutoModelForCausalLM, AutoModelForMaskedLM)
+from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as attention_with_sinks
 
 HERE = Path(__file__).parent
 TOKENS = 20
@@ -22,6 +24,9 @@ SIZES = dict(vocab_size=256, hidden_size=24, intermediate_size=40, num_hidden_la
 
 ENCODER = dict(vocab_size=256, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
                type_vocab_size=2, pad_token_id=0, bos_token_id=None, eos_token_id=None)
+
+
+without_sinks = qwen2.eager_attention_forward
 
 
 def rope(kind, **more):
@@ -58,6 +63,10 @@ MODELS = {
     "gemma3": (Gemma3TextConfig(**{**SIZES, "hidden_size": 24, "num_hidden_layers": 3}, pad_token_id=0, query_pre_attn_scalar=16, sliding_window=5,
                                 layer_types=["sliding_attention", "full_attention", "sliding_attention"], final_logit_softcapping=7.0, rope_parameters={
                                     "full_attention": rope("linear", factor=4.0), "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}), "F32"),
+    "gemma2": (Gemma2Config(**{**SIZES, "num_hidden_layers": 3}, pad_token_id=0, query_pre_attn_scalar=9, sliding_window=5, attn_logit_softcapping=1.5,
+                            final_logit_softcapping=4.0, rope_parameters=rope("default")), "F32"),
+    "qwen2-sinks": (Qwen2Config(**{**without(SIZES, "head_dim"), "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2},
+                                use_sliding_window=True, sliding_window=5, max_window_layers=1, rope_parameters=rope("default")), "BF16"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -68,7 +77,7 @@ def random_weights(model, dtype):
         noise = torch.randn(tensor.shape)
         if "norm" in name.lower() and not name.endswith("bias"):
             value = 1 + 0.3 * noise
-        elif name.endswith("bias"):
+        elif name.endswith(("bias", "sinks")):
             value = 0.5 * noise
         elif "embed" in name or "lm_head" in name:
             value = 0.7 * noise
@@ -90,8 +99,12 @@ def make(name):
     config, stored = MODELS[name]
     torch.manual_seed(list(MODELS).index(name))
     folder = HERE / name
+    qwen2.eager_attention_forward = attention_with_sinks if "sinks" in name else without_sinks
     encoder = config.model_type in ("bert", "roberta", "xlm-roberta", "distilbert")
     model = (AutoModelForMaskedLM if encoder else AutoModelForCausalLM).from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    if "sinks" in name:
+        for layer in model.model.layers:
+            layer.self_attn.sinks = torch.nn.Parameter(torch.zeros(config.num_attention_heads))
     random_weights(model, STORED[stored])
     ids = torch.randint(2 if encoder else 0, 256, (1, TOKENS))
     out = model(ids, output_hidden_states=True)

@@ -21,10 +21,19 @@ static const char *const folders[] = {
     MODELS "/olmo2",
     MODELS "/gemma",
     MODELS "/gemma3",
+    MODELS "/gemma2",
+    MODELS "/qwen2-sinks",
     MODELS "/gguf", /* all types of blocks, and rows of queries and keys in pairs */
     DEMOS "/bytelm-4m",
 };
-enum { LLAMA = 0, MISTRAL = 3, FOLDERS = sizeof folders / sizeof *folders, TRAINED = FOLDERS - 1 };
+enum {
+    LLAMA = 0,
+    MISTRAL = 3,
+    GEMMA2 = 11,
+    SINKS = 12,
+    FOLDERS = sizeof folders / sizeof *folders,
+    TRAINED = FOLDERS - 1
+};
 
 static clsplat *lib;
 static clsplat_device *device;
@@ -227,6 +236,31 @@ START_TEST(windows_are_right) {
 }
 END_TEST
 
+/* Trees know of sinks, which join what any form leaves, but not of capped scores; lists of keys know of
+ * neither's masses. */
+START_TEST(sinks_and_caps) {
+    clsplat_model_attention attention = clsplat_model_attention_defaults();
+    clsplat_session *session = NULL;
+    sample sinks = sample_open(folders[SINKS], clsplat_model_options_defaults());
+    sample capped = sample_open(folders[GEMMA2], clsplat_model_options_defaults());
+    attention.method = CLSPLAT_MODEL_NEAR_FAR;
+    attention.tolerance = 0;
+    ck_assert_int_eq(clsplat_session_open(capped.model, 20, attention, &session), CLSPLAT_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(lib), "attn_logit_softcapping"));
+    session = session_open(&sinks, attention);
+    float *logits = read_in_pieces(&sinks, session, 0, sinks.length, 7);
+    check_logits(logits, sinks.golden, sinks.length, sinks.vocabulary, 1e-5, 1e-4);
+    clsplat_session_close(&session);
+    attention.method = CLSPLAT_MODEL_TOPK;
+    attention.sparse_topk = 4;
+    ck_assert_int_eq(clsplat_session_open(sinks.model, 20, attention, &session), CLSPLAT_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(lib), "sinks"));
+    free(logits);
+    sample_free(&sinks);
+    sample_free(&capped);
+}
+END_TEST
+
 /* Two sessions of one model share its buffers, but nothing else. */
 START_TEST(sessions_are_independent) {
     sample s = sample_open(folders[LLAMA], clsplat_model_options_defaults());
@@ -353,6 +387,7 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, last_logits_are_right, 0, FOLDERS - 1);
     tcase_add_test(part, scores_are_right);
     tcase_add_test(part, windows_are_right);
+    tcase_add_test(part, sinks_and_caps);
     tcase_add_test(part, sessions_are_independent);
     tcase_add_test(part, sampling_is_right);
     tcase_add_loop_test(part, half_storage, 0, 2);

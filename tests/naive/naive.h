@@ -18,9 +18,10 @@ typedef struct naive_tensors {
     const double *key_bias;  /* [B,Hk,M]; NULL: 0 */
     double *out, *lse;       /* [B,H,N,Dv] [B,H,N] */
     double *largest; /* NULL, or the largest |lse| of any row, or any level of it, joins what is there */
+    double cap;      /* of products: cap tanh(scale q·k / cap); 0: none */
 } naive_tensors;
 
-/* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = scale q_i·k_j + b_j, lse_i = ln Σ_j e^(l_ij). */
+/* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = cap(scale q_i·k_j) + b_j, lse_i = ln Σ_j e^(l_ij). */
 void naive_softmax(const naive_tensors *t, double scale);
 
 /* The same over the `keep` keys of the largest l_ij, or the keep / block blocks of the largest means, the

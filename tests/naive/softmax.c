@@ -15,7 +15,10 @@ static void logits(const naive_tensors *t, double scale, size_t i, const double 
                    const double *bias, double *l) {
     for (size_t j = 0; j < t->shape.keys; j++) {
         bool hidden = t->causal && j + t->shape.queries > i + t->shape.keys;
-        l[j] = hidden ? -INFINITY : scale * dot(q, k + j * t->shape.dim, t->shape.dim) + (bias ? bias[j] : 0);
+        double product = scale * dot(q, k + j * t->shape.dim, t->shape.dim);
+        if (t->cap != 0)
+            product = t->cap * tanh(product / t->cap);
+        l[j] = hidden ? -INFINITY : product + (bias ? bias[j] : 0);
     }
 }
 

@@ -209,7 +209,7 @@ START_TEST(read_of_write_is_attention) {
         v[i] = cos(3 * (double)i);
         q[i % (N * D)] = cos((double)i + 1);
     }
-    naive_gaussian(&(naive_tensors){{1, 1, 1, N, M, D, DV}, false, q, k, v, bias, out, lse, NULL}, &s,
+    naive_gaussian(&(naive_tensors){{1, 1, 1, N, M, D, DV}, false, q, k, v, bias, out, lse, NULL, 0}, &s,
                    (clsplat_mixing)_i);
     for (size_t i = 0; i < S; i++)
         state_lse[i] = naive_write(&s, 0, i, &(naive_keys){M, D, DV, k, v, bias}, state_value + i * DV);

@@ -1,5 +1,5 @@
-/* Softmax attention within a window, every row of its table that fits, against float64; and keys cut into
- * launches. */
+/* Softmax attention within a window, and of capped products, every row of its table that fits, against
+ * float64; and keys cut into launches. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -14,20 +14,27 @@ typedef struct window_case {
     size_t heads, kv_heads, queries, keys, dim, window;
     int32_t diagonal;
     clsplat_dtype type;
+    double cap;
 } window_case;
 
 // clang-format off
 static const window_case cases[] = {
-    {1, 1, 1, 1, 8, 1, 0, CLSPLAT_F32},
-    {2, 1, 9, 20, 7, 5, 11, CLSPLAT_F32},
-    {4, 2, 130, 130, 16, 33, 0, CLSPLAT_F32},
-    {4, 2, 130, 300, 32, 64, 170, CLSPLAT_F32},
-    {4, 2, 100, 300, 64, 1, 200, CLSPLAT_BF16},
-    {2, 2, 40, 100, 16, 1000, 60, CLSPLAT_F32},
-    {2, 1, 30, 20, 16, 4, -10, CLSPLAT_F32},  /* the first queries see nothing */
-    {2, 1, 30, 20, 16, 4, 10, CLSPLAT_F32},   /* the last queries' windows are past the keys */
-    {4, 2, 3, 1500, 16, 700, 1497, CLSPLAT_F32}, /* the split row */
-    {4, 2, 1, 2100, 64, 100, 2099, CLSPLAT_F32},
+    {1, 1, 1, 1, 8, 1, 0, CLSPLAT_F32, 0},
+    {2, 1, 9, 20, 7, 5, 11, CLSPLAT_F32, 0},
+    {4, 2, 130, 130, 16, 33, 0, CLSPLAT_F32, 0},
+    {4, 2, 130, 300, 32, 64, 170, CLSPLAT_F32, 0},
+    {4, 2, 100, 300, 64, 1, 200, CLSPLAT_BF16, 0},
+    {2, 2, 40, 100, 16, 1000, 60, CLSPLAT_F32, 0},
+    {2, 1, 30, 20, 16, 4, -10, CLSPLAT_F32, 0},  /* the first queries see nothing */
+    {2, 1, 30, 20, 16, 4, 10, CLSPLAT_F32, 0},   /* the last queries' windows are past the keys */
+    {4, 2, 3, 1500, 16, 700, 1497, CLSPLAT_F32, 0}, /* the split row */
+    {4, 2, 1, 2100, 64, 100, 2099, CLSPLAT_F32, 0},
+    {2, 1, 9, 20, 7, 0, 11, CLSPLAT_F32, 1.5},
+    {4, 2, 130, 130, 16, 33, 0, CLSPLAT_F32, 5},
+    {4, 2, 70, 200, 32, 0, 130, CLSPLAT_BF16, 3},
+    {2, 1, 20, 90, 256, 40, 70, CLSPLAT_F32, 50},
+    {4, 2, 2, 1500, 16, 700, 1498, CLSPLAT_F32, 2},  /* the split row */
+    {4, 2, 1, 2100, 64, 0, 2099, CLSPLAT_F32, 4},
 };
 // clang-format on
 enum { CASES = sizeof cases / sizeof *cases };
@@ -42,7 +49,7 @@ typedef struct window_setup {
 static void attend(const window_setup *s, size_t head, size_t i, double *out) {
     const window_case *c = s->spec;
     size_t kv = head / (c->heads / c->kv_heads);
-    ptrdiff_t end = (ptrdiff_t)i + c->diagonal + 1, begin = end - (ptrdiff_t)c->window;
+    ptrdiff_t end = (ptrdiff_t)i + c->diagonal + 1, begin = c->window ? end - (ptrdiff_t)c->window : 0;
     begin = begin < 0 ? 0 : begin;
     end = end > (ptrdiff_t)c->keys ? (ptrdiff_t)c->keys : end;
     double lse;
@@ -56,6 +63,7 @@ static void attend(const window_setup *s, size_t head, size_t i, double *out) {
                        .k = s->k.values + at,
                        .v = s->v.values + at,
                        .out = out,
+                       .cap = c->cap,
                        .lse = &lse};
     naive_softmax(&t, 0.5);
 }
@@ -99,7 +107,8 @@ static void run(const window_setup *s, const op_variant *row) {
                             .lse = lse.t,
                             .scale = 0.5f,
                             .diagonal = c->diagonal,
-                            .window = (uint32_t)c->window};
+                            .window = (uint32_t)c->window,
+                            .cap = (float)c->cap};
     queue q;
     queue_begin(stage.device, 0, NULL, &q);
     if (!row || row->fits(&stage.device->info.limits, &args)) {

@@ -1,6 +1,7 @@
 #include "op/softmax/softmax.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "op/families.h"
 #include "op/kernel.h"
@@ -31,11 +32,18 @@ work softmax_work(const op_softmax_args *a) {
     };
 }
 
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 void softmax_options(kernel_options *o, const op_softmax_args *a) {
     options_number(o, "D", a->q.shape[3]);
     options_number(o, "DV", a->v.shape[3]);
     options_number(o, "BIAS", a->key_bias.mem != NULL);
     options_number(o, "WINDOW", a->window);
+    options_number(o, "CAP", bits_of(a->cap));
     options_tensor(o, "Q", &a->q);
     options_tensor(o, "K", &a->k);
     options_tensor(o, "V", &a->v);

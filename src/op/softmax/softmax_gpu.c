@@ -34,7 +34,8 @@ static local_tile tile_for(const clsplat_limits *limits, const op_softmax_args *
 
 bool softmax_local_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_args *a = args;
-    return a->window == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 && tile_for(limits, a).high > 0;
+    return a->window == 0 && a->cap == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 &&
+           tile_for(limits, a).high > 0;
 }
 
 clsplat_status softmax_local_run(queue *q, const void *args) {
@@ -49,11 +50,11 @@ clsplat_status softmax_local_run(queue *q, const void *args) {
 
 bool softmax_mma_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_args *a = args;
-    return limits_have_mma(limits) && a->window == 0 && tensor_suits_mma(&a->q) && tensor_suits_mma(&a->k) &&
-           tensor_suits_mma(&a->v) && a->k.dtype == a->q.dtype && a->v.dtype == a->q.dtype &&
-           columns_fit(a, 16) && a->scale > 0 && a->k.shape[2] > 0 && a->q.shape[2] >= 16 &&
-           a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 && a->out.stride[1] % 4 == 0 &&
-           a->out.stride[2] % 4 == 0;
+    return limits_have_mma(limits) && a->window == 0 && a->cap == 0 && tensor_suits_mma(&a->q) &&
+           tensor_suits_mma(&a->k) && tensor_suits_mma(&a->v) && a->k.dtype == a->q.dtype &&
+           a->v.dtype == a->q.dtype && columns_fit(a, 16) && a->scale > 0 && a->k.shape[2] > 0 &&
+           a->q.shape[2] >= 16 && a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 &&
+           a->out.stride[1] % 4 == 0 && a->out.stride[2] % 4 == 0;
 }
 
 static clsplat_status mma_run(queue *q, const op_softmax_args *a, size_t blocks, bool wgmma) {
