@@ -74,8 +74,7 @@ clsplat_status hf_step(const tokenizer *t, const char *key, steps *s, step **add
 
 /* What encoding needs of the file. */
 typedef struct hf_tokenizer {
-    bpe *b;
-    wordpiece pieces;
+    hf_model model;
     steps normaliser, pre_tokeniser;
     added_list raw, normalised; /* found before and after the normaliser */
 } hf_tokenizer;
@@ -84,8 +83,9 @@ static void close_hf(void *state) {
     hf_tokenizer *j = state;
     if (!j)
         return;
-    bpe_destroy(j->b);
-    free(j->pieces.prefix);
+    bpe_destroy(j->model.b);
+    unigram_destroy(j->model.scored);
+    free(j->model.pieces.prefix);
     steps_free(&j->normaliser);
     steps_free(&j->pre_tokeniser);
     added_free(&j->raw);
@@ -104,9 +104,12 @@ typedef struct encoding {
 
 static clsplat_status encode_word(void *user, const char *word, size_t count) {
     const encoding *e = user;
-    if (e->j->pieces.prefix)
-        return wordpiece_encode(e->t->lib, &e->j->pieces, e->j->b, word, count, e->to);
-    return bpe_encode(e->j->b, word, count, e->to);
+    const hf_model *m = &e->j->model;
+    if (m->scored)
+        return unigram_encode(m->scored, word, count, e->to);
+    if (m->pieces.prefix)
+        return wordpiece_encode(e->t->lib, &m->pieces, m->b, word, count, e->to);
+    return bpe_encode(m->b, word, count, e->to);
 }
 
 static clsplat_status encode_normalised(void *user, size_t begin, size_t end) {
@@ -151,18 +154,25 @@ fail:
     return status;
 }
 
-/* The names of the vocabulary. */
+static clsplat_status read_piece(tokenizer *t, const hf_decoder *d, const char *name, json_int_t token) {
+    if (token >= 0 && (size_t)token < t->vocabulary && t->pieces[token].count > 0)
+        return hf_refuse(t, CLSPLAT_FORMAT, "model.vocab",
+                         "token '%s' has the number %lld, which another has too", text_show(name).bytes,
+                         (long long)token);
+    return set_piece(t, d, name, token);
+}
+
+/* The names of the vocabulary, which is an object of numbers, or a list of names with scores. */
 static clsplat_status read_pieces(tokenizer *t, const json_t *model, const hf_decoder *d) {
     clsplat_status status = CLSPLAT_OK;
+    const json_t *vocabulary = json_object_get(model, "vocab"), *entry;
     const char *name;
-    const json_t *number;
-    json_object_foreach((json_t *)json_object_get(model, "vocab"), name, number) {
-        json_int_t token = json_integer_value(number);
-        if (token >= 0 && (size_t)token < t->vocabulary && t->pieces[token].count > 0)
-            TRY(hf_refuse(t, CLSPLAT_FORMAT, "model.vocab",
-                          "token '%s' has the number %lld, which another has too", text_show(name).bytes,
-                          (long long)token));
-        TRY(set_piece(t, d, name, token));
+    size_t i;
+    json_object_foreach((json_t *)vocabulary, name, entry) {
+        TRY(read_piece(t, d, name, json_integer_value(entry)));
+    }
+    json_array_foreach(vocabulary, i, entry) {
+        TRY(read_piece(t, d, json_string_value(json_array_get(entry, 0)), (json_int_t)i));
     }
 fail:
     return status;
@@ -195,7 +205,7 @@ static clsplat_status read_added(tokenizer *t, hf_tokenizer *j, const json_t *en
     if (!name || !json_is_integer(number))
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "each needs an id and a content");
     json_int_t token = json_integer_value(number);
-    int32_t known = bpe_find(j->b, name, strlen(name));
+    int32_t known = bpe_find(j->model.b, name, strlen(name));
     if (!*name)
         return CLSPLAT_OK;
     if (known >= 0 && known != token)
@@ -231,7 +241,7 @@ static clsplat_status take_beside(void *user, const char *name, added_token toke
     clsplat_status status = CLSPLAT_OK;
     const beside_reader *r = user;
     added_token *there = added_has(&r->j->raw, name);
-    int32_t known = bpe_find(r->j->b, name, strlen(name));
+    int32_t known = bpe_find(r->j->model.b, name, strlen(name));
     there = there ? there : added_has(&r->j->normalised, name);
     if (there && token.token < 0)
         return CLSPLAT_OK;
@@ -272,7 +282,7 @@ static clsplat_status read_parts(tokenizer *t, hf_tokenizer *j, const json_t *ro
     size_t i;
     if (added && !json_is_null(added) && !json_is_array(added))
         return hf_refuse(t, CLSPLAT_FORMAT, "added_tokens", "must be a list");
-    TRY(hf_read_model(t, root, &j->b, &j->pieces));
+    TRY(hf_read_model(t, root, &j->model));
     TRY(hf_read_normaliser(t, json_object_get(root, "normalizer"), &j->normaliser));
     TRY(hf_read_pre_tokeniser(t, json_object_get(root, "pre_tokenizer"), &j->pre_tokeniser));
     TRY(hf_read_decoder(t, json_object_get(root, "decoder"), &decoder));

@@ -8,6 +8,7 @@
 #include "tokenizer/bert.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/steps.h"
+#include "tokenizer/unigram.h"
 
 /* "FILE: KEY: …", as log_error. */
 clsplat_status hf_refuse(const tokenizer *t, clsplat_status status, const char *key, const char *format, ...)
@@ -28,9 +29,13 @@ clsplat_status hf_step(const tokenizer *t, const char *key, steps *s, step **add
 
 clsplat_status hf_read_normaliser(const tokenizer *t, const json_t *part, steps *s);
 clsplat_status hf_read_pre_tokeniser(const tokenizer *t, const json_t *part, steps *s);
-/* Vocabulary and merges, under the key model; or a vocabulary of pieces: then `pieces` has a prefix, which is
- * the caller's to free. */
-clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b, wordpiece *pieces);
+/* What cuts words, under the key model; the caller's to free. */
+typedef struct hf_model {
+    bpe *b;           /* vocabulary and merges, or the vocabulary alone */
+    wordpiece pieces; /* with a prefix if that is the kind */
+    unigram *scored;  /* NULL: it is another kind */
+} hf_model;
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, hf_model *model);
 /* What stands around a whole text: t->begin and t->end. */
 clsplat_status hf_read_post_processor(tokenizer *t, const json_t *part);
 

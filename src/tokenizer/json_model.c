@@ -28,7 +28,7 @@ static clsplat_status refuse_extras(const tokenizer *t, const json_t *model) {
     bool is_bpe = type ? strcmp(type, "BPE") == 0 : json_object_get(model, "merges") != NULL;
     if (!is_bpe)
         return hf_refuse(t, CLSPLAT_UNSUPPORTED, "model",
-                         "the type '%s' is not supported; BPE and WordPiece are",
+                         "the type '%s' is not supported; BPE, Unigram and WordPiece are",
                          text_show(type ? type : "").bytes);
     for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
         const char *value = json_string_value(json_object_get(model, words[i]));
@@ -128,14 +128,49 @@ fail:
     return status;
 }
 
-clsplat_status hf_read_model(const tokenizer *t, const json_t *root, bpe **b, wordpiece *pieces) {
+/* The list of [name, score]; a token's number is its place. */
+static clsplat_status add_scored(const tokenizer *t, const json_t *vocabulary, hf_model *m) {
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *entry;
+    size_t i;
+    json_array_foreach(vocabulary, i, entry) {
+        const char *name = json_string_value(json_array_get(entry, 0));
+        const json_t *score = json_array_get(entry, 1);
+        if (!name || !json_is_number(score) || json_array_size(entry) != 2)
+            return hf_refuse(t, CLSPLAT_FORMAT, "model.vocab", "entry %zu is not a name and a score", i);
+        TRY(bpe_add_token(m->b, name, (int32_t)i));
+        TRY(unigram_add(m->scored, name, (int32_t)i, json_number_value(score)));
+    }
+fail:
+    return status;
+}
+
+static clsplat_status read_unigram(const tokenizer *t, const json_t *model, hf_model *m) {
+    clsplat_status status = CLSPLAT_OK;
+    const json_t *vocabulary = json_object_get(model, "vocab"), *unknown = json_object_get(model, "unk_id");
+    size_t count = json_array_size(vocabulary);
+    json_int_t number = json_is_integer(unknown) ? json_integer_value(unknown) : -1;
+    if (!json_is_array(vocabulary) || count > INT32_MAX || number < -1 || number >= (json_int_t)INT32_MAX)
+        return hf_refuse(t, CLSPLAT_FORMAT, "model", "needs a list vocab, and a number unk_id or none");
+    TRY(bpe_create(t->lib, t->path, (bpe_rules){.tokens = count}, &m->b));
+    TRY(unigram_create(t->lib, t->path, count, &m->scored));
+    TRY(add_scored(t, vocabulary, m));
+    TRY(bpe_finish(m->b));
+    TRY(unigram_finish(m->scored, (int32_t)number, hf_flag(model, "byte_fallback", false)));
+fail:
+    return status;
+}
+
+clsplat_status hf_read_model(const tokenizer *t, const json_t *root, hf_model *m) {
     const json_t *model = json_object_get(root, "model");
     const char *type = json_string_value(json_object_get(model, "type"));
     if (!json_is_object(model))
         return hf_refuse(t, CLSPLAT_FORMAT, "model", "must be an object");
     if (type && strcmp(type, "WordPiece") == 0)
-        return read_wordpiece(t, model, b, pieces);
-    return read_bpe(t, root, b);
+        return read_wordpiece(t, model, &m->b, &m->pieces);
+    if (type ? strcmp(type, "Unigram") == 0 : json_object_get(model, "unk_id") != NULL)
+        return read_unigram(t, model, m);
+    return read_bpe(t, root, &m->b);
 }
 
 static clsplat_status read_one_decoder(tokenizer *t, const json_t *part, hf_decoder *d);

@@ -82,6 +82,47 @@ fail:
     return status;
 }
 
+static clsplat_status read_map(const reader *r, const json_t *part) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *base64, *wrong;
+    step *s;
+    if (json_is_null(json_object_get(part, "precompiled_charsmap")))
+        return CLSPLAT_OK;
+    TRY(hf_words(r->t, r->key, part, "precompiled_charsmap", &base64));
+    if (!*base64)
+        return CLSPLAT_OK;
+    TRY(hf_step(r->t, r->key, r->steps, &s));
+    s->kind = STEP_MAP;
+    s->map = charsmap_read(base64, &wrong);
+    if (wrong)
+        return hf_refuse(r->t, CLSPLAT_FORMAT, r->key, "the precompiled_charsmap %s", wrong);
+    if (!s->map)
+        TRY(no_memory(r->t));
+fail:
+    return status;
+}
+
+static clsplat_status read_nmt(const reader *r, const json_t *part) {
+    clsplat_status status = CLSPLAT_OK;
+    step *s;
+    (void)part;
+    TRY(hf_step(r->t, r->key, r->steps, &s));
+    s->kind = STEP_NMT;
+fail:
+    return status;
+}
+
+static clsplat_status read_strip(const reader *r, const json_t *part) {
+    clsplat_status status = CLSPLAT_OK;
+    step *s;
+    TRY(hf_step(r->t, r->key, r->steps, &s));
+    s->kind = STEP_STRIP;
+    s->left = hf_flag(part, "strip_left", true);
+    s->right = hf_flag(part, "strip_right", true);
+fail:
+    return status;
+}
+
 static clsplat_status read_words(const reader *r, const json_t *part) {
     clsplat_status status = CLSPLAT_OK;
     step *s;
@@ -199,6 +240,9 @@ static const part_type normalisers[] = {{"NFC", read_form},
                                         {"NFKD", read_form},
                                         {"BertNormalizer", read_bert},
                                         {"Lowercase", read_bert},
+                                        {"Nmt", read_nmt},
+                                        {"Precompiled", read_map},
+                                        {"Strip", read_strip},
                                         {"Prepend", read_prepend},
                                         {"Replace", read_replace},
                                         {NULL, NULL}};

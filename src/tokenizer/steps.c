@@ -10,6 +10,7 @@ void steps_free(steps *s) {
     for (size_t i = 0; i < s->count; ++i) {
         pattern_free(&s->list[i].pattern);
         free(s->list[i].words);
+        charsmap_free(s->list[i].map);
     }
     *s = (steps){.count = 0};
 }
@@ -72,6 +73,39 @@ static clsplat_status compose(clsplat *lib, int form, const char *words, size_t 
     return CLSPLAT_OK;
 }
 
+/* Source: the rules nmt_nfkc of sentencepiece. */
+static void nmt(const char *words, size_t count, text *to) {
+    int32_t code;
+    for (size_t at = 0, length; at < count; at += length) {
+        length = utf8_next(words + at, count - at, &code);
+        bool gone = (code >= 1 && code <= 8) || code == 0x0b || (code >= 0x0e && code <= 0x1f) ||
+                    code == 0x7f || code == 0x8f || code == 0x9f;
+        bool space = code == '\t' || code == '\n' || code == '\f' || code == '\r' || code == 0x1680 ||
+                     (code >= 0x200b && code <= 0x200f) || code == 0x2028 || code == 0x2029 ||
+                     code == 0x2581 || code == 0xfeff || code == 0xfffd;
+        if (!gone)
+            text_add_bytes(to, space ? " " : words + at, space ? 1 : length);
+    }
+}
+
+static bool is_space(const char *words, size_t count, size_t *length) {
+    int32_t code;
+    *length = utf8_next(words, count, &code);
+    const utf8proc_property_t *p = utf8proc_get_property(code);
+    return (code >= '\t' && code <= '\r') || code == 0x85 || p->category == UTF8PROC_CATEGORY_ZS ||
+           p->category == UTF8PROC_CATEGORY_ZL || p->category == UTF8PROC_CATEGORY_ZP;
+}
+
+static void strip(const step *s, const char *words, size_t count, text *to) {
+    size_t begin = 0, end = 0, length;
+    while (s->left && begin < count && is_space(words + begin, count - begin, &length))
+        begin += length;
+    for (size_t at = end = begin; at < count; at += length)
+        if (!is_space(words + at, count - at, &length))
+            end = at + length;
+    text_add_bytes(to, words + begin, (s->right ? end : count) - begin);
+}
+
 static clsplat_status rewrite(clsplat *lib, const step *s, const char *words, size_t count, text *to) {
     replacement r = {words, s->words, to};
     if (s->kind == STEP_COMPOSE)
@@ -80,9 +114,16 @@ static clsplat_status rewrite(clsplat *lib, const step *s, const char *words, si
         return bert_normalise(lib, s->rules, words, count, to);
     if (s->kind == STEP_REPLACE)
         return pattern_walk(lib, s->pattern, words, count, replace_range, &r);
-    if (count > 0)
+    if (s->kind == STEP_MAP) {
+        charsmap_apply(s->map, words, count, to);
+    } else if (s->kind == STEP_NMT) {
+        nmt(words, count, to);
+    } else if (s->kind == STEP_STRIP) {
+        strip(s, words, count, to);
+    } else {
         text_add(to, "%s", s->words);
-    text_add_bytes(to, words, count);
+        text_add_bytes(to, words, count);
+    }
     return CLSPLAT_OK;
 }
 

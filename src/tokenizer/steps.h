@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "tokenizer/bert.h"
+#include "tokenizer/charsmap.h"
 #include "tokenizer/pattern.h"
 
 enum { STEPS_LIMIT = 16 };
@@ -17,6 +18,9 @@ typedef enum step_kind {
     STEP_REPLACE, /* what a pattern matches becomes `words` */
     STEP_PREPEND, /* `words` before it, unless it is empty */
     STEP_BERT,    /* as `rules` say */
+    STEP_MAP,     /* SentencePiece's table */
+    STEP_NMT,     /* control characters go, odd spaces become plain ones */
+    STEP_STRIP,   /* white space at the beginning, at the end, or both */
     /* cutting, of a pre-tokeniser */
     STEP_SPLIT, /* at the matches of a pattern */
     STEP_WORDS, /* at white space and punctuation */
@@ -33,7 +37,9 @@ typedef struct step {
     bool invert;
     char *words;
     bert_rules rules;
-    int form; /* COMPOSE: options of utf8proc */
+    charsmap *map;
+    bool left, right; /* STRIP */
+    int form;         /* COMPOSE: options of utf8proc */
     step_prefix
         prefix; /* SPACES: `words` before the text, or before every part of it, unless they are there */
 } step;

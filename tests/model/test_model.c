@@ -236,8 +236,7 @@ START_TEST(windows_are_right) {
 }
 END_TEST
 
-/* Trees know of sinks, which join what any form leaves, but not of capped scores; lists of keys know of
- * neither's masses. */
+/* Trees take sinks, and refuse capped scores; lists of keys leave no mass for sinks. */
 START_TEST(sinks_and_caps) {
     clsplat_model_attention attention = clsplat_model_attention_defaults();
     clsplat_session *session = NULL;

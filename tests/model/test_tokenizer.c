@@ -26,6 +26,8 @@ static const struct {
     {"wordpiece", 700, false, true, false},
     {"wordpiece_cased", 700, false, true, false},
     {"wordpiece_txt", 700, false, true, false},
+    {"unigram", 401, false, true, false},
+    {"unigram_bytes", 600, false, true, false},
     {"gpt2", 600, false, false, true},
     {"llama3", 700, false, false, true},
     {"sp_bpe", 600, false, true, true},

@@ -16,6 +16,8 @@
 #define DECODER "\"decoder\":{\"type\":\"ByteLevel\"}"
 #define WITH(part) "{" part "," DECODER "," BPE "}"
 #define MODEL(inside) "{" DECODER ",\"model\":{" inside "}}"
+#define UNIGRAM(vocab) MODEL("\"type\":\"Unigram\",\"unk_id\":2,\"vocab\":[" vocab "]")
+#define CHARSMAP(table) WITH("\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":" table "}")
 #define SPLIT(regex)                                                                                         \
     WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" regex   \
          "\"}}")
@@ -30,7 +32,18 @@ static const struct {
     {"{\"model\":", CLSPLAT_FORMAT, ":1:"},
     {"[]", CLSPLAT_FORMAT, "JSON object"},
     {"{}", CLSPLAT_FORMAT, "model: must be an object"},
-    {"{\"model\":{\"type\":\"Unigram\"}}", CLSPLAT_UNSUPPORTED, "'Unigram' is not supported"},
+    {"{\"model\":{\"type\":\"Lattice\"}}", CLSPLAT_UNSUPPORTED, "'Lattice' is not supported"},
+    {"{\"model\":{\"type\":\"Unigram\"}}", CLSPLAT_FORMAT, "needs a list vocab"},
+    {UNIGRAM("[\"a\"]"), CLSPLAT_FORMAT, "entry 0 is not a name and a score"},
+    {UNIGRAM("[\"a\",\"b\"]"), CLSPLAT_FORMAT, "entry 0 is not a name and a score"},
+    {UNIGRAM("[\"a\",-1],[\"a\",-2]"), CLSPLAT_FORMAT, "'a' is there twice"},
+    {UNIGRAM("[\"a\",-1]"), CLSPLAT_FORMAT, "unk_id 2 is no token"},
+    {CHARSMAP("7"), CLSPLAT_FORMAT, "precompiled_charsmap must be a string"},
+    {CHARSMAP("\"?\""), CLSPLAT_FORMAT, "is not base64"},
+    {CHARSMAP("\"AAAA\""), CLSPLAT_FORMAT, "is too short"},
+    {CHARSMAP("\"AAAAAAAA\""), CLSPLAT_FORMAT, "a trie longer than itself"},
+    {CHARSMAP("\"CAAAAAAA\""), CLSPLAT_FORMAT, "a trie longer than itself"},
+    {CHARSMAP("\"BAAAAAEAAAAB\""), CLSPLAT_FORMAT, "strings that do not end"},
     {"{\"model\":{\"vocab\":{}}}", CLSPLAT_UNSUPPORTED, "model: the type '' is not supported"},
     {MODEL("\"merges\":[]"), CLSPLAT_FORMAT, "needs an object vocab and a list merges"},
     {MODEL(VOCAB ",\"merges\":[\"a\"]"), CLSPLAT_FORMAT, "each must be two parts"},
@@ -52,7 +65,8 @@ static const struct {
     {"{\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}," BPE "}",
      CLSPLAT_UNSUPPORTED, "Strip must follow Fuse"},
     {"{\"decoder\":7," BPE "}", CLSPLAT_FORMAT, "decoder: must be null or an object with a type"},
-    {WITH("\"normalizer\":{\"type\":\"Nmt\"}"), CLSPLAT_UNSUPPORTED, "normalizer: the type 'Nmt'"},
+    {WITH("\"normalizer\":{\"type\":\"ByteLevel\"}"), CLSPLAT_UNSUPPORTED,
+     "normalizer: the type 'ByteLevel'"},
     {WITH("\"normalizer\":{\"type\":\"Sequence\"}"), CLSPLAT_FORMAT, "needs the list normalizers"},
     {WITH("\"normalizer\":{\"type\":\"Prepend\"}"), CLSPLAT_FORMAT, "prepend must be a string"},
     {WITH("\"pre_tokenizer\":{\"type\":\"Whitespace\"}"), CLSPLAT_UNSUPPORTED, "'Whitespace'"},
@@ -151,6 +165,7 @@ static const struct {
     size_t vocabulary;
 } damaged[] = {{TOKENIZERS "/llama2/tokenizer.json", "tokenizer.json", 700},
                {TOKENIZERS "/llama3/tokenizer.json", "tokenizer.json", 700},
+               {TOKENIZERS "/unigram/tokenizer.json", "tokenizer.json", 401},
                {TOKENIZERS "/sp_bpe/tokenizer.model", "tokenizer.model", 600},
                {TOKENIZERS "/sp_unigram/tokenizer.model", "tokenizer.model", 400}};
 

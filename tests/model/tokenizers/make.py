@@ -150,6 +150,65 @@ def metaspace(files):
     return t
 
 
+def fields(message):
+    """(number, value) of a protobuf message: bytes, or an integer."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte, at, shift = message[at], at + 1, shift + 7
+            value |= (byte & 127) << (shift - 7)
+            if byte < 128:
+                return value
+    while at < len(message):
+        key = varint()
+        count = {0: None, 1: 8, 2: 0, 5: 4}[key & 7]
+        value = varint() if key & 7 in (0, 2) else count
+        if key & 7 == 0:
+            yield key >> 3, value
+        else:
+            at += value
+            yield key >> 3, message[at - value:at]
+
+
+def charsmap():
+    """The table of characters in a SentencePiece model: ModelProto.normalizer_spec.precompiled_charsmap."""
+    spec = dict(fields((HERE / "sp_unigram" / "tokenizer.model").read_bytes()))[3]
+    return dict(fields(spec))[2]
+
+
+def scored(files, size, special, **options):
+    t = Tokenizer(models.Unigram())
+    lines = [line for f in files for line in Path(f).read_text(errors="replace").splitlines(keepends=True)]
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    t.decoder = decoders.Metaspace()
+    t.train_from_iterator(lines + SAMPLES * 20, trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False, **options))
+    return t
+
+
+def unigram(files):
+    """As XLM-R's."""
+    t = scored(files, 400, ["<s>", "<pad>", "</s>", "<unk>"])
+    t.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap()), normalizers.Replace(Regex(" {2,}"), " ")])
+    t.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    t.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return t
+
+
+def unigram_bytes(files):
+    """Characters that are in no piece as their bytes."""
+    t = scored(files, 600, FALLBACK)
+    t.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Strip(left=False)])
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    plain = json.loads(t.to_str())
+    plain["model"]["byte_fallback"] = True
+    plain["added_tokens"] = [a for a in plain["added_tokens"] if not a["content"].startswith("<0x")]
+    return Tokenizer.from_str(json.dumps(plain))
+
+
 def as_text(text):
     """A text as expected.json holds it."""
     if isinstance(text, bytes):
@@ -184,6 +243,14 @@ def write(folder, cases):
     (folder / "expected.json").write_text(f"[\n{lines}\n]\n")
 
 
+def write_json(make, files):
+    folder = HERE / make.__name__
+    folder.mkdir(exist_ok=True)
+    t = make(files)
+    (folder / "tokenizer.json").write_text(json.dumps(json.loads(t.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
+    write(folder, list(cases_of_json(Tokenizer.from_file(str(folder / "tokenizer.json")))))
+
+
 def write_vocabulary(source, folder):
     """The same tokeniser as BERT's first files have it."""
     folder.mkdir(exist_ok=True)
@@ -196,12 +263,8 @@ def main():
     files = sys.argv[1:]
     if not files:
         sys.exit(__doc__.split("   ")[1].strip())
-    for make in (gpt2, prefix_space, llama3, qwen, splits, llama2, metaspace, wordpiece, wordpiece_cased):
-        folder = HERE / make.__name__
-        folder.mkdir(exist_ok=True)
-        t = make(files)
-        (folder / "tokenizer.json").write_text(json.dumps(json.loads(t.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
-        write(folder, list(cases_of_json(Tokenizer.from_file(str(folder / "tokenizer.json")))))
+    for make in (gpt2, prefix_space, llama3, qwen, splits, llama2, metaspace, wordpiece, wordpiece_cased, unigram, unigram_bytes):
+        write_json(make, files)
     write_vocabulary(HERE / "wordpiece", HERE / "wordpiece_txt")
     rules = HERE / "rules.tsv"
     rules.write_text("".join(f"{ord(c):x}\t{' '.join(f'{ord(d):x}' for d in by)}\n" for c, by in [("ﬁ", "fi"), ("½", "1/2"), ("①", "1"), ("Ａ", "A"), ("\u00a0", " ")]))

@@ -1,0 +1,143 @@
+/* The beginning and the end of a session. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "attention/near_far.h"
+#include "model/session.h"
+#include "runtime/buffer.h"
+
+static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
+                                    const clsplat_model_attention *a) {
+    clsplat *lib = m->device->lib;
+    if (m->config.layer.encoder)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "a model of type %s reads whole texts and does not go on with them: `clsplat embed` "
+                         "makes vectors of texts with it",
+                         m->config.family);
+    if (capacity < 1 || capacity > m->context)
+        return log_error(lib, CLSPLAT_INVALID,
+                         "a session of %zu tokens is not from 1 to the model's context of %zu", capacity,
+                         m->context);
+    if (!attention_form_of(a->method))
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "there is no attention method %d here", (int)a->method);
+    return a->method == CLSPLAT_MODEL_NEAR_FAR ? near_far_check_device(m->device) : CLSPLAT_OK;
+}
+
+/* Before anything is taken: the cache is the largest thing that depends on what the caller asks for. */
+static clsplat_status check_memory(const clsplat_model *m, size_t capacity) {
+    static const double mib = 1024.0 * 1024.0;
+    const clsplat_limits *limits = &m->device->info.limits;
+    double needed = (double)capacity * (double)m->info.token_bytes;
+    double left = (double)limits->global_memory - (double)m->device->memory.now;
+    if (needed > left)
+        return log_error(m->device->lib, CLSPLAT_MEMORY,
+                         "a session of %zu tokens needs %.1f MiB for keys and values; %s has %.1f MiB left",
+                         capacity, needed / mib, m->device->info.name, left / mib);
+    return CLSPLAT_OK;
+}
+
+static clsplat_status create_cache(clsplat_session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    clsplat_device *device = s->model->device;
+    s->k = calloc(2 * c->layers, sizeof *s->k);
+    if (!s->k)
+        return log_error(device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    s->v = s->k + c->layers;
+    for (size_t i = 0; i < 2 * c->layers; ++i)
+        TRY(tensor_create(device, s->model->cache, c->kv_heads, s->capacity, c->head_dim, &s->k[i]));
+    TRY(tensor_create(device, s->model->activations, 1, 1, c->hidden, &s->last));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->vocabulary, &s->logits));
+fail:
+    return status;
+}
+
+static clsplat_status create_distances(clsplat_session *s) {
+    if (s->attention.measure_errors &&
+        !(s->distances = calloc(s->model->config.layers, sizeof *s->distances)))
+        return log_error(s->model->device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    return CLSPLAT_OK;
+}
+
+static clsplat_status create_lists(clsplat_session *s) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = s->model->device;
+    TRY(buffer_create(device, 4 * s->capacity, &s->ids));
+    TRY(buffer_create(device, 4 * s->capacity, &s->targets));
+    TRY(buffer_create(device, 4 * s->capacity, &s->log_likelihood));
+    TRY(buffer_create(device, 4 * s->capacity, &s->greedy));
+    TRY(buffer_create(device, 4, &s->token));
+fail:
+    return status;
+}
+
+attention_shape session_shape(const clsplat_model *m, size_t capacity) {
+    const model_config *c = &m->config;
+    return (attention_shape){.layers = c->layers,
+                             .heads = c->heads,
+                             .kv_heads = c->kv_heads,
+                             .head_dim = c->head_dim,
+                             .capacity = capacity,
+                             .cache = m->cache,
+                             .windowed = c->windowed,
+                             .scaled = c->score_scale != 1 / sqrtf((float)c->head_dim),
+                             .capped = c->layer.score_cap != 0,
+                             .sinks = m->weights.has_sinks};
+}
+
+clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clsplat_model_attention attention,
+                                    clsplat_session **session) {
+    clsplat_status status = CLSPLAT_OK;
+    assert(model && session);
+    uint64_t before = model->device->memory.now;
+    *session = NULL;
+    TRY(check_opening(model, capacity, &attention));
+    TRY(check_memory(model, capacity));
+    clsplat_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    *s = (clsplat_session){.model = model, .capacity = capacity, .attention = attention};
+    s->form = attention_form_of(attention.method);
+    *session = s;
+    TRY(create_cache(s));
+    TRY(create_lists(s));
+    TRY(create_distances(s));
+    TRY(splat_store_open(model, capacity, &s->splats));
+    attention_shape shape = session_shape(model, capacity);
+    const char *lacking = attention_lacks(s->form, &shape);
+    if (lacking)
+        TRY(log_error(s->model->device->lib, CLSPLAT_UNSUPPORTED,
+                      "%s attention is not there for a model %s; exact and window are", s->form->name,
+                      lacking));
+    TRY(s->form->open(model->device, &shape, &attention, &s->state));
+    TRY(clsplat_device_finish(model->device)); /* what it begins with is whole */
+    s->failures = model->device->trail.failures;
+    s->bytes = model->device->memory.now - before;
+    return CLSPLAT_OK;
+fail:
+    clsplat_session_close(session);
+    return status;
+}
+
+void clsplat_session_close(clsplat_session **session) {
+    if (!session || !*session)
+        return;
+    clsplat_session *s = *session;
+    clsplat_device *device = s->model->device;
+    cl_mem *lists[] = {&s->ids, &s->targets, &s->log_likelihood, &s->greedy};
+    if (s->form->close)
+        s->form->close(device, &s->state);
+    splat_store_close(&s->splats);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; ++i)
+        buffer_release(device, 4 * s->capacity, lists[i]);
+    buffer_release(device, 4, &s->token);
+    tensor_release(device, &s->last);
+    tensor_release(device, &s->logits);
+    for (size_t i = 0; s->k && i < 2 * s->model->config.layers; ++i)
+        tensor_release(device, &s->k[i]);
+    free(s->distances);
+    free(s->k);
+    free(s);
+    *session = NULL;
+}
