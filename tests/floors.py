@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-FLOORS = ["base", "picture", "format", "runtime", "tune", "op", "splats", "attention", "parallel", "adapt", "tokenizer", "model", "train", "report", "cli"]
+FLOORS = ["base", "picture", "format", "runtime", "tune", "op", "splats", "attention", "tuning", "parallel", "adapt", "tokenizer", "model", "train", "report", "cli"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 

@@ -2,10 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/text.h"
 #include "cli/bench.h"
-#include "op/families.h"
 
 /* A run of all rows that would take longer than PATIENCE is left to a part of them; all runs of a variant
  * together take about TOTAL at most; a shorter stretch than STRETCH is filled with several launches. */
@@ -26,9 +24,7 @@ typedef struct lane {
     double spent, seconds[RUNS];
 } lane;
 
-/* Families whose rows may be chosen by name, and the name for what the library chooses. */
-static const op_family *const families[] = {&op_softmax_family, &op_write_family, &op_read_family,
-                                            &op_gemm_family};
+/* What the library chooses. */
 static const char chosen[] = "tuned";
 
 static bool is_listed(const lane *lanes, size_t count, const char *name) {
@@ -44,93 +40,67 @@ static void list(lane *lanes, size_t *count, const char *name) {
 }
 
 /* Row 0 comes first: the others are compared with it. */
-static size_t list_all(const bench_case *b, lane lanes[BENCH_VARIANTS]) {
+static size_t list_all(const example *e, lane lanes[BENCH_VARIANTS]) {
     size_t count = 0;
-    for (size_t f = 0; f < sizeof families / sizeof *families; ++f)
-        for (size_t row = 0; row < families[f]->count; ++row)
-            if (bench_case_has(b, families[f]->variants[row].name))
-                list(lanes, &count, families[f]->variants[row].name);
+    for (const example_part *p = e->parts; p < e->parts + EXAMPLE_PARTS && p->family; ++p)
+        for (size_t row = 0; row < p->family->count; ++row)
+            if (op_row(p->family, p->family->variants[row].name, &e->device->info.limits, p->args))
+                list(lanes, &count, p->family->variants[row].name);
     list(lanes, &count, chosen);
     return count;
 }
 
-static clsplat_status run(const bench_case *b, const lane *l, size_t launches, double *seconds) {
-    clsplat_status status = CLSPLAT_OK;
-    queue q;
-    b->device->preferred = strcmp(l->result.variant, chosen) == 0 ? NULL : l->result.variant;
-    queue_begin(b->device, 0, NULL, &q);
-    double start = clock_seconds();
-    for (size_t i = 0; i < launches; ++i)
-        TRY(bench_case_enqueue(b, l->result.rows, &q));
-    TRY(clsplat_device_finish(b->device));
-    *seconds = (clock_seconds() - start) / (double)launches;
-fail:
-    b->device->preferred = NULL;
-    return status;
+static clsplat_status run(example *e, const lane *l, size_t launches, double *seconds) {
+    example_take(e, l->result.rows);
+    return example_call(e, strcmp(l->result.variant, chosen) == 0 ? NULL : l->result.variant, launches,
+                        seconds);
 }
 
 /* Builds the kernels, and finds how many rows a run may have and how many runs fill a stretch of time. */
-static clsplat_status warm_up(const bench_case *b, lane *l) {
+static clsplat_status warm_up(example *e, lane *l) {
     clsplat_status status = CLSPLAT_OK;
-    size_t all = b->request.shape.queries;
+    size_t all = e->shape.queries;
     double seconds = 0;
     l->result.rows = all < FIRST_ROWS ? all : FIRST_ROWS;
-    TRY(run(b, l, 1, &seconds));
-    TRY(run(b, l, 1, &seconds));
+    TRY(run(e, l, 1, &seconds));
+    TRY(run(e, l, 1, &seconds));
     while (l->result.rows < all && 4 * seconds <= PATIENCE) {
         l->result.rows = 4 * l->result.rows < all ? 4 * l->result.rows : all;
-        TRY(run(b, l, 1, &seconds));
+        TRY(run(e, l, 1, &seconds));
     }
     l->launches = seconds < STRETCH ? (size_t)fmin(STRETCH / fmax(seconds, 1e-9), 1000) + 1 : 1;
+    l->result.work = e->kind->work(e);
 fail:
     return status;
 }
 
-/* The last rows of what a variant just computed. */
-static clsplat_status results_of(const bench_case *b, size_t rows, float **values, size_t *count) {
-    *count = b->q.shape[0] * b->q.shape[1] * rows * b->out.shape[3];
-    *values = malloc(*count * sizeof **values);
-    if (!*values)
-        return log_error(b->device->lib, CLSPLAT_MEMORY, "no memory for %zu results", *count);
-    return bench_case_read(b, rows, *values);
-}
-
-static double relative_error(const float *a, const float *reference, size_t count) {
-    double difference = 0, norm = 0;
-    for (size_t i = 0; i < count; ++i) {
-        double d = (double)a[i] - (double)reference[i];
-        difference += d * d;
-        norm += (double)reference[i] * (double)reference[i];
-    }
-    return isfinite(difference) ? sqrt(difference / fmax(norm, 1e-300)) : INFINITY;
-}
-
 /* Warms a variant up and compares its last rows with the reference's, if it has come that far; the first one
- * makes the reference. */
-static clsplat_status prepare(const bench_case *b, lane *l, size_t rows, float **reference) {
+ * makes the reference. Of gradients, those of keys are of the rows that ran: only of all they are compared.
+ */
+static clsplat_status prepare(example *e, lane *l, size_t rows, float **reference) {
     clsplat_status status = CLSPLAT_OK;
     float *values = NULL;
-    size_t numbers = 0;
-    TRY(bench_case_poison(b));
-    TRY(warm_up(b, l));
+    TRY(example_poison(e));
+    TRY(warm_up(e, l));
     if (!*reference)
-        return results_of(b, l->result.rows, reference, &numbers);
+        return example_results(e, reference);
     if (l->result.rows < rows)
         return CLSPLAT_OK;
-    TRY(results_of(b, rows, &values, &numbers));
-    l->result.error = relative_error(values, *reference, numbers);
+    example_take(e, rows);
+    TRY(example_results(e, &values));
+    l->result.error = example_error(e, values, *reference);
 fail:
     free(values);
     return status;
 }
 
 /* One that fails is left out, unless it is row 0 or the only other. */
-static clsplat_status prepare_all(cli *c, const bench_case *b, lane *lanes, size_t *count) {
+static clsplat_status prepare_all(cli *c, example *e, lane *lanes, size_t *count) {
     clsplat_status status = CLSPLAT_OK;
     float *reference = NULL;
     size_t kept = 0;
     for (size_t i = 0; i < *count; ++i) {
-        clsplat_status ready = prepare(b, &lanes[i], lanes[0].result.rows, &reference);
+        clsplat_status ready = prepare(e, &lanes[i], lanes[0].result.rows, &reference);
         if (ready == CLSPLAT_OK)
             lanes[kept++] = lanes[i];
         else if (i == 0 || *count == 2)
@@ -147,15 +117,14 @@ fail:
 }
 
 /* In turns, so that what else the machine does meets all of them. */
-static clsplat_status race(cli *c, const bench_case *b, lane *lanes, size_t count) {
+static clsplat_status race(cli *c, example *e, size_t repeat, lane *lanes, size_t count) {
     clsplat_status status = CLSPLAT_OK;
-    size_t repeat = b->request.repeat < RUNS ? b->request.repeat : RUNS;
     for (size_t turn = 0; turn < repeat; ++turn) {
         for (lane *l = lanes; l < lanes + count; ++l) {
             double *seconds = &l->seconds[l->result.runs];
             if (l->result.runs > 0 && l->spent > TOTAL)
                 continue;
-            TRY(run(b, l, l->launches, seconds));
+            TRY(run(e, l, l->launches, seconds));
             l->spent += *seconds * (double)l->launches;
             ++l->result.runs;
         }
@@ -197,18 +166,19 @@ static clsplat_status narrow(cli *c, const char *variant, lane *lanes, size_t *c
     return status;
 }
 
-clsplat_status bench_time(cli *c, const bench_case *b, bench_result results[BENCH_VARIANTS], size_t *count) {
+clsplat_status bench_time(cli *c, const bench_request *request, example *e,
+                          bench_result results[BENCH_VARIANTS], size_t *count) {
     clsplat_status status = CLSPLAT_OK;
     lane *lanes = calloc(BENCH_VARIANTS, sizeof *lanes);
     if (!lanes)
         return log_error(c->lib, CLSPLAT_MEMORY, "no memory for a stopwatch");
-    size_t listed = list_all(b, lanes), first = 0;
-    if (b->request.variant) {
-        TRY(narrow(c, b->request.variant, lanes, &listed));
+    size_t listed = list_all(e, lanes), first = 0;
+    if (request->variant) {
+        TRY(narrow(c, request->variant, lanes, &listed));
         first = listed - 1;
     }
-    TRY(prepare_all(c, b, lanes, &listed));
-    TRY(race(c, b, lanes + first, listed - first));
+    TRY(prepare_all(c, e, lanes, &listed));
+    TRY(race(c, e, request->repeat < RUNS ? request->repeat : RUNS, lanes + first, listed - first));
     *count = listed - first;
     for (size_t i = 0; i < *count; ++i)
         results[i] = finish(&lanes[first + i]);

@@ -7,8 +7,6 @@
 #include "cli/bench.h"
 #include "cli/report.h"
 
-const char *const bench_op_names[] = {
-    "softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "near-far", "gemm", NULL};
 const char *const bench_dtype_names[] = {
     [CLSPLAT_F32] = "f32", [CLSPLAT_F16] = "f16", [CLSPLAT_BF16] = "bf16", NULL};
 
@@ -18,21 +16,19 @@ static const char summary[] =
     "compared\n"
     "with a multiply-add and a copy loop on the same device, results with the plain variant's.";
 
-static const bench_shape default_shapes[BENCH_OPS] = {
-    [BENCH_SOFTMAX] = {1, 4, 4096, 4096, 64, 64, 1},
-    [BENCH_GAUSSIAN] = {1, 1, 65536, 65536, 64, 64, 256},
-    [BENCH_ISOTROPIC] = {1, 1, 65536, 65536, 64, 64, 256},
-    [BENCH_FULL] = {1, 1, 4096, 4096, 64, 64, 256},
-    [BENCH_NEAR_FAR] = {1, 4, 4096, 4096, 64, 64, 1},
-    [BENCH_GEMM] = {1, 1, 2048, 2048, 2048, 1, 1},
-};
-
 typedef struct bench_options {
     char *op, *shape, *dtype, *variant, *repeat; /* as given; NULL: not given */
     int causal;
 } bench_options;
 
-clsplat_status bench_read_shape(cli *c, const char *given, bench_shape *shape) {
+clsplat_status bench_read_op(cli *c, const char *given, int *op) {
+    const char *names[EXAMPLE_OPERATIONS + 1] = {0};
+    for (size_t i = 0; i < EXAMPLE_OPERATIONS; ++i)
+        names[i] = example_operations[i].name;
+    return cli_choice(c, "--op", given, names, op);
+}
+
+clsplat_status bench_read_shape(cli *c, const char *given, example_shape *shape) {
     size_t *const numbers[] = {&shape->batch, &shape->heads,     &shape->queries, &shape->keys,
                                &shape->dim,   &shape->value_dim, &shape->splats};
     enum { LIMIT = INT32_MAX };
@@ -53,21 +49,29 @@ clsplat_status bench_read_shape(cli *c, const char *given, bench_shape *shape) {
     return given ? cli_misuse(c, "--shape: `%s` is too much; it is B,H,N,M,D,Dv,S", given) : CLSPLAT_OK;
 }
 
-static clsplat_status read_request(cli *c, const bench_options *o, bench_op op, bench_request *r) {
-    enum { DIM_LIMIT = 1024 };
+static clsplat_status read_request(cli *c, const bench_options *o, const example_operation *op,
+                                   bench_request *r) {
+    enum { DIM_LIMIT = 1024, VALUE_DIM = 64, SPLATS = 256 };
     clsplat_status status = CLSPLAT_OK;
     int dtype = CLSPLAT_F32;
     uint64_t repeat = 9;
-    *r = (bench_request){.op = op,
-                         .shape = default_shapes[op],
-                         .causal = o->causal && op != BENCH_GEMM,
+    *r = (bench_request){.operation = op,
+                         .shape = {.batch = 1,
+                                   .heads = op->heads,
+                                   .queries = op->tokens,
+                                   .keys = op->tokens,
+                                   .dim = op->dim,
+                                   .value_dim = op->kind->product ? 1 : VALUE_DIM,
+                                   .splats = op->kind->of_splats ? SPLATS : 1,
+                                   .covariance = op->covariance,
+                                   .causal = o->causal && !op->kind->product},
                          .variant = o->variant};
     TRY(bench_read_shape(c, o->shape, &r->shape));
     TRY(cli_choice(c, "--dtype", o->dtype, bench_dtype_names, &dtype));
     TRY(cli_count(c, "--repeat", o->repeat, 1, &repeat));
-    r->dtype = (clsplat_dtype)dtype;
+    r->shape.dtype = (clsplat_dtype)dtype;
     r->repeat = repeat;
-    if (op != BENCH_GEMM && (r->shape.dim > DIM_LIMIT || r->shape.value_dim > DIM_LIMIT))
+    if (!op->kind->product && (r->shape.dim > DIM_LIMIT || r->shape.value_dim > DIM_LIMIT))
         return cli_misuse(c, "--shape: D and Dv are at most %d for attention", DIM_LIMIT);
 fail:
     return status;
@@ -76,19 +80,19 @@ fail:
 static clsplat_status measure(cli *c, clsplat_device *device, const bench_request *request,
                               const op_peak *peak, json_t **array) {
     clsplat_status status = CLSPLAT_OK;
-    bench_case b = {0};
+    example e = {0};
     bench_result results[BENCH_VARIANTS];
     size_t count = 0;
     progress_begin(&c->progress);
-    TRY(bench_case_create(device, request, &b));
-    TRY(bench_time(c, &b, results, &count));
+    TRY(example_create(device, request->operation->kind, &request->shape, &e));
+    TRY(bench_time(c, request, &e, results, &count));
     progress_clear(&c->progress);
     if (c->json)
-        bench_append(array, &b, peak, results, count);
+        bench_append(array, request, peak, results, count);
     else
-        bench_print(&b, peak, results, count);
+        bench_print(request, peak, results, count);
 fail:
-    bench_case_free(&b);
+    example_free(&e);
     return status;
 }
 
@@ -100,16 +104,16 @@ static clsplat_status bench(cli *c, const bench_options *o) {
     op_peak peak;
     int only = -1;
     json_t *array = c->json ? json_array() : NULL;
-    TRY(cli_choice(c, "--op", o->op, bench_op_names, &only));
-    if (only == BENCH_GEMM && o->causal)
+    TRY(bench_read_op(c, o->op, &only));
+    if (only >= 0 && example_operations[only].kind->product && o->causal)
         return json_decref(array), cli_misuse(c, "--causal is for attention, not for gemm");
-    TRY(read_request(c, o, only < 0 ? BENCH_SOFTMAX : (bench_op)only, &request));
+    TRY(read_request(c, o, &example_operations[only < 0 ? 0 : only], &request));
     TRY(clsplat_device_open(c->lib, c->device, &device));
     TRY(op_peak_measure(device, &peak));
-    for (int op = 0; op < BENCH_OPS; ++op) {
+    for (int op = 0; op < EXAMPLE_OPERATIONS; ++op) {
         if (only >= 0 && op != only)
             continue;
-        TRY(read_request(c, o, (bench_op)op, &request));
+        TRY(read_request(c, o, &example_operations[op], &request));
         TRY(measure(c, device, &request, &peak, &array));
         TRY(cli_flush(c));
     }
@@ -128,9 +132,8 @@ clsplat_status cmd_bench(cli *c, int argc, const char **argv) {
     bench_options o = {0};
     struct poptOption options[] = {
         {"op", 0, POPT_ARG_STRING, &o.op, 0,
-         "what to time: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far or gemm; all of them "
-         "if it is "
-         "not given",
+         "what to time: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far, each of them with "
+         "-backward behind it for its gradients, or gemm; all of them if it is not given",
          "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,
          "batch, heads, queries, keys, columns of a key and of a value, splats; numbers left away at the end "

@@ -44,13 +44,19 @@ static clsplat_status read_options(cli *c, const tune_options *given, clsplat_tu
     clsplat_status status = CLSPLAT_OK;
     int op = -1, dtype = CLSPLAT_F32;
     *o = clsplat_tune_options_defaults();
-    bench_shape shape = {o->batch, o->heads, o->queries, o->keys, o->dim, o->value_dim, o->splats};
+    example_shape shape = {.batch = o->batch,
+                           .heads = o->heads,
+                           .queries = o->queries,
+                           .keys = o->keys,
+                           .dim = o->dim,
+                           .value_dim = o->value_dim,
+                           .splats = o->splats};
     o->seconds = 600;
-    TRY(cli_choice(c, "--op", given->op, bench_op_names, &op));
+    TRY(bench_read_op(c, given->op, &op));
     TRY(cli_choice(c, "--dtype", given->dtype, bench_dtype_names, &dtype));
     TRY(read_budget(c, given->budget, &o->seconds));
     TRY(bench_read_shape(c, given->shape, &shape));
-    o->op = op < 0 ? NULL : bench_op_names[op];
+    o->op = op < 0 ? NULL : example_operations[op].name;
     o->dtype = (clsplat_dtype)dtype;
     o->batch = shape.batch;
     o->heads = shape.heads;
@@ -170,9 +176,8 @@ clsplat_status cmd_tune(cli *c, int argc, const char **argv) {
     tune_options o = {0};
     struct poptOption options[] = {
         {"op", 0, POPT_ARG_STRING, &o.op, 0,
-         "what to tune: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far or gemm; all of them "
-         "if it is "
-         "not given",
+         "what to tune: softmax, gaussian, gaussian-isotropic, gaussian-full, near-far, gemm, "
+         "softmax-backward or near-far-backward; all of them if it is not given",
          "OP"},
         {"shape", 0, POPT_ARG_STRING, &o.shape, 0,
          "batch, heads, queries, keys, columns of a key and of a value, splats; 1,4,4096,4096,64,64,256 is "

@@ -4,8 +4,8 @@
 
 #include <jansson.h>
 
-#include "attention/selftest.h"
 #include "cli/cli.h"
+#include "tuning/selftest.h"
 
 /* Lines on stdout; or, with an array, an object for each result in it. Returns: UNSUPPORTED if a variant is
  * wrong. */

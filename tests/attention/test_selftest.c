@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "attention/problem.h"
-#include "attention/selftest.h"
-#include "attention/trial.h"
 #include "op/families.h"
+#include "tuning/selftest.h"
+#include "tuning/verify.h"
 
 typedef struct tally {
     size_t right, wrong;
@@ -38,19 +38,20 @@ static clsplat_status run_plain(queue *q, const void *args) {
 }
 
 static tally test_rows(const op_variant *rows, size_t count) {
-    static const probe_shape shape = {1, 2, 20, 50, 16, 16, 0, CLSPLAT_F32, CLSPLAT_DIAGONAL};
+    static const example_shape shape = {
+        1, 2, 20, 50, 16, 16, 0, CLSPLAT_F32, CLSPLAT_DIAGONAL, .causal = true, .alike = false};
     problem_stage s = problem_on_stage();
     op_family family = {"softmax", rows, count, op_softmax_family.shape};
     selftest_result result = {.op = "softmax",
                               .problem = "causal",
                               .type = "f32",
-                              .bound = trial_bound(PROBE_SOFTMAX_CAUSAL, CLSPLAT_F32)};
+                              .bound = verify_bound(&example_softmax, CLSPLAT_F32)};
     tally t = {0};
-    probe p;
-    suite_ok(s.lib, probe_create(s.device, PROBE_SOFTMAX_CAUSAL, &shape, &p));
-    p.family = &family;
-    suite_ok(s.lib, selftest_rows(&p, result, true, count_result, &t));
-    probe_free(&p);
+    example e;
+    suite_ok(s.lib, example_create(s.device, &example_softmax, &shape, &e));
+    e.family = &family;
+    suite_ok(s.lib, selftest_rows(&e, result, true, count_result, &t));
+    example_free(&e);
     return t;
 }
 

@@ -1,7 +1,8 @@
 """`clsplat bench`: what it reports, never how fast anything is."""
 import json
 
-OPS = ["softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "near-far", "gemm"]
+FORWARD = ["softmax", "gaussian", "gaussian-isotropic", "gaussian-full", "near-far"]
+OPS = [*FORWARD, "gemm", *(f"{op}-backward" for op in FORWARD)]
 SHAPE = [1, 2, 40, 72, 16, 32, 9]
 FIELDS = {"op", "shape", "dtype", "causal", "variant", "rows", "runs", "seconds", "fastest", "slowest", "gflops", "peak_gflops",
           "fraction_of_peak", "gbytes", "peak_gbytes", "error"}
@@ -13,10 +14,13 @@ def flops(op, causal):
     _, heads, queries, keys, dim, value_dim, splats = SHAPE
     if op == "gemm":
         return 2 * heads * queries * keys * dim
+    backward, op = op.endswith("-backward"), op.removesuffix("-backward")
     if op in ("softmax", "near-far"):  # near-far: of what it replaces
         pairs = sum(min(keys, i + 1 + keys - queries) for i in range(queries)) if causal else queries * keys
-        return 2 * heads * pairs * (dim + value_dim)
+        return 2 * heads * pairs * ((3 * dim + 2 * value_dim) if backward else (dim + value_dim))
     features = {"gaussian": 2 * dim, "gaussian-isotropic": dim, "gaussian-full": dim * (dim + 3) / 2}[op]
+    if backward:
+        return heads * splats * (6 * features * (queries + keys) + 2 * value_dim * (2 * queries + 3 * keys))
     return 2 * heads * splats * (features + value_dim) * (queries + keys)
 
 
@@ -39,11 +43,11 @@ def report(bench, op, dtype, causal):
 
 
 def run(bench):
-    for op in OPS:
+    for op in [*FORWARD, "gemm", "softmax-backward", "gaussian-backward", "near-far-backward"]:
         report(bench, op, "f32", False)
     report(bench, "softmax", "bf16", True)
     report(bench, "gaussian", "f16", True)
-    text = bench.works("bench", "bench", "--shape", "1,1,20,20,16,16,4", "--repeat", 1) or ""
+    text = bench.works("bench", "bench", "--shape", "1,2,20,20,16,32,9", "--repeat", 1) or ""
     bench.check("bench: all operations", all(f"\n{op}, f32" in "\n" + text for op in OPS) and "GFLOP/s" in text, text)
     one = json.loads(bench.works("bench --variant", "bench", "--op", "softmax", "--shape", "1,1,20", "--variant", "plain", "--json") or "[]")
     bench.check("bench --variant", [r["variant"] for r in one] == ["plain"] and one[0]["shape"][2:4] == [20, 4096], str(one))

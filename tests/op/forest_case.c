@@ -3,21 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "runtime/buffer.h"
+#include "op/matrix.h"
 #include "runtime/device.h"
-
-static op_tensor tensor_of(forest_case *b, size_t heads, size_t rows, size_t columns, const double *values) {
-    size_t batch = b->p.spec.batch, count = batch * heads * rows * columns;
-    op_tensor t = {.dtype = CLSPLAT_F32,
-                   .shape = {batch, heads, rows, columns},
-                   .stride = {heads * rows * columns, rows * columns, columns}};
-    float *floats = malloc(count * sizeof *floats);
-    for (size_t i = 0; i < count; i++)
-        floats[i] = values ? (float)values[i] : NAN;
-    suite_ok(b->p.lib, buffer_create_from(b->device, count * sizeof *floats, floats, &t.mem));
-    free(floats);
-    return t;
-}
 
 size_t forest_case_count(const op_tensor *t) {
     return t->shape[0] * t->stride[0];
@@ -33,26 +20,14 @@ void *forest_case_bytes(forest_case *b, cl_mem mem, size_t bytes) {
 }
 
 double *forest_case_floats(forest_case *b, cl_mem mem, size_t count) {
-    float *floats = forest_case_bytes(b, mem, count * sizeof *floats);
-    double *values = malloc(count * sizeof *values);
-    for (size_t i = 0; i < count; i++)
-        values[i] = (double)floats[i];
-    free(floats);
-    return values;
+    suite_ok(b->p.lib, clsplat_device_finish(b->device));
+    return numbers_doubles(mem, count);
 }
 
 static void upload(forest_case *b, int which) {
-    const problem_tensor *from = &b->p.tensors[which];
-    if (!from->bytes)
-        return;
-    const size_t *n = from->view.shape;
-    size_t count = n[0] * n[1] * n[2] * n[3], at = 0;
-    b->host[which] = malloc(count * sizeof(double));
-    for (size_t i = 0; i < n[0] * n[1]; i++)
-        for (size_t row = 0; row < n[2]; row++)
-            for (size_t d = 0; d < n[3]; d++)
-                b->host[which][at++] = problem_get(from, i / n[1], i % n[1], row, d);
-    b->t[which] = tensor_of(b, n[1], n[2], n[3], b->host[which]);
+    b->host[which] = problem_dense(&b->p.tensors[which]);
+    if (b->host[which])
+        b->t[which] = numbers_tensor(b->p.tensors[which].view.shape, b->host[which]);
 }
 
 forest_case forest_case_create(const far_spec *spec, uint64_t seed) {
@@ -61,8 +36,9 @@ forest_case forest_case_create(const far_spec *spec, uint64_t seed) {
         .spec = *spec, .p = problem_create(stage.lib, &spec->problem, seed), .device = stage.device};
     for (int i = 0; i < PROBLEM_TENSORS; i++)
         upload(&b, i);
-    b.exact = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
-    b.estimate = tensor_of(&b, b.p.spec.heads, b.p.spec.queries, 1, NULL);
+    const size_t rows[] = {b.p.spec.batch, b.p.spec.heads, b.p.spec.queries, 1};
+    b.exact = numbers_tensor(rows, NULL);
+    b.estimate = numbers_tensor(rows, NULL);
     b.forest = forest_shape(&b.t[PROBLEM_K], &b.t[PROBLEM_V], b.p.spec.keys, b.spec.chunk, 0);
     suite_ok(stage.lib, forest_create(b.device, &b.forest));
     return b;
@@ -84,11 +60,11 @@ void forest_case_free(forest_case *b) {
     forest_release(b->device, &b->forest);
     for (int i = 0; i < PROBLEM_TENSORS; i++) {
         if (b->t[i].mem)
-            buffer_release(b->device, forest_case_count(&b->t[i]) * sizeof(float), &b->t[i].mem);
+            clReleaseMemObject(b->t[i].mem);
         free(b->host[i]);
     }
-    buffer_release(b->device, forest_case_count(&b->exact) * sizeof(float), &b->exact.mem);
-    buffer_release(b->device, forest_case_count(&b->estimate) * sizeof(float), &b->estimate.mem);
+    clReleaseMemObject(b->exact.mem);
+    clReleaseMemObject(b->estimate.mem);
     problem_free(&b->p);
 }
 

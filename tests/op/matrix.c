@@ -124,6 +124,32 @@ void numbers_read(cl_mem mem, void *host, size_t count) {
                      CL_SUCCESS);
 }
 
+cl_mem numbers_of(const double *values, size_t count) {
+    float *floats = malloc((count + 1) * sizeof *floats);
+    for (size_t i = 0; i < count; i++)
+        floats[i] = values ? (float)values[i] : NAN;
+    cl_mem mem = numbers_create(floats, count);
+    free(floats);
+    return mem;
+}
+
+double *numbers_doubles(cl_mem mem, size_t count) {
+    float *floats = malloc((count + 1) * sizeof *floats);
+    double *values = malloc((count + 1) * sizeof *values);
+    numbers_read(mem, floats, count);
+    for (size_t i = 0; i < count; i++)
+        values[i] = (double)floats[i];
+    free(floats);
+    return values;
+}
+
+op_tensor numbers_tensor(const size_t n[4], const double *values) {
+    return (op_tensor){.mem = numbers_of(values, n[0] * n[1] * n[2] * n[3]),
+                       .dtype = CLSPLAT_F32,
+                       .shape = {n[0], n[1], n[2], n[3]},
+                       .stride = {n[1] * n[2] * n[3], n[2] * n[3], n[3]}};
+}
+
 static void disguise(void) {
     clsplat_device *device = problem_on_stage().device;
     clsplat_limits limits = clsplat_device_describe(device)->limits;

@@ -38,6 +38,11 @@ matrix matrix_random(clsplat_dtype type, size_t heads, size_t rows, size_t colum
 /* Arrays of 4-byte numbers on the stage. */
 cl_mem numbers_create(const void *host, size_t count);
 void numbers_read(cl_mem mem, void *host, size_t count);
+/* The same as doubles; NaN for no values. What is read is the caller's to free. */
+cl_mem numbers_of(const double *values, size_t count);
+double *numbers_doubles(cl_mem mem, size_t count);
+/* A dense tensor of such numbers. */
+op_tensor numbers_tensor(const size_t shape[4], const double *values);
 
 /* From here on the stage's device claims local memory of its own, so that rows for GPUs run on a CPU, too;
  * for parts that have the stage. */

@@ -5,6 +5,7 @@
 #include "attention/problem.h"
 #include "compare.h"
 #include "op/families.h"
+#include "op/matrix.h"
 #include "op/rows.h"
 #include "runtime/device.h"
 #include "splats/splats.h"
@@ -42,47 +43,11 @@ typedef struct bench {
     size_t writers;                /* Hw */
 } bench;
 
-static cl_mem buffer_of(bench *b, size_t count, const double *values) {
-    cl_int code = CL_SUCCESS;
-    float *floats = malloc(count * sizeof *floats);
-    for (size_t i = 0; i < count; i++)
-        floats[i] = values ? (float)values[i] : NAN;
-    cl_mem mem = clCreateBuffer(clsplat_device_context(b->device), CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR,
-                                count * sizeof *floats, floats, &code);
-    free(floats);
-    ck_assert_int_eq(code, CL_SUCCESS);
-    return mem;
-}
-
-static double *read_back(bench *b, cl_mem mem, size_t count) {
-    float *floats = malloc(count * sizeof *floats);
-    double *values = malloc(count * sizeof *values);
-    suite_ok(b->p.lib, clsplat_device_finish(b->device));
-    ck_assert_int_eq(clEnqueueReadBuffer(clsplat_device_queue(b->device), mem, CL_TRUE, 0,
-                                         count * sizeof *floats, floats, 0, NULL, NULL),
-                     CL_SUCCESS);
-    for (size_t i = 0; i < count; i++)
-        values[i] = (double)floats[i];
-    free(floats);
-    return values;
-}
-
 /* Out and lse start as NaN. */
 static void upload(bench *b, int which) {
-    const problem_tensor *from = &b->p.tensors[which];
-    if (!from->bytes)
-        return;
-    const size_t *n = from->view.shape;
-    op_tensor *to = &b->t[which];
-    *to = (op_tensor){.dtype = CLSPLAT_F32,
-                      .shape = {n[0], n[1], n[2], n[3]},
-                      .stride = {n[1] * n[2] * n[3], n[2] * n[3], n[3]}};
-    size_t count = n[0] * to->stride[0];
-    b->host[which] = malloc(count * sizeof(double));
-    for (size_t i = 0; i < count; i++)
-        b->host[which][i] =
-            problem_get(from, i / to->stride[0], i / to->stride[1] % n[1], i / n[3] % n[2], i % n[3]);
-    to->mem = buffer_of(b, count, b->host[which]);
+    b->host[which] = problem_dense(&b->p.tensors[which]);
+    if (b->host[which])
+        b->t[which] = numbers_tensor(b->p.tensors[which].view.shape, b->host[which]);
 }
 
 static void sort_levels(bench *b) {
@@ -154,7 +119,7 @@ static bool run_row(bench *b, const op_family *family, size_t row, const void *a
 static void check_responses(bench *b, cl_mem response) {
     const problem_spec *s = &b->p.spec;
     size_t per_head = s->keys * s->splats, count = s->batch * b->writers * per_head;
-    double *got = read_back(b, response, count);
+    double *got = numbers_doubles(response, count);
     for (size_t i = 0; i < count; i++) {
         size_t head = i / per_head % b->writers, j = i / s->splats % s->keys;
         naive_keys key = keys_of(b, i / per_head / b->writers, head, j, j + 1);
@@ -169,7 +134,7 @@ START_TEST(respond_to_keys) {
     bench b = bench_create(_i);
     const problem_spec *s = &b.p.spec;
     for (size_t row = 0; row < op_respond_family.count; row++) {
-        cl_mem response = buffer_of(&b, s->batch * b.writers * s->keys * s->splats, NULL);
+        cl_mem response = numbers_of(NULL, s->batch * b.writers * s->keys * s->splats);
         op_respond_args args = {
             .splats = b.uploaded, .heads = b.writers, .x = b.t[PROBLEM_K], .response = response};
         if (run_row(&b, &op_respond_family, row, &args))
@@ -182,8 +147,8 @@ END_TEST
 
 static op_state state_create(bench *b, size_t segments) {
     size_t states = b->p.spec.batch * b->writers * segments * b->p.spec.splats;
-    return (op_state){.lse = buffer_of(b, states, NULL),
-                      .value = buffer_of(b, states * b->p.spec.value_dim, NULL),
+    return (op_state){.lse = numbers_of(NULL, states),
+                      .value = numbers_of(NULL, states * b->p.spec.value_dim),
                       .segments = segments};
 }
 
@@ -198,7 +163,7 @@ typedef enum past { OWN, BEFORE, ALL } past;
 static void check_state(bench *b, const op_state *state, past which) {
     const problem_spec *s = &b->p.spec;
     size_t states = s->batch * b->writers * state->segments * s->splats, dv = s->value_dim;
-    double *lse = read_back(b, state->lse, states), *value = read_back(b, state->value, states * dv);
+    double *lse = numbers_doubles(state->lse, states), *value = numbers_doubles(state->value, states * dv);
     double *ref_lse = malloc(states * sizeof *ref_lse), *ref = malloc(states * dv * sizeof *ref);
     for (size_t i = 0; i < states; i++) {
         size_t splat = i % s->splats, segment = i / s->splats % state->segments;
@@ -245,7 +210,7 @@ END_TEST
 static void scan_with_row(bench *b, size_t row, bool exclusive) {
     const problem_spec *s = &b->p.spec;
     op_state part, whole = state_create(b, 1);
-    cl_mem carry = buffer_of(b, s->batch * b->writers * s->splats * (s->value_dim + 2), NULL);
+    cl_mem carry = numbers_of(NULL, s->batch * b->writers * s->splats * (s->value_dim + 2));
     ck_assert(write_segments(b, 0, &part));
     op_scan_args args = {.splats = b->uploaded,
                          .rows = s->batch * b->writers,
@@ -293,8 +258,8 @@ static void check_read(bench *b, const double *lse, const double *value) {
                                              b->host[PROBLEM_Q] + row * s->dim, lse + at, value + at * dv, dv,
                                              b->p.reference.out + row * dv);
     }
-    double *out = read_back(b, b->t[PROBLEM_OUT].mem, rows * dv),
-           *got = read_back(b, b->t[PROBLEM_LSE].mem, rows);
+    double *out = numbers_doubles(b->t[PROBLEM_OUT].mem, rows * dv),
+           *got = numbers_doubles(b->t[PROBLEM_LSE].mem, rows);
     double error = compare_norm(out, b->p.reference.out, rows * dv);
     double lse_error = compare_lse(got, b->p.reference.lse, rows);
     free(out);
@@ -325,7 +290,7 @@ START_TEST(read_states) {
                          .q = b.t[PROBLEM_Q],
                          .out = b.t[PROBLEM_OUT],
                          .lse = b.t[PROBLEM_LSE],
-                         .state = {buffer_of(&b, states, lse), buffer_of(&b, states * dv, value), 1}};
+                         .state = {numbers_of(lse, states), numbers_of(value, states * dv), 1}};
     for (size_t row = 0; row < op_read_family.count; row++) {
         poison_results(&b);
         if (run_row(&b, &op_read_family, row, &args))
@@ -346,8 +311,8 @@ static void check_softmax(bench *b, double scale) {
     t->key_bias = b->host[PROBLEM_BIAS];
     naive_softmax(t, scale);
     size_t rows = t->shape.batch * t->shape.heads * t->shape.queries, dv = t->shape.value_dim;
-    double *out = read_back(b, b->t[PROBLEM_OUT].mem, rows * dv),
-           *lse = read_back(b, b->t[PROBLEM_LSE].mem, rows);
+    double *out = numbers_doubles(b->t[PROBLEM_OUT].mem, rows * dv),
+           *lse = numbers_doubles(b->t[PROBLEM_LSE].mem, rows);
     double error = compare_norm(out, t->out, rows * dv), lse_error = compare_lse(lse, t->lse, rows);
     free(out);
     free(lse);

@@ -5,17 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/contest.h"
 #include "op/choose.h"
 #include "runtime/device.h"
 #include "suite.h"
+#include "tuning/task.h"
 
 static const struct subject {
     const char *name;
-    probe_kind kind;
-} subjects[] = {{"softmax", PROBE_SOFTMAX}, {"write", PROBE_WRITE}, {"read", PROBE_READ}};
+    const example_kind *kind;
+} subjects[] = {{"softmax", &example_softmax}, {"write", &example_write}, {"read", &example_read}};
 
-static const probe_shape shape = {1, 4, 2048, 2048, 64, 64, 256, CLSPLAT_F32, CLSPLAT_DIAGONAL};
+static const example_shape shape = {
+    1, 4, 2048, 2048, 64, 64, 256, CLSPLAT_F32, CLSPLAT_DIAGONAL, .causal = false, .alike = false};
 static const double normal_seconds = 54; /* what --budget normal has for one of eleven tasks */
 enum { ROUNDS = 15 };
 
@@ -25,7 +26,7 @@ typedef struct fixture {
     char *folder;
     tune_journal journal;
     tune_database none;
-    contest contest;
+    tuning_task task;
     tune_search search;
 } fixture;
 
@@ -42,15 +43,15 @@ static void begin(fixture *f, int subject) {
     f->device = suite_device(f->lib);
     snprintf(path, sizeof path, "%s/trying.txt", f->folder);
     suite_ok(f->lib, tune_journal_open(f->lib, path, &f->journal, &left));
-    f->contest = (contest){
+    f->task = (tuning_task){
         .device = f->device, .words = subjects[subject].name, .journal = &f->journal, .db = &f->none};
     f->search = (tune_search){
         .limits = &clsplat_device_describe(f->device)->limits, .candidates = SIZE_MAX, .report = go_on};
-    suite_ok(f->lib, contest_open(&f->contest, subjects[subject].kind, &shape, &f->search));
+    suite_ok(f->lib, task_open(&f->task, subjects[subject].kind, &shape, &f->search));
 }
 
 static void end(fixture *f) {
-    contest_close(&f->contest);
+    task_close(&f->task);
     tune_journal_close(&f->journal);
     clsplat_device_close(&f->device);
     clsplat_destroy(&f->lib);
@@ -61,7 +62,7 @@ static void end(fixture *f) {
 static double seconds_of(fixture *f, size_t row, const tune_point *point) {
     double seconds;
     suite_ok(f->lib,
-             trial_time(&f->contest.trial, &f->contest.trial.timed.family->variants[row], point, &seconds));
+             verify_time(&f->task.verified, &f->task.verified.timed.family->variants[row], point, &seconds));
     return seconds;
 }
 
@@ -81,12 +82,12 @@ static op_choice search(fixture *f, double seconds, bool exhaustive, tune_result
     f->search.seconds = seconds;
     f->search.exhaustive = exhaustive;
     suite_ok(f->lib, tune_search_run(f->lib, &f->search, r));
-    const op_variant *v = &f->contest.trial.timed.family->variants[r->best.row];
+    const op_variant *v = &f->task.verified.timed.family->variants[r->best.row];
     return (op_choice){r->best.row, tune_point_at(v->space, r->best.index)};
 }
 
 static void tell(const fixture *f, const char *what, op_choice c) {
-    const op_variant *v = &f->contest.trial.timed.family->variants[c.row];
+    const op_variant *v = &f->task.verified.timed.family->variants[c.row];
     text words = {0};
     tune_point_write(v->space, &c.point, &words);
     printf("  %s: %s %s\n", what, v->name, words.data);
@@ -124,8 +125,8 @@ START_TEST(untuned_is_within_twice) {
         limits.max_work_group = limits.max_work_item_sizes[0] = others[i].group;
         limits.vector_width_float = others[i].width;
         clsplat_device_set_limits(f.device, limits);
-        probe *p = &f.contest.trial.timed;
-        op_choice untuned = op_choose(f.device, p->family, &p->args);
+        example *e = &f.task.verified.timed;
+        op_choice untuned = op_choose(f.device, e->family, &e->args);
         double slower = ratio(&f, untuned, best);
         printf("%s on %u units with groups of %u and vectors of %u: %.2f of the time of the tuned\n",
                subjects[_i].name, others[i].units, others[i].group, others[i].width, slower);

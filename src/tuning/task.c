@@ -1,4 +1,4 @@
-#include "attention/contest.h"
+#include "tuning/task.h"
 
 #include <assert.h>
 #include <math.h>
@@ -8,17 +8,17 @@
 
 #include "op/choose.h"
 
-static const op_variant *variant_of(const contest *c, size_t row) {
-    return &c->trial.timed.family->variants[row];
+static const op_variant *variant_of(const tuning_task *c, size_t row) {
+    return &c->verified.timed.family->variants[row];
 }
 
-static tune_point point_of(const contest *c, tune_candidate candidate) {
+static tune_point point_of(const tuning_task *c, tune_candidate candidate) {
     return tune_point_at(variant_of(c, candidate.row)->space, candidate.index);
 }
 
-static tune_shape timed_shape(const contest *c) {
+static tune_shape timed_shape(const tuning_task *c) {
     tune_shape shape;
-    c->trial.timed.family->shape(&c->trial.timed.args, &shape);
+    c->verified.timed.family->shape(&c->verified.timed.args, &shape);
     return shape;
 }
 
@@ -26,7 +26,7 @@ static double pairs(const tune_shape *s) {
     return (double)s->heads * (double)s->rows * (double)s->sources;
 }
 
-tune_record contest_record(const contest *c, tune_candidate candidate, double seconds) {
+tune_record task_record(const tuning_task *c, tune_candidate candidate, double seconds) {
     const op_variant *v = variant_of(c, candidate.row);
     tune_shape timed = timed_shape(c);
     tune_point point = point_of(c, candidate);
@@ -37,14 +37,14 @@ tune_record contest_record(const contest *c, tune_candidate candidate, double se
                      .on = c->on};
     text words = {0};
     tune_point_write(v->space, &point, &words);
-    snprintf(r.op, sizeof r.op, "%s", c->trial.timed.family->name);
+    snprintf(r.op, sizeof r.op, "%s", c->verified.timed.family->name);
     snprintf(r.variant, sizeof r.variant, "%s", v->name);
     snprintf(r.parameters, sizeof r.parameters, "%s", text_ok(&words) ? words.data : "");
     text_free(&words);
     return r;
 }
 
-static bool has_crashed(const contest *c, const tune_record *candidate) {
+static bool has_crashed(const tuning_task *c, const tune_record *candidate) {
     for (size_t i = 0; i < c->db->count; ++i) {
         const tune_record *r = &c->db->records[i];
         if (isinf(r->seconds) && strcmp(r->op, candidate->op) == 0 &&
@@ -57,12 +57,12 @@ static bool has_crashed(const contest *c, const tune_record *candidate) {
 }
 
 /* The first run; its error goes to *error. */
-static clsplat_status try_first(contest *c, tune_candidate candidate, double *error) {
+static clsplat_status try_first(tuning_task *c, tune_candidate candidate, double *error) {
     clsplat_status status = CLSPLAT_OK;
     tune_point point = point_of(c, candidate);
     text line = {0};
     *error = 0; /* for the journal */
-    tune_record record = contest_record(c, candidate, INFINITY);
+    tune_record record = task_record(c, candidate, INFINITY);
     tune_record_write(&record, &line);
     if (has_crashed(c, &record))
         TRY(log_error(&c->quiet, CLSPLAT_UNSUPPORTED, "it crashed before"));
@@ -70,7 +70,7 @@ static clsplat_status try_first(contest *c, tune_candidate candidate, double *er
         TRY(log_error(&c->quiet, CLSPLAT_MEMORY, "no memory for the journal"));
     log_info(c->lib, "trying %s: %s %s", c->words, record.variant, record.parameters);
     TRY(tune_journal_begin(&c->quiet, c->journal, line.data));
-    status = trial_verify(&c->trial, variant_of(c, candidate.row), &point, error);
+    status = verify_row(&c->verified, variant_of(c, candidate.row), &point, error);
     tune_journal_end(c->journal);
 fail:
     if (status != CLSPLAT_OK) {
@@ -83,7 +83,7 @@ fail:
 }
 
 static double evaluate(void *user, tune_candidate candidate) {
-    contest *c = user;
+    tuning_task *c = user;
     clsplat_status status = CLSPLAT_OK;
     double *error = &c->errors[candidate.row][candidate.index], seconds = INFINITY;
     tune_point point = point_of(c, candidate);
@@ -91,13 +91,13 @@ static double evaluate(void *user, tune_candidate candidate) {
     if (isnan(*error))
         status = try_first(c, candidate, error);
     if (status == CLSPLAT_OK)
-        status = trial_time(&c->trial, variant_of(c, candidate.row), &point, &seconds);
+        status = verify_time(&c->verified, variant_of(c, candidate.row), &point, &seconds);
     c->device->lib = c->lib;
     return status == CLSPLAT_OK ? seconds : INFINITY;
 }
 
-size_t contest_known(const contest *c, const tune_database *db, tune_candidate *known, size_t limit) {
-    const op_family *family = c->trial.timed.family;
+size_t task_known(const tuning_task *c, const tune_database *db, tune_candidate *known, size_t limit) {
+    const op_family *family = c->verified.timed.family;
     size_t count = 0;
     for (int match = TUNE_SAME; match < TUNE_FOREIGN; ++match)
         for (size_t i = 0; i < db->count && count < limit; ++i) {
@@ -105,7 +105,7 @@ size_t contest_known(const contest *c, const tune_database *db, tune_candidate *
             op_choice choice;
             if (strcmp(r->op, family->name) != 0 || !isfinite(r->seconds) ||
                 (int)tune_device_match(&r->on, &c->on) != match ||
-                !op_choice_of(family, &c->device->info.limits, r, &c->trial.timed.args, &choice))
+                !op_choice_of(family, &c->device->info.limits, r, &c->verified.timed.args, &choice))
                 continue;
             known[count++] = (tune_candidate){
                 choice.row, tune_point_index(family->variants[choice.row].space, &choice.point)};
@@ -113,15 +113,16 @@ size_t contest_known(const contest *c, const tune_database *db, tune_candidate *
     return count;
 }
 
-clsplat_status contest_open(contest *c, probe_kind kind, const probe_shape *shape, tune_search *search) {
+clsplat_status task_open(tuning_task *c, const example_kind *kind, const example_shape *shape,
+                         tune_search *search) {
     clsplat_status status = CLSPLAT_OK;
     c->lib = c->device->lib;
     c->quiet = (clsplat){.options = clsplat_options_defaults()};
     c->on = tune_device_of(&c->device->info);
-    TRY(trial_create(c->device, kind, shape, &c->trial));
+    TRY(verify_create(c->device, kind, shape, &c->verified));
     c->shape = timed_shape(c);
     tune_shape_round(&c->shape);
-    const op_family *family = c->trial.timed.family;
+    const op_family *family = c->verified.timed.family;
     assert(family->count <= TUNE_ROWS);
     search->rows = family->count;
     search->user = c;
@@ -129,7 +130,7 @@ clsplat_status contest_open(contest *c, probe_kind kind, const probe_shape *shap
     for (size_t r = 0; r < family->count; ++r) {
         const op_variant *v = &family->variants[r];
         size_t size = tune_space_size(v->space);
-        if (!trial_fits(&c->trial, v))
+        if (!verify_fits(&c->verified, v))
             continue;
         c->errors[r] = malloc(size * sizeof *c->errors[r]);
         if (!c->errors[r])
@@ -143,8 +144,8 @@ fail:
     return status;
 }
 
-void contest_close(contest *c) {
+void task_close(tuning_task *c) {
     for (size_t r = 0; r < TUNE_ROWS; ++r)
         free(c->errors[r]);
-    trial_free(&c->trial);
+    verify_free(&c->verified);
 }

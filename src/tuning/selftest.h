@@ -1,9 +1,9 @@
 /* Whether the rows of the operations compute on this device what they should: for whoever meets a device that
  * nobody has tried. */
-#ifndef CLSPLAT_ATTENTION_SELFTEST_H
-#define CLSPLAT_ATTENTION_SELFTEST_H
+#ifndef CLSPLAT_TUNING_SELFTEST_H
+#define CLSPLAT_TUNING_SELFTEST_H
 
-#include "attention/probe.h"
+#include "tuning/example.h"
 
 /* One row on one problem. */
 typedef struct selftest_result {
@@ -23,7 +23,7 @@ clsplat_status selftest_run(clsplat_device *device, selftest_listener *listener,
 
 /* The same for the rows of one problem's family; `result` has op, problem, type, bound and done.
  * `host`: row 0 is compared with the host's softmax. */
-clsplat_status selftest_rows(probe *p, selftest_result result, bool host, selftest_listener *listener,
+clsplat_status selftest_rows(example *e, selftest_result result, bool host, selftest_listener *listener,
                              void *user);
 
 #endif

@@ -6,34 +6,38 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "attention/contest.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "op/choose.h"
+#include "tuning/task.h"
 
 /* What is tuned under each name of clsplat_tune_options.op. */
-typedef struct task {
+typedef struct subject {
     const char *op, *words;
-    probe_kind kind;
+    const example_kind *kind;
     clsplat_covariance covariance;
-} task;
+    bool causal;
+} subject;
 
-static const task tasks[] = {
-    {"softmax", "softmax", PROBE_SOFTMAX, CLSPLAT_DIAGONAL},
-    {"softmax", "softmax causal", PROBE_SOFTMAX_CAUSAL, CLSPLAT_DIAGONAL},
-    {"gaussian", "write diagonal", PROBE_WRITE, CLSPLAT_DIAGONAL},
-    {"gaussian", "read diagonal", PROBE_READ, CLSPLAT_DIAGONAL},
-    {"gaussian", "respond diagonal", PROBE_RESPOND, CLSPLAT_DIAGONAL},
-    {"gaussian", "read causal", PROBE_READ_CAUSAL, CLSPLAT_DIAGONAL},
-    {"gaussian-isotropic", "write isotropic", PROBE_WRITE, CLSPLAT_ISOTROPIC},
-    {"gaussian-isotropic", "read isotropic", PROBE_READ, CLSPLAT_ISOTROPIC},
-    {"gaussian-full", "write full", PROBE_WRITE, CLSPLAT_FULL},
-    {"gaussian-full", "read full", PROBE_READ, CLSPLAT_FULL},
-    {"near-far", "near-far causal", PROBE_NEAR_FAR, CLSPLAT_DIAGONAL},
-    {"gemm", "gemm", PROBE_GEMM, CLSPLAT_DIAGONAL},
+static const subject subjects[] = {
+    {"softmax", "softmax", &example_softmax, CLSPLAT_DIAGONAL, false},
+    {"softmax", "softmax causal", &example_softmax, CLSPLAT_DIAGONAL, true},
+    {"gaussian", "write diagonal", &example_write, CLSPLAT_DIAGONAL, false},
+    {"gaussian", "read diagonal", &example_read, CLSPLAT_DIAGONAL, false},
+    {"gaussian", "respond diagonal", &example_respond, CLSPLAT_DIAGONAL, false},
+    {"gaussian", "read causal", &example_read, CLSPLAT_DIAGONAL, true},
+    {"gaussian-isotropic", "write isotropic", &example_write, CLSPLAT_ISOTROPIC, false},
+    {"gaussian-isotropic", "read isotropic", &example_read, CLSPLAT_ISOTROPIC, false},
+    {"gaussian-full", "write full", &example_write, CLSPLAT_FULL, false},
+    {"gaussian-full", "read full", &example_read, CLSPLAT_FULL, false},
+    {"near-far", "near-far causal", &example_near_far, CLSPLAT_DIAGONAL, true},
+    {"gemm", "gemm", &example_gemm, CLSPLAT_DIAGONAL, false},
+    {"softmax-backward", "softmax-backward", &example_softmax_backward, CLSPLAT_DIAGONAL, false},
+    {"softmax-backward", "softmax-backward causal", &example_softmax_backward, CLSPLAT_DIAGONAL, true},
+    {"near-far-backward", "near-far-backward causal", &example_near_far_backward, CLSPLAT_DIAGONAL, true},
 };
 enum {
-    TASKS = sizeof tasks / sizeof *tasks,
+    SUBJECTS = sizeof subjects / sizeof *subjects,
     KNOWN = 16,
     DIM_LIMIT = 1024,
     PANEL = 4096 /* queries that a causal read gets */
@@ -47,7 +51,7 @@ typedef struct session {
     tune_journal journal;
     size_t tasks, done; /* how many there are, how many are over */
     double begun;
-    contest contest; /* the current task's */
+    tuning_task task; /* the current task's */
     double task_begun, task_seconds;
     tune_candidate saved;
     bool has_saved;
@@ -64,7 +68,7 @@ clsplat_tune_options clsplat_tune_options_defaults(void) {
                                   .seconds = 60};
 }
 
-static bool is_wanted(const clsplat_tune_options *o, const task *t) {
+static bool is_wanted(const clsplat_tune_options *o, const subject *t) {
     return !o->op || strcmp(o->op, t->op) == 0;
 }
 
@@ -73,7 +77,7 @@ static clsplat_status save_best(session *s, const tune_result *r) {
     if (!isfinite(r->seconds) ||
         (s->has_saved && s->saved.row == r->best.row && s->saved.index == r->best.index))
         return CLSPLAT_OK;
-    tune_record record = contest_record(&s->contest, r->best, r->seconds);
+    tune_record record = task_record(&s->task, r->best, r->seconds);
     TRY(tune_database_add(s->lib, &s->db, &record));
     TRY(tune_database_save(s->lib, &s->db, s->path.data));
     s->saved = r->best;
@@ -84,7 +88,7 @@ fail:
 
 static double share_done(const session *s, const tune_result *r) {
     double own = isfinite(s->task_seconds) ? (clock_seconds() - s->task_begun) / s->task_seconds
-                                           : (double)r->tried / (double)s->contest.points;
+                                           : (double)r->tried / (double)s->task.points;
     return ((double)s->done + fmin(own, 1)) / (double)s->tasks;
 }
 
@@ -94,10 +98,10 @@ static clsplat_status tell(session *s, const tune_result *r, bool finished) {
     if (!o->progress)
         return CLSPLAT_OK;
     if (isfinite(r->seconds)) {
-        tune_record record = contest_record(&s->contest, r->best, r->seconds);
+        tune_record record = task_record(&s->task, r->best, r->seconds);
         snprintf(best, sizeof best, "%s %s", record.variant, record.parameters);
     }
-    clsplat_tune_step step = {.op = s->contest.words,
+    clsplat_tune_step step = {.op = s->task.words,
                               .best = best,
                               .best_seconds = r->seconds,
                               .first_seconds = r->first,
@@ -119,19 +123,19 @@ fail:
     return status;
 }
 
-static probe_shape shape_of(const clsplat_tune_options *o, const task *t) {
-    probe_shape shape = {o->batch,     o->heads,  o->queries, o->keys,      o->dim,
-                         o->value_dim, o->splats, o->dtype,   t->covariance};
-    if ((t->kind == PROBE_SOFTMAX_CAUSAL || t->kind == PROBE_NEAR_FAR) && shape.keys < shape.queries)
+static example_shape shape_of(const clsplat_tune_options *o, const subject *t) {
+    example_shape shape = {o->batch,  o->heads, o->queries,    o->keys,   o->dim,           o->value_dim,
+                           o->splats, o->dtype, t->covariance, t->causal, t->kind->tolerant};
+    if (t->causal && !t->kind->of_splats && shape.keys < shape.queries)
         shape.keys = shape.queries; /* each sees one */
-    if (t->kind == PROBE_READ_CAUSAL && shape.queries > PANEL)
+    if (t->causal && t->kind->of_splats && shape.queries > PANEL)
         shape.queries = PANEL;
     return shape;
 }
 
-static clsplat_status run_task(session *s, clsplat_device *device, const task *t) {
+static clsplat_status run_task(session *s, clsplat_device *device, const subject *t) {
     clsplat_status status = CLSPLAT_OK;
-    probe_shape shape = shape_of(s->options, t);
+    example_shape shape = shape_of(s->options, t);
     tune_candidate known[KNOWN];
     tune_database all = {0};
     tune_result result;
@@ -141,24 +145,24 @@ static clsplat_status run_task(session *s, clsplat_device *device, const task *t
                           .exhaustive = !isfinite(s->options->seconds),
                           .listener = s,
                           .report = report};
-    s->contest = (contest){.device = device, .words = t->words, .journal = &s->journal, .db = &s->db};
+    s->task = (tuning_task){.device = device, .words = t->words, .journal = &s->journal, .db = &s->db};
     s->has_saved = false;
     s->task_begun = clock_seconds();
     double left = s->options->seconds - (s->task_begun - s->begun);
     s->task_seconds =
         fmax(left / (double)(s->tasks - s->done), 1); /* there is time for one candidate always */
-    TRY(contest_open(&s->contest, t->kind, &shape, &search));
+    TRY(task_open(&s->task, t->kind, &shape, &search));
     TRY(op_records_load(s->lib, &all));
-    search.known_count = contest_known(&s->contest, &all, known, KNOWN);
+    search.known_count = task_known(&s->task, &all, known, KNOWN);
     search.seconds = s->task_seconds - (clock_seconds() - s->task_begun);
     TRY(tune_search_run(s->lib, &search, &result));
     if (!isfinite(result.seconds))
         TRY(log_error(s->lib, CLSPLAT_UNSUPPORTED, "no variant of %s runs here: %s", t->words,
-                      s->contest.quiet.last_error));
+                      s->task.quiet.last_error));
     TRY(tell(s, &result, true));
 fail:
     tune_database_free(&all);
-    contest_close(&s->contest);
+    task_close(&s->task);
     return status;
 }
 
@@ -214,17 +218,29 @@ static void close_session(session *s) {
     text_free(&s->path);
 }
 
+/* "softmax, gaussian, …", each once. */
+static text names_of(void) {
+    text names = {0};
+    for (size_t i = 0; i < SUBJECTS; ++i)
+        if (i == 0 || strcmp(subjects[i].op, subjects[i - 1].op) != 0)
+            text_add(&names, "%s%s", i ? ", " : "", subjects[i].op);
+    return names;
+}
+
+static clsplat_status check_name(clsplat *lib, const char *op) {
+    for (size_t i = 0; i < SUBJECTS; ++i)
+        if (!op || strcmp(op, subjects[i].op) == 0)
+            return CLSPLAT_OK;
+    text names = names_of();
+    clsplat_status status = log_error(lib, CLSPLAT_INVALID, "`%s` cannot be tuned; there are %s",
+                                      text_show(op).bytes, text_ok(&names) ? names.data : "others");
+    text_free(&names);
+    return status;
+}
+
 static clsplat_status check_options(clsplat *lib, const clsplat_tune_options *o) {
     const size_t counts[] = {o->batch, o->heads, o->queries, o->keys, o->dim, o->value_dim, o->splats};
     static const char *const names[] = {"batch", "heads", "queries", "keys", "dim", "value_dim", "splats"};
-    bool known = !o->op;
-    for (size_t i = 0; i < TASKS; ++i)
-        known = known || strcmp(o->op, tasks[i].op) == 0;
-    if (!known)
-        return log_error(lib, CLSPLAT_INVALID,
-                         "`%s` cannot be tuned; there are softmax, gaussian, gaussian-isotropic, "
-                         "gaussian-full, near-far and gemm",
-                         text_show(o->op).bytes);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i)
         if (counts[i] < 1 || counts[i] > INT32_MAX)
             return log_error(lib, CLSPLAT_INVALID, "%s is %zu; it must be from 1 to %d", names[i], counts[i],
@@ -242,14 +258,15 @@ clsplat_status clsplat_tune(clsplat_device *device, clsplat_tune_options options
     clsplat_status status = CLSPLAT_OK;
     session s = {
         .lib = device->lib, .options = &options, .journal = {.descriptor = -1}, .begun = clock_seconds()};
+    TRY(check_name(device->lib, options.op));
     TRY(check_options(device->lib, &options));
-    for (size_t i = 0; i < TASKS; ++i)
-        s.tasks += is_wanted(&options, &tasks[i]);
+    for (size_t i = 0; i < SUBJECTS; ++i)
+        s.tasks += is_wanted(&options, &subjects[i]);
     TRY(open_session(&s));
-    for (size_t i = 0; i < TASKS; ++i) {
-        if (!is_wanted(&options, &tasks[i]))
+    for (size_t i = 0; i < SUBJECTS; ++i) {
+        if (!is_wanted(&options, &subjects[i]))
             continue;
-        TRY(run_task(&s, device, &tasks[i]));
+        TRY(run_task(&s, device, &subjects[i]));
         ++s.done;
     }
 fail:
