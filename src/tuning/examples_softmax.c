@@ -3,9 +3,9 @@
 
 #include "op/backward.h"
 #include "op/families.h"
-#include "op/tree/forest.h"
 #include "op/gemm/gemm.h"
 #include "op/softmax/softmax.h"
+#include "op/tree/forest.h"
 #include "tuning/make.h"
 
 static float scale_of(const example *e) {

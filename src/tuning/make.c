@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "splats/splats.h"
 #include "base/half.h"
 #include "base/random.h"
 #include "runtime/buffer.h"
+#include "splats/splats.h"
 
 /* In elements. Random numbers are drawn once and repeated; no row length divides this, so that rows differ.
  */
