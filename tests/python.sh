@@ -10,7 +10,7 @@ rm -rf "$package"
 mkdir -p "$package"
 cp -r src/python/clsplat "$package"
 python3 src/python/binding.py include/clsplat > "$package/clsplat/_c.py"
-export PYTHONPATH="$package" CLSPLAT_LIBRARY="$build/src/libclsplat.so"
+export PYTHONPATH="$package" CLSPLAT_LIBRARY="$build/src/libclsplat.so" CLSPLAT_COMMAND="$build/clsplat"
 
 for test in tests/python/package/test_*.py; do
   echo "$test"

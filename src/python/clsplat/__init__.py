@@ -12,18 +12,20 @@ names of the original system. Devices are OpenCL's: `clsplat.devices()` lists th
 """
 from ._c import VERSION as __version__
 from .adaptation import Adapted, adapt, measure
+from .adaptation import measure as metrics  # by the name of the command
 from .attention import Attended, Gradients, attend, attend_backward
 from .device import Device, default_device, devices, set_default_device
 from .errors import (BuildError, CancelledError, Error, FileError, ForkedError, FormatError, InvalidError, NoDeviceError, NotFiniteError,
                      OpenCLError, OutOfMemoryError, ShapeError, UnsupportedError)
 from .model import Evaluation, Model, Session
+from .reports import report
 from .splats import Hierarchy, Splats
 from .tuning import export_tuning, import_tuning, tune
 
 __all__ = ["Adapted", "Attended", "BuildError", "CancelledError", "Device", "Error", "Evaluation", "FileError", "ForkedError", "FormatError", "Gradients",
            "Hierarchy", "InvalidError", "Model", "NoDeviceError", "NotFiniteError", "OpenCLError", "OutOfMemoryError", "Session", "ShapeError",
            "Splats", "UnsupportedError", "__version__", "adapt", "attend", "attend_backward", "default_device", "devices", "export_tuning",
-           "import_tuning", "measure", "set_default_device", "tune"]
+           "import_tuning", "measure", "metrics", "report", "set_default_device", "tune"]
 
 
 def __getattr__(name: str) -> object:

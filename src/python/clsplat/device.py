@@ -191,6 +191,7 @@ class Device:
 
     def __init__(self, which: Union[None, int, str] = None) -> None:
         handle = _Handle()
+        self.which = which
         self._lib, self._handle, self._c = handle, ctypes.c_void_p(), handle.c
         self._lock, self._pid, self._busy = threading.RLock(), os.getpid(), False
         self._children = _Children()

@@ -7,13 +7,19 @@ from typing import Any, Mapping, Optional
 from torch import Tensor
 
 from . import torch as op
-from .device import Device
+from .device import Device, default_device
 from .errors import InvalidError
 from .splats import Hierarchy, Splats
 
 _OURS = {"method", "tolerance", "sparse_topk", "chunk", "device", "seed", "covariance"}
 _ORIGINAL = {"hierarchy", "levels", "init_splats_per_level", "level_weights", "adaptation", "attention", "initialization", "training", "model",
              "use_spatial"}
+_FEW = 64  # queries below which a call is exact: building trees takes longer than they save
+
+# A CPU that reads a long text at once takes large trees, which halve the time of the library's choice on the layers of SmolLM2 at 8,192 tokens
+# (0.20, 0.22, 0.13 and 0.16 s of CPU for 0.37, 0.44, 0.20 and 0.26). Their error may be half as much again as the tolerance, so that two thirds of
+# it are asked for, which keeps it: errors there are half of what small trees have.
+_MANY, _LARGE, _STRICTER, _TOLERANCE = 4096, 256, 2 / 3, 0.02
 
 
 class Replacement:
@@ -22,7 +28,7 @@ class Replacement:
     method      "near-far" (default), "splats" or "exact"
     tolerance   near and far: the relative error of a layer's attention that is accepted; 0.02; 0 is exact
     sparse_topk near and far: the most keys that a query attends to one by one
-    chunk       near and far: keys of a tree
+    chunk       near and far: keys of a tree; 0: 256 where a CPU reads 4,096 tokens and more at once, else the library's choice
     hierarchy   levels, init_splats_per_level, level_weights; method "splats": a set of such levels for each layer, made from the queries and
                 keys of its first call
     adaptation  enable_adaptation, adaptation_frequency; method "splats": the sets adapt to each so-manieth call's tokens
@@ -44,6 +50,7 @@ class Replacement:
         self.sparse_topk = int(config.get("sparse_topk") or config.get("attention", {}).get("sparse_topk") or 0)
         self.chunk = int(config.get("chunk") or 0)
         self.device: Optional[Device] = config.get("device")
+        self._on_cpu: Optional[bool] = None
         self.seed, self.covariance = int(config.get("seed", 0)), config.get("covariance", "diagonal")
         named = "hierarchy" in config or "levels" in config
         self.hierarchy = Hierarchy.of(config) if named else None
@@ -79,11 +86,20 @@ class Replacement:
             self.notes.append("splats: so few stand for all keys of a layer that was trained with softmax at a loss; train the model with them, or use "
                               "method='near-far'")
 
-    def how(self, many: bool) -> dict[str, Any]:
-        """What clsplat.torch.attend is told, of a call with many queries or few."""
-        if self.method != "near-far" or not many:
+    def how(self, rows: int) -> dict[str, Any]:
+        """What clsplat.torch.attend is told, of a call with so many queries."""
+        if self.method != "near-far" or rows < _FEW:
             return {"device": self.device}
-        return {"method": "near-far", "tolerance": self.tolerance, "sparse_topk": self.sparse_topk, "chunk": self.chunk, "device": self.device}
+        tolerance, chunk = self.tolerance, self.chunk
+        if rows >= _MANY and not chunk and not self.sparse_topk and self.on_cpu:
+            tolerance, chunk = (_TOLERANCE if tolerance is None else tolerance) * _STRICTER, _LARGE
+        return {"method": "near-far", "tolerance": tolerance, "sparse_topk": self.sparse_topk, "chunk": chunk, "device": self.device}
+
+    @property
+    def on_cpu(self) -> bool:
+        if self._on_cpu is None:
+            self._on_cpu = (self.device or default_device()).info["type"] == "cpu"
+        return self._on_cpu
 
 
 class Layer:
@@ -98,16 +114,17 @@ class Layer:
         self.visible = self.exact = self.seconds = self.error = 0.0
         self.judged = 0
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: dict, counts: dict, many: bool, learns: bool) -> tuple[Tensor, Tensor]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, how: dict, counts: dict, learns: bool) -> tuple[Tensor, Tensor]:
         s = self.settings
         if s.method == "splats":
             return self._through_splats(q, k, v, how)
-        options = {**how, **s.how(many)}
+        options = {**how, **s.how(q.shape[2])}
         if learns or "method" not in options:
             return op.attend(q, k, v, **options, return_lse=True)
         number = op._numbered(op._devices, s.device)
         return op.compute(q, k, v, how["key_bias"], how["causal"], math.nan if how["scale"] is None else how["scale"], "near-far",
-                          math.nan if s.tolerance is None else s.tolerance, 0, "joint", s.sparse_topk, s.chunk, number, counts)
+                          math.nan if options["tolerance"] is None else options["tolerance"], 0, "joint", s.sparse_topk, options["chunk"], number,
+                          counts)
 
     def _through_splats(self, q: Tensor, k: Tensor, v: Tensor, how: dict) -> tuple[Tensor, Tensor]:
         """Scores of a layer are q·k times its scale, those of splats of distances: both meet where q and k are scaled alike."""

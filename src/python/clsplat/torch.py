@@ -26,6 +26,13 @@ _CODES = {torch.float32: arrays.F32, torch.float16: arrays.F16, torch.bfloat16: 
 _devices: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # by number, since operations take no objects
 _splats: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _said: set[str] = set()
+_PLAIN = {Tensor, torch.nn.Parameter}
+
+
+def _watched() -> bool:
+    """Whether a mode or a transform of functions (vmap, grad, a profiler of operations) is to see every operation."""
+    c = torch._C
+    return bool(c._len_torch_dispatch_stack() or c._len_torch_function_stack() or c._functorch.peek_interpreter_stack() is not None)
 
 
 def _numbered(table: weakref.WeakValueDictionary, x: Any) -> int:
@@ -168,6 +175,24 @@ def _differentiate(ctx: Any, dout: Optional[Tensor], _dlse: None) -> tuple:
 _attend.register_autograd(_differentiate, setup_context=_remember)
 
 
+class _Eager(torch.autograd.Function):
+    """The operation's autograd without PyTorch's dispatcher, which takes as long as all the rest of a small call."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = compute(*inputs)
+        _remember(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_differentiate)
+
+
+def _way(q: Tensor, k: Tensor, v: Tensor, learns: bool) -> Any:
+    """The operation, or what does the same sooner where nothing looks on: no compiler, no modes, no transforms, no tensors of other kinds."""
+    plain = _PLAIN.issuperset((type(q), type(k), type(v))) and not torch.compiler.is_compiling() and not _watched()
+    return torch.ops.clsplat.attend if not plain else _Eager.apply if learns else compute
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, method: Optional[str] = None, tolerance: Optional[float] = None,
            splats: Optional[Splats] = None, causal: bool = False, scale: Optional[float] = None, key_bias: Optional[Tensor] = None,
            mixing: str = "joint", sparse_topk: int = 0, chunk: int = 0, device: Optional[Device] = None, return_lse: bool = False) -> Any:
@@ -177,11 +202,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, method: Optional[str] = None, tol
     device = device if device is not None else splats.device if splats is not None else None
     learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
                                           or (key_bias is not None and key_bias.requires_grad))
-    plain = type(q) is type(k) is type(v) is Tensor and not learns and not torch.compiler.is_compiling()
-    operation = compute if plain else torch.ops.clsplat.attend  # the dispatcher takes as long as all the rest
-    out, lse = operation(q, k, v, key_bias, causal, math.nan if scale is None else scale, method,
-                                        math.nan if tolerance is None else tolerance, _numbered(_splats, splats), mixing, sparse_topk, chunk,
-                                        _numbered(_devices, device))
+    out, lse = _way(q, k, v, learns)(q, k, v, key_bias, causal, math.nan if scale is None else scale, method,
+                                     math.nan if tolerance is None else tolerance, _numbered(_splats, splats), mixing, sparse_topk, chunk,
+                                     _numbered(_devices, device))
     return (out, lse) if return_lse else out
 
 

@@ -25,7 +25,6 @@ from .errors import InvalidError, UnsupportedError
 from .replacement import Layer, Replacement
 
 NAME = "clsplat"
-_FEW = 64  # queries below which a call is exact: building trees takes longer than they save
 
 
 def _whole(q_length: int, kv_length: int, q_offset: int, kv_offset: int) -> int:
@@ -172,10 +171,10 @@ def _runner(layer: Optional[Layer], scale: Optional[float], causal: bool, learns
     def run(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], causal: bool) -> tuple[Tensor, Tensor]:
         how = {"causal": causal, "scale": scale, "key_bias": bias}
         if layer is None or torch.compiler.is_compiling():
-            return op.attend(q, k, v, **how, **({} if layer is None else layer.settings.how(q.shape[2] >= _FEW)), return_lse=True)
+            return op.attend(q, k, v, **how, **({} if layer is None else layer.settings.how(q.shape[2])), return_lse=True)
         began = time.perf_counter()
         counts: dict = {}
-        result = layer.attend(q, k, v, how, counts, many=q.shape[2] >= _FEW, learns=learns)
+        result = layer.attend(q, k, v, how, counts, learns)
         layer.count(q, k, causal, counts, time.perf_counter() - began)
         return result
     return run
