@@ -11,6 +11,9 @@ from typing import Any, Optional, Sequence
 
 import numpy
 
+from .errors import InvalidError
+from .splats import Splats
+
 COLOURS = ("#3498db", "#2ecc71", "#e67e22", "#e74c3c", "#9b59b6", "#16a085", "#7f8c8d")
 _SIZE = 520  # pixels of a picture's inside
 
@@ -42,6 +45,19 @@ def _legend(names: Sequence[str]) -> list[str]:
             + _text(_SIZE + 58, 71 + 20 * i, name) for i, name in enumerate(names)]
 
 
+def splats_of(registry: Any) -> Splats:
+    """A set itself, or that of the first layer of a model that has one."""
+    if isinstance(registry, Splats):
+        return registry
+    if hasattr(registry, "named_modules"):
+        from .transformers import layers_of
+        for layer in layers_of(registry):
+            if layer.splats is not None:
+                return layer.splats
+    raise InvalidError("there are no splats here: give a clsplat.Splats, or a model whose attention was replaced with method='splats' and that was called "
+                       "since (near and far has trees of each text instead)")
+
+
 class HSAVisualizer:
     """Writes pictures into a folder and returns their paths; show=True opens them, too."""
 
@@ -56,7 +72,7 @@ class HSAVisualizer:
             webbrowser.open(path.resolve().as_uri())
         return str(path)
 
-    def visualize_attention_matrix(self, attention_matrix: Any, tokens: Optional[Sequence[str]] = None, title: str = "Attention",
+    def visualize_attention_matrix(self, attention_matrix: Any, tokens: Optional[Sequence[Any]] = None, title: str = "Attention",
                                    show: bool = False) -> str:
         """[N,M]; darker is more. Words beside it for up to 30 tokens."""
         a = numpy.asarray(attention_matrix, numpy.float64)
@@ -67,12 +83,12 @@ class HSAVisualizer:
         parts = [f'<image x="100" y="40" width="{_SIZE}" height="{_SIZE}" preserveAspectRatio="none" style="image-rendering:pixelated" '
                  f'href="{_png(numpy.sqrt(shown))}"/>']
         if tokens is not None and len(tokens) <= 30 and len(tokens) == a.shape[0]:
+            tokens = tokens if isinstance(tokens[0], str) else range(len(tokens))  # vectors have no names
             parts += [_text(94, 40 + _SIZE * (i + 0.7) / len(tokens), token, "end", 10) for i, token in enumerate(tokens)]
         return self._write("attention_matrix.svg", _svg(title, parts), show)
 
     def visualize_splat_distribution(self, splats: Any, tokens: Any, title: str = "Splats and tokens", head: int = 0, show: bool = False) -> str:
         """Splats of a head, as ellipses that hold 95 % of them, over tokens [n,D], both along the tokens' two principal axes."""
-        from .hsa import splats_of
         splats = splats_of(splats)
         p, x = splats.parameters, numpy.asarray(tokens, numpy.float64)
         x = x.reshape(-1, x.shape[-1])
@@ -104,7 +120,6 @@ class HSAVisualizer:
 
     def visualize_hierarchy(self, splats: Any, title: str = "Hierarchy", head: int = 0, show: bool = False) -> str:
         """Levels from fine (below) to coarse; each splat hangs from the nearest one of the next level; size is amplitude."""
-        from .hsa import splats_of
         splats = splats_of(splats)
         p, names, parts, places = splats.parameters, splats.level_names, [], {}
         strength = numpy.exp(p["log_amplitude"][head] - p["log_amplitude"][head].max())
@@ -129,9 +144,9 @@ class HSAVisualizer:
                          f'fill="{COLOURS[i % len(COLOURS)]}"/>' + _text(126 + length, 74 + 40 * i, f"{value / total:.1%}"))
         return self._write("level_contributions.svg", _svg(title, parts, height=80 + 40 * len(contributions)), show)
 
-    def create_dashboard(self, splats: Any, tokens: Any, attention_matrix: Any = None, title: str = "CLSplat", show: bool = False) -> str:
-        """One HTML page of the pictures above and the metrics of a set on tokens [n,D]."""
-        from .hsa import InformationMetricsTracker
+    def create_dashboard(self, splats: Any, attention_matrix: Any, tokens: Any, title: str = "CLSplat", show: bool = False) -> str:
+        """One HTML page of the pictures above and the metrics of a set on tokens [n,D]; attention_matrix may be None."""
+        from .hsa.information_metrics import InformationMetricsTracker
         metrics = InformationMetricsTracker().compute_all_metrics(splats, tokens)
         paths = [self.visualize_splat_distribution(splats, tokens), self.visualize_hierarchy(splats),
                  self.visualize_level_contributions(metrics["level_contributions"])]

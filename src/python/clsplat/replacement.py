@@ -119,12 +119,12 @@ class Layer:
         if s.method == "splats":
             return self._through_splats(q, k, v, how)
         options = {**how, **s.how(q.shape[2])}
-        if learns or "method" not in options:
+        if "method" not in options:
             return op.attend(q, k, v, **options, return_lse=True)
-        number = op._numbered(op._devices, s.device)
-        return op.compute(q, k, v, how["key_bias"], how["causal"], math.nan if how["scale"] is None else how["scale"], "near-far",
-                          math.nan if options["tolerance"] is None else options["tolerance"], 0, "joint", s.sparse_topk, options["chunk"], number,
-                          counts)
+        counts["near-far"] = True
+        scale, tolerance = [math.nan if x is None else x for x in (how["scale"], options["tolerance"])]
+        return op.operation((q, k, v, how["key_bias"], how["causal"], scale, "near-far", tolerance, 0, "joint", s.sparse_topk, options["chunk"],
+                             op._numbered(op._devices, s.device)), learns, counts)
 
     def _through_splats(self, q: Tensor, k: Tensor, v: Tensor, how: dict) -> tuple[Tensor, Tensor]:
         """Scores of a layer are q·k times its scale, those of splats of distances: both meet where q and k are scaled alike."""
@@ -159,6 +159,8 @@ class Layer:
         b, h, n, _ = q.shape
         m = k.shape[2]
         seen = b * h * (n * m - n * (n - 1) / 2 if causal else n * m)
+        if "near-far" in counts and "exact_keys" not in counts:
+            seen = 0.0  # a transform of functions ran, which tells no numbers
         self.calls, self.rows, self.seconds, self.visible = self.calls + 1, self.rows + b * h * n, self.seconds + seconds, self.visible + seen
         if "exact_keys" in counts:
             self.exact += float(counts["exact_keys"].sum())

@@ -179,18 +179,21 @@ class _Eager(torch.autograd.Function):
     """The operation's autograd without PyTorch's dispatcher, which takes as long as all the rest of a small call."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = compute(*inputs)
+    def forward(ctx: Any, counts: Optional[dict], *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = compute(*inputs, counts)
         _remember(ctx, inputs, output)
         return output
 
-    backward = staticmethod(_differentiate)
+    @staticmethod
+    def backward(ctx: Any, dout: Optional[Tensor], _dlse: None) -> tuple:
+        return None, *_differentiate(ctx, dout, _dlse)
 
 
-def _way(q: Tensor, k: Tensor, v: Tensor, learns: bool) -> Any:
+def operation(inputs: tuple, learns: bool, counts: Optional[dict] = None) -> tuple[Tensor, Tensor]:
     """The operation, or what does the same sooner where nothing looks on: no compiler, no modes, no transforms, no tensors of other kinds."""
-    plain = _PLAIN.issuperset((type(q), type(k), type(v))) and not torch.compiler.is_compiling() and not _watched()
-    return torch.ops.clsplat.attend if not plain else _Eager.apply if learns else compute
+    if not _PLAIN.issuperset(map(type, inputs[:3])) or torch.compiler.is_compiling() or _watched():
+        return torch.ops.clsplat.attend(*inputs)
+    return _Eager.apply(counts, *inputs) if learns else compute(*inputs, counts)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, method: Optional[str] = None, tolerance: Optional[float] = None,
@@ -202,9 +205,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, method: Optional[str] = None, tol
     device = device if device is not None else splats.device if splats is not None else None
     learns = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad
                                           or (key_bias is not None and key_bias.requires_grad))
-    out, lse = _way(q, k, v, learns)(q, k, v, key_bias, causal, math.nan if scale is None else scale, method,
-                                     math.nan if tolerance is None else tolerance, _numbered(_splats, splats), mixing, sparse_topk, chunk,
-                                     _numbered(_devices, device))
+    out, lse = operation((q, k, v, key_bias, causal, math.nan if scale is None else scale, method, math.nan if tolerance is None else tolerance,
+                          _numbered(_splats, splats), mixing, sparse_topk, chunk, _numbered(_devices, device)), learns)
     return (out, lse) if return_lse else out
 
 

@@ -6,8 +6,8 @@
     print(clsplat.transformers.report_of(model))
     clsplat.transformers.restore(model)
 
-A mask never has a number for every query and key: padding is one for every key, causality and sliding windows are told beside it. What this
-attention cannot do (soft-caps, dropout in training, packed sequences, masks of one's own) is refused by name.
+A mask never has a number for every query and key: padding is one for every key, causality and sliding windows are told beside it; one of your own
+[B,1,N,M] is taken apart into these. What this attention cannot do (soft-caps, dropout in training, packed sequences, other masks) is refused by name.
 """
 from __future__ import annotations
 
@@ -87,20 +87,47 @@ def _refuse(dropout: float, options: Mapping[str, Any]) -> None:
         raise UnsupportedError(f"clsplat has no dropout of attention weights, and this model trains with {dropout}: set its attention dropout to 0")
 
 
-def _bias_of(attention_mask: Tensor, heads: int) -> Tensor:
-    """[batch, key heads, keys], 0 or −inf (or what an additive mask has), from a mask of one value for every key."""
-    m = attention_mask
-    if m.dim() == 4:
-        if m.shape[2] != 1 and m.stride(2) != 0:
-            raise UnsupportedError(f"clsplat takes masks of one value for every key; this one is {list(m.shape)}, a value for every query and key")
-        if m.shape[1] != 1 and m.stride(1) != 0:
-            raise UnsupportedError("clsplat takes masks that are the same for all heads")
-        m = m[:, 0, 0]
-    if m.dtype == torch.bool:
-        m = torch.zeros(m.shape, dtype=torch.float32, device=m.device).masked_fill_(~m, -math.inf)
-    else:
-        m = m.float().masked_fill(m <= torch.finfo(m.dtype).min, -math.inf) if m.is_floating_point() else _bias_of(m.bool(), heads)[:, 0]
-    return m[:, None].expand(-1, heads, -1)
+def _additive(m: Tensor) -> Tensor:
+    """What is added to logits: 0 or −inf, or what an additive mask has."""
+    if not m.is_floating_point():
+        return torch.zeros(m.shape, dtype=torch.float32, device=m.device).masked_fill_(~m.bool(), -math.inf)
+    return m.float().masked_fill(m <= torch.finfo(m.dtype).min, -math.inf)
+
+
+def _bias_of(m: Tensor, heads: int) -> Tensor:
+    """[batch, key heads, keys] of a mask of one value for every key."""
+    return _additive(m)[:, None].expand(-1, heads, -1)
+
+
+def _taken_apart(m: Tensor, rows: int) -> tuple[bool, Tensor]:
+    """(causal, [batch, keys]) of a mask of one value for every query and key that is one for every key, with or without causality. Rows that see
+    nothing, as padding's do, may say anything."""
+    if m.shape[1] != 1 and m.stride(1) != 0:
+        raise UnsupportedError("clsplat takes masks that are the same for all heads")
+    m = m[:, 0]
+    if m.shape[1] == 1 or m.stride(1) == 0:
+        return False, m[:, 0]
+    full = _additive(m)
+    for keys in (m.shape[2], int((full > -math.inf).any(1).any(0).nonzero().max()) + 1 if (full > -math.inf).any() else 0):
+        part, by_key = full[:, :, :keys], full[:, -1:, :keys]  # the last query sees every key that any may see
+        for causal in (True, False):
+            wanted = by_key + torch.full((rows, keys), -math.inf).triu_(keys - rows + 1) if causal else by_key.expand_as(part)
+            if ((wanted == part) | (wanted == -math.inf).all(2, keepdim=True)).all():
+                return causal, m[:, -1, :keys]
+    raise UnsupportedError(f"clsplat takes masks of one value for every key, beside causality; this one is {list(m.shape)} and has others (packed "
+                           "sequences, windows, or biases of pairs): use attn_implementation='sdpa' for it")
+
+
+def _read(m: Tensor, rows: int, causal: bool) -> tuple[bool, int, Tensor]:
+    """(causal, window, one value for every key) of what a layer is given."""
+    if hasattr(m, "clsplat"):
+        return (*m.clsplat, m)
+    if m.dim() == 2:
+        return causal, 0, m
+    known = getattr(m, "clsplat_parts", None)  # the next layers get the same mask
+    if known is None or known[0] != m._version:
+        m.clsplat_parts = known = m._version, *_taken_apart(m, rows)
+    return known[1], 0, known[2]
 
 
 def _merged(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
@@ -141,10 +168,9 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
     _refuse(dropout, options)
     causal, window, bias = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal), 0, None
     if attention_mask is not None:
-        causal, window = getattr(attention_mask, "clsplat", (causal and attention_mask.dim() == 2, 0))
-        keys = attention_mask.shape[-1]
-        key, value = key[:, :, :keys], value[:, :, :keys]
-        bias = _bias_of(attention_mask, key.shape[1])
+        causal, window, by_key = _read(attention_mask, query.shape[2], causal)
+        key, value = key[:, :, : by_key.shape[1]], value[:, :, : by_key.shape[1]]
+        bias = _bias_of(by_key, key.shape[1])
         if (bias == 0).all():
             bias = None
     elif causal and sliding_window and key.shape[2] > sliding_window:

@@ -334,6 +334,20 @@ class Manners(unittest.TestCase):
             run = subprocess.run([sys.executable, "-c", program], env={**os.environ, "XDG_DATA_HOME": folder}, capture_output=True, text=True)
         self.assertIn("3 gemm", run.stdout, run.stderr)
 
+    def test_report(self):
+        q, k, v = np.random.default_rng(6).standard_normal((3, 2, 80, 16)).astype(np.float32)
+        splats = clsplat.Splats.init(q, k, hierarchy={"levels": ["a"], "init_splats_per_level": [5]})
+        with tempfile.TemporaryDirectory() as folder:
+            page, picture = Path(folder) / "r.html", Path(folder) / "r.svg"
+            numbers = clsplat.report((q, k, v), page, svg=picture, picture="errors", causal=True, tolerance=0.1, rows=[5, 79], device=clsplat.default_device())
+            self.assertEqual((numbers["keys"], numbers["causal"]), (80, True))
+            self.assertIn("</html>", page.read_text())
+            self.assertIn("<svg", picture.read_text())
+            self.assertEqual(len(clsplat.report(splats, page)["levels"]), 1)
+            self.assertEqual(clsplat.report(MODEL, page, text="def main():\n")["layers"], 6)
+            with self.assertRaisesRegex(clsplat.Error, "nowhere"):
+                clsplat.report("/nowhere", page, text="words")
+
     def test_structures(self):
         self.assertEqual(ctypes.sizeof(clsplat._c.clsplat_tensor), 88)
         self.assertEqual(clsplat.__version__, clsplat._library.functions().version().decode())

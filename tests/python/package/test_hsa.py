@@ -47,7 +47,7 @@ class Names(unittest.TestCase):
                 self.assertGreater(len(ElementTree.parse(path).getroot()), 2)
             shapes = ElementTree.parse(visualizer.visualize_splat_distribution(self.splats, self.tokens)).getroot()
             self.assertEqual(sum(x.tag.endswith("ellipse") for x in shapes), 13)
-            page = Path(visualizer.create_dashboard(self.splats, self.tokens, matrix)).read_text()
+            page = Path(visualizer.create_dashboard(self.splats, matrix, self.tokens)).read_text()
             self.assertEqual(page.count("<svg"), 4)
 
     def test_monitor(self):
@@ -67,6 +67,14 @@ class Names(unittest.TestCase):
         self.assertEqual(len(top), 10)
         self.assertEqual(top, sorted(top, key=lambda pair: -pair[1]))
 
+    def test_modules(self):
+        """The original's folders: what is imported from there is the same."""
+        from clsplat.hsa import adaptation, factory, information_metrics, visualization
+        self.assertIs(adaptation.AdaptationMonitor, AdaptationMonitor)
+        self.assertIs(factory.create_preset_config, create_preset_config)
+        self.assertIs(information_metrics.InformationMetricsTracker, InformationMetricsTracker)
+        self.assertIs(visualization.HSAVisualizer, HSAVisualizer)
+
     @unittest.skipUnless(MODELS, "PyTorch and transformers 5 are not installed")
     def test_models(self):
         config = {"hierarchy": {"levels": ["Token", "Phrase"], "init_splats_per_level": [20, 5], "level_weights": [0.6, 0.4]}, "sparse_topk": 64,
@@ -77,6 +85,7 @@ class Names(unittest.TestCase):
         want = bert(ids).last_hidden_state
         hsa_model = replace_attention_with_hsa(bert, config)
         self.assertLess(((hsa_model(ids).last_hidden_state - want).norm() / want.norm()).item(), 0.05)
+        self.assertLess(clsplat.report_of(hsa_model)["exact_share"], 0.9)  # counted where gradients are on, too
         with torch.no_grad():
             monitor = AdaptationMonitor()
             replace_attention_with_hsa(bert, {**config, "method": "splats"})(ids)

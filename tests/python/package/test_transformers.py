@@ -71,6 +71,19 @@ class Exact(unittest.TestCase):
                 with self.subTest(name, mask=seen is not None):
                     self.matches(made(make), seen, lambda m: m(ids, attention_mask=seen).logits)
 
+    def test_masks_of_four_dimensions(self):
+        ids = torch.randint(2, 99, (2, 20))
+        _, left, right = self.masks()
+        causal = torch.ones(20, 20, dtype=torch.bool).tril()
+        for make, base in ((DECODERS["llama"], causal), (ENCODERS["bert"], torch.ones_like(causal))):
+            for seen in (torch.ones_like(left), left, right):
+                whole = base & seen[:, None, None].bool()
+                added = torch.zeros(whole.shape).masked_fill(~whole, torch.finfo(torch.float32).min)
+                for mask in (whole, added):  # eager adds a mask, whatever its type
+                    with self.subTest(make, seen=int(seen.sum()), dtype=mask.dtype):
+                        self.matches(made(make), seen, lambda m: m(
+                            ids, attention_mask=added if m.config._attn_implementation == "eager" else mask)[0])
+
     def test_encoders(self):
         ids = torch.randint(2, 99, (2, 20))
         for name, make in ENCODERS.items():
@@ -138,8 +151,10 @@ class Exact(unittest.TestCase):
         llama = ours(DECODERS["llama"])
         with self.assertRaisesRegex(clsplat.UnsupportedError, "packed"):
             llama(ids, position_ids=torch.arange(6).repeat(2)[None], use_cache=False)
-        with self.assertRaisesRegex(clsplat.UnsupportedError, "every query and key"):
-            llama(ids, attention_mask=torch.ones(12, 12, dtype=torch.bool).tril()[None, None])
+        with self.assertRaisesRegex(clsplat.UnsupportedError, "windows"):
+            llama(ids, attention_mask=torch.ones(12, 12, dtype=torch.bool).tril().triu(-3)[None, None])
+        with self.assertRaisesRegex(clsplat.UnsupportedError, "all heads"):
+            llama(ids, attention_mask=torch.ones(1, 4, 12, 12, dtype=torch.bool).tril())
         with self.assertRaisesRegex(clsplat.InvalidError, "no model of transformers"):
             ct.replace_attention(torch.nn.Linear(2, 2))
 

@@ -1,0 +1,4 @@
+"""Pictures."""
+from ..pictures import HSAVisualizer
+
+__all__ = ["HSAVisualizer"]
