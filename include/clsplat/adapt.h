@@ -60,7 +60,7 @@ typedef void clsplat_adapt_listener(void *user, const clsplat_adapt_event *event
 typedef struct clsplat_adapt {
     unsigned cycles; /* 4; each: shrink, grow, trade, then adjust */
     unsigned every;  /* 1; splats come and go in each `every`-th cycle, and are adjusted in all */
-    unsigned trades; /* 8; rounds of trades in a cycle, one decision a head each */
+    unsigned trades; /* 4; rounds of trades in a cycle, one or two a head each */
     unsigned steps;  /* 0; gradient steps a cycle */
     double rate;     /* 0.03; of the first gradient step, in units of a splat's width */
     uint64_t seed;   /* 0 */

@@ -9,7 +9,7 @@
 clsplat_adapt clsplat_adapt_defaults(void) {
     return (clsplat_adapt){.cycles = 4,
                            .every = 1,
-                           .trades = 8,
+                           .trades = 4,
                            .rate = 0.03,
                            .sample = 1024,
                            .scale = NAN,

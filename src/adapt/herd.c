@@ -134,12 +134,11 @@ clsplat_status herd_measure(herd *h) {
         goto fail;
     }
     TRY(population_set(&h->people, l->device->lib, h->like, &set));
-    TRY(layer_attend(l, set, out, lse));
+    TRY(layer_survey(l, set, out, lse, &states));
     for (size_t i = 0; i < rows; ++i)
         h->lse[i] = (double)lse[i];
     for (size_t i = 0; i < rows * l->value_dim; ++i)
         h->out[i] = (double)out[i];
-    TRY(layer_measure(l, set, false, &states));
     TRY(layer_cover(l, set, h->spacing, &cover));
     find_places(&h->people, place);
     keep_columns(h, &states, cover, place);

@@ -66,14 +66,14 @@ size_t layer_visible(const layer *l, size_t row) {
 }
 
 /* The looked-at rows from `begin` on of a tensor of all queries. */
-static op_tensor rows_of(const layer *l, op_tensor t, size_t begin) {
+op_tensor layer_rows_of(const layer *l, op_tensor t, size_t begin) {
     t.offset += (l->first_row + begin * l->step) * t.stride[2];
     t.stride[2] *= l->step;
     t.shape[2] = l->rows - begin;
     return t;
 }
 
-static op_tensor result(const layer *l, cl_mem mem, size_t rows, size_t columns) {
+op_tensor layer_result(const layer *l, cl_mem mem, size_t rows, size_t columns) {
     return (op_tensor){.mem = mem,
                        .dtype = CLSPLAT_F32,
                        .shape = {l->batch, l->heads, rows, columns},
@@ -84,8 +84,8 @@ static op_tensor result(const layer *l, cl_mem mem, size_t rows, size_t columns)
  * see. */
 static clsplat_status enqueue_target(layer *l) {
     clsplat_status status = CLSPLAT_OK;
-    op_tensor out = result(l, l->out, l->rows, l->value_dim), lse = result(l, l->lse, l->rows, 1);
-    op_softmax_args a = {.q = rows_of(l, l->on_q, 0),
+    op_tensor out = layer_result(l, l->out, l->rows, l->value_dim), lse = layer_result(l, l->lse, l->rows, 1);
+    op_softmax_args a = {.q = layer_rows_of(l, l->on_q, 0),
                          .k = op_slice(l->on_k, 2, 0, l->head_keys),
                          .v = op_slice(l->on_v, 2, 0, l->head_keys),
                          .key_bias = op_slice(l->on_bias, 2, 0, l->head_keys),
@@ -101,7 +101,7 @@ static clsplat_status enqueue_target(layer *l) {
     TRY(op_softmax(&l->queue, &a));
     for (size_t t = 1; l->causal && t < l->rows; ++t) {
         size_t begin = layer_visible(l, t - 1);
-        a = (op_softmax_args){.q = rows_of(l, l->on_q, t),
+        a = (op_softmax_args){.q = layer_rows_of(l, l->on_q, t),
                               .k = op_slice(l->on_k, 2, begin, l->step),
                               .v = op_slice(l->on_v, 2, begin, l->step),
                               .key_bias = op_slice(l->on_bias, 2, begin, l->step),
@@ -220,8 +220,8 @@ clsplat_status layer_attend(layer *l, clsplat_splats *set, float *out, float *ls
                           .k = l->on_k,
                           .v = l->on_v,
                           .key_bias = l->on_bias,
-                          .out = result(l, l->out, l->queries, l->value_dim),
-                          .lse = result(l, l->lse, l->queries, 1)};
+                          .out = layer_result(l, l->out, l->queries, l->value_dim),
+                          .lse = layer_result(l, l->lse, l->queries, 1)};
     size_t row = 4 * l->value_dim;
     TRY(splats_upload(l->device, set, &call.splats));
     TRY(gaussian_enqueue(&l->queue, &call));
@@ -266,4 +266,19 @@ clsplat_status layer_check_set(const layer *l, clsplat_splats *splats) {
                          "the splats are of %zu heads and %zu dimensions; q has %zu heads and %zu columns",
                          s.heads, s.dim, l->heads, l->dim);
     return CLSPLAT_OK;
+}
+
+/* In parts, which compilers put into vectors. */
+float layer_product(const float *q, const float *k, size_t dim) {
+    enum { PARTS = 16 };
+    float part[PARTS] = {0}, sum = 0;
+    size_t whole = dim / PARTS * PARTS;
+    for (size_t d = 0; d < whole; d += PARTS)
+        for (size_t i = 0; i < PARTS; ++i)
+            part[i] += q[d + i] * k[d + i];
+    for (size_t i = 0; i < PARTS; ++i)
+        sum += part[i];
+    for (size_t d = whole; d < dim; ++d)
+        sum += q[d] * k[d];
+    return sum;
 }

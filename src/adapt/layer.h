@@ -34,13 +34,20 @@ clsplat_status layer_check_set(const layer *l, clsplat_splats *splats);
 /* Whether a key of a head, of [B,Hk], is padding. */
 bool layer_is_padding(const layer *l, size_t head, size_t key);
 
+/* q·k. */
+float layer_product(const float *q, const float *k, size_t dim);
+
 /* Keys that row t sees. */
 size_t layer_visible(const layer *l, size_t row);
 
 /* Whole attention through the set: out [B,H,rows,Dv] and lse [B,H,rows] of the rows. */
 clsplat_status layer_attend(layer *l, clsplat_splats *set, float *out, float *lse);
 
-/* All queries of the attention that was last: out [B,H,N,Dv] and lse [B,H,N]. */
+/* The looked-at rows from `begin` on of a tensor of all queries; and [B,H,rows,columns] in a buffer. */
+op_tensor layer_rows_of(const layer *l, op_tensor t, size_t begin);
+op_tensor layer_result(const layer *l, cl_mem mem, size_t rows, size_t columns);
+
+/* All queries of the attention that layer_attend was last asked for: out [B,H,N,Dv] and lse [B,H,N]. */
 clsplat_status layer_download(layer *l, float *out, float *lse);
 
 /* Each splat alone at each row: log-weights ln a + φ(q) + Λ, [B,H,rows,S], without that of its level, and the
@@ -52,6 +59,8 @@ typedef struct layer_states {
 } layer_states;
 clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states);
 void layer_states_free(layer_states *states);
+/* layer_attend and layer_measure without values, at once. */
+clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states);
 
 /* φ of every `spacing`-th key: [B,Hw,count,S] with count = ⌈M / spacing⌉. The caller frees it. */
 clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **response);

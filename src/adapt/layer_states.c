@@ -12,6 +12,7 @@ typedef struct states_call {
     const op_splats *splats;
     size_t heads, columns; /* Hw; of values: 1 if they are not wanted */
     float *lse, *value;    /* [B,Hw,rows,S], [B,Hw,rows,S,columns] */
+    float *out, *row_lse;  /* of the rows' attention, [B,H,rows,columns] and [B,H,rows]; NULL: not wanted */
 } states_call;
 
 static clsplat_status no_memory(const layer *l, size_t splats) {
@@ -29,6 +30,27 @@ static clsplat_status fetch(const states_call *c, cl_mem mem, size_t segments, s
                                                          .host_pitch = pitch,
                                                          .row = each,
                                                          .rows = c->layer->batch * c->heads});
+}
+
+/* Attention of the rows to states of all keys. */
+static clsplat_status read_rows(const states_call *c, op_state state) {
+    clsplat_status status = CLSPLAT_OK;
+    layer *l = c->layer;
+    size_t rows = l->batch * l->heads * l->rows;
+    op_read_args args = {.splats = c->splats,
+                         .kv_heads = l->kv_heads,
+                         .mixing = CLSPLAT_JOINT,
+                         .q = layer_rows_of(l, l->on_q, 0),
+                         .out = layer_result(l, l->out, l->rows, c->columns),
+                         .lse = layer_result(l, l->lse, l->rows, 1),
+                         .state = state};
+    TRY(op_read(&l->queue, &args));
+    TRY(queue_download(&l->queue,
+                       (queue_copy){.mem = l->out, .host = c->out, .row = 4 * rows * c->columns, .rows = 1}));
+    TRY(queue_download(&l->queue,
+                       (queue_copy){.mem = l->lse, .host = c->row_lse, .row = 4 * rows, .rows = 1}));
+fail:
+    return status;
 }
 
 /* The states of `segments` segments of keys from `begin` on become those of the rows from `first` on. */
@@ -51,6 +73,8 @@ static clsplat_status write_segments(const states_call *c, size_t begin, size_t 
     TRY(fetch(c, args.state.lse, segments, c->splats->count, first, c->lse));
     if (c->value)
         TRY(fetch(c, args.state.value, segments, c->splats->count * c->columns, first, c->value));
+    if (c->out)
+        TRY(read_rows(c, args.state));
 fail:
     buffer_release(l->device, 4 * count * c->columns, &args.state.value);
     buffer_release(l->device, 4 * count, &args.state.lse);
@@ -124,35 +148,52 @@ static size_t few_columns(const layer *l) {
     return l->value_dim % 16 == 0 ? 16 : 1;
 }
 
-clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states) {
+static clsplat_status measure(states_call *c, clsplat_splats *set, bool values, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
-    states_call c = {
-        .layer = l, .heads = layer_state_heads(l, set), .columns = values ? l->value_dim : few_columns(l)};
+    layer *l = c->layer;
     *states = (layer_states){0};
-    TRY(splats_upload(l->device, set, &c.splats));
-    size_t numbers = l->batch * c.heads * l->rows * c.splats->count;
-    *states = (layer_states){.splats = c.splats->count, .state_heads = c.heads};
-    states->log_weight = malloc(l->batch * l->heads * l->rows * c.splats->count * sizeof(float));
+    c->heads = layer_state_heads(l, set);
+    c->columns = values || c->out ? l->value_dim : few_columns(l);
+    TRY(splats_upload(l->device, set, &c->splats));
+    size_t numbers = l->batch * c->heads * l->rows * c->splats->count;
+    *states = (layer_states){.splats = c->splats->count, .state_heads = c->heads};
+    states->log_weight = malloc(l->batch * l->heads * l->rows * c->splats->count * sizeof(float));
     states->value = values ? malloc(numbers * l->value_dim * sizeof(float)) : NULL;
-    c.lse = malloc(numbers * sizeof *c.lse);
-    c.value = states->value;
-    if (!c.lse || !states->log_weight || (values && !c.value)) {
-        status = no_memory(l, c.splats->count);
+    c->lse = malloc(numbers * sizeof *c->lse);
+    c->value = states->value;
+    if (!c->lse || !states->log_weight || (values && !c->value)) {
+        status = no_memory(l, c->splats->count);
         goto fail;
     }
     size_t head = l->causal ? l->head_keys : l->keys;
-    TRY(write_segments(&c, 0, head, 1, 0));
+    TRY(write_segments(c, 0, head, 1, 0));
     if (l->causal && l->rows > 1)
-        TRY(write_segments(&c, head, l->step, l->rows - 1, 1));
+        TRY(write_segments(c, head, l->step, l->rows - 1, 1));
     if (l->causal)
-        merge_along(&c);
+        merge_along(c);
     else
-        repeat_along(&c);
-    TRY(weigh(&c, states->log_weight));
+        repeat_along(c);
+    TRY(weigh(c, states->log_weight));
 fail:
-    free(c.lse);
+    free(c->lse);
     if (status != CLSPLAT_OK)
         layer_states_free(states);
+    return status;
+}
+
+clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states) {
+    return measure(&(states_call){.layer = l}, set, values, states);
+}
+
+/* Where all rows see all keys one write of the keys serves both. */
+clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states) {
+    clsplat_status status = CLSPLAT_OK;
+    *states = (layer_states){0};
+    if (!l->causal)
+        return measure(&(states_call){.layer = l, .out = out, .row_lse = lse}, set, false, states);
+    TRY(layer_attend(l, set, out, lse));
+    TRY(layer_measure(l, set, false, states));
+fail:
     return status;
 }
 

@@ -38,6 +38,11 @@ static size_t look_at_rows(const herd *h, size_t head, herd_look *look) {
     return served;
 }
 
+/* −ln(1 − p), to 1e-9 of itself. */
+static double lost_without(double share) {
+    return share < 1e-3 ? share * (1 + share * (0.5 + share * (1.0 / 3))) : -log1p(-fmin(share, 1 - 1e-12));
+}
+
 /* Of one column: shares p of every row, Σ p, Σ p square, −Σ ln(1 − p) and the entropy of p over the rows. */
 static void look_at_splat(const herd *h, size_t head, size_t column, size_t rows, herd_look *look) {
     const layer *l = h->layer;
@@ -48,13 +53,13 @@ static void look_at_splat(const herd *h, size_t head, size_t column, size_t rows
         const float *log_weight = h->log_weight + (q * h->people.capacity + column) * l->rows;
         for (size_t t = 0; t < l->rows; ++t) {
             double log_share = (double)log_weight[t] - h->lse[q * l->rows + t];
-            if (!(log_share > -80))
+            if (!(log_share > -45)) /* 3e-20 of a row */
                 continue;
             double share = fmin(exp(log_share), 1);
             use += share;
             logs += share * log_share;
             look->blame[column] += share * look->row_square[q * l->rows + t];
-            look->leave_one_out[column] += share < 1e-7 ? share : -log1p(-fmin(share, 1 - 1e-12));
+            look->leave_one_out[column] += lost_without(share);
         }
     }
     look->entropy[column] = use > 0 ? log(use) - logs / use : 0;
@@ -72,21 +77,24 @@ static size_t key_head(const herd *h, size_t writer) {
 static void look_at_tokens(const herd *h, size_t head, herd_look *look) {
     const layer *l = h->layer;
     size_t group = l->heads / h->state_heads;
+    for (size_t i = 0; i < l->batch * h->state_heads * h->tokens; ++i) {
+        look->nearest[i] = SIZE_MAX;
+        look->reach[i] = -INFINITY;
+    }
     for (size_t w = 0; w < l->batch * h->state_heads; ++w) {
-        bool own = h->people.heads == 1 || w % h->state_heads * group == head;
-        for (size_t t = 0; t < h->tokens; ++t) {
-            size_t at = w * h->tokens + t;
-            look->nearest[at] = SIZE_MAX;
-            look->reach[at] = -INFINITY;
-            bool counts = own && !layer_is_padding(l, key_head(h, w), t * h->spacing);
-            for (size_t c = 0; counts && c < h->people.count; ++c) {
-                float reach = h->cover[(w * h->people.capacity + c) * h->tokens + t];
-                if (look->nearest[at] == SIZE_MAX || reach > look->reach[at]) {
-                    look->reach[at] = reach;
-                    look->nearest[at] = c;
-                }
-            }
+        size_t *nearest = look->nearest + w * h->tokens;
+        float *reach = look->reach + w * h->tokens;
+        if (h->people.heads > 1 && w % h->state_heads * group != head)
+            continue;
+        for (size_t c = 0; c < h->people.count; ++c) {
+            const float *cover = h->cover + (w * h->people.capacity + c) * h->tokens;
+            for (size_t t = 0; t < h->tokens; ++t)
+                if (nearest[t] == SIZE_MAX || cover[t] > reach[t])
+                    reach[t] = cover[t], nearest[t] = c;
         }
+        for (size_t t = 0; t < h->tokens; ++t)
+            if (layer_is_padding(l, key_head(h, w), t * h->spacing))
+                reach[t] = -INFINITY, nearest[t] = SIZE_MAX;
     }
 }
 

@@ -138,14 +138,15 @@ static const float *draw_key(const proposing *p, size_t at) {
     const float *keys = l->k + kv * l->keys * l->dim, *best = keys;
     double most = -INFINITY, loudest = 37; /* −ln −ln(1 − 2⁻⁵³) */
     for (size_t j = 0; j < layer_visible(l, row); ++j) {
-        float score = 0;
-        for (size_t d = 0; d < l->dim; ++d)
-            score += q[d] * keys[j * l->dim + d];
+        float score = layer_product(q, keys + j * l->dim, l->dim);
         double bias = l->key_bias ? (double)l->key_bias[kv * l->keys + j] : 0;
         double noisy = (double)(score * l->scale) + bias;
         if (noisy + loudest < most) /* the noise is not asked */
             continue;
-        noisy -= log(-log(fmax(random_uniform(&p->h->random), 1e-300)));
+        double draw = random_uniform(&p->h->random), gap = most - noisy;
+        if ((gap > 7 && draw < 0.999) || (gap > 3 && draw < 0.95)) /* below e^(−e^−gap): not loud enough */
+            continue;
+        noisy -= log(-log(fmax(draw, 1e-300)));
         if (noisy > most)
             most = noisy, best = keys + j * l->dim;
     }

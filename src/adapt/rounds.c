@@ -235,7 +235,17 @@ static void keep_best(proposal *all, size_t count) {
     }
 }
 
-static void trade_head(round_call *r, size_t head) {
+/* What was done, and what was to be done to the same splats, is no longer possible. */
+static void forget(proposals *all, proposal *done) {
+    done->possible = false;
+    for (size_t i = 0; i < PROPOSE_SHRINKING; ++i)
+        all->shrinking[i].possible &= !share_a_column(done, &all->shrinking[i]);
+    for (size_t i = 0; i < PROPOSE_GROWING; ++i)
+        all->growing[i].possible &= !share_a_column(done, &all->growing[i]);
+}
+
+/* Returns: whether a trade was kept. */
+static bool trade_head(round_call *r, size_t head) {
     proposals *p = &r->of[head];
     proposal *best_out = NULL, *best_in = NULL;
     double best = INFINITY, before = r->square[head];
@@ -254,16 +264,19 @@ static void trade_head(round_call *r, size_t head) {
                 best = square, best_out = out, best_in = in;
         }
     if (!best_out)
-        return;
+        return false;
     bool kept = is_gain(r, head, best);
     if (kept) {
         change c = both(best_out, best_in);
         change_judge(r->h, &r->c, head, &c, true);
         move_in(r, head, best_in, move_out(r, head, best_out));
         r->square[head] = best;
+        forget(p, best_out);
+        forget(p, best_in);
     }
     tell(r, head, best_out, before, best, kept);
     tell(r, head, best_in, before, best, kept);
+    return kept;
 }
 
 clsplat_status round_trade(herd *h, size_t level) {
@@ -271,7 +284,10 @@ clsplat_status round_trade(herd *h, size_t level) {
     round_call r;
     TRY(round_open(h, level, false, &r));
     for (size_t head = 0; head < h->people.heads && h->people.of_level[level] > 1; ++head)
-        trade_head(&r, head);
+        if (trade_head(&r, head)) { /* measuring them was the work: a second one of what is left */
+            propose_judge(h, head, &r.c, &r.of[head]);
+            trade_head(&r, head);
+        }
 fail:
     round_close(&r);
     return status;

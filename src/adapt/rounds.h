@@ -12,7 +12,8 @@ clsplat_status round_shrink(herd *h, size_t level, bool forced, bool *done);
  * least. A head that nothing helps while others grow splits a splat in place. Writes: *grown. */
 clsplat_status round_grow(herd *h, size_t level, size_t most, bool forced, size_t *grown);
 
-/* In each head a death or merge, and a birth or mitosis in its place, if the two lower the head's error. */
+/* In each head a death or merge, and a birth or mitosis in its place, if the two lower the head's error; and
+ * if they do, another such pair. */
 clsplat_status round_trade(herd *h, size_t level);
 
 #endif

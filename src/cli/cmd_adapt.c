@@ -289,7 +289,7 @@ clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
         {"cycles", 0, POPT_ARG_STRING, &r.cycles, 0, "how often to shrink, grow, trade and adjust; 4", "N"},
         {"every", 0, POPT_ARG_STRING, &r.every, 0, "splats come and go in every N-th cycle only; 1", "N"},
         {"trades", 0, POPT_ARG_STRING, &r.trades, 0,
-         "rounds a cycle in which each head trades a splat for a better one; 8", "N"},
+         "rounds a cycle in which each head trades a splat or two for better ones; 4", "N"},
         {"steps", 0, POPT_ARG_STRING, &r.steps, 0, "gradient steps a cycle; 0", "N"},
         {"rate", 0, POPT_ARG_STRING, &r.rate, 0, "of the first step, in widths of a splat; 0.03", "X"},
         {"least", 0, POPT_ARG_STRING, &r.least, 0,
