@@ -40,6 +40,7 @@ CLSPLAT_API const char *clsplat_decision_name(clsplat_decision decision);
 /* One decision and why. Splats have numbers of their own per head, given at birth and never again; 0 is none.
  * ADJUST concerns all splats of all heads: its head is 0 and its errors are those of the whole layer. */
 typedef struct clsplat_adapt_event {
+    size_t layer; /* of a model that adapts while it reads or learns; otherwise 0 */
     unsigned cycle;
     clsplat_decision decision;
     size_t head, level;
@@ -52,6 +53,7 @@ typedef struct clsplat_adapt_event {
     double coverage;      /* φ at the birthplace of the best splat there was; 0 is best */
     double expected_gain; /* of mitosis: the share of the head's squared error that passes through the parent;
                              birth: the share of that in the row that asked for it */
+    double moved;         /* ADJUST: how far means have come, in widths of their splats, root mean square */
     double error_before, error_after; /* of the head, if it were kept */
     bool kept;
 } clsplat_adapt_event;

@@ -26,7 +26,7 @@
 #ifndef CLSPLAT_MODEL_H
 #define CLSPLAT_MODEL_H
 
-#include <clsplat/tensor.h>
+#include <clsplat/adapt.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -127,6 +127,13 @@ typedef struct clsplat_model_attention {
                            keys that it attends to; at least 1 */
     size_t chunk; /* NEAR_FAR only: keys of a tree, and so how many tokens back a row is always exact; a power
                      of two from 16 to 4096, at most sparse_topk; 0: the library's choice */
+    size_t adapt_every; /* of models with splat layers: tokens between two cycles in which their splats adapt
+                           to what was read; 0: as adaptation.* of the model's configuration says; SIZE_MAX:
+                           never */
+    clsplat_adapt_listener
+        *adapt_listener; /* told of every decision; NULL: nobody. Errors are Σ −φ of the best
+                            splat over keys, the smaller the better covered they are */
+    void *adapt_user;
     bool measure_errors; /* every layer attends exactly, too, and clsplat_session_errors tells the difference
                           */
 } clsplat_model_attention;
@@ -198,6 +205,15 @@ typedef struct clsplat_session_statistics {
 } clsplat_session_statistics;
 CLSPLAT_API clsplat_status clsplat_session_statistics_read(clsplat_session *session,
                                                            clsplat_session_statistics *statistics);
+
+/* What adaptation came to. Coverage of a key: φ of the splat that is nearest, 0 at its middle. */
+typedef struct clsplat_session_adaptation {
+    uint64_t cycles, decisions;             /* cycles made, and splats that were replaced in them */
+    double coverage_before, coverage_after; /* of the last cycle: of the keys since the cycle before, over all
+                                               layers and heads */
+} clsplat_session_adaptation;
+CLSPLAT_API void clsplat_session_adaptation_read(const clsplat_session *session,
+                                                 clsplat_session_adaptation *adaptation);
 
 /* How far each layer's attention is from softmax attention of the same queries, keys and values: ‖out −
  * exact‖ / ‖exact‖ over all tokens since the session was opened, rewound or not. Writes: errors [layers].

@@ -8,14 +8,15 @@
 typedef struct adjusting {
     herd *h;
     size_t numbers; /* of the parameters of a head, [count][form.numbers] */
-    double *best, *first, *second, *best_square, *rate; /* [heads][numbers] and [heads] */
-    unsigned *steps;                                    /* [heads]: since the moments were 0 */
+    double *start, *best, *first, *second, *best_square, *rate; /* [heads][numbers] and [heads] */
+    unsigned *steps;                                            /* [heads]: since the moments were 0 */
     float *out, *lse, *dout, *dq, *dk, *dv;
     clsplat_splats_gradient gradient;
     float *gradients; /* what it points to */
 } adjusting;
 
 static void adjust_free(adjusting *a) {
+    free(a->start);
     free(a->best);
     free(a->first);
     free(a->second);
@@ -37,6 +38,7 @@ static clsplat_status adjust_open(herd *h, adjusting *a) {
     size_t heads = p->heads, splats = heads * p->count, queries = l->batch * l->heads * l->queries;
     size_t keys = l->batch * l->kv_heads * l->keys;
     *a = (adjusting){.h = h, .numbers = p->count * p->form.numbers};
+    a->start = calloc(heads * a->numbers, sizeof *a->start);
     a->best = calloc(heads * a->numbers, sizeof *a->best);
     a->first = calloc(heads * a->numbers, sizeof *a->first);
     a->second = calloc(heads * a->numbers, sizeof *a->second);
@@ -50,8 +52,8 @@ static clsplat_status adjust_open(herd *h, adjusting *a) {
     a->dk = malloc(keys * l->dim * sizeof *a->dk);
     a->dv = malloc(keys * l->value_dim * sizeof *a->dv);
     a->gradients = calloc(splats * (p->form.dim + p->form.size + 1), sizeof *a->gradients);
-    if (!a->best || !a->first || !a->second || !a->best_square || !a->rate || !a->steps || !a->out ||
-        !a->lse || !a->dout || !a->dq || !a->dk || !a->dv || !a->gradients)
+    if (!a->start || !a->best || !a->first || !a->second || !a->best_square || !a->rate || !a->steps ||
+        !a->out || !a->lse || !a->dout || !a->dq || !a->dk || !a->dv || !a->gradients)
         return log_error(l->device->lib, CLSPLAT_MEMORY,
                          "no memory for gradients of %zu queries and %zu splats", queries, splats);
     float *covariance = a->gradients + splats * p->form.dim;
@@ -59,6 +61,7 @@ static clsplat_status adjust_open(herd *h, adjusting *a) {
         (clsplat_splats_gradient){.mean = a->gradients, .log_amplitude = covariance + splats * p->form.size};
     *(p->form.covariance == CLSPLAT_FULL ? &a->gradient.precision_chol : &a->gradient.log_var) = covariance;
     for (size_t head = 0; head < heads; ++head) {
+        memcpy(a->start + head * a->numbers, population_splat(p, head, 0), a->numbers * sizeof *a->start);
         a->best_square[head] = INFINITY;
         a->rate[head] = h->how->rate;
     }
@@ -196,6 +199,27 @@ static bool report(const herd *h, unsigned step, unsigned steps) {
                          fmin(((double)h->cycle - 0.5 + 0.5 * (double)step / (double)steps) * each, 1));
 }
 
+/* How far means are from where they began, in their widths then: root mean square over splats. */
+static double moved(const adjusting *a) {
+    const population *p = &a->h->people;
+    double sum = 0;
+    for (size_t i = 0; i < p->heads * p->count; ++i) {
+        const double *from = a->start + i * p->form.numbers;
+        const double *to = population_splat(p, i / p->count, i % p->count);
+        double square = 0, width = 0;
+        for (size_t d = 0; d < p->form.dim; ++d) {
+            square += (to[d] - from[d]) * (to[d] - from[d]);
+            width += p->form.covariance == CLSPLAT_FULL
+                         ? 1 / fmax(from[p->form.dim + d * (p->form.dim + 1)] *
+                                        from[p->form.dim + d * (p->form.dim + 1)],
+                                    1e-30)
+                         : splat_variance(&p->form, from, d);
+        }
+        sum += square / width * (double)p->form.dim;
+    }
+    return sqrt(sum / (double)(p->heads * p->count * p->form.dim));
+}
+
 clsplat_status adjust(herd *h, unsigned steps) {
     clsplat_status status = CLSPLAT_OK;
     const layer *l = h->layer;
@@ -225,6 +249,7 @@ clsplat_status adjust(herd *h, unsigned steps) {
     }
     after = sqrt(after / norm);
     herd_tell(h, (clsplat_adapt_event){.decision = CLSPLAT_ADJUST,
+                                       .moved = moved(&a),
                                        .error_before = before,
                                        .error_after = after,
                                        .kept = after < before});

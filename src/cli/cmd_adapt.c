@@ -256,7 +256,7 @@ static clsplat_status adapt(cli *c, adapt_request *r) {
     how.most = most;
     TRY(layer_input_read(c->lib, r->input, &t));
     if (r->history) {
-        TRY(history_open(c->lib, r->history, p.level_names, &log));
+        TRY(history_open(c->lib, r->history, p.level_names, false, &log));
         how.listener = history_add;
         how.listener_user = &log;
     }

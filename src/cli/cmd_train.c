@@ -13,6 +13,7 @@
 #include "cli/train.h"
 #include "format/json.h"
 #include "model/convert.h"
+#include "train/adapt.h"
 #include "train/create.h"
 
 enum { CONFIG_LIMIT = 1 << 20 };
@@ -222,6 +223,11 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     clsplat_status status = CLSPLAT_OK;
     trainee t = {0};
     train_report last = {0};
+    train_show show = {.c = c};
+    text decisions = {0};
+    text_add(&decisions, "%s/adaptation.jsonl", o->folder);
+    if (!text_ok(&decisions))
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
     TRY(trainee_open(device, o->folder, &t));
     TRY(check_vocabulary(c, o->folder, t.model->config.vocabulary));
     if (o->resume && checkpoint_is_there(o->folder))
@@ -229,20 +235,26 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     log_info(c->lib, "%s: %.1f million parameters on %s, %zu tokens a step", o->folder,
              1e-6 * (double)t.model->info.parameters, clsplat_device_describe(device)->name,
              r->settings.batch * r->settings.context * r->settings.accumulate);
-    train_show show = {.c = c};
     c->interrupted = "interrupted; what was learned so far is saved, and --resume goes on from there";
     r->user = &show;
     r->report = train_show_report;
     r->stopped = train_show_stopped;
+    r->adapted = train_show_adapted;
+    if (train_adapts(&t))
+        TRY(history_open(c->lib, decisions.data, NULL, true, &show.decisions));
     clsplat_profile_set(device, c->verbose);
     status = train_run(&t, r, &last);
     train_show_end(&show);
+    if (status == CLSPLAT_OK)
+        status = history_end(&show.decisions);
     if (c->verbose)
         train_show_profile(&show, device);
     TRY(status);
     if (c->json)
         TRY(train_show_json(&show, &last, device));
 fail:
+    history_close(&show.decisions);
+    text_free(&decisions);
     trainee_close(&t);
     return status;
 }

@@ -6,8 +6,9 @@
 
 #include "base/log.h"
 
-clsplat_status history_open(clsplat *lib, const char *path, const char *const *levels, history *h) {
-    *h = (history){.lib = lib, .path = path, .levels = levels, .file = fopen(path, "w")};
+clsplat_status history_open(clsplat *lib, const char *path, const char *const *levels, bool more,
+                            history *h) {
+    *h = (history){.lib = lib, .path = path, .levels = levels, .file = fopen(path, more ? "a" : "w")};
     if (!h->file)
         return log_error(lib, CLSPLAT_IO, "%s: %s", path, strerror(errno));
     return CLSPLAT_OK;
@@ -34,21 +35,61 @@ static json_t *real(double value) {
     return number ? number : json_null();
 }
 
+/* What ended when a decision was kept: a splat that dies, merges or splits has lived as long as the event
+ * says. */
+static void count(history *h, const clsplat_adapt_event *e) {
+    history_cycle *c = &h->now;
+    bool ends = e->kept && (e->decision == CLSPLAT_DEATH || e->decision == CLSPLAT_MERGE ||
+                            e->decision == CLSPLAT_MITOSIS);
+    ++(e->kept ? c->kept : c->undone)[e->decision];
+    c->ended += ends;
+    c->age += ends ? e->age : 0;
+    c->oldest = ends && e->age > c->oldest ? e->age : c->oldest;
+}
+
+/* Statistics of the cycle that is over. */
+static void tell_cycle(history *h) {
+    const history_cycle *c = &h->now;
+    json_t *line = json_pack("{s:i, s:{}, s:{}}", "cycle", (int)h->cycle, "kept", "undone");
+    for (int d = 0; d < CLSPLAT_DECISIONS; ++d) {
+        const char *name = clsplat_decision_name((clsplat_decision)d);
+        json_object_set_new(json_object_get(line, "kept"), name, json_integer((json_int_t)c->kept[d]));
+        json_object_set_new(json_object_get(line, "undone"), name, json_integer((json_int_t)c->undone[d]));
+    }
+    json_object_set_new(line, "lifetimes",
+                        json_pack("{s:i, s:o, s:i}", "ended", (int)c->ended, "mean",
+                                  c->ended ? json_real((double)c->age / (double)c->ended) : json_null(),
+                                  "longest", (int)c->oldest));
+    write_line(h, line);
+    h->now = (history_cycle){0};
+}
+
 void history_add(void *user, const clsplat_adapt_event *e) {
     history *h = user;
+    if (h->cycle && h->cycle != e->cycle)
+        tell_cycle(h);
+    h->cycle = e->cycle;
+    count(h, e);
     if (++h->lines > HISTORY_LINES) {
         ++h->untold;
         return;
     }
     json_t *line =
         json_pack("{s:i, s:s}", "cycle", (int)e->cycle, "decision", clsplat_decision_name(e->decision));
-    if (e->decision != CLSPLAT_ADJUST)
-        json_object_update_new(line, json_pack("{s:i, s:s, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o, s:o}}",
-                                               "head", (int)e->head, "level", h->levels[e->level], "from",
-                                               numbers(e->from), "to", numbers(e->to), "age", (int)e->age,
-                                               "reason", "use", real(e->use), "entropy", real(e->entropy),
-                                               "leave_one_out", real(e->leave_one_out), "coverage",
-                                               real(e->coverage), "expected_gain", real(e->expected_gain)));
+    if (e->decision != CLSPLAT_ADJUST) {
+        if (h->levels)
+            json_object_set_new(line, "level", json_string(h->levels[e->level]));
+        else
+            json_object_set_new(line, "layer", json_integer((json_int_t)e->layer));
+        json_object_update_new(line, json_pack("{s:i, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o, s:o}}", "head",
+                                               (int)e->head, "from", numbers(e->from), "to", numbers(e->to),
+                                               "age", (int)e->age, "reason", "use", real(e->use), "entropy",
+                                               real(e->entropy), "leave_one_out", real(e->leave_one_out),
+                                               "coverage", real(e->coverage), "expected_gain",
+                                               real(e->expected_gain)));
+    } else {
+        json_object_set_new(line, "moved", real(e->moved));
+    }
     json_object_update_new(line, json_pack("{s:o, s:o, s:b}", "error_before", real(e->error_before),
                                            "error_after", real(e->error_after), "kept", (int)e->kept));
     write_line(h, line);
@@ -57,6 +98,8 @@ void history_add(void *user, const clsplat_adapt_event *e) {
 clsplat_status history_end(history *h) {
     if (!h->file)
         return CLSPLAT_OK;
+    if (h->cycle)
+        tell_cycle(h);
     if (h->untold)
         write_line(h, json_pack("{s:I}", "not_told", (json_int_t)h->untold));
     if (h->failed)

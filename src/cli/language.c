@@ -41,6 +41,20 @@ fail:
     return status;
 }
 
+static clsplat_status read_adaptation(cli *c, const language_request *r, language *l) {
+    clsplat_status status = CLSPLAT_OK;
+    uint64_t every = 0;
+    TRY(cli_count(c, "--adapt", r->adapt, 0, &every));
+    l->attention.adapt_every = r->adapt && every == 0 ? SIZE_MAX : every;
+    if (!r->history)
+        return CLSPLAT_OK;
+    TRY(history_open(c->lib, r->history, NULL, false, &l->decisions));
+    l->attention.adapt_listener = history_add;
+    l->attention.adapt_user = &l->decisions;
+fail:
+    return status;
+}
+
 clsplat_status language_open(cli *c, const language_request *r, const char *folder, language *l) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_model_options options = clsplat_model_options_defaults();
@@ -48,6 +62,7 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     uint64_t context = 0;
     *l = (language){.c = c, .attention = clsplat_model_attention_defaults()};
     TRY(read_attention(c, r, &l->attention));
+    TRY(read_adaptation(c, r, l));
     TRY(cli_choice(c, "--dtype", r->dtype, dtypes, &dtype));
     TRY(cli_count(c, "--context", r->context, 2, &context));
     TRY(cli_size(c, "--memory", r->memory, &l->memory));
@@ -98,6 +113,9 @@ fail:
 }
 
 void language_close(language *l) {
+    if (history_end(&l->decisions) != CLSPLAT_OK)
+        log_warning(l->c->lib, "%s", clsplat_last_error(l->c->lib));
+    history_close(&l->decisions);
     clsplat_model_close(&l->model);
     clsplat_device_close(&l->device);
 }

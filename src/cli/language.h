@@ -6,13 +6,14 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/history.h"
 
 /* Tokens between two looks at the keyboard. */
 enum { LANGUAGE_PIECE = 512 };
 
 /* Options as given; NULL: not given. */
 typedef struct language_request {
-    char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context;
+    char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context, *adapt, *history;
     char *memory; /* generate and chat */
 } language_request;
 
@@ -34,7 +35,10 @@ typedef struct language_request {
                  "keys that a token sees exactly at most, for near-far, topk and blocks; no limit if it is "          \
                  "not given"),                                                                                        \
     LANGUAGE_ROW("chunk", 0, (r).chunk, "N",                                                                          \
-                 "keys of a tree, for near-far; the library's choice if it is not given")
+                 "keys of a tree, for near-far; the library's choice if it is not given"),                            \
+    LANGUAGE_ROW("adapt", 0, (r).adapt, "N",                                                                          \
+                 "splat layers adapt after every N tokens, never with 0; as config.json says if it is not given"),    \
+    LANGUAGE_ROW("history", 0, (r).history, "FILE", "every decision of that as a line of JSON, as it falls")
 
 /* Under LANGUAGE_MODEL. */
 #define LANGUAGE_MODEL "How the model is run:"
@@ -57,8 +61,9 @@ typedef struct language {
     clsplat_model *model;
     const clsplat_model_info *info;
     clsplat_model_attention attention;
-    size_t context;  /* the longest text in tokens */
-    uint64_t memory; /* bytes that a session may take; 0: what there is */
+    size_t context;    /* the longest text in tokens */
+    uint64_t memory;   /* bytes that a session may take; 0: what there is */
+    history decisions; /* --history */
 } language;
 
 /* Reads the options, and opens the device and the model; c->progress runs from here on. */

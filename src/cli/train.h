@@ -42,10 +42,12 @@ typedef struct train_options {
 typedef struct train_show {
     cli *c;
     bool drawn;
+    history decisions; /* of splats: DIR/adaptation.jsonl */
 } train_show;
 
 void train_show_report(void *user, const train_report *report);
 bool train_show_stopped(void *user);
+clsplat_adapt_listener train_show_adapted;
 /* Leaves the last line standing. */
 void train_show_end(train_show *show);
 /* What the kernels took, the longest first. */

@@ -30,6 +30,12 @@ void train_show_report(void *user, const train_report *r) {
     show->drawn = p->terminal && !held[0];
 }
 
+void train_show_adapted(void *user, const clsplat_adapt_event *event) {
+    train_show *show = user;
+    if (show->decisions.file)
+        history_add(&show->decisions, event);
+}
+
 bool train_show_stopped(void *user) {
     const train_show *show = user;
     return progress_stopped(&show->c->progress);

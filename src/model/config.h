@@ -10,6 +10,17 @@
 #include "base/log.h"
 #include "model/family.h"
 
+/* adaptation.* of a configuration: model/colony.h has what it does. */
+typedef struct model_adaptation {
+    size_t steps, tokens;     /* of training, and of a session, between two cycles; 0: never */
+    size_t most;              /* decisions of a head in a cycle */
+    unsigned patience;        /* cycles of hardly any use after which a splat is the first to go */
+    double death_threshold;   /* hardly any: below this share of the mean use */
+    double mitosis_threshold; /* share of a head's error from which on a splat may split */
+    double birth_threshold;   /* keys are born at below this coverage only, in φ: 0 or less */
+    double least_gain;        /* relative fall of the error */
+} model_adaptation;
+
 typedef struct model_config {
     const char *family; /* model_type: see model_families */
     layer_kind layer;
@@ -19,10 +30,11 @@ typedef struct model_config {
     bool *windowed; /* [layers] */
     bool *splatted; /* [layers]: it attends through splats, too; such a layer is windowed, in chunks. NULL:
                        none is */
-    size_t splats, splat_chunk; /* of a key head; the keys of a chunk */
-    float epsilon;              /* of the norms */
-    float score_scale;          /* scores are so many times q·k, 1/√D unless the family has a key for it */
-    bool tied;                  /* the embedding is the head, too */
+    size_t splats, splat_chunk;  /* of a key head; the keys of a chunk */
+    model_adaptation adaptation; /* of those layers */
+    float epsilon;               /* of the norms */
+    float score_scale; /* scores are so many times q·k, 1/√D unless the family has a key for it */
+    bool tied;         /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
     size_t positions, types, first_position; /* encoders: rows of the tables of positions and of token types
                                                  (0: none), and the first token's position */

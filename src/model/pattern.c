@@ -40,10 +40,52 @@ fail:
     return status;
 }
 
+/* Keys of the original system, and what else decides. */
+static clsplat_status read_adaptation(const json_place *at, model_adaptation *a) {
+    static const char *const known[] = {
+        "enable_adaptation",   "adaptation_frequency",      "adaptation_tokens",
+        "consecutive_batches", "max_adaptations_per_cycle", "death_threshold",
+        "mitosis_threshold",   "birth_threshold",           "least_gain"};
+    clsplat_status status = CLSPLAT_OK;
+    json_place in = {at->lib, at->path, "adaptation.", json_object_get(at->object, "adaptation")};
+    bool enabled = true;
+    size_t steps = 100, tokens = 256, patience = a->patience;
+    const char *key;
+    json_t *value;
+    if (!json_has(at, "adaptation"))
+        return CLSPLAT_OK;
+    if (!json_is_object(in.object))
+        return json_refuse(at, CLSPLAT_FORMAT, "adaptation", "must be an object");
+    json_object_foreach((json_t *)in.object, key, value) {
+        size_t i = 0, count = sizeof known / sizeof *known;
+        while (i < count && strcmp(known[i], key) != 0)
+            ++i;
+        if (i == count)
+            return json_refuse(&in, CLSPLAT_FORMAT, key,
+                               "is not one that adaptation knows: see `man clsplat`");
+    }
+    TRY(json_bool(&in, "enable_adaptation", &enabled));
+    TRY(json_size(&in, "adaptation_frequency", JSON_OPTIONAL, 0, SIZE_MAX, &steps));
+    TRY(json_size(&in, "adaptation_tokens", JSON_OPTIONAL, 0, SIZE_MAX, &tokens));
+    TRY(json_size(&in, "consecutive_batches", JSON_OPTIONAL, 1, INT32_MAX, &patience));
+    TRY(json_size(&in, "max_adaptations_per_cycle", JSON_OPTIONAL, 1, SPLATS_LIMIT, &a->most));
+    TRY(json_double(&in, "death_threshold", JSON_OPTIONAL, 0, 1, &a->death_threshold));
+    TRY(json_double(&in, "mitosis_threshold", JSON_OPTIONAL, 0, 1, &a->mitosis_threshold));
+    TRY(json_double(&in, "birth_threshold", JSON_OPTIONAL, -1e9, 0, &a->birth_threshold));
+    TRY(json_double(&in, "least_gain", JSON_OPTIONAL, 0, 1, &a->least_gain));
+    a->steps = enabled ? steps : 0;
+    a->tokens = enabled ? tokens : 0;
+    a->patience = (unsigned)patience;
+fail:
+    return status;
+}
+
 clsplat_status pattern_load(const json_place *at, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     c->window = 256;
     c->splats = c->splat_chunk = 128;
+    c->adaptation = (model_adaptation){
+        .most = 8, .patience = 3, .death_threshold = 0.01, .mitosis_threshold = 0.1, .least_gain = 5e-3};
     c->splatted = calloc(c->layers, sizeof *c->splatted);
     if (!c->splatted)
         return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its layers", at->path);
@@ -51,6 +93,7 @@ clsplat_status pattern_load(const json_place *at, model_config *c) {
     TRY(json_size(at, "sliding_window", JSON_OPTIONAL, 1, WINDOW_LIMIT, &c->window));
     TRY(json_size(at, "splats", JSON_OPTIONAL, 1, SPLATS_LIMIT, &c->splats));
     TRY(json_size(at, "splat_chunk", JSON_OPTIONAL, 1, CHUNK_LIMIT, &c->splat_chunk));
+    TRY(read_adaptation(at, &c->adaptation));
 fail:
     return status;
 }

@@ -12,6 +12,12 @@
  * layer of kind "window" sees "splats": 128, "splat_chunk": 128            splats of a key head in a layer of
  * kind "splat", and the keys of a chunk
  *
+ *     "adaptation": {…}                            of those splats: "adaptation_frequency" (100 steps of
+ * training between two cycles) and "adaptation_tokens" (256 tokens of a session), 0 for never;
+ * "enable_adaptation"; "max_adaptations_per_cycle" (8), "death_threshold" (0.01), "consecutive_batches" (3),
+ * "mitosis_threshold" (0.1), "birth_threshold" (0), "least_gain" (0.005): model_adaptation says what they
+ * are. Without the object nothing adapts
+ *
  * config->windowed has room for all layers. Returns: FORMAT, UNSUPPORTED, MEMORY. */
 clsplat_status pattern_load(const json_place *at, model_config *config);
 

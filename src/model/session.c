@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "model/decoder.h"
+#include "model/splats_adapt.h"
 #include "runtime/buffer.h"
 
 clsplat_model_attention clsplat_model_attention_defaults(void) {
@@ -94,7 +95,9 @@ static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, siz
     if (w->targets)
         TRY(upload_list(&q, s->targets, s->length, w->targets, count));
     for (size_t at = 0, part; at < count; at += part) {
+        size_t room = splat_adapting_room(s->splats, s->length);
         part = count - at < s->model->scratch.rows ? count - at : s->model->scratch.rows;
+        part = part < room ? part : room;
         op_tensor rows;
         s->has_last = s->has_logits = false;
         TRY(decoder_run(&q, s, s->length, part,
@@ -106,6 +109,7 @@ static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, siz
             TRY(use_rows(&q, s, rows, at, w));
         s->length += part;
         s->tokens += part;
+        TRY(session_adapt(&q, s));
     }
     s->has_last = s->has_last || count > 0;
     TRY(queue_flush(&q));
@@ -241,6 +245,7 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     queue_begin(session->model->device, 0, NULL, &q);
     if (session->form->rewind)
         TRY(session->form->rewind(&q, session->state, length));
+    splat_adapting_rewind(session->splats, length);
     session->length = length;
     if (session->sure > length)
         session->sure = length;
@@ -267,15 +272,4 @@ clsplat_status clsplat_session_statistics_read(clsplat_session *session,
         TRY(session->form->count(&q, session->state, &statistics->exact_keys));
 fail:
     return session_end(session, status, false);
-}
-
-clsplat_status clsplat_session_errors(clsplat_session *session, double *errors) {
-    if (!session->distances)
-        return log_error(library(session), CLSPLAT_INVALID,
-                         "the session does not measure errors: open it with measure_errors");
-    for (size_t i = 0; i < session->model->config.layers; ++i) {
-        const attention_distance *d = &session->distances[i];
-        errors[i] = d->size > 0 ? sqrt(d->difference / d->size) : 0;
-    }
-    return CLSPLAT_OK;
 }

@@ -40,6 +40,10 @@ clsplat_status session_mend(clsplat_session *s);
 clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settled);
 bool session_is_whole(const clsplat_session *s);
 
+/* Splats that adapt, as the caller said, or else the configuration; and a cycle of theirs, if one is due. */
+clsplat_status session_open_adaptation(clsplat_session *s);
+clsplat_status session_adapt(queue *q, clsplat_session *s);
+
 /* What attention may rely on in a session of so many tokens. */
 attention_shape session_shape(const clsplat_model *model, size_t capacity);
 

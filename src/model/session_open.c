@@ -103,7 +103,8 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     TRY(create_cache(s));
     TRY(create_lists(s));
     TRY(create_distances(s));
-    TRY(splat_store_open(model, capacity, &s->splats));
+    TRY(splat_store_open(model, capacity, s->v, &s->splats));
+    TRY(session_open_adaptation(s));
     attention_shape shape = session_shape(model, capacity);
     const char *lacking = attention_lacks(s->form, &shape);
     if (lacking)

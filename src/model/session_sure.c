@@ -1,3 +1,5 @@
+#include <math.h>
+
 #include "model/session.h"
 
 static clsplat_status go_back(clsplat_session *s) {
@@ -41,4 +43,15 @@ clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settl
     else if (status == CLSPLAT_OK && settled)
         s->sure = s->length;
     return status;
+}
+
+clsplat_status clsplat_session_errors(clsplat_session *session, double *errors) {
+    if (!session->distances)
+        return log_error(session->model->device->lib, CLSPLAT_INVALID,
+                         "the session does not measure errors: open it with measure_errors");
+    for (size_t i = 0; i < session->model->config.layers; ++i) {
+        const attention_distance *d = &session->distances[i];
+        errors[i] = d->size > 0 ? sqrt(d->difference / d->size) : 0;
+    }
+    return CLSPLAT_OK;
 }

@@ -1,4 +1,4 @@
-#include "model/splats.h"
+#include "model/splats_adapt.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -56,7 +56,8 @@ static bool has_splats(const model_config *c) {
     return false;
 }
 
-clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, splat_store **store) {
+clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, const op_tensor *v,
+                                splat_store **store) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &m->config;
     *store = NULL;
@@ -72,6 +73,7 @@ clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, splat_s
         return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for a session");
     s->model = m;
     s->capacity = capacity;
+    s->v = v;
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * 2 * c->head_dim, &s->queries));
     for (size_t i = 0; i < c->layers; ++i)
         if (c->splatted[i])
@@ -91,8 +93,10 @@ void splat_store_close(splat_store **store) {
         for (size_t t = 0; t < sizeof all / sizeof *all; ++t)
             tensor_release(s->model->device, all[t]);
     }
-    if (s->model)
+    if (s->model) {
+        splat_adapting_close(s);
         tensor_release(s->model->device, &s->queries);
+    }
     free(s->layers);
     free(s);
     *store = NULL;
@@ -120,8 +124,11 @@ fail:
     return status;
 }
 
-/* Rows of one head after the other as chunks: [n,heads,chunk,columns] from the chunk `begin` on. */
-static op_tensor as_chunks(op_tensor rows, size_t begin, size_t count, size_t chunk) {
+op_tensor splat_store_heads(op_tensor rows, size_t heads, size_t columns) {
+    return block_heads(rows, 0, heads, columns);
+}
+
+op_tensor splat_store_chunks(op_tensor rows, size_t begin, size_t count, size_t chunk) {
     rows.offset += begin * chunk * rows.stride[2];
     rows.stride[0] = chunk * rows.stride[2];
     rows.shape[0] = count;
@@ -129,27 +136,10 @@ static op_tensor as_chunks(op_tensor rows, size_t begin, size_t count, size_t ch
     return rows;
 }
 
-clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v) {
-    clsplat_status status = CLSPLAT_OK;
+clsplat_status splat_store_scan(queue *q, const splat_store *s, size_t layer, size_t begin, size_t end) {
     const model_config *c = &s->model->config;
     const splat_layer *l = &s->layers[layer];
-    size_t begin = first / c->splat_chunk, end = (first + b->count) / c->splat_chunk;
-    op_tensor g = l->g;
-    g.shape[0] = end - begin;
-    g.stride[0] = 0;
-    if (end > begin)
-        TRY(op_softmax(
-            b->q, &(op_softmax_args){.q = g,
-                                     .k = as_chunks(block_heads(l->keys, 0, c->kv_heads, 2 * c->head_dim),
-                                                    begin, end - begin, c->splat_chunk),
-                                     .v = as_chunks(v, begin, end - begin, c->splat_chunk),
-                                     .key_bias = as_chunks(block_heads(l->strength, 0, c->kv_heads, 1), begin,
-                                                           end - begin, c->splat_chunk),
-                                     .out = op_slice(l->value, 0, begin, end - begin),
-                                     .lse = op_slice(l->lse, 0, begin, end - begin),
-                                     .scale = 1,
-                                     .diagonal = OP_SEES_ALL}));
-    TRY(op_splat_scan(b->q, &(op_splat_scan_args){.base = l->base.mem,
+    return op_splat_scan(q, &(op_splat_scan_args){.base = l->base.mem,
                                                   .lse = l->lse.mem,
                                                   .value = l->value.mem,
                                                   .prefix_lse = l->prefix_lse.mem,
@@ -157,10 +147,36 @@ clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, s
                                                   .bias = l->bias.mem,
                                                   .batch = 1,
                                                   .first = begin,
-                                                  .chunks = (first + b->count - 1) / c->splat_chunk + 1,
+                                                  .chunks = end,
                                                   .room = chunks_of(s),
                                                   .count = c->kv_heads * c->splats,
-                                                  .value_dim = c->head_dim}));
+                                                  .value_dim = c->head_dim});
+}
+
+clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    const splat_layer *l = &s->layers[layer];
+    size_t chunk = c->splat_chunk, begin = first / chunk, end = (first + b->count) / chunk,
+           count = end - begin;
+    op_tensor g = l->g;
+    g.shape[0] = count;
+    g.stride[0] = 0;
+    TRY(splat_adapting_mend(b->q, s, layer, first));
+    if (count)
+        TRY(op_softmax(b->q,
+                       &(op_softmax_args){
+                           .q = g,
+                           .k = splat_store_chunks(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim),
+                                                   begin, count, chunk),
+                           .v = splat_store_chunks(v, begin, count, chunk),
+                           .key_bias = splat_store_chunks(splat_store_heads(l->strength, c->kv_heads, 1),
+                                                          begin, count, chunk),
+                           .out = op_slice(l->value, 0, begin, count),
+                           .lse = op_slice(l->lse, 0, begin, count),
+                           .scale = 1,
+                           .diagonal = OP_SEES_ALL}));
+    TRY(splat_store_scan(b->q, s, layer, begin, (first + b->count - 1) / chunk + 1));
 fail:
     return status;
 }

@@ -113,7 +113,7 @@ fail:
     return status;
 }
 
-clsplat_status pass_forward(queue *q, const pass *p) {
+clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *user) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;
     const model_weights *w = &p->model->model->weights;
@@ -121,8 +121,11 @@ clsplat_status pass_forward(queue *q, const pass *p) {
         q, &(op_embed_args){
                .ids = p->ids, .table = w->embedding, .out = p->x[0], .scale = c->layer.embedding_scale}));
     TRY(pass_norm(q, p, p->x[0], &w->layers[0].attention_norm, p->h));
-    for (size_t layer = 0; layer < c->layers; ++layer)
+    for (size_t layer = 0; layer < c->layers; ++layer) {
         TRY(pass_layer_forward(q, p, layer));
+        if (visit)
+            TRY(visit(q, p, layer, user));
+    }
 fail:
     return status;
 }

@@ -39,8 +39,10 @@ void pass_close(pass *p);
 
 /* The windows' tokens, and what follows each of them; a target below 0 does not count. Blocks. */
 clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets);
-/* Runs them through the layers; leaves the rows for the head in p->h. */
-clsplat_status pass_forward(queue *q, const pass *p);
+/* Runs them through the layers; leaves the rows for the head in p->h. `visit`, unless it is NULL, is called
+ * after every layer. */
+typedef clsplat_status pass_visitor(queue *q, const pass *p, size_t layer, void *user);
+clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *user);
 /* The head, and unless scale is 0 what the gradient of −scale Σ ln p(target) is for p->dh and the head's
  * weights, which are added to. Leaves the log-likelihoods. */
 clsplat_status pass_head(queue *q, const pass *p, float scale);

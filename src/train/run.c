@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "train/adapt.h"
 #include "train/keep.h"
 #include "train/log.h"
 #include "train/pass.h"
@@ -24,6 +25,7 @@ typedef struct run {
     double sum, counted, since; /* since the last report: nats, tokens, and when that was */
     double rate, saved, validation;
     train_log log;
+    train_adapting adapting;
 } run;
 
 /* Whole windows of the text after each other, or where they are not enough, up to the end. */
@@ -57,7 +59,7 @@ static clsplat_status validate(run *r, double *bits) {
         for (size_t i = 0; i < r->pass.rows; ++i)
             counted += r->targets[i] >= 0;
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
-        TRY(pass_forward(&r->q, &r->pass));
+        TRY(pass_forward(&r->q, &r->pass, NULL, NULL));
         TRY(pass_head(&r->q, &r->pass, 0));
         TRY(pass_likelihood(&r->q, &r->pass, &part));
         sum -= part;
@@ -87,7 +89,7 @@ static clsplat_status step(run *r) {
         double likelihood = 0;
         draw_windows(r, r->progress.step, part);
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
-        TRY(pass_forward(&r->q, &r->pass));
+        TRY(pass_forward(&r->q, &r->pass, NULL, NULL));
         TRY(pass_head(&r->q, &r->pass, (float)(1 / tokens)));
         TRY(pass_backward(&r->q, &r->pass));
         TRY(pass_likelihood(&r->q, &r->pass, &likelihood));
@@ -106,6 +108,25 @@ static clsplat_status step(run *r) {
     r->counted += tokens;
     r->progress.seconds += clock_seconds() - begin;
     ++r->progress.step;
+fail:
+    return status;
+}
+
+/* With the windows of the next step. */
+static clsplat_status adapt(run *r) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t every = r->t->model->config.adaptation.steps;
+    train_adapted result;
+    if (!r->adapting.t || r->progress.step % every != 0)
+        return CLSPLAT_OK;
+    double begin = clock_seconds();
+    draw_windows(r, r->progress.step, 0);
+    TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+    TRY(train_adapt(&r->q, &r->pass, &r->adapting, &result));
+    r->progress.seconds += clock_seconds() - begin;
+    log_info(r->t->device->lib, "step %llu: %zu decisions about splats, %zu undone; loss %.5f, before %.5f",
+             (unsigned long long)r->progress.step, result.kept, result.undone,
+             result.after / (double)r->pass.rows, result.before / (double)r->pass.rows);
 fail:
     return status;
 }
@@ -166,6 +187,7 @@ static clsplat_status steps(run *r, train_report *report) {
     clsplat_status status = CLSPLAT_OK;
     while (!is_over(r)) {
         TRY(step(r));
+        TRY(adapt(r));
         bool stopped = r->r->stopped && r->r->stopped(r->r->user), over = is_over(r);
         if (stopped || over) {
             if (!stopped && r->r->held_out->count > 1)
@@ -211,6 +233,8 @@ clsplat_status train_run(const trainee *t, const train_request *request, train_r
     if (!r.ids || !r.targets)
         TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r.pass.rows));
     TRY(train_log_open(t->device->lib, request->folder, &r.log));
+    if (train_adapts(t))
+        TRY(train_adapting_open(t, request->adapted, request->user, &r.adapting));
     r.since = r.progress.seconds;
     r.saved = clock_seconds();
     if (r.progress.step == 0)
@@ -222,6 +246,7 @@ fail:
     train_log_close(&r.log);
     free(r.ids);
     free(r.targets);
+    train_adapting_close(&r.adapting);
     pass_close(&r.pass);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef CLSPLAT_TRAIN_RUN_H
 #define CLSPLAT_TRAIN_RUN_H
 
+#include <clsplat/adapt.h>
 #include <jansson.h>
 
 #include "train/checkpoint.h"
@@ -31,7 +32,8 @@ typedef struct train_request {
     size_t validation_most; /* bytes of held_out that are measured */
     /* Called every so often and at the end. */
     void (*report)(void *user, const train_report *report);
-    bool (*stopped)(void *user); /* asked after every step: training saves and ends */
+    clsplat_adapt_listener *adapted; /* told of every decision about splats; NULL: nobody */
+    bool (*stopped)(void *user);     /* asked after every step: training saves and ends */
     void *user;
 } train_request;
 

@@ -14,7 +14,10 @@ def adapt(bench):
     bench.works("adapt: init", "init", path, "-o", made, "--config", config, "--match", "softmax")
     report = json.loads(bench.works("adapt", "adapt", made, path, "-o", out, "--causal", "--history", log, "--cycles", "2", "--trades", "2", "--steps", "3",
                                     "--most", "7,3", "--json") or "{}")
-    told = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told, cycles = [e for e in lines if "decision" in e], [e for e in lines if "lifetimes" in e]
+    bench.check("adapt: cycles", [c["cycle"] for c in cycles] == [1, 2], str(cycles))
+    bench.check("adapt: moved", all(e["moved"] >= 0 for e in told if e["decision"] == "adjust"), str(told[-1:]))
     splats = load(out)
     bench.check("adapt: splats", report.get("splats") == splats["mean"].shape[1] <= 10, str(report))
     errors = {}
@@ -28,6 +31,8 @@ def adapt(bench):
     bench.check("adapt: better", report["error_after"] < report["error_before"], str(report))
     kept = {name: sum(e["kept"] for e in told if e["decision"] == name) for name in report["decisions"]}
     bench.check("adapt: history", kept == {name: d["kept"] for name, d in report["decisions"].items()}, f"{kept} {report['decisions']}")
+    ended = [e["age"] for e in told if e["kept"] and e["decision"] in ("death", "merge", "mitosis")]
+    bench.check("adapt: lifetimes", sum(c["lifetimes"]["ended"] for c in cycles) == len(ended) and max([c["lifetimes"]["longest"] for c in cycles]) == max(ended, default=0), str(cycles))
     bench.check("adapt: reasons", all({"use", "entropy", "leave_one_out", "coverage", "expected_gain"} == set(e["reason"])
                                       and e["level"] in ("Fine", "Coarse") for e in told if e["decision"] != "adjust"), "they lack something")
     bench.check("adapt: text", "kept" in (bench.works("adapt: again", "adapt", made, path, "-o", out, "--cycles", "0") or ""), "no report")
