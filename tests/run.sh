@@ -180,6 +180,9 @@ on_pocl() {
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
+    stage families on pocl python3 tests/peers/families.py "$binary"
+    stage gguf-files on pocl python3 tests/peers/gguf_files.py "$binary"
+    stage unigram on pocl python3 tests/peers/unigram.py "$build"
     stage fuzz limited tests/trust/fuzz.sh 90
     stage long on pocl python3 tests/trust/long.py "$binary" "$build/tests/long"
     # Nothing of PoCL's is compiled for it, and so nothing of PoCL's is reported: there is nothing to suppress.

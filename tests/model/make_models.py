@@ -123,5 +123,6 @@ def make(name):
     print(name, sum(p.numel() for p in model.parameters()), "parameters")
 
 
-for wanted in sys.argv[1:] or MODELS:
-    make(wanted)
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or MODELS:
+        make(wanted)

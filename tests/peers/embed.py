@@ -72,6 +72,16 @@ class Ours:
         return out
 
 
+    def logits(self, tokens, columns):
+        """What an encoder's head says of every token."""
+        self.lib.clsplat_model_attention_defaults.restype = Attention
+        out = np.empty((len(tokens), columns), np.float32)
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        self.check(self.lib.clsplat_model_read(self.model, self.lib.clsplat_model_attention_defaults(), ids, ctypes.c_size_t(len(tokens)), None,
+                                               out.ctypes.data_as(ctypes.c_void_p)))
+        return out
+
+
 def sentences(count):
     """The same ones every time: from as many languages as there are, in turns."""
     languages = {}
