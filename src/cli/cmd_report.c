@@ -10,6 +10,7 @@
 #include "picture/png.h"
 #include "report/log_story.h"
 #include "report/splats_story.h"
+#include "report/tuning_story.h"
 
 static const char summary[] = "Makes one HTML file of what attention did, which opens anywhere and needs no "
                               "network: of a MODEL that reads\n"
@@ -67,6 +68,20 @@ fail:
     return status;
 }
 
+static clsplat_status report_tuning(cli *c, const report_request *r) {
+    static const report_kind kind = {tuning_pictures, TUNING_PICTURES, tuning_story_page, tuning_story_json};
+    clsplat_status status = CLSPLAT_OK;
+    tuning_story s = {0};
+    char line[96];
+    TRY(check_request(c, r));
+    TRY(tuning_story_load(c->lib, c->arguments[0], &s));
+    snprintf(line, sizeof line, "%zu candidates for %zu classes of problems", s.tried.count, s.count);
+    TRY(report_deliver(c, r, &kind, &s, line));
+fail:
+    tuning_story_free(&s);
+    return status;
+}
+
 static clsplat_status report_splats(cli *c, const report_request *r, const char *path) {
     static const report_kind kind = {splats_pictures, SPLATS_PICTURES, splats_story_page, splats_story_json};
     clsplat_status status = CLSPLAT_OK;
@@ -105,8 +120,12 @@ fail:
 static clsplat_status report(cli *c, report_request *r) {
     clsplat_status status = CLSPLAT_OK;
     const char *path = c->arguments[0];
-    size_t length = strlen(path);
     safetensors *file = NULL;
+    if (r->tuning)
+        return c->arguments[1] ? cli_misuse(c, "--tuning takes one file, or none") : report_tuning(c, r);
+    if (!path)
+        return cli_misuse(c, "an argument is missing: clsplat report MODEL FILE, or another of --help");
+    size_t length = strlen(path);
     TRY(check_request(c, r));
     if (c->arguments[1])
         return report_attention(c, r);
@@ -134,9 +153,11 @@ clsplat_status cmd_report(cli *c, int argc, const char **argv) {
          "FILE"},
         {"png", 0, POPT_ARG_STRING, &r.png, 0, "as PNG, two dots a pixel", "FILE"},
         {"picture", 0, POPT_ARG_STRING, &r.which, 0,
-         "which one: matrix (if it is not given), errors, keys, head-errors, entropy, memory, time; of "
+         "which one: matrix (if it is not given), errors, keys, head-errors, entropy, walk, memory, time; of "
          "splats splats, "
-         "tree, levels; of training loss, rate, norm, speed; of a history decisions, error",
+         "tree, levels; of training loss, rate, norm, speed; of a history decisions, error; of tuning "
+         "landscape, "
+         "neighbours, candidates",
          "NAME"},
         {"dark", 0, POPT_ARG_NONE, &r.dark, 0, "a PNG for dark backgrounds", NULL},
         POPT_TABLEEND,
@@ -148,6 +169,8 @@ clsplat_status cmd_report(cli *c, int argc, const char **argv) {
          "which tokens to record, as 100,200-210; some spread over the text, and its last ones, if it is not "
          "given",
          "LIST"},
+        {"tuning", 0, POPT_ARG_NONE, &r.tuning, 0,
+         "of what `clsplat tune` tried, which it keeps; or of FILE, a copy of that", NULL},
         CLI_GROUP("A picture by itself:", pictures),
         CLI_GROUP(LANGUAGE_ATTENTION " near-far if it is not given", attention),
         CLI_GROUP(LANGUAGE_MODEL, model),
@@ -155,8 +178,9 @@ clsplat_status cmd_report(cli *c, int argc, const char **argv) {
         POPT_TABLEEND,
     };
     cli_syntax syntax = {summary,
-                         "MODEL FILE | INPUT.safetensors | DIR | HISTORY.jsonl -o OUT.html [OPTION...]",
-                         options, .arguments = 1, .optional = 1};
+                         "MODEL FILE | INPUT.safetensors | DIR | HISTORY.jsonl | --tuning [FILE] -o OUT.html "
+                         "[OPTION...]",
+                         options, .optional = 2};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = report(c, &r);

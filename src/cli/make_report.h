@@ -9,7 +9,7 @@ typedef struct report_request {
     language_request model;
     char *output, *rows, *scale; /* as given; NULL: not given */
     char *svg, *png, *which;     /* of a single picture */
-    int causal, dark;
+    int causal, dark, tuning;
 } report_request;
 
 /* What a report is made of: one kind of story, and how to write it down. */

@@ -134,9 +134,16 @@ static void draw_legend(picture *p, double most, double unit, const char *name) 
                  scale_words(most * unit, words), name);
 }
 
+static const char *name_of(const double *values, size_t i, char words[SCALE_WORDS]) {
+    if (values)
+        return scale_words(values[i], words);
+    snprintf(words, SCALE_WORDS, "%zu", i);
+    return words;
+}
+
 static void draw_cells(picture *p, const chart_heat *c, double most, double cell, double high) {
     double unit = c->unit > 0 ? c->unit : 1, power = c->power > 0 ? c->power : 1;
-    char words[SCALE_WORDS];
+    char words[SCALE_WORDS], row[SCALE_WORDS], column[SCALE_WORDS];
     for (size_t i = 0; i < c->rows; ++i)
         for (size_t j = 0; j < c->columns; ++j) {
             double value = c->values[i * c->columns + j];
@@ -145,7 +152,8 @@ static void draw_cells(picture *p, const chart_heat *c, double most, double cell
             picture_rect(p, picture_heat(most > 0 ? pow(fmax(value / most, 0), power) : 0), 1,
                          LEFT + cell * (double)j, TOP + high * (double)i, cell - (cell > 6),
                          high - (high > 6));
-            picture_hint(p, "%s %zu, %s %zu: %s%s", c->row_label, i, c->column_label, j,
+            picture_hint(p, "%s %s, %s %s: %s%s", c->row_label, name_of(c->row_values, i, row),
+                         c->column_label, name_of(c->column_values, j, column),
                          scale_words(value * unit, words), c->unit_name);
         }
 }
@@ -155,6 +163,7 @@ void chart_draw_heat(picture *p, const chart_heat *c) {
     double cell = fmin((WIDTH - LEFT - RIGHT) / (double)c->columns, 48);
     double high = fmax(fmin(fmin(cell, 24), 480.0 / (double)c->rows), 2);
     double bottom = TOP + high * (double)c->rows;
+    char words[SCALE_WORDS];
     size_t every = c->rows > 16 ? (c->rows + 15) / 16 : 1, across = 1;
     while (cell * (double)across < 24)
         across *= 2;
@@ -163,11 +172,11 @@ void chart_draw_heat(picture *p, const chart_heat *c) {
     draw_legend(p, most, unit, c->unit_name);
     draw_cells(p, c, most, cell, high);
     for (size_t i = 0; i < c->rows; i += every)
-        picture_text(p, PICTURE_MUTED, PICTURE_END, SMALL, LEFT - 6, TOP + high * ((double)i + 0.5) + 4,
-                     "%zu", i);
+        picture_text(p, PICTURE_MUTED, PICTURE_END, SMALL, LEFT - 6, TOP + high * ((double)i + 0.5) + 4, "%s",
+                     name_of(c->row_values, i, words));
     for (size_t j = 0; j < c->columns; j += across)
         picture_text(p, PICTURE_MUTED, PICTURE_MIDDLE, SMALL, LEFT + cell * ((double)j + 0.5), bottom + 15,
-                     "%zu", j);
+                     "%s", name_of(c->column_values, j, words));
     picture_text(p, PICTURE_MUTED, PICTURE_START, FONT, 8, TOP - 8, "%s", c->row_label);
     picture_text(p, PICTURE_MUTED, PICTURE_MIDDLE, FONT, LEFT + cell * (double)c->columns / 2, bottom + 32,
                  "%s", c->column_label);

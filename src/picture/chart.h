@@ -26,10 +26,11 @@ typedef struct chart_heat {
     const char *title, *row_label, *column_label;
     const double *values; /* [rows][columns]; NaN: no cell */
     size_t rows, columns;
-    double most;           /* that of the darkest; 0: the largest value */
-    double power;          /* of the share of it, so that small values show; 0: 1 */
-    double unit;           /* hints say values times this, 0: 1 … */
-    const char *unit_name; /* … and this behind it */
+    double most;                              /* that of the darkest; 0: the largest value */
+    double power;                             /* of the share of it, so that small values show; 0: 1 */
+    double unit;                              /* hints say values times this, 0: 1 … */
+    const char *unit_name;                    /* … and this behind it */
+    const double *row_values, *column_values; /* what they are called by; NULL: their numbers */
 } chart_heat;
 void chart_draw_heat(picture *p, const chart_heat *chart);
 

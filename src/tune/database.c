@@ -15,17 +15,22 @@ static bool same_device(const tune_device *a, const tune_device *b) {
     return tune_device_match(a, b) == TUNE_SAME;
 }
 
-/* There is one best for a class of shapes on a device, but any number that crashed. */
-static bool same_use(const tune_record *a, const tune_record *b) {
+static bool same_candidate(const tune_record *a, const tune_record *b) {
+    return strcmp(a->variant, b->variant) == 0 && strcmp(a->parameters, b->parameters) == 0;
+}
+
+/* There is one best for a class of shapes on a device, but any number that crashed, or that were tried. */
+static bool same_use(const tune_database *db, const tune_record *a, const tune_record *b) {
     bool crashed = isinf(a->seconds);
     return strcmp(a->op, b->op) == 0 && memcmp(&a->shape, &b->shape, sizeof a->shape) == 0 &&
-           same_device(&a->on, &b->on) && crashed == (bool)isinf(b->seconds) &&
-           (!crashed || (strcmp(a->variant, b->variant) == 0 && strcmp(a->parameters, b->parameters) == 0));
+           same_device(&a->on, &b->on) &&
+           (db->tried ? same_candidate(a, b)
+                      : crashed == (bool)isinf(b->seconds) && (!crashed || same_candidate(a, b)));
 }
 
 const tune_record *tune_database_same(const tune_database *db, const tune_record *record) {
     for (size_t i = 0; i < db->count; ++i)
-        if (same_use(&db->records[i], record))
+        if (same_use(db, &db->records[i], record))
             return &db->records[i];
     return NULL;
 }
@@ -108,6 +113,16 @@ clsplat_status tune_database_save(clsplat *lib, const tune_database *db, const c
 fail:
     file_discard(&file);
     text_free(&lines);
+    return status;
+}
+
+clsplat_status tune_database_load_tried(clsplat *lib, tune_database *db, const char *path) {
+    clsplat_status status = CLSPLAT_OK;
+    text users = tune_user_path("tried.txt");
+    db->tried = true;
+    if (path || (users.data && file_is_there(users.data)))
+        status = tune_database_load(lib, db, path ? path : users.data);
+    text_free(&users);
     return status;
 }
 

@@ -42,6 +42,7 @@ typedef struct tune_record {
 typedef struct tune_database {
     tune_record *records;
     size_t count, capacity;
+    bool tried; /* of every candidate that a tuner tried, the latest of each, not of the best alone */
 } tune_database;
 
 tune_device tune_device_of(const clsplat_device_info *info);
@@ -63,6 +64,11 @@ clsplat_status tune_database_load(clsplat *lib, tune_database *db, const char *p
 /* Replaces the file in one step. Returns: IO, MEMORY. */
 clsplat_status tune_database_save(clsplat *lib, const tune_database *db, const char *path);
 void tune_database_free(tune_database *db);
+
+/* Those that the tuner tried are in tried.txt beside the user's records; seconds INFINITY: it was rejected.
+ * To be called with `tried` set; none are no failure. `path`: another file, which must be there; NULL: that
+ * one. Returns: IO, MEMORY. */
+clsplat_status tune_database_load_tried(clsplat *lib, tune_database *db, const char *path);
 
 /* The path of a file of the user's data; empty if there is no home for it. */
 text tune_user_path(const char *name);

@@ -12,7 +12,8 @@ enum { TIMINGS = 3, SEEDS = 8 };
 static const double HOPELESS = 1.3, PROMISING = 2;
 
 typedef struct row_state {
-    bool *seen; /* by index; NULL: the row is left out */
+    bool *seen;    /* by index; NULL: the row is left out */
+    double *least; /* of the timings, by index */
     size_t size, best;
     double seconds; /* of its best */
 } row_state;
@@ -27,8 +28,11 @@ typedef struct walk {
     bool over;
 } walk;
 
-static double time_of(const walk *w, tune_candidate c) {
-    return w->search->evaluate(w->search->user, c);
+static double time_of(walk *w, tune_candidate c) {
+    double seconds = w->search->evaluate(w->search->user, c);
+    double *least = &w->rows[c.row].least[c.index];
+    *least = fmin(*least, seconds);
+    return seconds;
 }
 
 /* One round of the duel; *seconds is the challenger's best. */
@@ -147,6 +151,13 @@ static void walk_through(walk *w) {
             visit(w, (tune_candidate){r, i});
 }
 
+static void tell_tried(const walk *w) {
+    for (size_t r = 0; w->search->tried && r < w->search->rows; ++r)
+        for (size_t i = 0; w->rows[r].seen && i < w->rows[r].size; ++i)
+            if (w->rows[r].seen[i])
+                w->search->tried(w->search->listener, (tune_candidate){r, i}, w->rows[r].least[i]);
+}
+
 clsplat_status tune_search_run(clsplat *lib, const tune_search *search, tune_result *result) {
     clsplat_status status = CLSPLAT_OK;
     walk w = {
@@ -158,14 +169,20 @@ clsplat_status tune_search_run(clsplat *lib, const tune_search *search, tune_res
         w.rows[r].size = tune_space_size(search->spaces[r]);
         w.rows[r].seconds = INFINITY;
         w.rows[r].seen = calloc(w.rows[r].size, sizeof(bool));
-        if (!w.rows[r].seen)
+        w.rows[r].least = malloc(w.rows[r].size * sizeof(double));
+        if (!w.rows[r].seen || !w.rows[r].least)
             TRY(log_error(lib, CLSPLAT_MEMORY, "no memory for a search over %zu points", w.rows[r].size));
+        for (size_t i = 0; i < w.rows[r].size; ++i)
+            w.rows[r].least[i] = INFINITY;
     }
     walk_through(&w);
+    tell_tried(&w);
     TRY(w.status);
     TRY(search->report(search->listener, result));
 fail:
-    for (size_t r = 0; r < search->rows; ++r)
+    for (size_t r = 0; r < search->rows; ++r) {
         free(w.rows[r].seen);
+        free(w.rows[r].least);
+    }
     return status;
 }

@@ -42,6 +42,9 @@ typedef struct tune_search {
     /* Before each candidate, and in the end; a failure stops the search. */
     void *listener; /* of report */
     clsplat_status (*report)(void *listener, const tune_result *so_far);
+    /* In the end, however it ends, of each candidate: the least of its timings; INFINITY: it was rejected.
+     * NULL: nobody listens. */
+    void (*tried)(void *listener, tune_candidate candidate, double seconds);
 } tune_search;
 
 /* Returns: MEMORY, or what `report` returned; *result is what was found so far, in any case. */

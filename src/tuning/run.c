@@ -55,6 +55,8 @@ typedef struct session {
     double task_begun, task_seconds;
     tune_candidate saved;
     bool has_saved;
+    tune_database tried; /* candidates of this and earlier runs, for those who want to look */
+    clsplat_status tried_status;
 } session;
 
 clsplat_tune_options clsplat_tune_options_defaults(void) {
@@ -123,6 +125,24 @@ fail:
     return status;
 }
 
+static void remember(void *user, tune_candidate candidate, double seconds) {
+    session *s = user;
+    tune_record record = task_record(&s->task, candidate, seconds);
+    if (s->tried_status == CLSPLAT_OK)
+        s->tried_status = tune_database_add(s->lib, &s->tried, &record);
+}
+
+static clsplat_status save_tried(session *s) {
+    clsplat_status status = s->tried_status;
+    text path = tune_user_path("tried.txt");
+    if (!path.data)
+        status = log_error(s->lib, CLSPLAT_MEMORY, "no memory for what was tried");
+    if (status == CLSPLAT_OK)
+        status = tune_database_save(s->lib, &s->tried, path.data);
+    text_free(&path);
+    return status;
+}
+
 static example_shape shape_of(const clsplat_tune_options *o, const subject *t) {
     example_shape shape = {o->batch,  o->heads, o->queries,    o->keys,   o->dim,           o->value_dim,
                            o->splats, o->dtype, t->covariance, t->causal, t->kind->tolerant};
@@ -144,7 +164,8 @@ static clsplat_status run_task(session *s, clsplat_device *device, const subject
                           .candidates = SIZE_MAX,
                           .exhaustive = !isfinite(s->options->seconds),
                           .listener = s,
-                          .report = report};
+                          .report = report,
+                          .tried = remember};
     s->task = (tuning_task){.device = device, .words = t->words, .journal = &s->journal, .db = &s->db};
     s->has_saved = false;
     s->task_begun = clock_seconds();
@@ -155,7 +176,9 @@ static clsplat_status run_task(session *s, clsplat_device *device, const subject
     TRY(op_records_load(s->lib, &all));
     search.known_count = task_known(&s->task, &all, known, KNOWN);
     search.seconds = s->task_seconds - (clock_seconds() - s->task_begun);
-    TRY(tune_search_run(s->lib, &search, &result));
+    status = tune_search_run(s->lib, &search, &result);
+    clsplat_status kept = save_tried(s);
+    TRY(status == CLSPLAT_OK ? kept : status);
     if (!isfinite(result.seconds))
         TRY(log_error(s->lib, CLSPLAT_UNSUPPORTED, "no variant of %s runs here: %s", t->words,
                       s->task.quiet.last_error));
@@ -202,6 +225,7 @@ static clsplat_status open_session(session *s) {
     file_make_folder(folder.data);
     TRY(tune_journal_open(s->lib, journal.data, &s->journal, &left));
     TRY(tune_database_load_user(s->lib, &s->db));
+    TRY(tune_database_load_tried(s->lib, &s->tried, NULL));
     if (left.data && tune_record_read(left.data, &crashed))
         TRY(suspect(s, &crashed));
     tune_journal_end(&s->journal);
@@ -215,6 +239,7 @@ fail:
 static void close_session(session *s) {
     tune_journal_close(&s->journal);
     tune_database_free(&s->db);
+    tune_database_free(&s->tried);
     text_free(&s->path);
 }
 
