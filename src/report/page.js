@@ -48,7 +48,14 @@
     if (className) e.className = className;
     return e;
   };
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  /* Asked for once, since every question after a change lays the page out anew. */
+  let colours = {}, widths = {};
+  const forget = () => {
+    colours = {};
+    widths = {};
+  };
+  const colour = (name) => (colours[name] ??= getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  const widthOf = (id) => (widths[id] ??= $(id).clientWidth);
   const blockOf = (key) => Math.min(d.blocks - 1, Math.floor((key * d.blocks) / d.keys));
   const kindOf = (r, key) => {
     if (!d.chunk) return "exact";
@@ -67,7 +74,7 @@
 
   const drawStrip = (r) => {
     const canvas = $("strip"), c = canvas.getContext("2d"), most = Math.max(...r.blocks, 1e-9);
-    const ratio = devicePixelRatio || 1, w = (canvas.width = canvas.clientWidth * ratio), h = (canvas.height = canvas.clientHeight * ratio);
+    const ratio = devicePixelRatio || 1, w = (canvas.width = widthOf("strip") * ratio), h = (canvas.height = 64 * ratio);
     c.fillStyle = colour("--c4");
     r.blocks.forEach((share, i) => {
       const high = share > 0 ? Math.max(1, (h - 8) * Math.sqrt(share / most)) : 0;
@@ -85,15 +92,16 @@
     const canvas = $("matrix"), c = canvas.getContext("2d"), n = d.positions.length;
     const w = (canvas.width = 640), h = (canvas.height = Math.min(n * 8, 512)), errors = 40;
     const heats = [...Array(9).keys()].map((i) => colour("--c" + (10 + i)));
-    for (let y = 0; y < h; ++y) {
-      const r = recordAt(state.layer, state.head, Math.floor((y * n) / h));
+    for (let q = 0; q < n; ++q) {
+      const r = recordAt(state.layer, state.head, q), y = Math.floor((q * h) / n), high = Math.floor(((q + 1) * h) / n) - y;
+      if (high === 0) continue;
       for (let i = 0; i < d.blocks; ++i) {
         c.fillStyle = heats[Math.min(8, Math.floor(9 * Math.sqrt(r.blocks[i])))];
-        c.fillRect((i * (w - errors)) / d.blocks, y, (w - errors) / d.blocks, 1);
+        c.fillRect((i * (w - errors)) / d.blocks, y, (w - errors) / d.blocks, high);
       }
       if (!d.chunk) continue;
       c.fillStyle = heats[Math.min(8, Math.floor((4.5 * r.actual) / (d.tolerance || 1)))];
-      c.fillRect(w - errors + 6, y, errors - 6, 1);
+      c.fillRect(w - errors + 6, y, errors - 6, high);
     }
     c.fillStyle = colour("--c5");
     c.fillRect(0, (state.query * h) / n, w, Math.max(1, h / n / 4));
@@ -164,6 +172,7 @@
   };
 
   const draw = (wanted) => {
+    for (const id of ["strip", ...(d.walks ? ["walk"] : [])]) widthOf(id);
     const r = recordAt(state.layer, state.head, state.query);
     drawTokens(r);
     drawStrip(r);
@@ -210,7 +219,7 @@
   const drawWalk = () => {
     if (!d.walks) return;
     const w = walkOf(state.layer, state.head), canvas = $("walk"), c = canvas.getContext("2d"), ratio = devicePixelRatio || 1, orange = colour("--c5"), row = 28 * ratio, left = 64 * ratio;
-    const width = (canvas.width = canvas.clientWidth * ratio), heats = [...Array(9).keys()].map((i) => colour("--c" + (10 + i))), chunk = $("chunk").value === "" ? -1 : Number($("chunk").value);
+    const width = (canvas.width = widthOf("walk") * ratio), heats = [...Array(9).keys()].map((i) => colour("--c" + (10 + i))), chunk = $("chunk").value === "" ? -1 : Number($("chunk").value);
     canvas.style.height = 28 * (w.highest + 1) + 18 + "px";
     canvas.height = row * (w.highest + 1) + 18 * ratio;
     const each = (width - left) / Math.max(1, w.covered), x = (n) => left + n.first * each;
@@ -322,8 +331,8 @@
     });
   }
   $("rows").addEventListener("toggle", () => $("rows").open && drawRows());
-  matchMedia("(prefers-color-scheme:dark)").addEventListener("change", () => draw());
-  addEventListener("resize", () => draw());
+  matchMedia("(prefers-color-scheme:dark)").addEventListener("change", () => (forget(), draw()));
+  addEventListener("resize", () => (forget(), draw()));
   if (!surprise) $("paint").closest("label").classList.add("hidden");
   choose(d.positions[state.query]);
 })();

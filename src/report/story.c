@@ -207,6 +207,23 @@ static json_t *heads_json(const look *l) {
     return list;
 }
 
+static json_t *kernels_json(const story *s) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < s->kernel_count; ++i)
+        json_array_append_new(list, json_pack("{s:s, s:I, s:f}", "kernel", s->kernels[i].kernel, "launches",
+                                              (json_int_t)s->kernels[i].launches, "seconds",
+                                              s->kernels[i].seconds));
+    return list;
+}
+
+static json_t *memory_json(const story *s) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < STORY_PARTS && s->memory[i].name; ++i)
+        json_array_append_new(list, json_pack("{s:s, s:I}", "name", s->memory[i].name, "bytes",
+                                              (json_int_t)s->memory[i].bytes));
+    return list;
+}
+
 json_t *story_json(const void *of) {
     const story *s = of;
     const look *l = &s->look;
@@ -214,12 +231,12 @@ json_t *story_json(const void *of) {
     for (size_t i = 0; i < l->layers * l->heads * l->count; ++i)
         json_array_append_new(rows,
                               row_json(l, i / l->count / l->heads, i / l->count % l->heads, i % l->count));
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:f, s:f, s:f, s:I, s:s, s:o, s:o, s:o}",
-                     "layers", (json_int_t)l->layers, "heads", (json_int_t)l->heads, "kv_heads",
-                     (json_int_t)l->kv_heads, "keys", (json_int_t)l->keys, "chunk", (json_int_t)l->chunk,
-                     "causal", l->causal, "bits_per_byte", number(s->bits_per_byte), "exact_keys_share",
-                     number(s->visible > 0 ? s->exact / s->visible : NAN), "seconds", s->seconds,
-                     "look_seconds", s->look_seconds, "kernel_seconds", s->kernel_seconds,
-                     "device_memory_peak", (json_int_t)s->peak, "device", s->device, "heads_of_layers",
-                     heads_json(l), "walks", story_walks_json(l), "rows", rows);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:f, s:f, s:f, s:I, s:s, s:o, s:o, s:o, s:o, s:o}",
+        "layers", (json_int_t)l->layers, "heads", (json_int_t)l->heads, "kv_heads", (json_int_t)l->kv_heads,
+        "keys", (json_int_t)l->keys, "chunk", (json_int_t)l->chunk, "causal", l->causal, "bits_per_byte",
+        number(s->bits_per_byte), "exact_keys_share", number(s->visible > 0 ? s->exact / s->visible : NAN),
+        "seconds", s->seconds, "look_seconds", s->look_seconds, "kernel_seconds", s->kernel_seconds,
+        "device_memory_peak", (json_int_t)s->peak, "device", s->device, "heads_of_layers", heads_json(l),
+        "memory", memory_json(s), "kernels", kernels_json(s), "walks", story_walks_json(l), "rows", rows);
 }

@@ -4,6 +4,7 @@ Chromium, where tokens, layers and heads are clicked through and the numbers com
 three widths and in the dark are left there. Skips what is not installed, and says so.
 """
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,101 @@ def near(a, b, slack):
     return abs(a - b) <= slack * max(1, abs(b))
 
 
+def table(page, caption):
+    """The cells of the rows of a table, by how its caption begins."""
+    return page.run(f"""[...document.querySelectorAll('table')].filter((t) => t.caption && t.caption.textContent.startsWith({json.dumps(caption)}))
+        .map((t) => [...t.tBodies[0].rows].map((r) => [...r.cells].map((c) => c.textContent.trim())))""")
+
+
+def hints(page, title):
+    """What a pointer over the shapes of a picture is told, by the picture's title."""
+    return page.run(f"""[...document.querySelectorAll('svg')].filter((s) => s.querySelector('title').textContent.startsWith({json.dumps(title)}))
+        .flatMap((s) => [...s.querySelectorAll('* > title')].slice(1).map((t) => t.textContent))""")
+
+
+def same(words, value):
+    """Whether words are a number to as many digits as they have."""
+    digits = words.replace("%", "").replace(",", "").strip()
+    if value is None:
+        return words in ("null", "\u2013", "rejected", "")
+    unit = 10.0 ** -len(digits.split("e")[0].partition(".")[2]) * 10.0 ** float(digits.partition("e")[2] or 0)
+    return abs(float(digits) - value) <= 0.51 * unit + 2e-5 * abs(value)
+
+
+def compare_story(page, name, numbers):
+    """Layers and heads, time, memory and facts: the page's tables and pictures against --json."""
+    heads = table(page, "Every layer and head")[0]
+    for cells, h in zip(heads, numbers["heads_of_layers"]):
+        check(all(same(c, v) for c, v in zip(cells[1:5], (100 * h["exact_keys_share"], h["error_estimate"], h["error"], h["entropy"]))), f"{name}: {cells}, not {h}")
+    check(len(heads) == numbers["layers"] * numbers["heads"], f"{name}: {len(heads)} heads")
+    kernels = table(page, "Time of every kernel")[0]
+    check([(c[0], int(c[1])) for c in kernels] == [(k["kernel"], k["launches"]) for k in numbers["kernels"]] and all(same(c[2], k["seconds"]) for c, k in zip(kernels, numbers["kernels"])),
+          f"{name}: kernels {kernels[:2]}, not {numbers['kernels'][:2]}")
+    flame = dict(h.rsplit(": ", 1) for h in hints(page, "Where the time goes"))
+    check(all(same(flame[k["kernel"]].split(" s")[0], k["seconds"]) for k in numbers["kernels"]), f"{name}: flame chart {list(flame.items())[:3]}")
+    memory = dict(h.rsplit(": ", 1) for h in hints(page, "Device memory"))
+    check(list(memory) == [m["name"] for m in numbers["memory"]] and all(same(memory[m["name"]].split(" MiB")[0], m["bytes"] / 2**20) for m in numbers["memory"]), f"{name}: memory {memory}")
+    facts = dict(page.run("[...document.querySelectorAll('.facts li')].map((l) => [l.querySelector('span').textContent, l.lastChild.textContent.trim()])"))
+    share = numbers["exact_keys_share"]
+    wanted = {"bits per byte": numbers["bits_per_byte"], "seconds": None, "device memory, MiB": numbers["device_memory_peak"] / 2**20,
+              "keys one by one": None if share is None or not numbers["chunk"] else 100 * share}
+    check(all(same(facts[k], v) for k, v in wanted.items() if v is not None), f"{name}: facts {facts}, not {wanted}")
+
+
+def compare_training(page, numbers):
+    log = numbers["log"]
+    rows = [row for rows in table(page, "") for row in rows]
+    by_step = {line["step"]: line for line in log}
+    check(len(rows) > 300 and all(same(v, by_step[int(cells[0])].get(k)) for cells in rows for k, v in zip(
+        ("step", "seconds", "loss", "bits_per_byte", "validation_bits_per_byte", "rate", "norm", "tokens_per_second"), cells) if v != "\u2013"), f"training: {rows[:2]}")
+    svg = page.run("[...document.querySelectorAll('svg > title')].map((t) => t.textContent)")
+    check(svg == ["Loss", "Learning rate", "Gradients", "Speed"], f"training: pictures {svg}")
+    check(page.run("document.querySelectorAll('svg')[0].textContent").count("validation") == 1, "training: no validation curve")
+
+
+def compare_history(page, numbers):
+    log, rows = numbers["log"], [row for rows in table(page, "") for row in rows]
+    check(len(rows) == len(log), f"history: {len(rows)} rows of {len(log)}")
+    for cells, line in zip(rows, log):
+        check(cells[1] == line["decision"] and cells[2] == ("yes" if line["kept"] else "no") and same(cells[8], line["error_before"]) and same(cells[9], line["error_after"]) and
+              all(name in cells[10] for name in line["reason"]), f"history: {cells}, not {line}")
+    drawn = hints(page, "Decisions that were kept")
+    last = {h.split(":")[0]: int(h.split(": ")[1].split(" at ")[0]) for h in drawn}
+    check(all(last[d] == sum(x["kept"] and x["decision"] == d for x in log) for d in ("mitosis", "birth", "death", "merge")), f"history: summed up {last}")
+
+
+def compare_splats(page, numbers):
+    levels, splats = table(page, "The levels")[0], table(page, "The splats of this head")
+    for cells, x in zip(levels, numbers["levels"]):
+        check(cells[0] == x["name"] and int(cells[1]) == x["splats"] and same(cells[2], x["weight"]) and same(cells[3], 100 * x["contribution"]), f"splats: {cells}, not {x}")
+    for head, rows in enumerate(splats):
+        own = [x for x in numbers["splats"] if x["head"] == head]
+        check(len(rows) == len(own) and all(same(c[2], 100 * x["amplitude"]) and abs(float(c[3]) - x["temperature"]) <= 1e-3 * x["temperature"] and abs(float(c[4]) - x["width"]) <= 1e-3 * x["width"]
+                                            for c, x in zip(rows, own)), f"splats of head {head}: {rows[:1]}, not {own[:1]}")
+    clouds = page.run("[...document.querySelectorAll('#splats svg')].map((s) => s.querySelectorAll('ellipse').length)")
+    check(clouds == [len(rows) for rows in splats], f"splats: {clouds} ellipses")
+
+
+def compare_tuning(page, numbers):
+    tables, titles = table(page, "What was tried"), page.run("[...document.querySelectorAll('h2')].map((h) => h.textContent)")
+    check(titles == [g["name"] for g in numbers["groups"]], f"tuning: {titles}")
+    for i, (rows, group) in enumerate(zip(tables, numbers["groups"])):
+        tries = group["candidates"]
+        check(len(rows) == len(tries) == group["tried"], f"tuning {i}: {len(rows)} rows")
+        for cells, x in zip(rows, tries):
+            check(cells[1:3] == [x["variant"], x["parameters"]] and (cells[3] == "rejected") == (x["seconds"] is None), f"tuning {i}: {cells}, not {x}")
+            check(x["seconds"] is None or abs(float(cells[3]) - 1e3 * x["seconds"]) <= 1e-3 * 1e3 * x["seconds"], f"tuning {i}: {cells[3]} ms, not {x['seconds']}")
+            check(cells[6] == ("champion" if x["champion"] else "neighbour" if x["neighbour"] else ""), f"tuning {i}: {cells[6]!r}, not {x}")
+        check(sum(x["champion"] for x in tries) == 1, f"tuning {i}: champions")
+    champion = next(x for x in numbers["groups"][0]["candidates"] if x["champion"])
+    if champion["parameters"] == "-":
+        return
+    told = page.run("""[...document.querySelectorAll('svg')].filter((s) => s.querySelector('title').textContent.includes('neighbours')).map((s) => [...s.querySelectorAll('rect > title')].map((t) => t.textContent))""")[0]
+    for setting in champion["parameters"].split():
+        own = [t for t in told if t.startswith(setting + ":")]
+        check(len(own) == 1 and abs(float(own[0].split()[1]) - 1e3 * champion["seconds"]) <= 6e-3 * 1e3 * champion["seconds"], f"tuning: {setting} is told as {own}")
+
+
 def compare(page, row, layer, head):
     """Chooses a layer, a head and a token; what the page says is what --json says."""
     where = f"layer {layer}, head {head}, token {row['position']}"
@@ -114,7 +210,7 @@ def visit_walks(page, name, numbers):
     check(last > 0 and ranges and any(r.startswith(begin + "\u2013") for r in ranges), f"{name}: a click on chunk {last} shows {ranges[:3]}")
 
 
-def glance(browser, path, expected, shots):
+def glance(browser, path, expected, shots, compare_with=None):
     """A page without a script of ours: opens, fits, says nothing, and has the numbers."""
     for width, dark in ((1100, False), (700, False), (390, True)):
         page = browser.open(path, width=width, dark=dark)
@@ -126,6 +222,8 @@ def glance(browser, path, expected, shots):
     text = page.run("document.querySelector('main').textContent")
     for words in expected:
         check(words in text, f"{path.stem}: does not say {words!r}")
+    if compare_with:
+        compare_with(page)
     check(page.run("document.querySelectorAll('svg title').length") > 2, f"{path.stem}: pictures without words")
     check(page.run("document.querySelectorAll('script').length") == 0, f"{path.stem}: a script")
     check(page.complaints == [], f"{path.stem}: {page.complaints}")
@@ -152,6 +250,7 @@ def visit(browser, path, numbers, text=None, shots=None):
             for position in (positions[0], positions[len(positions) // 2], positions[-1]):
                 slowest = max(slowest, compare(page, rows[layer, head, position], layer, head))
     print(f"{name}: {path.stat().st_size} bytes, opened in {page.seconds:.2f} s, a choice of three answered in {slowest:.3f} s at most")
+    compare_story(page, name, numbers)
     visit_walks(page, name, numbers)
     # A click and a key, as a person's.
     first = page.run("(() => { const r = document.querySelector('.token').getBoundingClientRect(); document.querySelector('#tokens').scrollIntoView(); const s = document.querySelector('.token').getBoundingClientRect(); return [s.x + 2, s.y + s.height / 2, Number(document.querySelector('.token').dataset.token)]; })()")
@@ -224,7 +323,8 @@ def make_others(clsplat, folder):
         svg = (folder / "one.svg").read_text(encoding="utf-8")
         ElementTree.fromstring(svg)
         check("<style>" in svg, f"{source.name}: the SVG has no colours")
-        pages.append((out, expected))
+        comparison = {training: compare_training, history: compare_history, splats: compare_splats}[source]
+        pages.append((out, expected, lambda page, comparison=comparison, numbers=numbers: comparison(page, numbers)))
     done = subprocess.run([clsplat, "report", splats, "--png", folder / "one.png", "--picture", "tree", "--dark"], capture_output=True, check=False)
     if done.returncode == 1 and b"Cairo" in done.stderr:
         print("skipped: PNG: this build has no Cairo")
@@ -232,6 +332,34 @@ def make_others(clsplat, folder):
         check((folder / "one.png").read_bytes().startswith(b"\x89PNG"), f"png: {done.stderr}")
     done = subprocess.run([clsplat, "report", splats, "--svg", folder / "no.svg", "--picture", "loss"], capture_output=True, check=False)
     check(done.returncode == 2 and b"splats, tree, levels" in done.stderr and not (folder / "no.svg").exists(), f"--picture loss of splats: {done.stderr}")
+    return pages
+
+
+TRIED = ("op=softmax; variant=%s; type=F32; form=%s; heads=4; rows=4096; sources=4096; dim=64; value_dim=64; parameters=%s; seconds=%s; error=%s; source=0; device=A <b>device</b>; "
+         "vendor=v; platform=p; driver=1; kind=cpu; compute_units=2; max_work_group=64; vector_width=16; local_memory=1\n")
+
+
+def make_tuning(clsplat, folder):
+    """What a short run of the tuner tried, and a file of it with every case in it."""
+    home = dict(os.environ, XDG_DATA_HOME=str(folder / "data"))
+    done = subprocess.run([clsplat, "report", "--tuning", "-o", folder / "none.html"], capture_output=True, check=False, env=home)
+    check(done.returncode == 1 and b"tried.txt" in done.stderr and not (folder / "none.html").exists(), f"report --tuning without any: {done.stderr}")
+    done = subprocess.run([clsplat, "tune", "--op", "gemm", "--shape", "1,1,48,48,32", "--budget", "2"], capture_output=True, check=False, env=home)
+    check(done.returncode == 0, f"tune: {done.stderr}")
+    kept = folder / "data" / "clsplat" / "tried.txt"
+    tried = folder / "tried <i>.txt"
+    lines = [TRIED % ("wide", "causal", f"TILE={tile} RT={rt} LANES=4", "inf" if tile == 64 and rt == 6 else 1e-3 * (1 + abs(tile - 96) / 96 + abs(rt - 4)), "1e-7") for tile in (32, 64, 96, 128) for rt in (2, 4, 6)]
+    tried.write_text("# a comment\n" + "".join(lines) + TRIED % ("plain", "causal", "WG=64", 0.5, 0) + TRIED % ("plain", "-", "-", "inf", "inf") + TRIED % ("<i>wide</i>", "-", "TILE=1", "0.25", "0"))
+    pages = []
+    for name, source in (("tuning", kept), ("tuning-file", tried)):
+        numbers = make(clsplat, folder / f"{name}.html", "--tuning", source)
+        if numbers:
+            pages.append((folder / f"{name}.html", ["champion", "tried"], lambda page, numbers=numbers: compare_tuning(page, numbers)))
+    check(numbers and [len(g["candidates"]) for g in numbers["groups"]] == [13, 2] and numbers["groups"][0]["rejected"] == 1 and
+          sum(x["neighbour"] for x in numbers["groups"][0]["candidates"]) == 5, f"tuning-file: {numbers and numbers['groups'][0]}")
+    for picture in ("landscape", "neighbours", "candidates"):
+        done = subprocess.run([clsplat, "report", "--tuning", tried, "--svg", folder / "one.svg", "--picture", picture], capture_output=True, check=False)
+        check(done.returncode == 0 and b"<svg" in (folder / "one.svg").read_bytes()[:10], f"tuning: --picture {picture}: {done.stderr}")
     return pages
 
 
@@ -251,10 +379,10 @@ def main():
             ("tensors-all", (folder / "qkv.safetensors", "--tolerance", "0.1", "--chunk", "64", "--rows", "0,699"), None),
         ]
         made = [(folder / f"{name}.html", text, make(clsplat, folder / f"{name}.html", *arguments)) for name, arguments, text in reports]
-        others = make_others(clsplat, folder)
+        others = make_others(clsplat, folder) + make_tuning(clsplat, folder)
         check_trace(clsplat, folder)
         check_show(clsplat, folder)
-        for path in [path for path, _, numbers in made if numbers] + [path for path, _ in others]:
+        for path in [path for path, _, numbers in made if numbers] + [path for path, _, _ in others]:
             tidy(path)
         if not shutil.which("tidy"):
             print("skipped: tidy: not installed")
@@ -265,8 +393,8 @@ def main():
                 for path, text, numbers in made:
                     if numbers:
                         visit(browser, path, numbers, text, shots)
-                for path, expected in others:
-                    glance(browser, path, expected, shots)
+                for path, expected, comparison in others:
+                    glance(browser, path, expected, shots, comparison)
     print(f"{passed} passed, {failed} failed, {0 if chromium.find() else 1} skipped")
     return 1 if failed else 0
 

@@ -21,7 +21,7 @@ typedef struct landscape {
     size_t rejected_index;        /* of row 1; SIZE_MAX: none */
     random_state random;
     size_t timings[2][512];
-    size_t candidates, stop_after;
+    size_t candidates, stop_after, told;
     tune_result last;
 } landscape;
 
@@ -55,6 +55,16 @@ static clsplat_status report(void *user, const tune_result *so_far) {
     return l->stop_after && l->candidates >= l->stop_after ? CLSPLAT_CANCELLED : CLSPLAT_OK;
 }
 
+/* Every candidate once, in the end, with the least of its timings. */
+static void tried(void *user, tune_candidate c, double seconds) {
+    landscape *l = user;
+    bool rejected = c.row == 1 && c.index == l->rejected_index;
+    ck_assert_uint_gt(l->timings[c.row][c.index], 0);
+    ck_assert_int_eq((bool)isinf(seconds), rejected);
+    ck_assert(rejected || (seconds >= truth(l, c) && seconds <= truth(l, c) * (1 + l->noise)));
+    ++l->told;
+}
+
 static landscape landscape_of(uint64_t seed) {
     return (landscape){
         .best = {3, 2, 1, 2}, .noise = 0.05, .rejected_index = SIZE_MAX, .random = random_seed(seed)};
@@ -68,13 +78,15 @@ static tune_search search_of(landscape *l) {
                          .user = l,
                          .evaluate = evaluate,
                          .listener = l,
-                         .report = report};
+                         .report = report,
+                         .tried = tried};
 }
 
 static tune_result run(const tune_search *s) {
     clsplat *lib = suite_library();
     tune_result result;
     suite_ok(lib, tune_search_run(lib, s, &result));
+    ck_assert_uint_eq(((landscape *)s->listener)->told, result.tried);
     clsplat_destroy(&lib);
     return result;
 }
