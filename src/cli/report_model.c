@@ -56,7 +56,7 @@ static clsplat_status read_text(reading *r) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = r->l.c->lib;
     attention_shape shape = session_shape(r->l.model, r->tokens.count);
-    const char *lacking = attention_lacks(&(attention_form){0}, &shape);
+    const char *lacking = attention_lacks(&(attention_form){.scales = true, .hides_mass = true}, &shape);
     if (lacking)
         TRY(log_error(lib, CLSPLAT_UNSUPPORTED, "a report is not there for a model %s", lacking));
     TRY(clsplat_session_open(r->l.model, r->tokens.count, r->l.attention, &r->session));
@@ -142,7 +142,7 @@ fail:
 static clsplat_status look_closer(reading *r, story *s) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *config = &r->l.model->config;
-    look_source from = {.scale = 1 / sqrtf((float)config->head_dim),
+    look_source from = {.scale = config->score_scale,
                         .tolerance = r->l.attention.tolerance,
                         .sparse_topk = r->l.attention.sparse_topk,
                         .trees = near_far_tree_dtype(r->l.model->cache, r->l.attention.tolerance)};

@@ -12,6 +12,7 @@ from tensors import file_of, load
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent.parent / "demos" / "bytelm-4m"
+CAPPED = HERE.parent / "model" / "gemma2"
 TOKENISERS = HERE.parent / "model" / "tokenizers"
 EVAL_KEYS = ["bits_per_byte", "perplexity", "tokens", "tokens_per_second", "exact_keys_share", "peak_bytes", "device"]
 
@@ -238,6 +239,8 @@ def refusals(bench, models):
             ("eval", "logits alone", [MODEL, text, "--logits", bench.path("new.safetensors")], ["--logits"], 2),
             ("eval", "three arguments", [MODEL, text, text], ["few.txt"], 2), ("eval", "no such file", [MODEL, bench.path("none.txt")], ["none.txt"], 1),
             ("eval", "one byte", [MODEL, bench.write("one.txt", b"a")], ["one.txt", "1 tokens"], 1), ("eval", "a folder", [MODEL, bench.folder], [bench.folder], 1),
+            ("eval", "near-far of capped scores", [CAPPED, text, "--attention", "near-far"], ["attn_logit_softcapping", "exact and window"], 1),
+            ("report", "capped scores", [CAPPED, text, "-o", bench.path("new.html")], ["attn_logit_softcapping"], 1),
             ("eval", "needles of text", [MODEL, "--needles", text], ["few.txt"], 1),
             ("eval", "output is a folder", [MODEL, "--tokens", text, "--logits", bench.folder], [bench.folder], 1)]:
         bench.refused(f"{command}: {name}", arguments, words, statuses=[status], command=command)
@@ -268,7 +271,7 @@ def broken(bench, models):
     folder = models["llama3"]
     path = folder / "tokenizer.json"
     whole = path.read_text()
-    for name, text, word in [("cut", whole[:1000], "JSON"), ("another type", whole.replace('"type":"BPE"', '"type":"Unigram"'), "Unigram"),
+    for name, text, word in [("cut", whole[:1000], "JSON"), ("another type", whole.replace('"type":"BPE"', '"type":"Lattice"'), "Lattice"),
                              ("no decoder", whole.replace('"decoder":{"type":"ByteLevel"', '"decoder":{"type":"CTC"'), "CTC"), ("empty", "", "JSON")]:
         path.write_text(text)
         bench.refused(f"tokeniser: {name}", [folder, "-p", "a"], ["tokenizer.json", word], statuses=[1], command="generate")
