@@ -29,7 +29,7 @@ passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
   libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev libcairo2-dev
-  openmpi-bin libopenmpi-dev clang clang-format shellcheck python3 python3-numpy"
+  openmpi-bin libopenmpi-dev chromium tidy clang clang-format shellcheck python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package

@@ -26,12 +26,12 @@ static void name_levels(const splats_story *s, picture *p, double y) {
     }
 }
 
-/* Amplitude as ink: the strongest of a head is opaque. */
+/* Amplitude as ink, thin enough that what lies below hundreds of others still shows. */
 static double ink_of(const splats_story *s, size_t head, size_t splat) {
-    double most = 0;
+    double most = 0, thin = fmin(0.4, fmax(6 / (double)s->p.shape.count, 0.02));
     for (size_t i = 0; i < s->p.shape.count; ++i)
         most = fmax(most, splats_story_at(s, head, i)->share);
-    return most > 0 ? 0.12 + 0.5 * sqrt(splats_story_at(s, head, splat)->share / most) : 0.2;
+    return most > 0 ? thin * (0.4 + 0.6 * sqrt(splats_story_at(s, head, splat)->share / most)) : thin;
 }
 
 static void hint_splat(const splats_story *s, picture *p, size_t head, size_t splat) {
@@ -58,17 +58,23 @@ static void draw_cloud(const splats_story *s, size_t head, picture *p) {
     picture_begin(p, WIDTH, HEIGHT, title);
     picture_text(p, PICTURE_INK, PICTURE_START, 14, 8, 18, "%s", title);
     name_levels(s, p, 38);
-    for (size_t level = s->p.shape.levels; level-- > 0;) /* coarse ones below */
-        for (size_t i = 0; i < s->p.shape.count && i < MOST; ++i) {
-            const splat_view *v = splats_story_at(s, head, i);
-            if ((size_t)s->p.level[i] != level)
-                continue;
-            double px = WIDTH / 2.0 + unit * (v->x - (x.low + x.high) / 2),
-                   py = 52 + (HEIGHT - 56) / 2.0 - unit * (v->y - (y.low + y.high) / 2);
-            picture_ellipse(p, level_role(level), ink_of(s, head, i), px, py, fmax(unit * v->wide, 1.5),
-                            fmax(unit * v->high, 1.5), -v->angle);
-            hint_splat(s, p, head, i);
-        }
+    for (int dots = 0; dots < 2; ++dots)
+        for (size_t level = s->p.shape.levels; level-- > 0;) /* coarse ones below */
+            for (size_t i = 0; i < s->p.shape.count && i < MOST; ++i) {
+                const splat_view *v = splats_story_at(s, head, i);
+                if ((size_t)s->p.level[i] != level)
+                    continue;
+                double px = WIDTH / 2.0 + unit * (v->x - (x.low + x.high) / 2),
+                       py = 52 + (HEIGHT - 56) / 2.0 - unit * (v->y - (y.low + y.high) / 2),
+                       size = 1.2 + 8 * sqrt(v->share);
+                if (dots)
+                    picture_ellipse(p, level_role(level), 1, px, py, size, size, 0);
+                else
+                    picture_ellipse(p, level_role(level), ink_of(s, head, i), px, py,
+                                    fmax(unit * v->wide, 1.5), fmax(unit * v->high, 1.5), -v->angle);
+                if (dots)
+                    hint_splat(s, p, head, i);
+            }
 }
 
 static bool draw_first_cloud(const void *of, picture *p) {
@@ -151,8 +157,9 @@ static bool draw_levels(const void *of, picture *p) {
 
 const page_drawing splats_pictures[SPLATS_PICTURES] = {
     {"splats",
-     "Ellipses of one deviation, temperature included; the darker, the larger the amplitude. At most 600 are "
-     "drawn.",
+     "Ellipses of one deviation, temperature included; the darker, and the larger the dot in its middle, the "
+     "larger "
+     "the amplitude. At most 600 are drawn.",
      draw_first_cloud},
     {"tree", "The larger the dot, the larger the amplitude.", draw_tree},
     {"levels", "Before anything is attended to: which keys the splats meet changes it.", draw_levels},

@@ -117,9 +117,12 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name)
 
-    def screenshot(self, path, whole=False):
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        Path(path).write_bytes(base64.b64decode(data))
+    def screenshot(self, path, scale=1):
+        """The whole page; a .webp is a small file, anything else a PNG."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        kind = {"format": "webp", "quality": 40} if str(path).endswith(".webp") else {"format": "png"}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": scale}
+        Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip, **kind)["data"]))
 
     @property
     def complaints(self):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reports as people meet them: tests/report/check.py CLSPLAT [FOLDER]. Every kind is made, given to tidy, and opened in a headless
 Chromium, where tokens, layers and heads are clicked through and the numbers compared with --json. With FOLDER, screenshots at
-three widths and in the dark are left there. Skips what is not installed, and says so.
+three widths and in the dark are left there; those in its folder webp are small: some are
+kept in tests/report/shots, for people to look at. Skips what is not installed, and says so.
 """
 import json
 import os
@@ -46,7 +47,9 @@ def save_tensors(path, tensors):
 
 
 def make(clsplat, out, *arguments):
-    done = subprocess.run([clsplat, "report", *map(str, arguments), "-o", out, "--json"], capture_output=True, check=False)
+    # Names as a person would give them: they are a page's title.
+    names = [os.path.relpath(a, out.parent) if isinstance(a, Path) else str(a) for a in arguments]
+    done = subprocess.run([clsplat, "report", *names, "-o", out.name, "--json"], capture_output=True, check=False, cwd=out.parent)
     check(done.returncode == 0, f"report {arguments}: {done.stderr.decode(errors='replace')[-300:]}")
     return json.loads(done.stdout) if done.returncode == 0 else None
 
@@ -111,7 +114,7 @@ def compare_training(page, numbers):
         ("step", "seconds", "loss", "bits_per_byte", "validation_bits_per_byte", "rate", "norm", "tokens_per_second"), cells) if v != "\u2013"), f"training: {rows[:2]}")
     svg = page.run("[...document.querySelectorAll('svg > title')].map((t) => t.textContent)")
     check(svg == ["Loss", "Learning rate", "Gradients", "Speed"], f"training: pictures {svg}")
-    check(page.run("document.querySelectorAll('svg')[0].textContent").count("validation") == 1, "training: no validation curve")
+    check(page.run("document.querySelectorAll('svg')[0].textContent").count("validation") >= 1, "training: no validation curve")
 
 
 def compare_history(page, numbers):
@@ -134,7 +137,7 @@ def compare_splats(page, numbers):
         check(len(rows) == len(own) and all(same(c[2], 100 * x["amplitude"]) and abs(float(c[3]) - x["temperature"]) <= 1e-3 * x["temperature"] and abs(float(c[4]) - x["width"]) <= 1e-3 * x["width"]
                                             for c, x in zip(rows, own)), f"splats of head {head}: {rows[:1]}, not {own[:1]}")
     clouds = page.run("[...document.querySelectorAll('#splats svg')].map((s) => s.querySelectorAll('ellipse').length)")
-    check(clouds == [len(rows) for rows in splats], f"splats: {clouds} ellipses")
+    check(clouds == [2 * len(rows) for rows in splats], f"splats: {clouds} ellipses")
 
 
 def compare_tuning(page, numbers):
@@ -210,14 +213,22 @@ def visit_walks(page, name, numbers):
     check(last > 0 and ranges and any(r.startswith(begin + "\u2013") for r in ranges), f"{name}: a click on chunk {last} shows {ranges[:3]}")
 
 
+def take(page, shots, name, width, dark):
+    """The shots that are kept are of some of the pages, and small; all others are as they are seen."""
+    for kind, kept in (("png", "."), ("webp", "model of-run of-decisions.jsonl of-splats.safetensors tuning-file")):
+        if kind == "png" or name in kept.split():
+            (Path(shots) / kind).mkdir(parents=True, exist_ok=True)
+            page.screenshot(Path(shots) / kind / f"{name}-{width}{'-dark' if dark else ''}.{kind}", 1 if kind == "png" else 0.5)
+
+
 def glance(browser, path, expected, shots, compare_with=None):
     """A page without a script of ours: opens, fits, says nothing, and has the numbers."""
-    for width, dark in ((1100, False), (700, False), (390, True)):
+    for width, dark in ((1100, False), (1100, True), (700, False), (390, False)):
         page = browser.open(path, width=width, dark=dark)
         wide = page.run("document.documentElement.scrollWidth")
         check(wide <= width, f"{path.stem}: is {wide} wide on a screen of {width}")
         if shots:
-            page.screenshot(Path(shots) / f"{path.stem}-{width}{'-dark' if dark else ''}.png")
+            take(page, shots, path.stem, width, dark)
     page.run("document.querySelectorAll('details').forEach((d) => d.open = true)")
     text = page.run("document.querySelector('main').textContent")
     for words in expected:
@@ -238,7 +249,7 @@ def visit(browser, path, numbers, text=None, shots=None):
         light = page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         check(light != dark, f"{name}: dark is {dark}, and the paper white is {light}")
         if shots:
-            page.screenshot(Path(shots) / f"{name}-{width}{'-dark' if dark else ''}.png")
+            take(page, shots, name, width, dark)
         check(page.complaints == [], f"{name}: {page.complaints}")
     page = browser.open(path)
     check(page.seconds < 10, f"{name}: opened in {page.seconds:.1f} s")
@@ -303,13 +314,13 @@ def make_others(clsplat, folder):
     hostile = "<b onmouseover=alert(1)>\u202e"
     training, history, splats = folder / "run", folder / "decisions.jsonl", folder / "splats.safetensors"
     training.mkdir()
-    (training / "log.jsonl").write_text("".join(json.dumps({"step": i, "seconds": i / 2, "loss": 5 / i, "bits_per_byte": 7.2 / i, "rate": 1e-3, "norm": 1,
-        "tokens_per_second": 100.5, **({"validation_bits_per_byte": 8 / i} if i % 10 == 0 else {})}) + "\n" for i in range(1, 1500)) + '{"step": 15')
+    (training / "log.jsonl").write_text("".join(json.dumps({"step": i, "seconds": i / 2, "loss": 1 + 3 / i**0.5, "bits_per_byte": 1.4 + 4.3 / i**0.5, "rate": 1e-3 * min(1, i / 100) * (1 - i / 2000),
+        "norm": 1 + 4 / i + i % 7 / 10, "tokens_per_second": 100.5 + i % 50, **({"validation_bits_per_byte": 1.5 + 4.5 / i**0.5} if i % 100 == 0 else {})}) + "\n" for i in range(1, 1500)) + '{"step": 15')
     history.write_text("".join(json.dumps({"cycle": i // 9, "decision": ["birth", "merge", "death", "mitosis"][i % 4], "head": i % 3, "level": hostile, "from": [i], "to": [],
-        "age": 1, "reason": {"use": 0.123456}, "error_before": 1.5, "error_after": 1.25, "kept": i % 2 == 0}) + "\n" for i in range(90)))
+        "age": 1, "reason": {"use": 0.123456}, "error_before": 1.5 / (i + 1) ** 0.3, "error_after": (1.25 + i % 3 / 10) / (i + 1) ** 0.3, "kept": i % 3 > 0}) + "\n" for i in range(90)))
     done = subprocess.run([clsplat, "init", folder / "qkv.safetensors", "-o", splats, "--covariance", "full", "--seed", "3"], capture_output=True, check=False)
     check(done.returncode == 0, f"init: {done.stderr}")
-    kinds = [(training, ["100.5", "1499"]), (history, [hostile, "0.1235", "merge"]), (splats, ["Phrase", "Document"])]
+    kinds = [(training, ["1499"]), (history, [hostile, "0.1235", "merge"]), (splats, ["Phrase", "Document"])]
     pages = []
     for source, expected in kinds:
         out = folder / f"of-{source.name}.html"
@@ -369,12 +380,15 @@ def main():
     random = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
+        model = folder / MODEL.name
+        model.symlink_to(MODEL)
+        shutil.copy(MODEL / "heldout.txt", folder / "heldout.txt")
         (folder / "hostile <b>.txt").write_bytes(HOSTILE)
         save_tensors(folder / "qkv.safetensors", {name: random.standard_normal((2, heads, 700, 32)) for name, heads in (("q", 4), ("k", 2), ("v", 2))})
         reports = [
-            ("model", (MODEL, MODEL / "heldout.txt", "--context", "1024"), None),
-            ("softmax", (MODEL, MODEL / "heldout.txt", "--context", "300", "--attention", "softmax", "--rows", "7,100-120,298"), None),
-            ("hostile", (MODEL, folder / "hostile <b>.txt", "--rows", "0-80"), HOSTILE),
+            ("model", (model, folder / "heldout.txt", "--context", "1024"), None),
+            ("softmax", (model, folder / "heldout.txt", "--context", "300", "--attention", "softmax", "--rows", "7,100-120,298"), None),
+            ("hostile", (model, folder / "hostile <b>.txt", "--rows", "0-80"), HOSTILE),
             ("tensors", (folder / "qkv.safetensors", "--causal", "--tolerance", "0.1", "--chunk", "64"), None),
             ("tensors-all", (folder / "qkv.safetensors", "--tolerance", "0.1", "--chunk", "64", "--rows", "0,699"), None),
         ]
