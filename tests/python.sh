@@ -16,4 +16,11 @@ for test in tests/python/package/test_*.py; do
   echo "$test"
   python3 "$test" || failed=1
 done
+# What needs pip, and what is there in a fresh environment. Both say where it is not to be had.
+if [ "${CLSPLAT_TEST_TIER:-}" = long ]; then
+  echo "transformers' own test"
+  python3 tests/python/package/theirs.py || failed=1
+  echo "a fresh environment"
+  tests/python/fresh.sh "$build/fresh" || failed=1
+fi
 exit $failed

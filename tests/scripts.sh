@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 failed=0
 
 if command -v shellcheck > /dev/null; then
-  shellcheck .ci/run demos/*.sh tests/*.sh || failed=1
+  shellcheck .ci/run demos/*.sh tests/*.sh tests/python/*.sh || failed=1
 else
   echo "skipped: shellcheck: it is not installed"
 fi

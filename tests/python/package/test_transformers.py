@@ -177,6 +177,14 @@ class Replaced(unittest.TestCase):
         with self.assertRaisesRegex(clsplat.InvalidError, "was not replaced"):
             ct.report_of(model)
 
+    def test_long_prefill(self):
+        from clsplat.replacement import Replacement
+        how = Replacement({"tolerance": 0.1}).how
+        self.assertEqual([how(n).get("chunk") for n in (1, 64, 4095, 4096)], [None, 0, 0, 256])
+        self.assertEqual([round(how(n)["tolerance"], 4) for n in (64, 4096)], [0.1, 0.0667])
+        self.assertEqual(Replacement({"tolerance": 0.1, "chunk": 64}).how(8192)["chunk"], 64)
+        self.assertEqual(Replacement({}).how(64)["tolerance"], None)
+
     def test_original_dictionary(self):
         config = {"hierarchy": {"levels": ["Token", "Phrase"], "init_splats_per_level": [20, 5], "level_weights": [0.6, 0.4]}, "sparse_topk": 64,
                   "adaptation": {"enable_adaptation": True, "adaptation_frequency": 2}}
