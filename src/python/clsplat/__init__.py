@@ -10,6 +10,8 @@
 `clsplat.torch` has the same for PyTorch, with gradients; `clsplat.transformers` puts it into pretrained models; `clsplat.hsa` has the
 names of the original system. Devices are OpenCL's: `clsplat.devices()` lists them, CLSPLAT_DEVICE picks one.
 """
+from typing import TYPE_CHECKING
+
 from ._c import VERSION as __version__
 from .adaptation import Adapted, adapt, measure
 from .adaptation import measure as metrics  # by the name of the command
@@ -26,6 +28,10 @@ __all__ = ["Adapted", "Attended", "BuildError", "CancelledError", "Device", "Err
            "Hierarchy", "InvalidError", "Model", "NoDeviceError", "NotFiniteError", "OpenCLError", "OutOfMemoryError", "Session", "ShapeError",
            "Splats", "UnsupportedError", "__version__", "adapt", "attend", "attend_backward", "default_device", "devices", "export_tuning",
            "import_tuning", "measure", "metrics", "report", "set_default_device", "tune"]
+
+if TYPE_CHECKING:
+    from .transformers import create_transformer as create_transformer, replace_attention as replace_attention
+    from .transformers import report_of as report_of, restore as restore
 
 
 def __getattr__(name: str) -> object:

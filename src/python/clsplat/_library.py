@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import _c
 from .errors import Error, NoDeviceError
@@ -27,6 +28,9 @@ class _Functions:
             function = getattr(library, name)
             function.restype, function.argtypes = result, parameters
             setattr(self, name[len("clsplat_"):], function)
+
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
 
 
 def _load_opencl() -> None:
