@@ -17,7 +17,8 @@
 #include "shared/tensor.clh"
 #include "shared/mma.clh"
 
-#define SIDE 128 /* of a group's part of c */
+#include "shared/constants.h"
+#define SIDE OP_GEMM_MMA_SIDE /* of a group's part of c */
 #define DEPTH 32
 #define PITCH (DEPTH + 8) /* eight rows meet eight different banks */
 #define ALIGNED __attribute__((aligned(16)))

@@ -32,8 +32,9 @@
 #ifndef BIAS /* 1: there is a bias */
 #define BIAS 1
 #endif
+#include "shared/constants.h"
 #ifndef ACTIVATION
-#define ACTIVATION 1
+#define ACTIVATION ACTIVATION_SILU
 #endif
 #ifndef GATED
 #define GATED 1
@@ -60,17 +61,17 @@ static inline floatW tanh_of(floatW y) {
 }
 
 static inline floatW activated(floatW y, float cap) {
-#if ACTIVATION == 1
+#if ACTIVATION == ACTIVATION_SILU
     return y / (1.0f + exp(-y));
-#elif ACTIVATION == 2
+#elif ACTIVATION == ACTIVATION_GELU
     return y * normal_share(y);
-#elif ACTIVATION == 3
+#elif ACTIVATION == ACTIVATION_GELU_TANH
     return y / (1.0f + exp(-1.5957691f * MAD(y * y * y, (floatW)(0.044715f), y)));
-#elif ACTIVATION == 4
+#elif ACTIVATION == ACTIVATION_RELU
     return fmax(y, 0.0f);
-#elif ACTIVATION == 5
+#elif ACTIVATION == ACTIVATION_TANH
     return tanh_of(y);
-#elif ACTIVATION == 6
+#elif ACTIVATION == ACTIVATION_SOFT_CAP
     return cap * tanh_of(y / cap);
 #else
     return y;

@@ -21,8 +21,9 @@
 #ifndef BIAS /* 1: there is a bias */
 #define BIAS 1
 #endif
+#include "shared/constants.h"
 #ifndef ACTIVATION /* op_activation */
-#define ACTIVATION 1
+#define ACTIVATION ACTIVATION_SILU
 #endif
 #ifndef GATED
 #define GATED 1
@@ -30,23 +31,23 @@
 
 /* f and its derivative. */
 static inline float2 activation_of(float y, float cap) {
-#if ACTIVATION == 1
+#if ACTIVATION == ACTIVATION_SILU
     float s = 1.0f / (1.0f + exp(-y));
     return (float2)(y * s, s * MAD(y, 1.0f - s, 1.0f));
-#elif ACTIVATION == 2
+#elif ACTIVATION == ACTIVATION_GELU
     float share = 0.5f * erfc(-0.70710678f * y);
     return (float2)(y * share, MAD(y * 0.39894228f, exp(-0.5f * y * y), share));
-#elif ACTIVATION == 3
+#elif ACTIVATION == ACTIVATION_GELU_TANH
     float slope = 1.5957691f * MAD(0.134145f * y, y, 1.0f);
     float s = 1.0f / (1.0f + exp(-1.5957691f * MAD(y * y * y, 0.044715f, y)));
     /* Where s is 0 or 1, the slope may have no bound. */
     return (float2)(y * s, s == 0.0f || s == 1.0f ? s : MAD(y * s * (1.0f - s), slope, s));
-#elif ACTIVATION == 4
+#elif ACTIVATION == ACTIVATION_RELU
     return (float2)(fmax(y, 0.0f), y > 0.0f ? 1.0f : 0.0f);
-#elif ACTIVATION == 5
+#elif ACTIVATION == ACTIVATION_TANH
     float t = tanh(y);
     return (float2)(t, (1.0f - t) * (1.0f + t));
-#elif ACTIVATION == 6
+#elif ACTIVATION == ACTIVATION_SOFT_CAP
     float t = tanh(y / cap);
     return (float2)(cap * t, (1.0f - t) * (1.0f + t));
 #else

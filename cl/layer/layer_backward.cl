@@ -25,7 +25,8 @@
 #define FOLD 256
 #endif
 #ifndef SIDE
-#define SIDE 16
+#include "shared/constants.h"
+#define SIDE OP_TRANSPOSE_SIDE
 #endif
 
 /* A work-item a column: tokens come in their order, however often one comes. */

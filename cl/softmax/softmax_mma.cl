@@ -34,7 +34,8 @@
 #define WG 128
 #endif
 #define HALF_TYPE Q_TYPE
-#define SEES_ALL INT_MAX /* diagonal where it is not causal */
+#include "shared/constants.h"
+#define SEES_ALL OP_SEES_ALL /* diagonal where it is not causal */
 #include "shared/tensor.clh"
 #include "shared/mma_tile.clh"
 

@@ -20,12 +20,12 @@
 #define FOLD 256
 #endif
 
-#if COVARIANCE == 0
+#if COVARIANCE == COVARIANCE_ISOTROPIC
 #define SQUARES 1
 #else
 #define SQUARES D
 #endif
-#define PARTS (COVARIANCE == 2 ? D : 1)
+#define PARTS (COVARIANCE == COVARIANCE_FULL ? D : 1)
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 splat_moments(uint rows, uint batch, uint heads, uint x_group, uint amplitude, uint splats, uint per_head,
@@ -58,12 +58,12 @@ splat_moments(uint rows, uint batch, uint heads, uint x_group, uint amplitude, u
                 if (w == 0.0f)
                     continue;
                 part += w;
-                float along = COVARIANCE == 2 ? LOAD(X_TYPE, token, i * x_at.s3 + c) - mean[c] : 0.0f;
+                float along = COVARIANCE == COVARIANCE_FULL ? LOAD(X_TYPE, token, i * x_at.s3 + c) - mean[c] : 0.0f;
                 for (uint d = 0; d < D; ++d) {
                     float y = LOAD(X_TYPE, token, i * x_at.s3 + d) - mean[d];
                     part_sum[d] = MAD(w, y, part_sum[d]);
-                    uint at = COVARIANCE == 0 ? 0 : d;
-                    part_square[at] = MAD(w * y, COVARIANCE == 2 ? along : y, part_square[at]);
+                    uint at = COVARIANCE == COVARIANCE_ISOTROPIC ? 0 : d;
+                    part_square[at] = MAD(w * y, COVARIANCE == COVARIANCE_FULL ? along : y, part_square[at]);
                 }
             }
             mass += part;

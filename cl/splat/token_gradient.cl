@@ -13,7 +13,7 @@
 
 /* Adds −weight Σ⁻¹ y / τ. */
 static inline void add_pull(private float *total, private const float *y, float weight, global const float *inverse) {
-#if COVARIANCE == 2
+#if COVARIANCE == COVARIANCE_FULL
     float pull[D];
     for (uint e = 0; e < D; ++e)
         pull[e] = 0.0f;
@@ -28,7 +28,7 @@ static inline void add_pull(private float *total, private const float *y, float 
         total[e] = MAD(-weight, pull[e], total[e]);
 #else
     for (uint d = 0; d < D; ++d) {
-        float r = inverse[COVARIANCE == 1 ? d : 0];
+        float r = inverse[COVARIANCE == COVARIANCE_DIAGONAL ? d : 0];
         total[d] = MAD(-weight * r, r * y[d], total[d]);
     }
 #endif

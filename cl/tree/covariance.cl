@@ -17,8 +17,9 @@
 #endif
 #define UNROLL _Pragma("unroll")
 
-/* Rows that an item sums at a time, in registers. */
-#define ROWS (W / 4)
+#ifndef ROWS /* that an item sums at a time, in registers: W / 4 */
+#define ROWS 1
+#endif
 #define VECTORS (DV / W)
 #define REST (DV % W)
 #define KEY(s, a) LOAD(FOREST_TYPE, tree_keys, lane_of(0, s, D) + min(d0 + a, D - 1u) * 16)

@@ -48,7 +48,7 @@
 
 /* Of a row's state over some roots: top, mass relative to it, spreads_of_values; and of the own chunk its keys,
  * instead. */
-#define LOOK_NUMBERS 4
+#define LOOK_NUMBERS OP_LOOK_NUMBERS
 
 /* The block that comes next in memory. */
 static inline block after(private const nodes *n) {

@@ -56,7 +56,6 @@ clsplat_status op_near_far_backward(queue *q, const op_near_far_backward_args *a
 void op_near_far_backward_bytes(const op_forest *forest, size_t rows, double *largest, double *total);
 
 /* Numbers of a row's stats: OP_STATS of every level, or of one range in joint mixing. */
-enum { OP_STATS = 3 };
 size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing);
 
 /* ρ and the rows' stats. The states, responses and the causal fields are those of op_read_args. */

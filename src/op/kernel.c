@@ -1,5 +1,6 @@
 #include "op/kernel.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 static void options_group(kernel_options *o, const clsplat_device *device, uint32_t group, uint32_t width) {
@@ -178,6 +179,10 @@ void shape_words(tune_shape *shape, clsplat_dtype type, const char *form) {
     snprintf(shape->type, sizeof shape->type, "%s", op_dtype_name(type));
     snprintf(shape->form, sizeof shape->form, "%s", form);
 }
+
+static_assert(COVARIANCE_ISOTROPIC == CLSPLAT_ISOTROPIC && COVARIANCE_DIAGONAL == CLSPLAT_DIAGONAL &&
+                  COVARIANCE_FULL == CLSPLAT_FULL,
+              "kernels know a covariance by its number");
 
 const char *splats_form(const op_splats *splats) {
     static const char *const names[] = {

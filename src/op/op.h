@@ -29,6 +29,7 @@
 
 #include <clsplat/attention.h>
 
+#include "cl/shared/constants.h"
 #include "op/dtype.h"
 #include "runtime/launch.h"
 
@@ -44,8 +45,7 @@ typedef struct op_tensor {
 /* The part [begin, begin + count) of a dimension (0 batch, 1 head, 2 row). An absent tensor stays absent. */
 op_tensor op_slice(op_tensor tensor, int dimension, size_t begin, size_t count);
 
-/* Query i sees key j if j ≤ i + diagonal. */
-enum { OP_SEES_ALL = INT32_MAX };
+/* Query i sees key j if j ≤ i + diagonal, and with the diagonal OP_SEES_ALL every key. */
 
 /* A splat set as kernels want it: sorted by level, logarithms combined (in double, on the host). */
 typedef struct op_splats {
@@ -191,15 +191,14 @@ clsplat_status op_read(queue *q, const op_read_args *args);
  *
  * with the leaf's means c and V, and its slope σ, the root of its share of its chunk's variance times its
  * spread. Leaves that vary twice as much as their chunk are left out: one key that sticks out would speak for
- * all. */
-enum { OP_FOREST_LEVELS = 12, OP_NODE_STATS = 5, OP_FOREST_RUN = 4 };
-enum {
-    OP_NODE_LOG_MASS, /* ln Σ e^b */
-    OP_NODE_VARIANCE, /* Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on */
-    OP_NODE_SPREAD,   /* √Σ_d of the variances of the values */
-    OP_NODE_COUNT,    /* of keys */
-    OP_NODE_REACH     /* the farthest key's distance from the mean, over the root of the mean square */
-};
+ * all.
+ *
+ * Stats of a node (cl/shared/constants.h):
+ *     OP_NODE_LOG_MASS  ln Σ e^b
+ *     OP_NODE_VARIANCE  Σ_d of the node's variances, over that of its chunk; 1 from the level `top` on
+ *     OP_NODE_SPREAD    √Σ_d of the variances of the values
+ *     OP_NODE_COUNT     of keys
+ *     OP_NODE_REACH     the farthest key's distance from the mean, over the root of the mean square */
 typedef struct op_forest {
     size_t batch, heads, dim, value_dim; /* B, Hk, D, Dv */
     clsplat_dtype dtype;
@@ -226,7 +225,6 @@ clsplat_status op_gather(queue *q, const op_gather_args *args);
  * Strictly causal: of the forest a query reads only nodes whose keys all are in chunks before its own.
  *
  * k, v and key_bias need to hold the queries' own chunks only: their row 0 is the key number `first_key`. */
-enum { OP_KEPT = 4 };
 typedef struct op_near_far_args {
     const op_forest *forest;
     op_tensor q, k, v, key_bias, out, lse;
@@ -292,13 +290,13 @@ clsplat_status op_rope(queue *q, const op_rope_args *args);
  * bias [1,1,1,C or 2·C], out [B,H,N,C], perhaps where x is unless gated. Source: Hendrycks and Gimpel 2016
  * (arXiv 1606.08415) for GELU, Shazeer 2020 (arXiv 2002.05202) for gates. */
 typedef enum op_activation {
-    OP_IDENTITY,
-    OP_SILU,      /* y / (1 + e^(−y)) */
-    OP_GELU,      /* y Φ(y) */
-    OP_GELU_TANH, /* y ½ (1 + tanh(√(2/π) (y + 0.044715 y³))) */
-    OP_RELU,
-    OP_TANH,
-    OP_SOFT_CAP /* cap tanh(y / cap) */
+    OP_IDENTITY = ACTIVATION_IDENTITY,
+    OP_SILU = ACTIVATION_SILU,           /* y / (1 + e^(−y)) */
+    OP_GELU = ACTIVATION_GELU,           /* y Φ(y) */
+    OP_GELU_TANH = ACTIVATION_GELU_TANH, /* y ½ (1 + tanh(√(2/π) (y + 0.044715 y³))) */
+    OP_RELU = ACTIVATION_RELU,
+    OP_TANH = ACTIVATION_TANH,
+    OP_SOFT_CAP = ACTIVATION_SOFT_CAP /* cap tanh(y / cap) */
 } op_activation;
 typedef struct op_activate_args {
     op_tensor x, bias, out;

@@ -3,7 +3,9 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "runtime/launch_check.h"
 #include "runtime/profile.h"
+#include "runtime/program.h"
 #include "runtime/trail.h"
 
 grid grid_of(size_t x, size_t y, size_t z, size_t group_x) {
@@ -16,28 +18,35 @@ launch launch_of(cl_kernel kernel, const char *name) {
 }
 
 /* After a failure `next` stays at the argument that failed. */
-void launch_bytes(launch *l, const void *bytes, size_t count) {
+static void tell(launch *l, launch_argument told, const void *bytes) {
     if (l->code != CL_SUCCESS)
         return;
-    l->code = clSetKernelArg(l->kernel, l->next, count, bytes);
-    if (l->code == CL_SUCCESS)
-        ++l->next;
+    l->code = clSetKernelArg(l->kernel, l->next, told.bytes, bytes);
+    if (l->code != CL_SUCCESS)
+        return;
+    if (l->next < LAUNCH_ARGUMENTS)
+        l->told[l->next] = told;
+    ++l->next;
+}
+
+void launch_bytes(launch *l, const void *bytes, size_t count) {
+    tell(l, (launch_argument){LAUNCH_BYTES, count}, bytes);
 }
 
 void launch_mem(launch *l, cl_mem mem) {
-    launch_bytes(l, &mem, sizeof mem);
+    tell(l, (launch_argument){LAUNCH_MEM, sizeof mem}, &mem);
 }
 
 void launch_int(launch *l, int32_t value) {
-    launch_bytes(l, &value, sizeof value);
+    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value}, &value);
 }
 
 void launch_uint(launch *l, uint32_t value) {
-    launch_bytes(l, &value, sizeof value);
+    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value}, &value);
 }
 
 void launch_float(launch *l, float value) {
-    launch_bytes(l, &value, sizeof value);
+    tell(l, (launch_argument){LAUNCH_FLOAT, sizeof value}, &value);
 }
 
 /* What the compiled kernel's registers and local memory leave; UINT32_MAX if the driver does not say. */
@@ -69,6 +78,10 @@ static clsplat_status check_launch(const launch *l, const queue *q, const grid *
             device->lib, CLSPLAT_UNSUPPORTED,
             "kernel %s wants work-groups of %zu work-items; as it is compiled for %s it allows %zu", l->name,
             items, device->info.name, items_of_kernel(l, device));
+#ifndef NDEBUG
+    if (program_first_launch(device, l->kernel))
+        return launch_check(l, device);
+#endif
     return CLSPLAT_OK;
 }
 

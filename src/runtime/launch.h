@@ -9,11 +9,19 @@
 
 #include "runtime/queue.h"
 
+/* What a kernel has been told, for launch_check.h. */
+enum { LAUNCH_ARGUMENTS = 64 };
+typedef struct launch_argument {
+    enum { LAUNCH_BYTES, LAUNCH_MEM, LAUNCH_NUMBER, LAUNCH_FLOAT } kind;
+    size_t bytes;
+} launch_argument;
+
 typedef struct launch {
     cl_kernel kernel;
     const char *name; /* in profiles and errors */
     cl_uint next;     /* argument */
     cl_int code;      /* the first failure among the arguments */
+    launch_argument told[LAUNCH_ARGUMENTS];
 } launch;
 
 /* What a launch does, for the profile: see clsplat_profile_row. */

@@ -22,6 +22,7 @@ typedef struct built_kernel {
     struct built_kernel *next;
     cl_kernel kernel;
     char *name;
+    bool launched; /* program_first_launch */
 } built_kernel;
 
 typedef struct program {
@@ -346,6 +347,17 @@ clsplat_status program_kernel(clsplat_device *device, const char *source, const 
     const char *words = program_source(source);
     assert(words);
     return program_kernel_text(device, (embedded_source){source, words}, kernel, options, out);
+}
+
+bool program_first_launch(const clsplat_device *device, cl_kernel kernel) {
+    for (program *p = device->programs; p; p = p->next)
+        for (built_kernel *k = p->kernels; k; k = k->next)
+            if (k->kernel == kernel) {
+                bool first = !k->launched;
+                k->launched = true;
+                return first;
+            }
+    return true;
 }
 
 static void release_kernels(program *p) {

@@ -1,10 +1,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "cl/shared/constants.h"
 #include "naive.h"
-
-/* As cl/tree/near_far.clh has it. */
-enum { ROOTS_LEAST = 256 };
 
 size_t naive_node_size(const naive_forest *f, size_t level) {
     return level < f->top ? f->leaf << 4 * level : f->chunk << 4 * (level - f->top);
@@ -175,7 +173,7 @@ static void visit(walk *w, size_t level, size_t g, const double whole[2]) {
 static void visit_roots(walk *w) {
     const naive_forest *f = w->f;
     size_t covered = w->row->past * f->chunk, level = f->levels - 1, begin = 0;
-    while (level > f->top && covered / naive_node_size(f, level) < ROOTS_LEAST)
+    while (level > f->top && covered / naive_node_size(f, level) < OP_ROOTS_LEAST)
         level--;
     for (;; level--) {
         size_t size = naive_node_size(f, level);

@@ -1,6 +1,7 @@
 /* The rule by which rows open nodes is not written twice: cl/tree/near_far.clh is C as well. */
 #include <math.h>
 
+#include "cl/shared/constants.h"
 #include "naive.h"
 
 /* What that header has from others and from OpenCL C. */

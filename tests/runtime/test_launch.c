@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/launch_check.h"
 #include "runtime/profile.h"
 #include "runtime/steps.h"
 
@@ -40,6 +41,38 @@ START_TEST(bad_launches_are_told) {
     steps_end(&s);
 }
 END_TEST
+
+#ifndef NDEBUG
+/* A launch that tells other things than the kernel takes, of which OpenCL itself says nothing. */
+START_TEST(arguments_are_compared) {
+    steps s;
+    cl_kernel kernel = NULL;
+    char type[16];
+    steps_begin(&s);
+    suite_ok(s.lib, program_kernel_text(s.device, steps_source, "scale", "", &kernel));
+    launch l = launch_of(kernel, "scale");
+    launch_mem(&l, s.mem);
+    launch_float(&l, 2);
+    ck_assert_int_eq(launch_check(&l, s.device), CLSPLAT_OPENCL);
+    ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "scale takes 3 arguments, and is told 2"));
+    launch_uint(&l, STEPS_COUNT);
+    suite_ok(s.lib, launch_check(&l, s.device));
+    l = launch_of(kernel, "scale");
+    launch_mem(&l, s.mem);
+    launch_uint(&l, 2);
+    launch_uint(&l, STEPS_COUNT);
+    if (clGetKernelArgInfo(kernel, 1, CL_KERNEL_ARG_TYPE_NAME, sizeof type, type, NULL) == CL_SUCCESS) {
+        ck_assert_int_eq(launch_check(&l, s.device), CLSPLAT_OPENCL);
+        ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "kernel scale, argument 1: a float stands"));
+    }
+    queue q = steps_call(&s); /* and a first launch is looked at */
+    l.next = 2;
+    ck_assert_int_eq(launch_run(&l, &q, grid_of(STEPS_COUNT, 1, 1, STEPS_GROUP), (work){0}), CLSPLAT_OPENCL);
+    steps_expect(&s, 1);
+    steps_end(&s);
+}
+END_TEST
+#endif
 
 START_TEST(groups_keep_to_the_limits) {
     steps s;
@@ -175,6 +208,9 @@ END_TEST
 static void add_launch(TCase *part) {
     tcase_add_test(part, a_grid_is_whole_groups);
     tcase_add_test(part, bad_launches_are_told);
+#ifndef NDEBUG
+    tcase_add_test(part, arguments_are_compared);
+#endif
     tcase_add_test(part, groups_keep_to_the_limits);
     tcase_add_test(part, an_empty_grid_is_nothing);
 }

@@ -102,7 +102,7 @@ static bool mma_fits(const clsplat_limits *limits, const void *args) {
 }
 
 static clsplat_status mma_run(queue *q, const void *args) {
-    enum { SIDE = 128, GROUP = 128 };
+    enum { SIDE = OP_GEMM_MMA_SIDE, GROUP = 128 };
     const op_gemm_args *a = args;
     kernel_options o = {.group = GROUP};
     size_t across = (a->c.shape[3] + SIDE - 1) / SIDE, down = (a->c.shape[2] + SIDE - 1) / SIDE;

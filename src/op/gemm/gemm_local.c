@@ -1,7 +1,6 @@
 #include "op/gemm/gemm.h"
 
-/* As cl/gemm/gemm_local.cl has them. */
-enum { ITEMS = 64, SIDE = 64, STEP = 16, ROWS_LEAST = 9 };
+enum { ITEMS = 64, SIDE = OP_GEMM_LOCAL_SIDE, STEP = OP_GEMM_LOCAL_STEP, ROWS_LEAST = 9 };
 
 bool gemm_local_fits(const clsplat_limits *limits, const void *args) {
     const op_gemm_args *a = args;

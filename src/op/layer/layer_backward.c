@@ -170,7 +170,7 @@ fail:
     return status;
 }
 
-enum { SIDE = 16 }; /* as in cl/layer/layer_backward.cl */
+enum { SIDE = OP_TRANSPOSE_SIDE };
 
 static clsplat_status transpose_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;

@@ -15,7 +15,8 @@ typedef struct local_tile {
 
 /* Bytes of the kernel's arrays and its flag. */
 static size_t tile_bytes(local_tile t, size_t dim, size_t value_dim) {
-    size_t queries = 4 * t.high, keys = 8 * t.keys_each, shared = keys * (dim > queries ? dim : queries);
+    size_t queries = 4 * t.high, keys = OP_LOCAL_ACROSS * t.keys_each,
+           shared = keys * (dim > queries ? dim : queries);
     size_t query_tile = (dim > 1 ? dim - 1 : 1) * queries, value_tile = keys * ((value_dim + 31) / 32 * 32);
     return sizeof(float) * (query_tile + shared + value_tile + 1);
 }
@@ -26,7 +27,7 @@ static local_tile tile_for(const clsplat_limits *limits, const op_softmax_args *
     static const local_tile tries[] = {{16, 4}, {8, 4}, {16, 2}, {8, 2}};
     size_t dim = a->q.shape[3], value_dim = a->v.shape[3];
     for (size_t i = dim > 64 || value_dim > 64 ? 2 : 0; i < sizeof tries / sizeof *tries; ++i)
-        if (limits_allow_group(limits, (uint32_t)(8 * tries[i].high)) &&
+        if (limits_allow_group(limits, OP_LOCAL_ACROSS * (uint32_t)tries[i].high) &&
             tile_bytes(tries[i], dim, value_dim) <= limits_local_share(limits))
             return tries[i];
     return (local_tile){0};
@@ -41,7 +42,7 @@ bool softmax_local_fits(const clsplat_limits *limits, const void *args) {
 clsplat_status softmax_local_run(queue *q, const void *args) {
     const op_softmax_args *a = args;
     local_tile tile = tile_for(&q->device->info.limits, a);
-    kernel_options o = {.group = (uint32_t)(8 * tile.high)};
+    kernel_options o = {.group = OP_LOCAL_ACROSS * (uint32_t)tile.high};
     options_number(&o, "TY", tile.high);
     options_number(&o, "CT", tile.keys_each);
     options_eager(&o, q->device);

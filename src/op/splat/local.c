@@ -1,6 +1,6 @@
 #include "op/splat/local.h"
 
-enum { ACROSS = 8, SOURCES = 32 }; /* TX and KEYS of cl/shared/local_tile.clh */
+enum { ACROSS = OP_LOCAL_ACROSS, SOURCES = OP_LOCAL_EACH * OP_LOCAL_ACROSS };
 
 /* Widths up to which the products' cancellation, spread² ulp, is as good as lost in what exponentials lose.
  */

@@ -53,7 +53,7 @@ static bool local_row_fits(const clsplat_limits *limits, const void *args) {
 }
 
 static clsplat_status local_run(queue *q, const void *args) {
-    enum { SPLATS = 32 }; /* of a group: KEYS */
+    enum { SPLATS = OP_LOCAL_EACH * OP_LOCAL_ACROSS }; /* of a group */
     const op_respond_args *a = args;
     kernel_options o;
     size_t rows = options_local(&o, q, local_shape_of(a->splats, 0, false));

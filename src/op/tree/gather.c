@@ -132,9 +132,10 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
         /* A GPU wants many items, others would count slopes anew in each. */
         size_t columns = limits_are_wide(&q->device->info.limits) ? f->value_dim : 1;
         options_number(&o, "COLUMNS", columns);
+        size_t rows = o.vector / 4, strips = (f->dim + rows - 1) / rows; /* rows that registers hold */
+        options_number(&o, "ROWS", rows);
         TRY(options_launch(&o, q->device, "covariance.cl",
                            pass ? "average_covariances" : "gather_covariances", &l));
-        size_t rows = o.vector / 4, strips = (f->dim + rows - 1) / rows; /* as in cl/tree/covariance.cl */
         launch_uint(&l, (uint32_t)first);
         launch_uint(&l, (uint32_t)runs);
         launch_forest_shape(&l, f);

@@ -3,9 +3,6 @@
 #include "op/tree/near_far.h"
 #include "runtime/buffer.h"
 
-/* Numbers as in cl/tree/near_far_back.clh. */
-enum { ROW_NUMBERS = 3, MORE_NODE_NUMBERS = 3 };
-
 /* What the kernels leave for each other. */
 typedef enum back_buffer {
     OUT,
@@ -38,10 +35,10 @@ static void back_sizes(const op_forest *f, size_t rows, size_t bytes[BUFFERS]) {
     const size_t numbers[BUFFERS] = {[OUT] = rows * f->value_dim,
                                      [LSE] = rows,
                                      [KEPT] = rows * OP_KEPT,
-                                     [ROWS] = rows * ROW_NUMBERS,
+                                     [ROWS] = rows * OP_BACK_ROW_NUMBERS,
                                      [TILTS] = rows * f->value_dim,
                                      [SLOTS] = heads * slots * (columns + 1),
-                                     [NODES] = heads * nodes * (columns + MORE_NODE_NUMBERS),
+                                     [NODES] = heads * nodes * (columns + OP_BACK_NODE_MORE),
                                      [VARIANCES] = heads * (nodes - below) * f->dim,
                                      [RUN_MASSES] = runs,
                                      [RUN_SUMS] = runs * f->dim * f->value_dim,

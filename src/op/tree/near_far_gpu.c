@@ -2,8 +2,8 @@
 
 #include "runtime/buffer.h"
 
-/* Work-items of a group, and the rows it has: as cl/tree/near_far_tile.clh counts them. */
-enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64, PACKED = 7 };
+/* Work-items of a group, two for each row it has. */
+enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64 };
 
 /* Heads of a tile, of one key head: consecutive tokens of one head open more alike than heads do, and so one,
  * unless there are fewer tokens than rows. */
@@ -51,7 +51,8 @@ static clsplat_status pack_nodes(queue *q, const kernel_options *shared, const o
     TRY(workspace_take(q->device, WORKSPACE_NODE_VARIANCES, 2 * heads * f->chunks * f->dim, &to->variances));
     TRY(workspace_take(q->device, WORKSPACE_NODE_MEANS, 2 * nodes * f->dim, &to->means));
     TRY(workspace_take(q->device, WORKSPACE_NODE_VALUES, 2 * nodes * f->value_dim, &to->values));
-    TRY(workspace_take(q->device, WORKSPACE_NODE_NUMBERS, PACKED * sizeof(float) * nodes, &to->numbers));
+    TRY(workspace_take(q->device, WORKSPACE_NODE_NUMBERS, OP_PACKED_NUMBERS * sizeof(float) * nodes,
+                       &to->numbers));
     TRY(options_launch(&o, q->device, "near_far_mma.cl", "near_far_pack", &l));
     launch_forest_shape(&l, f);
     launch_mem(&l, f->means);

@@ -4,7 +4,6 @@
 
 /* Rows of a tile: their sets are words. */
 enum { ROWS_MOST = 32, QUERIES_MOST = 16, CHUNKS_LEAST = 64, BLOCK = 16 };
-enum { LOOK_NUMBERS = 4, PART_NUMBERS = 6 }; /* as in cl/tree/near_far_split.cl and cl/tree/near_far.clh */
 
 bool near_far_split_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
@@ -50,9 +49,9 @@ static clsplat_status cut_rows(queue *q, const op_near_far_args *a, cut *c) {
                        &c->scores));
     TRY(workspace_take(q->device, WORKSPACE_NODE_VALUES, tiles * blocks * BLOCK * 2 * sizeof(uint32_t),
                        &c->lists));
-    TRY(workspace_take(q->device, WORKSPACE_STATE_LSE, LOOK_NUMBERS * looks, &c->look_numbers));
+    TRY(workspace_take(q->device, WORKSPACE_STATE_LSE, OP_LOOK_NUMBERS * looks, &c->look_numbers));
     TRY(workspace_take(q->device, WORKSPACE_STATE_VALUE, looks * f->value_dim, &c->look_values));
-    TRY(workspace_take(q->device, WORKSPACE_PART_LSE, PART_NUMBERS * parts, &c->part_numbers));
+    TRY(workspace_take(q->device, WORKSPACE_PART_LSE, OP_PART_NUMBERS * parts, &c->part_numbers));
     TRY(workspace_take(q->device, WORKSPACE_PART_VALUE, parts * f->value_dim, &c->part_values));
 fail:
     return status;
@@ -102,7 +101,7 @@ fail:
 static clsplat_status merge(queue *q, const op_near_far_args *a, const cut *c) {
     clsplat_status status = CLSPLAT_OK;
     const size_t *shape = a->out.shape;
-    double read = (double)(shape[0] * shape[1] * shape[2] * c->parts * (shape[3] + PART_NUMBERS));
+    double read = (double)(shape[0] * shape[1] * shape[2] * c->parts * (shape[3] + OP_PART_NUMBERS));
     kernel_options o = {.group = 1};
     launch l;
     options_number(&o, "PARTS", c->parts);

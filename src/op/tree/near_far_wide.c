@@ -18,15 +18,14 @@ bool near_far_wide_fits(const clsplat_limits *limits, const void *args) {
  * of private memory for each. */
 static size_t root_blocks(const op_forest *f) {
     enum { STEP = 128 };
-    enum { ROOTS_LEAST = 256 }; /* as in cl/tree/near_far.clh */
     size_t nodes = f->chunks, level = f->top, blocks = 0, rounded = 4;
-    while (level + 1 < f->levels && nodes >= ROOTS_LEAST * BLOCK) {
+    while (level + 1 < f->levels && nodes >= OP_ROOTS_LEAST * BLOCK) {
         nodes /= BLOCK;
         ++level;
         blocks += 2;
     }
-    if (level > f->top && nodes < ROOTS_LEAST * BLOCK)
-        nodes = ROOTS_LEAST * BLOCK; /* earlier rows still start one level below */
+    if (level > f->top && nodes < OP_ROOTS_LEAST * BLOCK)
+        nodes = OP_ROOTS_LEAST * BLOCK; /* earlier rows still start one level below */
     blocks += (nodes + BLOCK - 1) / BLOCK + 1;
     while (rounded < blocks)
         rounded += rounded < STEP ? rounded : STEP;
