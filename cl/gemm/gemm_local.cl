@@ -10,10 +10,10 @@
 #include "shared/blocks.clh"
 
 #include "shared/constants.h"
-#define ITEMS 64 /* 8 × 8 */
-#define EACH 8   /* rows and columns of an item */
+#define ITEMS 64                /* 8 × 8 */
+#define EACH 8                  /* rows and columns of an item */
 #define SIDE OP_GEMM_LOCAL_SIDE /* a row of the tile for each item to copy */
-#ifndef STEP     /* products per tile; a multiple of 4 */
+#ifndef STEP                    /* products per tile; a multiple of 4 */
 #define STEP OP_GEMM_LOCAL_STEP
 #endif
 #ifndef A_TYPE
