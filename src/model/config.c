@@ -75,8 +75,9 @@ static clsplat_status refuse_others(const json_place *at, const model_family *f)
     bool decoder = false, crossed = false, both_ways = false;
     const json_t *architecture = json_array_get(json_object_get(at->object, "architectures"), 0);
     if (json_has(at, "quantization_config"))
-        return json_refuse(at, CLSPLAT_UNSUPPORTED, "quantization_config",
-                           "is set: only weights of F32, F16 or BF16 are supported");
+        return json_refuse(
+            at, CLSPLAT_UNSUPPORTED, "quantization_config",
+            "is set: folders have weights of F32, F16 or BF16 here, and quantised ones come in GGUF files");
     if (!f->layer.encoder && json_is_string(architecture) &&
         !text_contains(json_string_value(architecture), "ForCausalLM"))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "architectures",
