@@ -17,6 +17,22 @@ LD_LIBRARY_PATH=$libdir "$work/outside"
 test "$(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --modversion clsplat)" = \
   "$(LD_LIBRARY_PATH=$libdir "$work/outside" | sed 's/^clsplat \([^:]*\):.*/\1/')"
 
+# Every header alone, as C and as C++, with OpenCL's headers and without.
+headers=$(dirname "$(find "$work/root" -name clsplat.h)")
+for header in "$headers"/*.h; do
+  if [ "$(basename "$header")" = mpi.h ]; then continue; fi # wants MPI's
+  for language in c c++; do
+    for without in -UCLSPLAT_WITHOUT_CL -DCLSPLAT_WITHOUT_CL; do
+      echo "#include <clsplat/$(basename "$header")>" > "$work/alone"
+      cc -x $language -std=${language}17 $without -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I "$headers/.." "$work/alone"
+    done
+    if cc -x $language -DCLSPLAT_WITHOUT_CL -I "$headers/.." -M "$work/alone" | grep -q 'CL/cl'; then
+      echo "$header includes OpenCL's headers though CLSPLAT_WITHOUT_CL is defined"
+      exit 1
+    fi
+  done
+done
+
 # Hidden visibility: the library exports the public names and nothing else.
 foreign=$(nm -D --defined-only "$libdir/libclsplat.so.0" | awk '{ print $3 }' | grep -v '^clsplat_' || true)
 if [ -n "$foreign" ]; then

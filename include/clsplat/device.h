@@ -8,10 +8,16 @@
 #ifndef CLSPLAT_DEVICE_H
 #define CLSPLAT_DEVICE_H
 
+/* Programs that bring no OpenCL objects of their own need no OpenCL headers: they define CLSPLAT_WITHOUT_CL.
+ */
+#ifdef CLSPLAT_WITHOUT_CL
+#include "handles.h"
+#else
 #ifndef CL_TARGET_OPENCL_VERSION
 #define CL_TARGET_OPENCL_VERSION 120
 #endif
 #include <CL/cl.h>
+#endif
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
