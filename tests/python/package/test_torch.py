@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Attention over PyTorch's tensors: beside its own, gradients, opcheck, gradcheck, torch.compile.   test_torch.py [unittest's arguments]"""
 import math
+import os
+import resource
 import sys
 import unittest
 
@@ -105,6 +107,17 @@ class Torch(unittest.TestCase):
             optimiser.step()
             losses.append(loss.item())
         self.assertLess(losses[-1], 0.9 * losses[0])
+
+    def test_memory(self):
+        q, k, v = qkv(grad=True)
+
+        def work(times):
+            for _ in range(times):
+                torch.autograd.grad(clsplat.torch.attend(q, k, v, causal=True).sum(), (q, k, v))
+        work(100)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work(10000 if os.environ.get("CLSPLAT_TEST_TIER") == "long" else 500)
+        self.assertLess(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 8192)
 
     def test_refusals(self):
         q, k, v = qkv()
