@@ -17,6 +17,7 @@ typedef struct chosen {
 typedef struct choices {
     tune_database db;
     tune_device on;
+    const char *preferred;
     chosen *list;
     size_t count, capacity;
 } choices;
@@ -50,6 +51,16 @@ static choices *remember(clsplat_device *device) {
     device->choices = c;
     device->forget_choices = forget;
     return c;
+}
+
+void op_prefer(clsplat_device *device, const char *name) {
+    choices *c = device->choices || !name ? device->choices : remember(device);
+    if (c)
+        c->preferred = name;
+}
+
+const char *op_preferred(const clsplat_device *device) {
+    return device->choices ? device->choices->preferred : NULL;
 }
 
 clsplat_status op_records_load(clsplat *lib, tune_database *db) {

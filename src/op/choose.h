@@ -14,6 +14,12 @@ typedef struct op_choice {
  * later ones find their class in a list. Trouble with the records is a warning, and then the default. */
 op_choice op_choose(clsplat_device *device, const op_family *family, const void *args);
 
+/* From here on operations on the device take their row of that name, if they have one that fits: for
+ * comparing rows. NULL: op_choose's again. `name` must stay until then; lost with the device's choices, or
+ * without memory. */
+void op_prefer(clsplat_device *device, const char *name);
+const char *op_preferred(const clsplat_device *device);
+
 /* The last row before `row` that fits, with its defaults, for the class of these arguments from now on: `row`
  * was chosen, and does not run here. */
 op_choice op_choose_below(clsplat_device *device, const op_family *family, const void *args, size_t row);

@@ -31,6 +31,7 @@
 
 #include "cl/shared/constants.h"
 #include "op/dtype.h"
+#include "op/workspace.h"
 #include "runtime/launch.h"
 
 /* A tensor [batch, head, row, column] in a buffer: elements from the buffer's start to [0,0,0,0], and

@@ -78,7 +78,7 @@ static bool gives_way(clsplat_status status) {
 }
 
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) {
-    const char *preferred = q->device->preferred;
+    const char *preferred = op_preferred(q->device);
     const op_variant *wanted = preferred ? op_row(family, preferred, &q->device->info.limits, args) : NULL;
     if (wanted)
         return op_run(q, wanted, NULL, args);

@@ -35,7 +35,7 @@ clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *poi
 const op_variant *op_row(const op_family *family, const char *name, const clsplat_limits *limits,
                          const void *args);
 
-/* Runs the row that the device prefers (runtime/device.h), or else op_choose's (op/choose.h); if that one
+/* Runs the row that op_prefer named (op/choose.h), or else op_choose's; if that one
  * does not build, or the device lacks what its kernel asks for, the next row before it that fits, with a
  * warning, then and from then on. Row 0 is for any. */
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);

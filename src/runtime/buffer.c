@@ -70,6 +70,6 @@ fail:
 }
 
 void workspace_release_all(clsplat_device *device) {
-    for (int slot = 0; slot < WORKSPACE_SLOTS; ++slot)
+    for (unsigned slot = 0; slot < WORKSPACE_SLOTS; ++slot)
         buffer_release(device, device->workspaces[slot].bytes, &device->workspaces[slot].mem);
 }

@@ -6,51 +6,9 @@
 
 #include "base/log.h"
 
-/* Where a workspace of an operation lives between calls. A slot grows to the largest request and is
- * reused; the order of calls on one device (see queue.h) keeps two users of a slot apart. */
-typedef enum workspace_slot {
-    WORKSPACE_STATE_LSE,
-    WORKSPACE_STATE_VALUE,
-    WORKSPACE_CARRY,
-    WORKSPACE_PART_LSE,
-    WORKSPACE_PART_VALUE,
-    WORKSPACE_PACKED_MEAN,
-    WORKSPACE_PACKED_VALUE,
-    WORKSPACE_PACKED_TERM,
-    WORKSPACE_QUERY_RESPONSE,
-    WORKSPACE_KEY_RESPONSE,
-    WORKSPACE_NODE_MEANS,
-    WORKSPACE_NODE_VALUES,
-    WORKSPACE_NODE_VARIANCES,
-    WORKSPACE_NODE_NUMBERS,
-    WORKSPACE_Q,
-    WORKSPACE_K,
-    WORKSPACE_V,
-    WORKSPACE_BIAS,
-    WORKSPACE_OUT,
-    WORKSPACE_LSE,
-    WORKSPACE_EXACT_KEYS,
-    WORKSPACE_ERROR_ESTIMATE,
-    WORKSPACE_DOUT, /* the backward pass: its tensors, the states of dout, and what rows and keys weigh */
-    WORKSPACE_DQ,
-    WORKSPACE_DK,
-    WORKSPACE_DV,
-    WORKSPACE_DBIAS,
-    WORKSPACE_GRAD_STATS,
-    WORKSPACE_GRAD_WEIGHTS,
-    WORKSPACE_GRAD_PART_LSE,
-    WORKSPACE_GRAD_PART_VALUE,
-    WORKSPACE_GRAD_STATE_LSE,
-    WORKSPACE_GRAD_STATE_VALUE,
-    WORKSPACE_GRAD_CARRY,
-    WORKSPACE_GRAD_MOMENTS,
-    WORKSPACE_GRAD_LIFTS,
-    WORKSPACE_BACK, /* of near and far, and the slots after it: op/near_far_backward.c */
-    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 11,
-    WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
-    WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 8,
-    WORKSPACE_SLOTS
-} workspace_slot;
+/* A place of a workspace that lives between calls: its number is its user's to know (op/workspace.h). */
+enum { WORKSPACE_SLOTS = 64 };
+typedef unsigned workspace_slot;
 
 typedef struct workspace {
     cl_mem mem;
@@ -87,8 +45,6 @@ struct clsplat_device {
     struct profile *profile;
     workspace workspaces[WORKSPACE_SLOTS];
     clsplat_memory memory;
-    const char *preferred; /* the row that an operation takes if it has one of this name that fits: for
-                              comparing  rows; NULL: op_dispatch's choice */
     struct choices
         *choices; /* what the operations' tables chose so far, and how to let go of it (op/choose.h) */
     void (*forget_choices)(struct clsplat_device *device);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/half.h"
+#include "op/choose.h"
 #include "op/tree/forest.h"
 #include "runtime/buffer.h"
 #include "tuning/make.h"
@@ -95,7 +96,7 @@ fail:
 clsplat_status example_call(example *e, const char *preferred, size_t times, double *seconds) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
-    e->device->preferred = preferred;
+    op_prefer(e->device, preferred);
     queue_begin(e->device, 0, NULL, &q);
     double begun = clock_seconds();
     for (size_t i = 0; i < times; ++i)
@@ -103,7 +104,7 @@ clsplat_status example_call(example *e, const char *preferred, size_t times, dou
     TRY(clsplat_device_finish(e->device));
     *seconds = (clock_seconds() - begun) / (double)times;
 fail:
-    e->device->preferred = NULL;
+    op_prefer(e->device, NULL);
     return status;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/gradient.h"
+#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -139,9 +140,9 @@ static void solve(const problem_spec *spec, uint64_t seed) {
 START_TEST(exact) {
     problem_stage s = problem_on_stage();
     solve(&softmax[_i], 100 + (uint64_t)_i);
-    s.device->preferred = "plain";
+    op_prefer(s.device, "plain");
     solve(&softmax[_i], 100 + (uint64_t)_i);
-    s.device->preferred = NULL;
+    op_prefer(s.device, NULL);
 }
 END_TEST
 
@@ -150,9 +151,9 @@ START_TEST(near_and_far) {
     problem_spec spec = far[_i];
     spec.near_far = true;
     solve(&spec, 300 + (uint64_t)_i);
-    s.device->preferred = "plain";
+    op_prefer(s.device, "plain");
     solve(&spec, 300 + (uint64_t)_i);
-    s.device->preferred = NULL;
+    op_prefer(s.device, NULL);
 }
 END_TEST
 

@@ -1,5 +1,6 @@
 /* Attention through Gaussian splats against its definition. */
 #include "attention/problem.h"
+#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -183,9 +184,9 @@ START_TEST(half) {
     problem_spec spec = halves[_i];
     spec.covariance = ISOTROPIC;
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
-        s.device->preferred = rows[row];
+        op_prefer(s.device, rows[row]);
         solve(&spec, 350 + (uint64_t)_i);
-        s.device->preferred = NULL;
+        op_prefer(s.device, NULL);
     }
 }
 END_TEST

@@ -7,6 +7,7 @@
 #include "attention/properties.h"
 #include "base/random.h"
 #include "compare.h"
+#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -68,9 +69,9 @@ START_TEST(tolerance_0_is_softmax) {
     problem_solve(&p, s.device);
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
     problem_check(&p);
-    s.device->preferred = "mma"; /* not the one for Hopper */
+    op_prefer(s.device, "mma"); /* not the one for Hopper */
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
-    s.device->preferred = NULL;
+    op_prefer(s.device, NULL);
     problem_check(&p);
     problem_free(&p);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/properties.h"
+#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -140,9 +141,9 @@ END_TEST
 START_TEST(half) {
     problem_stage s = problem_on_stage();
     for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
-        s.device->preferred = matrix_rows[row];
+        op_prefer(s.device, matrix_rows[row]);
         solve(&halves[_i], 350 + (uint64_t)_i);
-        s.device->preferred = NULL;
+        op_prefer(s.device, NULL);
     }
 }
 END_TEST
@@ -174,9 +175,9 @@ END_TEST
 START_TEST(later_keys_leave_earlier_halves) {
     problem_stage s = problem_on_stage();
     for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
-        s.device->preferred = matrix_rows[row];
+        op_prefer(s.device, matrix_rows[row]);
         properties_causal(&halves[_i], 450 + (uint64_t)_i);
-        s.device->preferred = NULL;
+        op_prefer(s.device, NULL);
     }
 }
 END_TEST

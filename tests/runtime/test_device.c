@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "op/workspace.h"
 #include "runtime/buffer.h"
 #include "runtime/describe.h"
 #include "runtime/queue.h"
