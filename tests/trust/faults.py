@@ -51,6 +51,8 @@ SUBJECTS = {
     "gaussian, causal": golden("causal-more-keys", "--splats", f"{GOLDEN}/causal-more-keys/splats.safetensors", "--causal"),
     "gradients": golden("causal-gqa-key-bias", "--causal", "--grad"),
     "init": ["init", f"{GOLDEN}/softmax-padding/input.safetensors", "-o", "OUT"],
+    "adapt": ["adapt", f"{GOLDEN}/diagonal-joint/splats.safetensors", f"{GOLDEN}/diagonal-joint/input.safetensors", "-o", "OUT", "--cycles", "1",
+              "--trades", "1", "--steps", "1"],
     "generate": ["generate", model("llama"), "-p", "abc", "--tokens", "6"],
     "generate, near-far": ["generate", model("qwen3-yarn"), "-p", "The quick brown fox jumps over", "--tokens", "4",
                            "--attention", "near-far", "--chunk", "16"],
