@@ -111,6 +111,34 @@ CLSPLAT_API clsplat_status clsplat_splats_grow(clsplat_device *device, clsplat_i
                                                clsplat_attention_tensors tensors, clsplat_splats **splats,
                                                clsplat_adapt_result *result);
 
+/* Coarse levels out of fine ones, in place: the splats of every level but the first become clusters of those
+ * of the level before, by mass; in a head, mass, mean and second moment of a level are those of the level
+ * before (as far as its kind of covariance has them). Temperatures are those of the heaviest. Threads: any,
+ * one at a time per set. Returns: MEMORY. */
+CLSPLAT_API clsplat_status clsplat_splats_coarsen(clsplat *lib, clsplat_splats *splats, uint64_t seed);
+
+/* Flow between neighbouring levels, in place: from the finest up, a parent's mean goes the share `bottom_up`
+ * of the way to the mean of its children by mass; then from the coarsest down, a child's the share `top_down`
+ * of the way to its parent's. A splat's parent is the one of the next coarser level that is nearest in that
+ * one's widths. Threads: as above. Returns: INVALID (a share that is not from 0 to 1), MEMORY. */
+CLSPLAT_API clsplat_status clsplat_splats_flow(clsplat *lib, clsplat_splats *splats, double top_down,
+                                               double bottom_up);
+
+/* What splats of a hierarchy would come to on a layer, before they are made and used: from splats of every
+ * fourth token at most, at 256 rows of a head, and from one attention over an eighth and over a quarter of
+ * the tokens. One attention of theirs: the device memory beyond what is held now, its time, and the error
+ * beside softmax attention. */
+typedef struct clsplat_forecast {
+    size_t splats;
+    uint64_t bytes;
+    double seconds, error;
+} clsplat_forecast;
+
+/* Shapes, Blocks, Threads, Returns: as above. Writes: *forecast. */
+CLSPLAT_API clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init, bool causal,
+                                                   clsplat_attention_tensors tensors,
+                                                   clsplat_forecast *forecast);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,7 +20,8 @@ static const char summary[] =
 typedef struct adapt_request {
     const char *splats, *input;
     char *output, *history, *cycles, *every, *trades, *steps, *rate, *seed, *sample, *least, *most, *scale;
-    char *death_threshold, *patience, *merge_distance, *least_gain, *save, *base;
+    char *death_threshold, *patience, *merge_distance, *least_gain, *save, *base, *top_down, *bottom_up;
+    double down, up;
     int kind;
     int causal, check, repair, balance;
 } adapt_request;
@@ -65,6 +66,8 @@ static clsplat_status read_request(cli *c, adapt_request *r, clsplat_adapt *how)
     TRY(cli_count(c, "--sample", r->sample, 1, &sample));
     TRY(cli_number(c, "--scale", r->scale, &scale));
     TRY(cli_number(c, "--rate", r->rate, &how->rate));
+    TRY(read_share(c, "--top-down", r->top_down, &r->down));
+    TRY(read_share(c, "--bottom-up", r->bottom_up, &r->up));
     TRY(read_share(c, "--death-threshold", r->death_threshold, &how->death_threshold));
     TRY(read_share(c, "--merge-distance", r->merge_distance, &how->merge_distance));
     TRY(read_share(c, "--least-gain", r->least_gain, &how->least_gain));
@@ -222,6 +225,8 @@ static clsplat_status make(cli *c, const adapt_request *r, const clsplat_adapt *
     double begin = clock_seconds();
     if (r->repair)
         TRY(repair(c, device, how, t, splats));
+    if (r->top_down || r->bottom_up)
+        TRY(clsplat_splats_flow(c->lib, splats, r->down, r->up));
     TRY(clsplat_splats_adapt(device, *how, layer_input_tensors(t), splats, &adapted, &result));
     if (r->balance)
         TRY(balance(device, how, t, adapted, &result));
@@ -284,6 +289,10 @@ clsplat_status cmd_adapt(cli *c, int argc, const char **argv) {
          NULL},
         {"repair", 0, POPT_ARG_NONE, &r.repair, 0, "mends what is wrong with them first", NULL},
         {"balance", 0, POPT_ARG_NONE, &r.balance, 0, "level weights that lower the error, at the end", NULL},
+        {"bottom-up", 0, POPT_ARG_STRING, &r.bottom_up, 0,
+         "first, means of coarse splats go this share of the way to those of their children; 0", "X"},
+        {"top-down", 0, POPT_ARG_STRING, &r.top_down, 0,
+         "and those of fine splats this share of the way to their parent's; 0", "X"},
         {"history", 0, POPT_ARG_STRING, &r.history, 0,
          "every decision as a line of JSON, written as it falls", "FILE"},
         {"cycles", 0, POPT_ARG_STRING, &r.cycles, 0, "how often to shrink, grow, trade and adjust; 4", "N"},

@@ -33,7 +33,7 @@ typedef struct init_request {
     const char *input;
     char *output, *config, *method, *covariance, *seed, *steps, *sample, *match, *variance_scale, *splats,
         *preset;
-    int shared, causal;
+    int shared, coarsen, causal;
     bool grow;
 } init_request;
 
@@ -148,6 +148,8 @@ static clsplat_status make(cli *c, const init_request *r, const clsplat_init *in
     double begin = clock_seconds();
     TRY(r->grow ? grow(device, r->causal, init, t, &splats)
                 : clsplat_splats_init(device, *init, t->q.tensor, t->k.tensor, &splats));
+    if (r->coarsen)
+        TRY(clsplat_splats_coarsen(c->lib, splats, init->seed));
     double seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
     TRY(report(c, device, init->hierarchy, clsplat_splats_get(splats).shape, seconds));
@@ -219,6 +221,8 @@ clsplat_status cmd_init(cli *c, int argc, const char **argv) {
          "NAME"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "for --init grow: query i sees the keys up to i + (M - N)",
          NULL},
+        {"coarsen", 0, POPT_ARG_NONE, &r.coarsen, 0,
+         "levels after the first are made of the splats of the level before", NULL},
         {"shared", 0, POPT_ARG_NONE, &r.shared, 0, "one set for all heads", NULL},
         {"seed", 0, POPT_ARG_STRING, &r.seed, 0, "of every draw; 0 if it is not given", "N"},
         {"steps", 0, POPT_ARG_STRING, &r.steps, 0, "of Lloyd's algorithm; 10 if it is not given", "N"},

@@ -2,16 +2,28 @@
 #include <clsplat/clsplat.h>
 #include <stdio.h>
 
+#include "cli/layer_input.h"
 #include "cli/report.h"
 
-static const char summary[] = "Lists the hierarchies that `clsplat init --preset NAME` makes: levels, splats "
-                              "in each and their weights, the\n"
-                              "keys that --sparse-topk may be, and what their splats take: the file, and the "
-                              "state of a head while decoding.";
+static const char summary[] =
+    "Lists the hierarchies that `clsplat init --preset NAME` makes: levels, splats "
+    "in each and their weights, the\n"
+    "keys that --sparse-topk may be, and what their splats take: the file, and the "
+    "state of a head while decoding;\n"
+    "for a layer (q, k and v in a file) also memory, time and error of one attention, "
+    "estimated from parts of it.";
 
 typedef struct presets_request {
-    char *tokens, *dim, *value_dim, *heads;
+    char *tokens, *dim, *value_dim, *heads, *layer;
+    int causal, softmax;
 } presets_request;
+
+/* The layer of --layer, and what the preset at work would come to on it. */
+typedef struct estimating {
+    bool there;
+    layer_input layer;
+    clsplat_forecast forecast;
+} estimating;
 
 typedef struct layer_size {
     uint64_t tokens, dim, value_dim, heads;
@@ -44,6 +56,39 @@ static double state_bytes(const layer_size *s, size_t splats) {
     return 4 * (double)splats * ((double)s->value_dim + 2);
 }
 
+/* Reads the layer, whose sizes become those of the list. */
+static clsplat_status open_layer(cli *c, const presets_request *r, layer_size *size, estimating *e) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!r->layer) {
+        if (r->causal || r->softmax)
+            return cli_misuse(c, "%s is for --layer", r->causal ? "--causal" : "--match-softmax");
+        return CLSPLAT_OK;
+    }
+    if (r->tokens || r->dim || r->value_dim || r->heads)
+        return cli_misuse(c,
+                          "--layer says how many tokens, columns and heads there are; leave the others away");
+    TRY(layer_input_read(c->lib, r->layer, &e->layer));
+    clsplat_attention_tensors t = layer_input_tensors(&e->layer);
+    *size = (layer_size){t.k.shape[2], t.q.shape[3], t.v.shape[3], t.q.shape[1]};
+    e->there = true;
+fail:
+    return status;
+}
+
+/* On a device of its own: what one has been lent for a preset it keeps for the next. */
+static clsplat_status estimate(cli *c, const presets_request *r, const clsplat_hierarchy *h, estimating *e) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = NULL;
+    clsplat_init init = clsplat_init_defaults();
+    init.hierarchy = h;
+    init.match = r->softmax ? CLSPLAT_MATCH_SOFTMAX : CLSPLAT_MATCH_TOKENS;
+    TRY(clsplat_device_open(c->lib, c->device, &device));
+    TRY(clsplat_splats_forecast(device, init, r->causal, layer_input_tensors(&e->layer), &e->forecast));
+fail:
+    clsplat_device_close(&device);
+    return status;
+}
+
 static json_t *preset_json(const clsplat_preset *p, const clsplat_hierarchy *h, const layer_size *size) {
     json_t *levels = json_array();
     size_t splats = splats_of(h);
@@ -66,25 +111,46 @@ static void print_preset(const clsplat_preset *p, const clsplat_hierarchy *h, co
            file_bytes(size, splats) / 1e3, (uintmax_t)size->heads, state_bytes(size, splats) / 1e3);
 }
 
+static void add_estimate(cli *c, json_t *preset, const clsplat_forecast *f) {
+    if (c->json)
+        json_object_set_new(preset, "estimate",
+                            json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)f->bytes, "seconds", f->seconds,
+                                      "error", f->error));
+    else
+        printf("  on the layer: about %.1f MB, %.3g s an attention, error %.3f\n", (double)f->bytes / 1e6,
+               f->seconds, f->error);
+}
+
 static clsplat_status presets(cli *c, const presets_request *r) {
     clsplat_status status = CLSPLAT_OK;
+    estimating e = {0};
     layer_size size = {.tokens = 4096, .dim = 64, .value_dim = 64, .heads = 1};
     json_t *all = json_array();
     clsplat_hierarchy h = {0};
     TRY(read_request(c, r, &size));
+    TRY(open_layer(c, r, &size, &e));
     for (size_t i = 0; clsplat_preset_at(i); ++i) {
         const clsplat_preset *p = clsplat_preset_at(i);
         TRY(clsplat_hierarchy_preset(c->lib, p->name, size.tokens, &h));
+        json_t *told = c->json ? preset_json(p, &h, &size) : NULL;
         if (c->json)
-            all = report_append(all, preset_json(p, &h, &size));
+            all = report_append(all, told);
         else
             print_preset(p, &h, &size);
+        if (e.there) {
+            TRY(estimate(c, r, &h, &e));
+            add_estimate(c, told, &e.forecast);
+        }
         clsplat_hierarchy_free(&h);
     }
-    if (c->json)
-        return report_json(c, all);
-    status = cli_flush(c);
+    if (c->json) {
+        status = report_json(c, all);
+        all = NULL;
+    } else {
+        status = cli_flush(c);
+    }
 fail:
+    layer_input_free(&e.layer);
     clsplat_hierarchy_free(&h);
     json_decref(all);
     return status;
@@ -97,9 +163,12 @@ clsplat_status cmd_presets(cli *c, int argc, const char **argv) {
         {"dim", 0, POPT_ARG_STRING, &r.dim, 0, "of queries and keys; 64", "N"},
         {"value-dim", 0, POPT_ARG_STRING, &r.value_dim, 0, "of values; 64", "N"},
         {"heads", 0, POPT_ARG_STRING, &r.heads, 0, "that have splats of their own; 1", "N"},
+        {"layer", 0, POPT_ARG_STRING, &r.layer, 0, "the layer to estimate memory, time and error on", "FILE"},
+        {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "the layer is causal", NULL},
+        {"match-softmax", 0, POPT_ARG_NONE, &r.softmax, 0, "splats as init --match softmax makes them", NULL},
         POPT_TABLEEND,
     };
-    cli_syntax syntax = {summary, "[OPTION...]", options, .without_device = true};
+    cli_syntax syntax = {summary, "[OPTION...]", options, .arguments = 0};
     clsplat_status status;
     if (cli_parse(c, argc, argv, &syntax, &status))
         status = presets(c, &r);

@@ -234,6 +234,93 @@ START_TEST(who_starves_dies) {
 }
 END_TEST
 
+/* Mass, Σ a μ and Σ a (variance + μ²) of a level, over the dimensions. */
+static void level_moments(const clsplat_splats_parameters *p, size_t head, int32_t level, double sums[3]) {
+    size_t dim = p->shape.dim, size = p->shape.covariance == CLSPLAT_ISOTROPIC ? 1 : dim;
+    sums[0] = sums[1] = sums[2] = 0;
+    for (size_t s = 0; s < p->shape.count; s++) {
+        size_t at = head * p->shape.count + s;
+        double a = exp((double)p->log_amplitude[at]);
+        if (p->level[s] != level)
+            continue;
+        sums[0] += a;
+        for (size_t d = 0; d < dim; d++) {
+            double mean = (double)p->mean[at * dim + d];
+            double var =
+                exp((double)p->log_var[at * size + (size == 1 ? 0 : d)] + (double)p->log_temperature[at]);
+            sums[1] += a * mean * (double)(d + 1);
+            sums[2] += a * (var + mean * mean);
+        }
+    }
+}
+
+/* Coarse levels have the moments of the fine ones; flows go as far as they are told. */
+START_TEST(levels_come_from_each_other) {
+    problem_stage stage = problem_on_stage();
+    layer_data d = layer_make(&layer_cases[_i], 17);
+    clsplat_splats *set = layer_splats(stage.lib, stage.device, &d),
+                   *same = layer_splats(stage.lib, stage.device, &d);
+    suite_ok(stage.lib, clsplat_splats_flow(stage.lib, set, 0, 0));
+    sets_same(set, same);
+    suite_ok(stage.lib, clsplat_splats_coarsen(stage.lib, set, 3));
+    suite_ok(stage.lib, clsplat_splats_coarsen(stage.lib, same, 3));
+    sets_same(set, same);
+    clsplat_splats_parameters p = clsplat_splats_get(set);
+    for (size_t head = 0; p.log_var && head < p.shape.heads; head++)
+        for (int32_t l = 1; l < (int32_t)p.shape.levels; l++) {
+            double fine[3], coarse[3];
+            level_moments(&p, head, 0, fine);
+            level_moments(&p, head, l, coarse);
+            for (int i = 0; i < 3; i++)
+                ck_assert_double_eq_tol(coarse[i], fine[i], 1e-4 * (1 + fabs(fine[i])));
+        }
+    suite_ok(stage.lib, clsplat_splats_flow(stage.lib, set, 1, 0)); /* every child is where its parent is */
+    p = clsplat_splats_get(set);
+    for (size_t i = 0; p.shape.levels > 1 && i < p.shape.heads * p.shape.count; i++) {
+        size_t head = i / p.shape.count, s = i % p.shape.count, dim = p.shape.dim;
+        bool found = p.level[s] + 1 == (int32_t)p.shape.levels;
+        for (size_t o = 0; o < p.shape.count && !found; o++)
+            found =
+                p.level[o] == p.level[s] + 1 &&
+                memcmp(p.mean + i * dim, p.mean + (head * p.shape.count + o) * dim, dim * sizeof(float)) == 0;
+        ck_assert_msg(found, "splat %zu of head %zu is nobody's child", s, head);
+    }
+    ck_assert_int_eq(clsplat_splats_flow(stage.lib, set, 0, 1.5), CLSPLAT_INVALID);
+    clsplat_splats_destroy(&same);
+    clsplat_splats_destroy(&set);
+    layer_free(&d);
+}
+END_TEST
+
+/* What is told beforehand, beside what then happens. */
+START_TEST(forecasts_are_near) {
+    problem_stage stage = problem_on_stage();
+    layer_data d = layer_make(&layer_cases[_i], 19);
+    clsplat_init init = clsplat_init_defaults();
+    clsplat_adapt how = some(&d);
+    clsplat_adapt_result result;
+    clsplat_forecast forecast;
+    clsplat_splats *set, *same;
+    char name[] = "all", *names[] = {name};
+    size_t counts[] = {5};
+    double weights[] = {1};
+    clsplat_hierarchy one = {1, names, counts, weights};
+    init.hierarchy = &one;
+    how.cycles = 0;
+    suite_ok(stage.lib, clsplat_splats_forecast(stage.device, init, d.is.causal, d.tensors, &forecast));
+    suite_ok(stage.lib, clsplat_splats_init(stage.device, init, d.tensors.q, d.tensors.k, &set));
+    suite_ok(stage.lib, adapt_to(stage.device, &d, how, set, &same, &result));
+    ck_assert_uint_eq(forecast.splats, 5);
+    ck_assert_double_gt(forecast.seconds, 0);
+    ck_assert_uint_gt(forecast.bytes, 0);
+    ck_assert_double_eq_tol(forecast.error, result.error_before,
+                            0.3 * result.error_before); /* of few tokens */
+    clsplat_splats_destroy(&same);
+    clsplat_splats_destroy(&set);
+    layer_free(&d);
+}
+END_TEST
+
 static bool stop(void *user, double done) {
     unsigned *left = user;
     ck_assert(done >= 0 && done <= 1);
@@ -282,6 +369,8 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, adapted_splats_are_better, 0, LAYER_CASES);
     tcase_add_loop_test(part, a_split_in_place_changes_nothing, 0, LAYER_CASES);
     tcase_add_test(part, who_starves_dies);
+    tcase_add_loop_test(part, levels_come_from_each_other, 0, LAYER_CASES);
+    tcase_add_loop_test(part, forecasts_are_near, 0, LAYER_CASES);
     tcase_add_test(part, what_is_refused);
 }
 

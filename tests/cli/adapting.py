@@ -98,12 +98,41 @@ def presets(bench):
         counts = np.bincount(made["level"]).tolist()
         bench.check(f"init --preset {p['name']}: levels", counts == [v["splats"] for v in p["levels"]] and abs(sum(v["weight"] for v in p["levels"]) - 1) < 1e-9, str(counts))
         bench.check(f"presets: size of {p['name']}", p["file_bytes"] == 4 * p["splats"] * (2 * 64 + 2), str(p))
+    path = bench.path("long.safetensors")
+    path.write_bytes(file_of(problem(queries=600, keys=600)))
+    for p in json.loads(bench.works("presets --layer", "presets", "--layer", path, "--causal", "--json") or "[]"):
+        bench.works(f"presets --layer: {p['name']}", "init", path, "-o", out, "--preset", p["name"])
+        done = json.loads(bench.works("presets --layer: error", "adapt", out, path, "-o", bench.path("same.safetensors"), "--causal", "--cycles", "0", "--json") or "{}")
+        e = p["estimate"]
+        bench.check(f"presets --layer: error of {p['name']}", abs(e["error"] - done["error_before"]) < 0.2 * done["error_before"], f"{e} {done['error_before']}")
+        bench.check(f"presets --layer: {p['name']}", e["seconds"] > 0 and e["bytes"] > 4 * p["splats"], str(e))
+    text = bench.works("presets --layer: text", "presets", "--layer", path) or ""
+    bench.check("presets --layer: text", text.count("on the layer: about") == len(names), text)
+    bench.refused("presets: --layer and --tokens", ["--layer", path, "--tokens", "5"], ["--layer"], statuses=[2], command="presets")
+    bench.refused("presets: --causal alone", ["--causal"], ["--causal", "--layer"], statuses=[2], command="presets")
     long = [p for p in json.loads(bench.works("presets: long", "presets", "--json", "--tokens", "3000") or "[]") if p["name"] == "long_context"]
     bench.check("presets: long_context grows", [v["splats"] for v in long[0]["levels"]] == [600, 300, 150, 60, 5], str(long))
     whole = [layer, "-o", bench.path("new.safetensors")]
     bench.refused("init: no such preset", [*whole, "--preset", "huge"], ["huge", "standard_text"], statuses=[1], command="init")
     bench.refused("init: --preset and --splats", [*whole, "--preset", "high_speed", "--splats", "3"], ["--preset", "--splats"], statuses=[2], command="init")
     bench.refused("presets: --tokens 0", ["--tokens", "0"], ["--tokens"], statuses=[2], command="presets")
+
+
+def flows(bench):
+    layer, made, out = (bench.path(name) for name in ("layer.safetensors", "coarse.safetensors", "flown.safetensors"))
+    config = bench.write("two.json", json.dumps({"levels": ["Fine", "Coarse"], "init_splats_per_level": [6, 2], "level_weights": [0.5, 0.5]}).encode())
+    bench.works("init --coarsen", "init", layer, "-o", made, "--config", config, "--coarsen")
+    s = load(made)
+    mass = np.exp(s["log_amplitude"].astype(float))
+    sums = [(mass * (s["level"] == l)).sum(axis=1) for l in (0, 1)]
+    bench.check("init --coarsen: mass", np.allclose(*sums, rtol=1e-4), str(sums))
+    means = [np.einsum("hs,hsd->hd", mass * (s["level"] == l), s["mean"]) for l in (0, 1)]
+    bench.check("init --coarsen: means", np.allclose(*means, rtol=1e-3, atol=1e-4), str(means))
+    bench.works("adapt --top-down", "adapt", made, layer, "-o", out, "--cycles", "0", "--top-down", "1")
+    f = load(out)
+    near = np.abs(f["mean"][:, :6, None] - f["mean"][:, None, 6:]).max(-1).min(-1)
+    bench.check("adapt --top-down: children at their parents", near.max() == 0, str(near))
+    bench.refused("adapt: --bottom-up 2", [made, layer, "-o", bench.path("new.safetensors"), "--bottom-up", "2"], ["2"], statuses=[1], command="adapt")
 
 
 def refusals(bench, whole):
@@ -166,3 +195,4 @@ def run(bench):
     saves(bench)
     balance(bench)
     presets(bench)
+    flows(bench)
