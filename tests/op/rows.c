@@ -13,8 +13,9 @@ enum { ANY = 1, WIDE = 2, GROUPS = 4 };
 
 /* Who else judges a row that a test over its table cannot run: matrix units are emulated by test_tiny under
  * Oclgrind, causal reads take a whole attention, CLBlast need not be there, test_blocks has blocks, and rows
- * of near-far for matrix units run where there are such units (test_judged). */
-enum { TINY = 0, GAUSSIAN = 0, OPTIONAL = 0, BLOCKS = 0, GPU = 0 };
+ * of near-far for matrix units run where there are such units (test_judged), in local memory in test_forest.
+ */
+enum { TINY = 0, GAUSSIAN = 0, OPTIONAL = 0, BLOCKS = 0, GPU = 0, FOREST = 0 };
 
 // clang-format off
 static const struct {
@@ -32,6 +33,7 @@ static const struct {
     {"gemm", "plain", ANY},     {"gemm", "wide", WIDE},     {"gemm", "local", GROUPS},  {"gemm", "few", WIDE | GROUPS},
     {"gemm", "mma", TINY},      {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
     {"near_far", "plain", ANY}, {"near_far", "wide", WIDE}, {"near_far", "split", WIDE},
+    {"near_far", "local", FOREST},
     {"near_far", "mma", GPU},   {"near_far", "wgmma", GPU},
     {"norm", "plain", ANY},     {"norm", "group", GROUPS},
     {"score", "plain", ANY},    {"score", "group", GROUPS},

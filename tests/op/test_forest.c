@@ -205,7 +205,7 @@ static void poison(forest_case *b) {
         suite_ok(b->p.lib, queue_fill(&q, all[i]->mem, 0, forest_case_count(all[i]) * sizeof(float), NAN));
 }
 
-static op_near_far_args args_of(const forest_case *b, bool open) {
+static op_near_far_args args_at(const forest_case *b, float tolerance) {
     const problem_spec *s = &b->p.spec;
     return (op_near_far_args){.forest = &b->forest,
                               .q = b->t[PROBLEM_Q],
@@ -219,7 +219,11 @@ static op_near_far_args args_of(const forest_case *b, bool open) {
                               .scale = 0.25F,
                               .diagonal = s->causal ? (int32_t)s->keys - (int32_t)s->queries : OP_SEES_ALL,
                               .keys = s->keys,
-                              .tolerance = open ? 0 : INFINITY};
+                              .tolerance = tolerance};
+}
+
+static op_near_far_args args_of(const forest_case *b, bool open) {
+    return args_at(b, open ? 0 : INFINITY);
 }
 
 START_TEST(gather_trees) {
@@ -231,6 +235,7 @@ START_TEST(gather_trees) {
         /* Then the rows for GPUs, where local memory is not a device's own: slow, but the same. */
         b.device->info.limits.local_memory = 32 << 10;
     }
+    b.device->info.limits.local_memory = 0;
     forest_case_free(&b);
 }
 END_TEST
@@ -243,6 +248,53 @@ START_TEST(walk_trees) {
         poison(&b);
         if (forest_case_run(&b, &op_near_far_family, row / 2, &args))
             check_results(&b, row % 2);
+    }
+    forest_case_free(&b);
+}
+END_TEST
+
+static size_t row_called(const char *name) {
+    size_t row = 0;
+    while (strcmp(op_near_far_family.variants[row].name, name) != 0)
+        row++;
+    return row;
+}
+
+/* What the row in local memory opens in between is what the plain one does; on cases of few numbers to
+ * compile for. */
+START_TEST(walk_in_groups) {
+    static const far_spec whole = {
+        {.heads = 2, .queries = 33, .keys = 700, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM}, 128, 0};
+    forest_case b = forest_case_create(_i ? &whole : &specs[1], (uint64_t)_i);
+    const problem_spec *s = &b.p.spec;
+    size_t rows = s->batch * s->heads * s->queries;
+    ck_assert(forest_case_gather(&b, 0));
+    b.device->info.limits.local_memory = 32 << 10;
+    for (int open = 0; open < 2; open++) {
+        op_near_far_args args = args_of(&b, open);
+        poison(&b);
+        ck_assert(forest_case_run(&b, &op_near_far_family, row_called("local"), &args));
+        check_results(&b, open);
+    }
+    double *out[2], *estimate[2];
+    int32_t *exact[2];
+    for (int local = 0; local < 2; local++) {
+        op_near_far_args args = args_at(&b, 0.1F);
+        poison(&b);
+        ck_assert(forest_case_run(&b, &op_near_far_family, row_called(local ? "local" : "plain"), &args));
+        out[local] = forest_case_floats(&b, b.t[PROBLEM_OUT].mem, rows * s->value_dim);
+        estimate[local] = forest_case_floats(&b, b.estimate.mem, rows);
+        exact[local] = forest_case_bytes(&b, b.exact.mem, rows * sizeof(int32_t));
+    }
+    ck_assert_int_eq(memcmp(exact[0], exact[1], rows * sizeof(int32_t)), 0);
+    ck_assert_double_lt(compare_norm(out[1], out[0], rows * s->value_dim), 2e-5);
+    ck_assert_double_lt(compare_norm(estimate[1], estimate[0], rows),
+                        1e-2); /* before the tilt, and behind it */
+    b.device->info.limits.local_memory = 0;
+    for (int local = 0; local < 2; local++) {
+        free(out[local]);
+        free(estimate[local]);
+        free(exact[local]);
     }
     forest_case_free(&b);
 }
@@ -314,6 +366,7 @@ static void add_all(TCase *part) {
     tcase_add_loop_test(part, walk_trees, 0, count);
     tcase_add_loop_test(part, walk_from_a_cache, 0, count);
     tcase_add_test(part, walk_without_trees);
+    tcase_add_loop_test(part, walk_in_groups, 0, suite_tier_wanted() == SUITE_LONG ? 2 : 1);
 }
 
 int main(void) {

@@ -117,6 +117,8 @@ static void near_far_shape(const void *args, tune_shape *shape) {
 static const op_variant variants[] = {
     {"plain", "relative error of out below 1e-5 in float32 against the same nodes and keys", op_fits_all,
      plain_run, "near_far.cl", &plain_space},
+    {"local", "relative error of out below 1e-5 in float32 against the same nodes and keys",
+     near_far_local_fits, near_far_local_run, "near_far_local.cl", &tune_nothing},
     {"wide", "relative error of out below 1e-5 in float32 against the same nodes and keys",
      near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
     {"split", "relative error of out below 1e-5 in float32 against the same nodes and keys",

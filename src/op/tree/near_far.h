@@ -19,6 +19,10 @@ void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args 
 void launch_near_far_inputs(launch *l, const kernel_options *o, const op_near_far_args *args);
 void launch_near_far_results(launch *l, const kernel_options *o, const op_near_far_args *args);
 
+/* Tiles of rows that share loads, in local memory; no limit on exact keys. */
+bool near_far_local_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_local_run(queue *q, const void *args);
+
 /* Tiles of rows that share loads, on a CPU. */
 extern const tune_space near_far_wide_space;
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args);

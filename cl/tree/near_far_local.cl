@@ -1,0 +1,235 @@
+/* Near-far attention in tiles of local memory (local_tile.clh), for GPUs of any vendor. Mathematics, shapes and what a
+ * row opens as in near_far.cl, but that rows start from chunks however many there are; any storage types, float32
+ * arithmetic.
+ *
+ * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of 16 sources: keys of the
+ * own chunk, keys apart, chunks, of each chunk that some row opens its leaves, and of those the keys. A row has no
+ * weight for what it has not opened, and item (x, y) has the same two sources of a step whatever came before: what
+ * other rows open makes no difference to a row's bits. There is one body for all kinds of steps, and no barrier that
+ * depends on a condition: compilers copy what follows.
+ *
+ * The first pass, with all chunks closed, finds a row's mass and its output's size. The second opens. If rows then
+ * expect a larger error than they may, they open more in a third, in which the others come to the same again.
+ *
+ * Needs CHUNK = 16 LEAF, no limit on exact keys, SHARE and ROWS / SHARE ≤ CHUNK powers of two.
+ * Work: a group a tile, which begins at a multiple of ROWS / SHARE in the positions of keys; grid (tiles · WG,
+ * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, one number a
+ * row and node statistics: 15 KiB for D = DV = 64 and TY 8, 27 KiB for TY 16. */
+#define CT 2
+#ifndef SHARE /* heads of a tile */
+#define SHARE 1
+#endif
+#include "shared/local_tile.clh"
+#include "tree/forest.clh"
+#include "tree/near_far.clh"
+#include "tree/near_far_args.clh"
+
+#include "tree/near_far_local.clh"
+
+/* How far values are from the means of their chunks, times the number of keys, and that number: shares of an item. */
+INLINED float spread_of_values(private const stage *s, private const trees *t, uint past) {
+    float sum = 0.0f, keys = 0.0f;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint g = get_local_id(0); g < past; g += WG) {
+        global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, TOP), g, STATS);
+        sum = MAD(stat[COUNT * 16], stat[SPREAD * 16], sum);
+        keys += stat[COUNT * 16];
+    }
+    s->shared[get_local_id(0)] = sum;
+    s->shared[WG + get_local_id(0)] = keys;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    sum = keys = 0.0f;
+    for (uint i = 0; i < WG; ++i) {
+        sum += s->shared[i];
+        keys += s->shared[WG + i];
+    }
+    return keys > 0.0f ? sum / keys : 0.0f;
+}
+
+/* What rows learn from a pass over which chunks were closed: their mass, and what errors are measured against. */
+INLINED void view_measure(private view *w, private const float norm[RT], private const float log_mass[RT],
+                          float tolerance, float spread, uint past) {
+    FOR_ROWS(a) {
+        w->mass[a] = log_mass[a];
+        w->inverse_size[a] = inverse_of(norm[a]);
+        w->accepted[a] = tolerance == 0.0f ? -1.0f : accepted_error(tolerance, spread * w->inverse_size[a], past);
+    }
+}
+
+/* What rows expect after a pass that opens. Those that may not open more the next time, and tell in `opened`. */
+INLINED void view_expect(private view *w, private float expected[RT], private const float norm[RT],
+                         private const float log_mass[RT], private const stage *s, float tolerance) {
+    FOR_ROWS(a) {
+        expected[a] =
+            expected_error(w->squares[a], w->sum[a], exp(w->mass[a] - log_mass[a]), w->inverse_size[a] * norm[a]);
+        if (w->alive[a] && w->accepted[a] > 0.0f && expected[a] > tolerance) {
+            w->accepted[a] *= second_share(tolerance, expected[a]);
+            atomic_or(s->opened + OPEN_ANY, 1u);
+        }
+    }
+}
+
+/* Moves the means by what values of closed leaves follow the logits on average: near_far.cl. */
+INLINED void tilts_add(private rows *r, private const view *w, private const float log_mass[RT], private const stage *s,
+                       global const float *covariance, uint columns) {
+    rows tilts;
+    float square[RT];
+    rows_clear(&tilts);
+    for (uint begin = 0; begin < columns; begin += KEYS) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        FOR_SOURCES(c)
+        FOR_ROWS(a) {
+            uint d = begin + CT * s->x + c, row = s->y * RT + a;
+            s->shared[WEIGHT_PLACE(CT * s->x + c, row)] = d < D ? s->queries[d * ROWS + row] : 0.0f;
+        }
+        VALUES_LOAD(F32, s->shared + VALUES, covariance, DV, min(begin + j, (uint)D - 1))
+        barrier(CLK_LOCAL_MEM_FENCE);
+        rows_add(&tilts, s->x, s->y, s->shared, s->shared + VALUES);
+    }
+    FOR_ROWS(a) {
+        square[a] = 0.0f;
+        UNROLL
+        for (uint c = 0; c < VT; ++c)
+            square[a] += dot(tilts.sum[a][c], tilts.sum[a][c]);
+    }
+    share_total(square, s);
+    FOR_ROWS(a) {
+        float share = w->slopes[a] * exp2(r->top[a] - LOG2_E * log_mass[a]) * tilt_share(square[a]);
+        share = w->slopes[a] > 0.0f ? share : 0.0f;
+        UNROLL
+        for (uint c = 0; c < VT; ++c)
+            r->sum[a][c] = MAD((float4)(share), tilts.sum[a][c], r->sum[a][c]);
+    }
+}
+
+/* The queries of a tile that begins with token `first`, scaled, columns first. */
+INLINED void queries_load(private const stage *s, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, float scale, int first,
+                          uint queries) {
+    for (uint e = get_local_id(0); e < ROWS * D; e += WG) {
+        uint row = e / D, d = e % D;
+        INDEX query = (INDEX)clamp(first + (int)(row / SHARE), 0, (int)queries - 1);
+        s->queries[d * ROWS + row] = scale * LOAD(Q_TYPE, q, query * q_at.s3 + row % SHARE * q_at.s2 + d);
+    }
+}
+
+/* A pass over everything before and in the own chunk. */
+INLINED void pass_over(private rows *r, private view *w, private const stage *s, private const trees *t,
+                       private const own_keys *own, uint past, uint apart_keys, bool measure) {
+    float chunk[RT][CT];
+    uint begin = OWN ? past * CHUNK : 0;
+    place p = {OWN_KEYS, begin - 16, 0, 0};
+    rows_clear(r);
+    FOR_ROWS(a) w->squares[a] = w->sum[a] = w->slopes[a] = w->exact[a] = 0.0f;
+    for (place_move(&p, s->opened, own->end, apart_keys, measure); p.kind != CHUNKS || p.at < past;
+         place_move(&p, s->opened, own->end, apart_keys, measure))
+        step(r, w, chunk, s, &p, t, own, past, apart_keys, measure);
+}
+
+/* The keys that query i sees. */
+#if OWN
+#define SEEN(i) ((i) < 0 ? 0 : visible_keys((uint)(i), diagonal, keys))
+#else
+#define SEEN(i) keys
+#endif
+
+/* What the rows of a tile see, and which are there. */
+INLINED void view_begin(private view *w, private const stage *s, int first, uint queries, int diagonal, uint keys) {
+    FOR_ROWS(a) {
+        int query = first + (int)((s->y * RT + a) / SHARE);
+        w->seen[a] = SEEN(query);
+        w->alive[a] = query >= 0 && query < (int)queries;
+        w->mass[a] = w->inverse_size[a] = w->accepted[a] = 0.0f;
+    }
+    if (get_local_id(0) == 0)
+        *s->raise = 0;
+}
+
+#if OWN
+#if BIAS
+#define OWN_BEGIN_BIAS(own)                                                                                            \
+    (own).bias = bias + bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;                                                 \
+    (own).bias_pitch = bias_at.s3;
+#else
+#define OWN_BEGIN_BIAS(own)
+#endif
+#define OWN_BEGIN(own)                                                                                                 \
+    (own).end = seen_last;                                                                                             \
+    (own).first_key = first_key;                                                                                       \
+    (own).k = k + k_at.s0 + b * k_at.s1 + kv * k_at.s2;                                                                \
+    (own).v = v + v_at.s0 + b * v_at.s1 + kv * v_at.s2;                                                                \
+    (own).k_pitch = k_at.s3;                                                                                           \
+    (own).v_pitch = v_at.s3;                                                                                           \
+    OWN_BEGIN_BIAS(own)
+#else
+#define OWN_BEGIN(own) (own).end = 0;
+#endif
+
+/* All passes of a tile: means and log-masses of its rows, and what they expect. */
+INLINED void rows_attend(private rows *r, private view *w, private float log_mass[RT], private float expected[RT],
+                         private const stage *s, private const trees *t, private const own_keys *own, float tolerance,
+                         uint past, uint apart_keys, global const float *covariance) {
+    bool again = true;
+    float spread = spread_of_values(s, t, past), norm[RT];
+    for (uint pass = past ? 0 : 1; pass < 3 && again; ++pass) {
+        pass_over(r, w, s, t, own, past, apart_keys, pass == 0);
+        rows_finish(r, log_mass, s->x, s->y, s->shared);
+        rows_norm(norm, r, s);
+        share_total(w->squares, s);
+        share_total(w->sum, s);
+        share_total(w->slopes, s);
+        share_total(w->exact, s);
+        opened_clear(s, false);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (pass == 0)
+            view_measure(w, norm, log_mass, tolerance, spread, past);
+        else
+            view_expect(w, expected, norm, log_mass, s, tolerance);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        again = pass == 0 || s->opened[OPEN_ANY] != 0;
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    tilts_add(r, w, log_mass, s, covariance, covariance ? D : 0);
+#if ESTIMATED
+    rows_norm(norm, r, s);
+    view_expect(w, expected, norm, log_mass, s, tolerance);
+#endif
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_local(INPUTS, RESULTS) {
+    local float query_tile[D * ROWS] ALIGNED, shared[SHARED] ALIGNED, stat_tile[STATS * 16] ALIGNED, whole[ROWS];
+    local uint opened[2 * ROWS + 2];
+    local int raise;
+    stage s = {query_tile, shared, stat_tile, whole, opened, &raise, get_local_id(0) % TX, get_local_id(0) / TX};
+    uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;
+    int first = (int)((get_num_groups(0) - 1 - get_group_id(0)) * TOKENS) - (OWN ? diagonal & (int)(TOKENS - 1) : 0);
+    uint seen_last = SEEN(first + (int)TOKENS - 1), past = (OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1) / CHUNK;
+    trees t = TREES;
+    INDEX head = (INDEX)b * (get_global_size(1) * SHARE / group) + kv;
+    uint apart_keys = apart_before(t.f, apart, head, past), runs = min(past, seen_last / CHUNK) / RUN;
+    view w;
+    rows r;
+    float log_mass[RT], expected[RT];
+    own_keys own;
+    OWN_BEGIN(own)
+    if (runs > 0)
+        t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
+    trees_move(&t, head);
+    queries_load(&s, q + q_at.s0 + b * q_at.s1 + h0 * q_at.s2, q_at, scale, first, queries);
+    view_begin(&w, &s, first, queries, diagonal, keys);
+    rows_attend(&r, &w, log_mass, expected, &s, &t, &own, tolerance, past, apart_keys, t.covariance);
+    FOR_ROWS(a) {
+        uint row = s.y * RT + a, h = h0 + row % SHARE, query = (uint)(first + (int)(row / SHARE));
+        if (!w.alive[a])
+            continue;
+        ROW_STORE(OUT_TYPE, out + out_at.s0 + b * out_at.s1 + h * out_at.s2 + query * out_at.s3, r, a, s.x)
+        if (s.x > 0)
+            continue;
+        STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + query * lse_at.s3, log_mass[a]);
+#if COUNTED
+        exact[exact_at.s0 + b * exact_at.s1 + h * exact_at.s2 + query * exact_at.s3] = (int)w.exact[a];
+#endif
+#if ESTIMATED
+        STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + query * error_at.s3, expected[a]);
+#endif
+    }
+}
