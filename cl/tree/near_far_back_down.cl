@@ -35,23 +35,24 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(u
         if (!(weight > 0.0f))
             continue;
         global float *to = node_row(&s, t.f, below, c), *variance_to = variance_row(&s, t.f, below, c);
-        float mass = from[NODE_MASS];
+        float mass = from[NODE_MASS * 16];
         for (uint d = 0; d < D; ++d) {
             float x = LOAD(FOREST_TYPE, t.means, lane_of(first_below, c, D) + d * 16) -
                       LOAD(FOREST_TYPE, t.means, lane_of(first, g, D) + d * 16);
             float more = t.variances[lane_of(first_below - t.f.below, c, D) + d * 16] -
                          t.variances[lane_of(first - t.f.below, g, D) + d * 16];
-            to[d] = MAD(weight, MAD(2.0f * variance_from[d], x, from[d]), to[d]);
-            variance_to[d] = MAD(weight, variance_from[d], variance_to[d]);
-            mass = MAD(from[d], x, MAD(variance_from[d], MAD(x, x, more), mass));
+            float slope = variance_from[d * 16];
+            to[d * 16] = MAD(weight, MAD(2.0f * slope, x, from[d * 16]), to[d * 16]);
+            variance_to[d * 16] = MAD(weight, slope, variance_to[d * 16]);
+            mass = MAD(from[d * 16], x, MAD(slope, MAD(x, x, more), mass));
         }
         for (uint e = 0; e < DV; ++e) {
             float y = LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first_below * 16 + c) * DV + e) -
                       LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first * 16 + g) * DV + e);
-            to[D + e] = MAD(weight, from[D + e], to[D + e]);
-            mass = MAD(from[D + e], y, mass);
+            to[(D + e) * 16] = MAD(weight, from[(D + e) * 16], to[(D + e) * 16]);
+            mass = MAD(from[(D + e) * 16], y, mass);
         }
-        to[NODE_MASS] = MAD(weight, mass, to[NODE_MASS]);
+        to[NODE_MASS * 16] = MAD(weight, mass, to[NODE_MASS * 16]);
     }
 }
 
@@ -118,21 +119,21 @@ static inline float sum_of(private const float *x) {
 static inline void keys_back(private const trees *t, private const view *v, private const node_view *n,
                              global const float *from, private const float *wide, float spread) {
     for (uint s = n->begin; s < n->begin + n->count; ++s) {
-        float weight = exp(t->biases[s] - n->log_mass), mass = from[NODE_MASS];
-        global float *to = v->to.slots + (INDEX)s * SLOT_NUMBERS;
+        float weight = exp(t->biases[s] - n->log_mass), mass = from[NODE_MASS * 16];
+        global float *to = slot_row(&v->to, s);
         for (uint d = 0; d < D; ++d) {
             float x = key_at(t, s, d) - n->mean[d];
-            to[d] = MAD(weight, MAD(2.0f * wide[d], x, from[d]), to[d]);
-            mass = MAD(from[d], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
+            to[d * 16] = MAD(weight, MAD(2.0f * wide[d], x, from[d * 16]), to[d * 16]);
+            mass = MAD(from[d * 16], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
         }
         float square = -n->spread;
         for (uint e = 0; e < DV; ++e) {
             float y = value_at(t, s, e) - n->mean[D + e];
-            to[D + e] = MAD(weight, MAD(2.0f * spread, y, from[D + e]), to[D + e]);
-            mass = MAD(from[D + e], y, mass);
+            to[(D + e) * 16] = MAD(weight, MAD(2.0f * spread, y, from[(D + e) * 16]), to[(D + e) * 16]);
+            mass = MAD(from[(D + e) * 16], y, mass);
             square = MAD(y, y, square);
         }
-        to[D + DV] = MAD(weight, MAD(spread, square, mass), to[D + DV]);
+        to[(D + DV) * 16] = MAD(weight, MAD(spread, square, mass), to[(D + DV) * 16]);
     }
 }
 
@@ -142,7 +143,7 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
         float weight = exp(t->biases[s] - n->log_mass), many = weight * (float)n->count;
-        global float *to = v->to.slots + (INDEX)s * SLOT_NUMBERS;
+        global float *to = slot_row(&v->to, s);
         for (uint e = 0; e < DV; ++e) {
             y[e] = value_at(t, s, e) - n->mean[D + e];
             of_values[e] = 0.0f;
@@ -155,16 +156,16 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
                 of_values[e] = MAD(v->run[d * DV + e], x, of_values[e]);
             }
             along[i] = MAD(x, of_key, along[i]);
-            to[d] = MAD(many, of_key, to[d]);
+            to[d * 16] = MAD(many, of_key, to[d * 16]);
         }
         for (uint e = 0; e < DV; ++e)
-            to[D + e] = MAD(many, of_values[e], to[D + e]);
+            to[(D + e) * 16] = MAD(many, of_values[e], to[(D + e) * 16]);
         mean = MAD(weight, along[i], mean);
     }
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
         float many = exp(t->biases[s] - n->log_mass) * (float)n->count;
-        v->to.slots[(INDEX)s * SLOT_NUMBERS + D + DV] += many * (along[i] - mean);
+        slot_row(&v->to, s)[(D + DV) * 16] += many * (along[i] - mean);
     }
 }
 
@@ -177,10 +178,11 @@ static inline void node_back(private const trees *t, private view *v, uint level
         return;
     global const float *from = node_row(&v->to, t->f, level, g),
                        *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
-    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16], share_back = from[NODE_SHARE], spread_back = 0.0f;
+    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16], share_back = from[NODE_SHARE * 16],
+          spread_back = 0.0f;
     bool follows = level == 0 && slope_of(share, spread) > 0.0f;
     if (follows) {
-        float slope_back = MAD((float)n.count, v->slopes, from[NODE_SLOPE]);
+        float slope_back = MAD((float)n.count, v->slopes, from[NODE_SLOPE * 16]);
         share_back = MAD(0.5f * slope_back, spread / sqrt(share), share_back);
         spread_back = 0.5f * slope_back * sqrt(share) / spread;
     }
@@ -221,7 +223,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks
             node_back(&t, &see, level, g * nodes + x);
     }
     for (uint d = 0; d < D; ++d)
-        wide[d] = variance_row(&see.to, t.f, TOP, g)[d] + see.whole_back;
+        wide[d] = variance_row(&see.to, t.f, TOP, g)[d * 16] + see.whole_back;
     if (n.count > 0)
         keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), wide, 0.0f);
 }

@@ -24,10 +24,10 @@ typedef struct key_sums {
 
 static inline void key_begin(private key_sums *s, global const float *slot) {
     for (uint d = 0; d < D; ++d)
-        s->dk[d] = slot ? slot[d] : 0.0f;
+        s->dk[d] = slot ? slot[d * 16] : 0.0f;
     for (uint e = 0; e < DV; ++e)
-        s->dv[e] = slot ? slot[D + e] : 0.0f;
-    s->dbias = slot ? slot[D + DV] : 0.0f;
+        s->dv[e] = slot ? slot[(D + e) * 16] : 0.0f;
+    s->dbias = slot ? slot[(D + DV) * 16] : 0.0f;
 }
 
 /* Of a row of its own chunk; l: its bias. */
@@ -63,9 +63,9 @@ near_far_back_keys(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at
     uint place = places[head * keys + j];
     key_sums s;
     /* No place leads beyond a head's slots, whatever a kernel left that has failed. */
-    key_begin(&s, place == NOWHERE
-                      ? 0
-                      : slot_sums + (head * slots_of(f) + min((INDEX)place, slots_of(f) - 1)) * SLOT_NUMBERS);
+    key_begin(&s, place == NOWHERE ? 0
+                                   : slot_sums + head * slots_of(f) * SLOT_NUMBERS +
+                                         lane_of(0, min(place, (uint)slots_of(f) - 1), SLOT_NUMBERS));
 #if OWN
     float l = 0.0f;
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2 + (j - first_key) * k_at.s3;

@@ -17,15 +17,15 @@ typedef struct receiver {
 static inline void add_row(private const receiver *r, private const walker *w, global float *to, float lambda,
                            float p) {
     for (uint d = 0; d < D; ++d)
-        to[d] = MAD(lambda, w->q[d], to[d]);
+        to[d * 16] = MAD(lambda, w->q[d], to[d * 16]);
     for (uint e = 0; e < DV; ++e)
-        to[D + e] = MAD(p, r->dout[e], to[D + e]);
-    to[D + DV] += lambda;
+        to[(D + e) * 16] = MAD(p, r->dout[e], to[(D + e) * 16]);
+    to[(D + DV) * 16] += lambda;
 }
 
 static inline void receive_key(private receiver *r, private const walker *w, private const trees *t, uint slot,
                                float lambda, float p) {
-    add_row(r, w, r->to.slots + (INDEX)slot * SLOT_NUMBERS, lambda, p);
+    add_row(r, w, slot_row(&r->to, slot), lambda, p);
 }
 
 static inline void receive_node(private receiver *r, private const walker *w, private const trees *t, uint level,
@@ -35,19 +35,19 @@ static inline void receive_node(private receiver *r, private const walker *w, pr
 
 static inline void receive_slope(private receiver *r, private const walker *w, private const trees *t, uint g,
                                  float slope, float p) {
-    node_row(&r->to, t->f, 0, g)[NODE_SLOPE] += p * r->moved;
+    node_row(&r->to, t->f, 0, g)[NODE_SLOPE * 16] += p * r->moved;
 }
 
 static inline void receive_variance(private receiver *r, private const walker *w, private const trees *t, uint level,
                                     uint g, float lifted) {
     global float *to = variance_row(&r->to, t->f, level, g);
     for (uint d = 0; d < D; ++d)
-        to[d] = MAD(lifted * w->q[d], w->q[d], to[d]);
+        to[d * 16] = MAD(lifted * w->q[d], w->q[d], to[d * 16]);
 }
 
 static inline void receive_share(private receiver *r, private const walker *w, private const trees *t, uint level,
                                  uint g, float lifted, float whole) {
-    node_row(&r->to, t->f, level, g)[NODE_SHARE] += lifted * whole;
+    node_row(&r->to, t->f, level, g)[NODE_SHARE * 16] += lifted * whole;
 }
 
 static inline void receive_chunk(private receiver *r, private const walker *w, private const trees *t, uint g,

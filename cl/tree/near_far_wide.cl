@@ -238,5 +238,9 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_wide(INPUTS,
         float estimate = row_expects(&w, r);
         STORE(ERROR_TYPE, error, error_at.s0 + b * error_at.s1 + h * error_at.s2 + i * error_at.s3, estimate);
 #endif
+#if KEPT
+        KEEP(kept + KEPT_NUMBERS * (((INDEX)b * (get_global_size(1) * GROUP) + h) * queries + i), w.t.top[r],
+             w.inverse_size[r], w.limit[r], 0.0f);
+#endif
     }
 }

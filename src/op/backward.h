@@ -36,12 +36,12 @@ typedef struct op_softmax_backward_args {
 } op_softmax_backward_args;
 clsplat_status op_softmax_backward(queue *q, const op_softmax_backward_args *args);
 
-/* Near-far attention over a forest of all keys, with the opened set of op_near_far, which is run again: the
- * nodes that a row opens, the keys that stand apart, and which key is where in the trees are constant, and
- * out is differentiated through opened keys, and through the means, variances, mean values, masses and slopes
- * of closed nodes and the covariances of runs, to keys, values and biases (cl/tree/near_far_back.clh).
- * Shapes: as op_near_far_args, with all keys in k and v; dout as out, and every gradient as what it is of;
- * dkey_bias may be absent. */
+/* Near-far attention over a forest of all keys, with the opened set of op_near_far: the nodes that a row
+ * opens, the keys that stand apart, and which key is where in the trees are constant, and out is
+ * differentiated through opened keys, and through the means, variances, mean values, masses and slopes of
+ * closed nodes and the covariances of runs, to keys, values and biases (cl/tree/near_far_back.clh). Shapes:
+ * as op_near_far_args, with all keys in k and v; dout as out, and every gradient as what it is of; dkey_bias
+ * may be absent. */
 typedef struct op_near_far_backward_args {
     const op_forest *forest;
     op_tensor q, k, v, key_bias, dout;
@@ -50,6 +50,9 @@ typedef struct op_near_far_backward_args {
     int32_t diagonal;
     float tolerance;
     size_t sparse_topk;
+    /* What op_near_far left, with the same inputs; without `kept` it is run again. */
+    op_tensor out, lse;
+    cl_mem kept;
 } op_near_far_backward_args;
 clsplat_status op_near_far_backward(queue *q, const op_near_far_backward_args *args);
 /* Bytes that it needs beside the forest and its arguments: the largest buffer, and all. */

@@ -45,8 +45,8 @@ enum {
     WORKSPACE_GRAD_CARRY,
     WORKSPACE_GRAD_MOMENTS,
     WORKSPACE_GRAD_LIFTS,
-    WORKSPACE_BACK, /* of near and far, and the slots after it: op/near_far_backward.c */
-    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 11,
+    WORKSPACE_BACK, /* of near and far, and the slots after it: op/tree/near_far_backward.h */
+    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 16,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
     WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 8,
     WORKSPACE_USED

@@ -1,58 +1,40 @@
-#include "op/backward.h"
+#include "op/tree/near_far_backward.h"
+
+#include <math.h>
+
 #include "op/families.h"
-#include "op/tree/near_far.h"
 #include "runtime/buffer.h"
 
-/* What the kernels leave for each other. */
-typedef enum back_buffer {
-    OUT,
-    LSE,
-    KEPT,
-    ROWS,
-    TILTS,
-    SLOTS,
-    NODES,
-    VARIANCES,
-    RUN_MASSES,
-    RUN_SUMS,
-    RUN_SLOPES,
-    PLACES,
-    BUFFERS
-} back_buffer;
-
-/* One backward pass on its way. */
-typedef struct passage {
-    queue *q;
-    const op_near_far_backward_args *a;
-    op_near_far_args forward;
-    cl_mem mem[BUFFERS];
-} passage;
-
-static void back_sizes(const op_forest *f, size_t rows, size_t bytes[BUFFERS]) {
+void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFFERS]) {
     size_t heads = f->batch * f->heads, slots = f->chunks * f->chunk + forest_apart_room(f),
            nodes = f->first_block[f->levels] * 16, below = f->first_block[f->top] * 16,
            runs = heads * (f->chunks / OP_FOREST_RUN), columns = f->dim + f->value_dim;
-    const size_t numbers[BUFFERS] = {[OUT] = rows * f->value_dim,
-                                     [LSE] = rows,
-                                     [KEPT] = rows * OP_KEPT,
-                                     [ROWS] = rows * OP_BACK_ROW_NUMBERS,
-                                     [TILTS] = rows * f->value_dim,
-                                     [SLOTS] = heads * slots * (columns + 1),
-                                     [NODES] = heads * nodes * (columns + OP_BACK_NODE_MORE),
-                                     [VARIANCES] = heads * (nodes - below) * f->dim,
-                                     [RUN_MASSES] = runs,
-                                     [RUN_SUMS] = runs * f->dim * f->value_dim,
-                                     [RUN_SLOPES] = runs * f->dim,
-                                     [PLACES] = heads * f->chunks * f->chunk};
-    for (int i = 0; i < BUFFERS; ++i)
+    const size_t numbers[BACK_BUFFERS] = {[BACK_OUT] = rows * f->value_dim,
+                                          [BACK_LSE] = rows,
+                                          [BACK_KEPT] = rows * OP_KEPT,
+                                          [BACK_ROWS] = rows * OP_BACK_ROW_NUMBERS,
+                                          [BACK_TILTS] = rows * f->value_dim,
+                                          [BACK_SLOTS] = heads * slots * (columns + 1),
+                                          [BACK_NODES] = heads * nodes * (columns + OP_BACK_NODE_MORE),
+                                          [BACK_VARIANCES] = heads * (nodes - below) * f->dim,
+                                          [BACK_RUN_MASSES] = runs,
+                                          [BACK_RUN_SUMS] = runs * f->dim * f->value_dim,
+                                          [BACK_RUN_SLOPES] = runs * f->dim,
+                                          [BACK_PLACES] = heads * f->chunks * f->chunk,
+                                          [BACK_KEY_ROWS] = heads * slots * f->dim,
+                                          [BACK_VALUE_LANES] = heads * slots * f->value_dim,
+                                          [BACK_MEAN_ROWS] = heads * nodes * f->dim,
+                                          [BACK_MEAN_VALUE_LANES] = heads * nodes * f->value_dim,
+                                          [BACK_VARIANCE_ROWS] = heads * (nodes - below) * f->dim};
+    for (int i = 0; i < BACK_BUFFERS; ++i)
         bytes[i] = numbers[i] * sizeof(cl_float);
 }
 
 void op_near_far_backward_bytes(const op_forest *f, size_t rows, double *largest, double *total) {
-    size_t bytes[BUFFERS];
-    back_sizes(f, rows, bytes);
+    size_t bytes[BACK_BUFFERS];
+    near_far_back_sizes(f, rows, bytes);
     *largest = *total = 0;
-    for (int i = 0; i < BUFFERS; ++i) {
+    for (int i = 0; i < BACK_BUFFERS; ++i) {
         *largest = (double)bytes[i] > *largest ? (double)bytes[i] : *largest;
         *total += (double)bytes[i];
     }
@@ -67,44 +49,54 @@ static op_tensor rows_of(const op_tensor *q, size_t columns, cl_mem mem) {
                        .stride = {q->shape[1] * head, head, columns}};
 }
 
-/* The forward pass once more, by the row of this name, with what it decided by. */
-static clsplat_status again(passage *p, const char *row) {
-    const op_variant *variant = op_row(&op_near_far_family, row, &p->q->device->info.limits, &p->forward);
-    const uint32_t *tuned = p->q->tuned;
-    clsplat_status status = op_run(p->q, variant, NULL, &p->forward);
-    p->q->tuned = tuned;
-    return status;
-}
-
-static clsplat_status begin(queue *q, const op_near_far_backward_args *a, passage *p) {
+clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a, size_t ranges, bool turned,
+                                   near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
-    size_t bytes[BUFFERS];
-    *p = (passage){.q = q, .a = a};
-    back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
-    for (int i = 0; i < BUFFERS; ++i)
-        TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), bytes[i], &p->mem[i]));
-    for (int i = SLOTS; i <= VARIANCES; ++i)
-        TRY(queue_fill(q, p->mem[i], 0, bytes[i], 0.0f));
-    p->forward = (op_near_far_args){.forest = a->forest,
-                                    .q = a->q,
-                                    .k = a->k,
-                                    .v = a->v,
-                                    .key_bias = a->key_bias,
-                                    .out = rows_of(&a->q, a->forest->value_dim, p->mem[OUT]),
-                                    .lse = rows_of(&a->q, 1, p->mem[LSE]),
-                                    .kept = p->mem[KEPT],
-                                    .scale = a->scale,
-                                    .diagonal = a->diagonal,
-                                    .keys = a->k.shape[2],
-                                    .tolerance = a->tolerance,
-                                    .sparse_topk = a->sparse_topk};
+    size_t bytes[BACK_BUFFERS];
+    *p = (near_far_back){.q = q, .a = a};
+    near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
+    for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
+        bool sums = i >= BACK_SLOTS && i <= BACK_VARIANCES;
+        if (a->kept && i <= BACK_KEPT)
+            continue;
+        TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), (sums ? ranges : 1) * bytes[i],
+                           &p->mem[i]));
+        if (sums)
+            TRY(queue_fill(q, p->mem[i], 0, ranges * bytes[i], 0.0f));
+    }
+    if (a->kept)
+        p->mem[BACK_KEPT] = a->kept;
+    p->forward =
+        (op_near_far_args){.forest = a->forest,
+                           .q = a->q,
+                           .k = a->k,
+                           .v = a->v,
+                           .key_bias = a->key_bias,
+                           .out = a->kept ? a->out : rows_of(&a->q, a->forest->value_dim, p->mem[BACK_OUT]),
+                           .lse = a->kept ? a->lse : rows_of(&a->q, 1, p->mem[BACK_LSE]),
+                           .kept = p->mem[BACK_KEPT],
+                           .scale = a->scale,
+                           .diagonal = a->diagonal,
+                           .keys = a->k.shape[2],
+                           .tolerance = a->tolerance,
+                           .sparse_topk = a->sparse_topk};
 fail:
     return status;
 }
 
-/* Options of all kernels; `alone`: a work-item is work enough for a CPU's core. */
-static void options(kernel_options *o, const passage *p, bool alone) {
-    size_t bytes[BUFFERS];
+/* The row's parameters are not the backward row's. */
+clsplat_status near_far_back_again(near_far_back *p, const char *row) {
+    const op_variant *variant = op_row(&op_near_far_family, row, &p->q->device->info.limits, &p->forward);
+    const uint32_t *tuned = p->q->tuned;
+    clsplat_status status = CLSPLAT_OK;
+    if (!p->a->kept)
+        status = op_run(p->q, variant, NULL, &p->forward);
+    p->q->tuned = tuned;
+    return status;
+}
+
+void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone) {
+    size_t bytes[BACK_BUFFERS];
     options_plain(o, p->q);
     if (alone && limits_are_wide(&p->q->device->info.limits)) {
         text_free(&o->text);
@@ -114,40 +106,40 @@ static void options(kernel_options *o, const passage *p, bool alone) {
     options_near_far(o, &p->forward);
     options_tensor(o, "DOUT", &p->a->dout);
     options_tensor(o, "DQ", &p->a->dq);
-    back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);
-    for (int i = 0; i < BUFFERS; ++i)
+    near_far_back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);
+    for (int i = 0; i < BACK_BUFFERS; ++i)
         options_elements(o, (double)bytes[i] / sizeof(cl_float));
 }
 
 /* A kernel that begins with the forward pass's inputs. */
-static clsplat_status open_kernel(const passage *p, kernel_options *o, const char *source, const char *kernel,
-                                  launch *l) {
+static clsplat_status open_kernel(const near_far_back *p, kernel_options *o, const char *source,
+                                  const char *kernel, launch *l) {
     clsplat_status status = options_launch(o, p->q->device, source, kernel, l);
     if (status == CLSPLAT_OK)
         launch_near_far_inputs(l, o, &p->forward);
     return status;
 }
 
-static void launch_sums(launch *l, const passage *p) {
-    launch_mem(l, p->mem[SLOTS]);
-    launch_mem(l, p->mem[NODES]);
-    launch_mem(l, p->mem[VARIANCES]);
+void launch_near_far_sums(launch *l, const near_far_back *p) {
+    launch_mem(l, p->mem[BACK_SLOTS]);
+    launch_mem(l, p->mem[BACK_NODES]);
+    launch_mem(l, p->mem[BACK_VARIANCES]);
 }
 
-static clsplat_status by_rows(const passage *p) {
+static clsplat_status by_rows(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_backward_args *a = p->a;
     kernel_options o;
     launch l;
-    options(&o, p, false);
+    options_near_far_back(&o, p, false);
     TRY(open_kernel(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
     launch_tensor(&l, &o, &p->forward.out);
     launch_tensor(&l, &o, &p->forward.lse);
-    launch_mem(&l, p->mem[KEPT]);
+    launch_mem(&l, p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, &a->dout);
     launch_tensor(&l, &o, &a->dq);
-    launch_mem(&l, p->mem[ROWS]);
-    launch_mem(&l, p->mem[TILTS]);
+    launch_mem(&l, p->mem[BACK_ROWS]);
+    launch_mem(&l, p->mem[BACK_TILTS]);
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    near_far_work(&p->forward)));
 fail:
@@ -155,7 +147,7 @@ fail:
 }
 
 /* Nodes from chunks up, and slots of keys apart: of one head, so many work-items. */
-static clsplat_status by_nodes(const passage *p, bool apart) {
+static clsplat_status by_nodes(const near_far_back *p, bool apart) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     size_t items = 0;
@@ -167,69 +159,69 @@ static clsplat_status by_nodes(const passage *p, bool apart) {
         items = forest_apart_room(f);
     if (items == 0)
         return CLSPLAT_OK;
-    options(&o, p, true);
+    options_near_far_back(&o, p, true);
     TRY(open_kernel(p, &o, "near_far_back_nodes.cl", apart ? "near_far_back_apart" : "near_far_back_nodes",
                     &l));
-    launch_mem(&l, p->mem[KEPT]);
+    launch_mem(&l, p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, &p->a->dout);
-    launch_mem(&l, p->mem[ROWS]);
-    launch_sums(&l, p);
+    launch_mem(&l, p->mem[BACK_ROWS]);
+    launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(items, f->heads, f->batch, o.group), near_far_work(&p->forward)));
 fail:
     return status;
 }
 
-static clsplat_status by_runs(const passage *p) {
+static clsplat_status by_runs(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
     launch l;
     if (p->forward.keys / f->chunk / OP_FOREST_RUN == 0)
         return CLSPLAT_OK;
-    options(&o, p, false);
+    options_near_far_back(&o, p, false);
     TRY(options_launch(&o, p->q->device, "near_far_back_runs.cl", "near_far_back_masses", &l));
     launch_uint(&l, (uint32_t)p->forward.keys);
     launch_forest_shape(&l, f);
     launch_mem(&l, f->stats);
-    launch_mem(&l, p->mem[RUN_MASSES]);
+    launch_mem(&l, p->mem[BACK_RUN_MASSES]);
     TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
-    options(&o, p, false);
+    options_near_far_back(&o, p, false);
     TRY(open_kernel(p, &o, "near_far_back_runs.cl", "near_far_back_runs", &l));
-    launch_mem(&l, p->mem[TILTS]);
-    launch_mem(&l, p->mem[RUN_MASSES]);
-    launch_mem(&l, p->mem[RUN_SUMS]);
-    launch_mem(&l, p->mem[RUN_SLOPES]);
+    launch_mem(&l, p->mem[BACK_TILTS]);
+    launch_mem(&l, p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, p->mem[BACK_RUN_SUMS]);
+    launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
     TRY(launch_run(&l, p->q, grid_of(f->dim, f->heads, f->batch, o.group), (work){0}));
 fail:
     return status;
 }
 
-static clsplat_status down(const passage *p) {
+static clsplat_status down(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
     launch l;
     for (size_t level = f->levels - 1; level > f->top; --level) {
         size_t nodes = (f->chunks * f->chunk + forest_size(f, level) - 1) / forest_size(f, level);
-        options(&o, p, true);
+        options_near_far_back(&o, p, true);
         TRY(options_launch(&o, p->q->device, "near_far_back_down.cl", "near_far_back_down", &l));
         launch_uint(&l, (uint32_t)level);
         launch_near_far_inputs(&l, &o, &p->forward);
-        launch_sums(&l, p);
+        launch_near_far_sums(&l, p);
         TRY(launch_run(&l, p->q, grid_of(nodes, f->heads, f->batch, o.group), (work){0}));
     }
-    options(&o, p, true);
+    options_near_far_back(&o, p, true);
     TRY(open_kernel(p, &o, "near_far_back_down.cl", "near_far_back_chunks", &l));
-    launch_mem(&l, p->mem[RUN_SUMS]);
-    launch_mem(&l, p->mem[RUN_SLOPES]);
-    launch_sums(&l, p);
+    launch_mem(&l, p->mem[BACK_RUN_SUMS]);
+    launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
+    launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
 fail:
     return status;
 }
 
 /* Which slot each key is in. */
-static clsplat_status find_places(const passage *p) {
+static clsplat_status find_places(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_backward_args *a = p->a;
     const op_forest *f = a->forest;
@@ -254,26 +246,35 @@ static clsplat_status find_places(const passage *p) {
         launch_tensor(&l, &o, &a->key_bias);
     launch_forest_keys(&l, f);
     launch_mem(&l, f->apart);
-    launch_mem(&l, p->mem[PLACES]);
+    launch_mem(&l, p->mem[BACK_PLACES]);
     TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
 fail:
     return status;
 }
 
-static clsplat_status by_keys(const passage *p) {
+clsplat_status near_far_back_down(const near_far_back *p) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(by_runs(p));
+    TRY(down(p));
+    TRY(find_places(p));
+fail:
+    return status;
+}
+
+static clsplat_status by_keys(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_backward_args *a = p->a;
     kernel_options o;
     launch l;
-    options(&o, p, false);
+    options_near_far_back(&o, p, false);
     options_tensor(&o, "DK", &a->dk);
     options_tensor(&o, "DV", &a->dv);
     options_optional(&o, "DBIAS", &a->dkey_bias);
     TRY(open_kernel(p, &o, "near_far_back_keys.cl", "near_far_back_keys", &l));
     launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, p->mem[ROWS]);
-    launch_mem(&l, p->mem[SLOTS]);
-    launch_mem(&l, p->mem[PLACES]);
+    launch_mem(&l, p->mem[BACK_ROWS]);
+    launch_mem(&l, p->mem[BACK_SLOTS]);
+    launch_mem(&l, p->mem[BACK_PLACES]);
     launch_tensor(&l, &o, &a->dk);
     launch_tensor(&l, &o, &a->dv);
     if (a->dkey_bias.mem)
@@ -285,15 +286,13 @@ fail:
 
 static clsplat_status plain_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
-    passage p;
-    TRY(begin(q, args, &p));
-    TRY(again(&p, "plain"));
+    near_far_back p;
+    TRY(near_far_back_begin(q, args, 1, false, &p));
+    TRY(near_far_back_again(&p, "plain"));
     TRY(by_rows(&p));
     TRY(by_nodes(&p, false));
     TRY(by_nodes(&p, true));
-    TRY(by_runs(&p));
-    TRY(down(&p));
-    TRY(find_places(&p));
+    TRY(near_far_back_down(&p));
     TRY(by_keys(&p));
 fail:
     return status;
@@ -310,6 +309,8 @@ static const op_variant variants[] = {
     {"plain",
      "relative error of a gradient below 1e-4 in float32 against the same trees and the same opened set",
      op_fits_all, plain_run, "near_far_back_nodes.cl", &plain_space},
+    {"wide", "the same", near_far_back_wide_fits, near_far_back_wide_run, "near_far_back_wide.cl",
+     &near_far_back_wide_space},
 };
 const op_family op_near_far_backward_family = {"near_far_backward", variants,
                                                sizeof variants / sizeof *variants, shape_of};

@@ -1,0 +1,57 @@
+/* What the rows of near-far attention's gradients share. */
+#ifndef CLSPLAT_OP_TREE_NEAR_FAR_BACKWARD_H
+#define CLSPLAT_OP_TREE_NEAR_FAR_BACKWARD_H
+
+#include "op/backward.h"
+#include "op/tree/near_far.h"
+
+/* What the kernels leave for each other. */
+typedef enum near_far_back_buffer {
+    BACK_OUT,
+    BACK_LSE,
+    BACK_KEPT,
+    BACK_ROWS,
+    BACK_TILTS,
+    BACK_SLOTS,
+    BACK_NODES,
+    BACK_VARIANCES,
+    BACK_RUN_MASSES,
+    BACK_RUN_SUMS,
+    BACK_RUN_SLOPES,
+    BACK_PLACES,
+    BACK_KEY_ROWS, /* turned for near_far_back_wide.cl, from here on */
+    BACK_VALUE_LANES,
+    BACK_MEAN_ROWS,
+    BACK_MEAN_VALUE_LANES,
+    BACK_VARIANCE_ROWS,
+    BACK_BUFFERS
+} near_far_back_buffer;
+
+/* One backward pass on its way. */
+typedef struct near_far_back {
+    queue *q;
+    const op_near_far_backward_args *a;
+    op_near_far_args forward;
+    cl_mem mem[BACK_BUFFERS];
+} near_far_back;
+
+void near_far_back_sizes(const op_forest *forest, size_t rows, size_t bytes[BACK_BUFFERS]);
+
+/* Takes the buffers: sums for so many ranges of rows, all 0, and those of turned trees if they are wanted. */
+clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *args, size_t ranges,
+                                   bool turned, near_far_back *p);
+/* The forward pass by the row of this name with what it decided by, unless the caller has it. */
+clsplat_status near_far_back_again(near_far_back *p, const char *row);
+/* From nodes down to slots, and which slot each key is in. */
+clsplat_status near_far_back_down(const near_far_back *p);
+
+/* Options of all kernels; `alone`: a work-item is work enough for a CPU's core. */
+void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone);
+void launch_near_far_sums(launch *l, const near_far_back *p);
+
+/* Tiles of rows that share loads, on a CPU. */
+extern const tune_space near_far_back_wide_space;
+bool near_far_back_wide_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_back_wide_run(queue *q, const void *args);
+
+#endif
