@@ -367,6 +367,7 @@ fail:
 void model_config_free(model_config *config) {
     free(config->windowed);
     free(config->splatted);
+    free(config->near_far);
     free(config->frequencies);
     free(config->ends);
     *config = (model_config){0};

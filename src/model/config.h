@@ -30,6 +30,10 @@ typedef struct model_config {
     bool *windowed; /* [layers] */
     bool *splatted; /* [layers]: it attends through splats, too; such a layer is windowed, in chunks. NULL:
                        none is */
+    bool *near_far; /* [layers]: trained through trees; a session attends as it is told. NULL:
+                       none is */
+    double near_far_tolerance;
+    size_t near_far_chunk;       /* 0: the library's choice */
     size_t splats, splat_chunk;  /* of a key head; the keys of a chunk */
     model_adaptation adaptation; /* of those layers */
     float epsilon;               /* of the norms */

@@ -8,22 +8,22 @@
 enum { WINDOW_LIMIT = 1 << 30, SPLATS_LIMIT = 1 << 14, CHUNK_LIMIT = 1 << 14 };
 
 static clsplat_status take(const json_place *at, const char *kind, size_t layer, model_config *c) {
-    bool splat = strcmp(kind, "splat") == 0, window = strcmp(kind, "window") == 0;
-    if (strcmp(kind, "near_far") == 0)
-        return json_refuse(
-            at, CLSPLAT_UNSUPPORTED, "attention",
-            "has near_far, which is not trained; train softmax there, and run it with --attention near-far");
-    if (!splat && !window && strcmp(kind, "softmax") != 0)
+    bool splat = strcmp(kind, "splat") == 0, window = strcmp(kind, "window") == 0,
+         near_far = strcmp(kind, "near_far") == 0;
+    if (!splat && !window && !near_far && strcmp(kind, "softmax") != 0)
         return json_refuse(at, CLSPLAT_FORMAT, "attention",
-                           "has '%s'; what there is: softmax, window, splat and hybrid",
+                           "has '%s'; what there is: softmax, window, splat, near_far, hybrid and linear",
                            text_show(kind).bytes);
     c->splatted[layer] = splat;
+    c->near_far[layer] = near_far;
     c->windowed[layer] = splat || window;
     return CLSPLAT_OK;
 }
 
 static clsplat_status read_kinds(const json_place *at, model_config *c) {
-    static const char *const hybrid[] = {"splat", "splat", "softmax"};
+    static const struct {
+        const char *name, *kinds[3];
+    } presets[] = {{"hybrid", {"splat", "splat", "softmax"}}, {"linear", {"splat", "splat", "near_far"}}};
     clsplat_status status = CLSPLAT_OK;
     const json_t *kinds = json_object_get(at->object, "attention");
     const char *one = json_is_string(kinds) ? json_string_value(kinds) : kinds ? NULL : "softmax";
@@ -31,9 +31,10 @@ static clsplat_status read_kinds(const json_place *at, model_config *c) {
     if (!one && count == 0)
         return json_refuse(at, CLSPLAT_FORMAT, "attention", "must be a kind, or a list of kinds");
     for (size_t i = 0; i < c->layers; ++i) {
-        const char *kind = one && strcmp(one, "hybrid") == 0 ? hybrid[i % 3]
-                           : one                             ? one
-                                 : json_string_value(json_array_get(kinds, i % count));
+        const char *kind = one ? one : json_string_value(json_array_get(kinds, i % count));
+        for (size_t p = 0; one && p < sizeof presets / sizeof *presets; ++p)
+            if (strcmp(one, presets[p].name) == 0)
+                kind = presets[p].kinds[i % 3];
         TRY(take(at, kind ? kind : "", i, c));
     }
 fail:
@@ -86,13 +87,17 @@ clsplat_status pattern_load(const json_place *at, model_config *c) {
     c->splats = c->splat_chunk = 128;
     c->adaptation = (model_adaptation){
         .most = 8, .patience = 3, .death_threshold = 0.01, .mitosis_threshold = 0.1, .least_gain = 5e-3};
+    c->near_far_tolerance = 0.1;
     c->splatted = calloc(c->layers, sizeof *c->splatted);
-    if (!c->splatted)
+    c->near_far = calloc(c->layers, sizeof *c->near_far);
+    if (!c->splatted || !c->near_far)
         return log_error(at->lib, CLSPLAT_MEMORY, "%s: no memory for its layers", at->path);
     TRY(read_kinds(at, c));
     TRY(json_size(at, "sliding_window", JSON_OPTIONAL, 1, WINDOW_LIMIT, &c->window));
     TRY(json_size(at, "splats", JSON_OPTIONAL, 1, SPLATS_LIMIT, &c->splats));
     TRY(json_size(at, "splat_chunk", JSON_OPTIONAL, 1, CHUNK_LIMIT, &c->splat_chunk));
+    TRY(json_double(at, "near_far_tolerance", JSON_OPTIONAL, 0, 1e9, &c->near_far_tolerance));
+    TRY(json_size(at, "near_far_chunk", JSON_OPTIONAL, 0, CHUNK_LIMIT, &c->near_far_chunk));
     TRY(read_adaptation(at, &c->adaptation));
 fail:
     return status;

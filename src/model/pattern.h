@@ -5,12 +5,17 @@
 #include "format/json.h"
 #include "model/config.h"
 
-/* Fills windowed, window, splatted, splats and splat_chunk from the keys of config.json:
+/* Fills windowed, window, splatted, splats, splat_chunk, near_far, its tolerance and its chunk from the keys
+ * of config.json:
  *
  *     "attention": ["splat", "splat", "softmax"]   a kind for each layer, from the beginning again where
- * there are more layers; or one kind; or "hybrid", which is the list above "sliding_window": 256 keys that a
- * layer of kind "window" sees "splats": 128, "splat_chunk": 128            splats of a key head in a layer of
- * kind "splat", and the keys of a chunk
+ * there are more layers; or one kind; or "hybrid", which is the list above, or "linear", where its softmax is
+ * near_far
+ *     "sliding_window": 256                        keys that a layer of kind "window" sees
+ *     "splats": 128, "splat_chunk": 128            splats of a key head in a layer of kind "splat", and the
+ * keys of a chunk
+ *     "near_far_tolerance": 0.1, "near_far_chunk": 0   what a layer of kind "near_far" is trained with; 0 is
+ * the library's choice
  *
  *     "adaptation": {…}                            of those splats: "adaptation_frequency" (100 steps of
  * training between two cycles) and "adaptation_tokens" (256 tokens of a session), 0 for never;

@@ -2,6 +2,7 @@
 #include "op/backward.h"
 #include "op/layer/layer_backward.h"
 #include "train/splats.h"
+#include "train/trees.h"
 
 /* The buffer's first rows × columns numbers. */
 static op_tensor view(op_tensor buffer, size_t rows, size_t columns) {
@@ -108,18 +109,18 @@ static clsplat_status heads_back(queue *q, const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     op_softmax_args f = pass_attention(p, layer);
     op_tensor turned = pass_heads(p, p->dqkv, 0, c->heads + c->kv_heads);
-    TRY(op_softmax_backward(
-        q, &(op_softmax_backward_args){.q = f.q,
-                                       .k = f.k,
-                                       .v = f.v,
-                                       .out = f.out,
-                                       .lse = f.lse,
-                                       .dout = pass_heads(p, p->dattended, 0, c->heads),
-                                       .dq = pass_heads(p, p->dqkv, 0, c->heads),
-                                       .dk = pass_heads(p, p->dqkv, c->heads, c->kv_heads),
-                                       .dv = pass_heads(p, p->dqkv, c->heads + c->kv_heads, c->kv_heads),
-                                       .scale = f.scale,
-                                       .window = f.window}));
+    op_softmax_backward_args args = {.q = f.q,
+                                     .k = f.k,
+                                     .v = f.v,
+                                     .out = f.out,
+                                     .lse = f.lse,
+                                     .dout = pass_heads(p, p->dattended, 0, c->heads),
+                                     .dq = pass_heads(p, p->dqkv, 0, c->heads),
+                                     .dk = pass_heads(p, p->dqkv, c->heads, c->kv_heads),
+                                     .dv = pass_heads(p, p->dqkv, c->heads + c->kv_heads, c->kv_heads),
+                                     .scale = f.scale,
+                                     .window = f.window};
+    TRY(pass_is_near_far(p, layer) ? pass_trees_back(q, p, layer, &args) : op_softmax_backward(q, &args));
     TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));
 fail:
     return status;

@@ -2,6 +2,7 @@
 
 #include "op/layer/layer_backward.h"
 #include "train/splats.h"
+#include "train/trees.h"
 
 pass_layer *pass_layer_of(const pass *p, size_t layer) {
     return &p->layers[p->again ? 0 : layer];
@@ -86,9 +87,16 @@ bool pass_is_splatted(const pass *p, size_t layer) {
     return c->splatted && c->splatted[layer];
 }
 
+bool pass_is_near_far(const pass *p, size_t layer) {
+    const model_config *c = &p->model->model->config;
+    return c->near_far && c->near_far[layer];
+}
+
 static clsplat_status attend(queue *q, const pass *p, size_t layer) {
     op_softmax_args args = pass_attention(p, layer);
-    return pass_is_splatted(p, layer) ? pass_splats_attend(q, p, layer) : op_softmax(q, &args);
+    return pass_is_splatted(p, layer)   ? pass_splats_attend(q, p, layer)
+           : pass_is_near_far(p, layer) ? pass_trees_attend(q, p, layer)
+                                        : op_softmax(q, &args);
 }
 
 clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {

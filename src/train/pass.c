@@ -4,6 +4,7 @@
 
 #include "runtime/buffer.h"
 #include "train/splats.h"
+#include "train/trees.h"
 
 enum { LOGITS_LIMIT = 1 << 23 };
 
@@ -81,12 +82,14 @@ static clsplat_status open_turn(const pass *p) {
                                        .factor = m->config.turn_factor});
 }
 
-/* Layers that share one place share that of the splats, too. */
-static clsplat_status open_splats(pass *p) {
+/* Layers that share one place share that of the trees and splats, too. */
+static clsplat_status open_kinds(pass *p) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;
-    for (size_t i = 0; c->splatted && i < c->layers; ++i) {
-        if (!c->splatted[i])
+    for (size_t i = 0; i < c->layers; ++i) {
+        if (pass_is_near_far(p, i) && !pass_layer_of(p, i)->trees)
+            TRY(pass_trees_open(p, &pass_layer_of(p, i)->trees));
+        if (!pass_is_splatted(p, i))
             continue;
         if (!pass_layer_of(p, i)->splats)
             TRY(pass_splats_open(p, &pass_layer_of(p, i)->splats));
@@ -110,7 +113,7 @@ clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool
         TRY(tensor_create(model->device, CLSPLAT_F32, 1, p->rows, c->hidden, &p->x[i]));
     for (size_t i = 0; i < (again ? 1 : c->layers); ++i)
         TRY(open_layer(p, &p->layers[i]));
-    TRY(open_splats(p));
+    TRY(open_kinds(p));
     TRY(open_scratch(p));
     TRY(open_turn(p));
 fail:
@@ -131,6 +134,7 @@ void pass_close(pass *p) {
     pass_splats_scratch_close(p, &p->splats);
     for (size_t i = 0; p->layers && i < p->model->model->config.layers; ++i) {
         pass_splats_close(p, &p->layers[i].splats);
+        pass_trees_close(p, &p->layers[i].trees);
         op_tensor *of[] = {&p->layers[i].mid, &p->layers[i].qkv, &p->layers[i].attended, &p->layers[i].lse,
                            &p->layers[i].gate_up};
         for (size_t t = 0; t < sizeof of / sizeof *of; ++t)

@@ -13,6 +13,7 @@
 typedef struct pass_layer {
     op_tensor mid, qkv, attended, lse, gate_up; /* lse [batch,H,length,1], in splat layers [n,H,chunk,1] */
     struct pass_splats *splats;                 /* NULL in layers of other kinds */
+    struct pass_trees *trees;                   /* likewise */
 } pass_layer;
 
 typedef struct pass {
@@ -54,6 +55,7 @@ clsplat_status pass_backward(queue *q, const pass *p);
 /* Within the floor. One layer forward, from p->x[layer] to p->x[layer + 1] and to p->h what its norm gives
  * for the next; backward's parts of it. */
 bool pass_is_splatted(const pass *p, size_t layer);
+bool pass_is_near_far(const pass *p, size_t layer);
 pass_layer *pass_layer_of(const pass *p, size_t layer);
 clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer);
 clsplat_status pass_norm(queue *q, const pass *p, op_tensor x, const model_norm *norm, op_tensor out);

@@ -65,6 +65,26 @@ def losses(t):
         t.bench.check(f"{name}: losses", len(ours) == len(theirs) and worst < 1e-3, f"{len(ours)} losses, off by {worst:.2g}")
 
 
+def near_far(t):
+    """Trees with a tolerance of 0 are softmax attention: the twin's losses. With one of 0.2 it learns as much."""
+    theirs = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())["pattern"]
+    for tolerance, limit in [(0, 1e-3), (0.2, 0.1)]:
+        name = f"near_far-{tolerance}"
+        configuration = {**twin.PATTERN, "attention": ["splat", "window", "near_far"], "near_far_tolerance": tolerance,
+                         "near_far_chunk": 16}
+        config = t.bench.write(f"{name}.cfg", json.dumps(configuration).encode())
+        if t.bench.works(name, *t.command(name, "--config", config), limit=LIMIT) is None:
+            continue
+        worst = max(abs(a - b) for a, b in zip(twin.losses_of(t.bench.path(name)), theirs))
+        t.bench.check(f"{name}: losses", worst < limit, f"off by {worst:.2g}")
+    t.bench.works("near_far again", *t.command("near_far-again", "--config", t.bench.path("near_far-0.2.cfg"), "--recompute"), limit=LIMIT)
+    t.bench.check("near_far: recompute", t.bits("near_far-again") == t.bits("near_far-0.2"), "other bits with layers run again")
+    model = t.bench.path("near_far-0.2")
+    for how in (["--attention", "near-far", "--tolerance", "0.2", "--chunk", "16"], []):
+        t.bench.works("near_far: eval", "eval", model, t.text, "--context", "48", *how)
+    t.bench.works("near_far: generate", "generate", model, "-p", "attention of the key", "-n", "20")
+
+
 def wait_for(t, process, folder, steps):
     end = time.time() + LIMIT
     while time.time() < end and process.poll() is None and t.steps(folder) < steps:
@@ -131,7 +151,7 @@ def refusals(t):
         ("unknown", {"training": {"speed": 3}}, ["training.speed"]),
         ("heads", {"num_attention_heads": 7}, ["num_attention_heads", "hidden_size"]),
         ("type", {"model_type": "bert"}, ["model_type", "bert"]),
-        ("near-far layers", {"attention": ["near_far", "softmax"]}, ["attention", "near_far"]),
+        ("tolerance", {"attention": ["near_far", "softmax"], "near_far_tolerance": -1}, ["near_far_tolerance"]),
         ("kind of attention", {"attention": "none"}, ["attention", "none"]),
         ("chunks", {"attention": "hybrid", "splat_chunk": 24}, ["splat_chunk", "24"]),
         ("negative", {"training": {"learning_rate": -1}}, ["training.learning_rate"]),
@@ -147,6 +167,7 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         training = Training(bench)
         losses(training)
+        near_far(training)
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
         kept(training)
         use(training)
