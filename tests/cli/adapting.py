@@ -124,9 +124,9 @@ def flows(bench):
     bench.works("init --coarsen", "init", layer, "-o", made, "--config", config, "--coarsen")
     s = load(made)
     mass = np.exp(s["log_amplitude"].astype(float))
-    sums = [(mass * (s["level"] == l)).sum(axis=1) for l in (0, 1)]
+    sums = [(mass * (s["level"] == level)).sum(axis=1) for level in (0, 1)]
     bench.check("init --coarsen: mass", np.allclose(*sums, rtol=1e-4), str(sums))
-    means = [np.einsum("hs,hsd->hd", mass * (s["level"] == l), s["mean"]) for l in (0, 1)]
+    means = [np.einsum("hs,hsd->hd", mass * (s["level"] == level), s["mean"]) for level in (0, 1)]
     bench.check("init --coarsen: means", np.allclose(*means, rtol=1e-3, atol=1e-4), str(means))
     bench.works("adapt --top-down", "adapt", made, layer, "-o", out, "--cycles", "0", "--top-down", "1")
     f = load(out)
