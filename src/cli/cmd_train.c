@@ -245,8 +245,8 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     clsplat_profile_set(device, c->verbose);
     status = train_run(&t, r, &last);
     train_show_end(&show);
-    if (status == CLSPLAT_OK)
-        status = history_end(&show.decisions);
+    clsplat_status told = history_end(&show.decisions); /* of a run that was interrupted, too */
+    status = status == CLSPLAT_OK ? told : status;
     if (c->verbose)
         train_show_profile(&show, device);
     TRY(status);

@@ -62,7 +62,6 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     uint64_t context = 0;
     *l = (language){.c = c, .attention = clsplat_model_attention_defaults()};
     TRY(read_attention(c, r, &l->attention));
-    TRY(read_adaptation(c, r, l));
     TRY(cli_choice(c, "--dtype", r->dtype, dtypes, &dtype));
     TRY(cli_count(c, "--context", r->context, 2, &context));
     TRY(cli_size(c, "--memory", r->memory, &l->memory));
@@ -74,6 +73,7 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     snprintf(c->progress.note, sizeof c->progress.note, "weights");
     TRY(clsplat_device_open(c->lib, c->device, &l->device));
     TRY(clsplat_model_open(l->device, folder, options, &l->model));
+    TRY(read_adaptation(c, r, l)); /* once nothing is left to refuse: it empties a file */
     progress_clear(&c->progress);
     c->progress.note[0] = '\0';
     l->info = clsplat_model_describe(l->model);

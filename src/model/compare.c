@@ -12,7 +12,10 @@ static clsplat_status exact_step(clsplat_device *device, const attention_step *s
     exact->out = (op_tensor){.dtype = CLSPLAT_F32,
                              .shape = {1, heads, rows, dim},
                              .stride = {heads * rows * dim, rows * dim, dim}};
+    exact->lse =
+        (op_tensor){.dtype = CLSPLAT_F32, .shape = {1, heads, rows, 1}, .stride = {heads * rows, rows, 1}};
     TRY(workspace_take(device, WORKSPACE_OUT, 4 * heads * rows * dim, &exact->out.mem));
+    TRY(workspace_take(device, WORKSPACE_EXACT_KEYS, 4 * heads * rows, &exact->lse.mem));
 fail:
     return status;
 }

@@ -119,12 +119,21 @@ static size_t cluster(const char *words, size_t count) {
     return at;
 }
 
+/* Strings are places in a file's table, which may be in the middle of a character; what follows takes UTF-8
+ * for granted. */
+static void add(text *to, const char *by) {
+    utf8_add_mended(to, by, strlen(by));
+}
+
 static void apply_each(const charsmap *map, const char *words, size_t count, text *to) {
     int32_t code;
     for (size_t at = 0, length; at < count; at += length) {
         length = utf8_next(words + at, count - at, &code);
         const char *by = replacement(map, words + at, length);
-        text_add_bytes(to, by ? by : words + at, by ? strlen(by) : length);
+        if (by)
+            add(to, by);
+        else
+            text_add_bytes(to, words + at, length);
     }
 }
 
@@ -133,7 +142,7 @@ void charsmap_apply(const charsmap *map, const char *words, size_t count, text *
         length = cluster(words + at, count - at);
         const char *by = length < CLUSTER_LIMIT ? replacement(map, words + at, length) : NULL;
         if (by)
-            text_add(to, "%s", by);
+            add(to, by);
         else
             apply_each(map, words + at, length, to);
     }

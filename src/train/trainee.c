@@ -61,6 +61,11 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee 
     options.chunk = CHUNK;
     TRY(clsplat_model_open(device, folder, options, &t->model));
     TRY(trainee_check(device->lib, folder, &t->model->config));
+    if (t->model->weights.has_sinks)
+        TRY(log_error(
+            device->lib, CLSPLAT_UNSUPPORTED,
+            "%s: its heads have sinks (self_attn.sinks), which are not trained; take a model without them",
+            folder));
     TRY(model_folder_open(device->lib, folder, &t->files));
     t->gradient.layers = calloc(t->model->config.layers, sizeof *t->gradient.layers);
     if (!t->gradient.layers)
