@@ -6,7 +6,7 @@
  *     transpose            out = xᵀ
  *     column_sums          out += Σ_i x_i
  *
- * Shapes: op/layer_backward.h.
+ * Shapes: op/layer/layer_backward.h.
  * Work: rows: one work-item a row; columns: one work-item a column over all rows, in their order, so that nothing is
  * added to by two. No local memory, no barrier. Sums over many are kept in two levels, FOLD at a time (see
  * softmax.cl). */

@@ -5,8 +5,8 @@
  * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of 16 sources: keys of the
  * own chunk, keys apart, chunks, of each chunk that some row opens its leaves, and of those the keys. A row has no
  * weight for what it has not opened, and item (x, y) has the same two sources of a step whatever came before: what
- * other rows open makes no difference to a row's bits. There is one body for all kinds of steps, and no barrier that
- * depends on a condition: compilers copy what follows.
+ * other rows open makes no difference to a row's bits. There is one body for all kinds of steps, and no barrier of
+ * its own that depends on a condition: compilers copy what follows.
  *
  * The first pass, with all chunks closed, finds a row's mass and its output's size. The second opens. If rows then
  * expect a larger error than they may, they open more in a third, in which the others come to the same again.
@@ -14,7 +14,7 @@
  * Needs CHUNK = 16 LEAF, no limit on exact keys, SHARE and ROWS / SHARE ≤ CHUNK powers of two.
  * Work: a group a tile, which begins at a multiple of ROWS / SHARE in the positions of keys; grid (tiles · WG,
  * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, one number a
- * row and node statistics: 15 KiB for D = DV = 64 and TY 8, 27 KiB for TY 16. */
+ * row and node statistics: 15 KiB for D = DV = 64 and TY 8, 25 KiB for TY 16. */
 #define CT 2
 #ifndef SHARE /* heads of a tile */
 #define SHARE 1
@@ -119,6 +119,8 @@ INLINED void pass_over(private rows *r, private view *w, private const stage *s,
     uint begin = OWN ? past * CHUNK : 0;
     place p = {OWN_KEYS, begin - 16, 0, 0};
     rows_clear(r);
+    FOR_SOURCES(c)
+    FOR_ROWS(a) chunk[a][c] = 0.0f;
     FOR_ROWS(a) w->squares[a] = w->sum[a] = w->slopes[a] = w->exact[a] = 0.0f;
     for (place_move(&p, s->opened, own->end, apart_keys, measure); p.kind != CHUNKS || p.at < past;
          place_move(&p, s->opened, own->end, apart_keys, measure))

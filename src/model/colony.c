@@ -67,7 +67,7 @@ void colony_give(const colony *c, float *mean, float *log_precision, float *log_
     }
 }
 
-/* A product of features, as the device has it (op/splat_layer.h). */
+/* A product of features, as the device has it (op/splat/splat_layer.h). */
 void colony_respond(const colony *c, const double *splat, float *reach) {
     size_t dim = c->form.dim;
     double rest = 0;

@@ -13,14 +13,14 @@ extern const op_family op_softmax_backward_family, op_read_backward_family, op_c
     op_write_backward_family, op_token_gradient_family, op_splat_moments_family, op_level_lifts_family,
     op_near_far_backward_family;
 
-/* op/layer_backward.h */
+/* op/layer/layer_backward.h */
 extern const op_family op_norm_backward_family, op_activate_backward_family, op_embed_backward_family,
     op_cross_entropy_family, op_turn_back_family, op_transpose_family, op_column_sums_family;
 
-/* op/optimise.h */
+/* op/layer/optimise.h */
 extern const op_family op_square_sums_family, op_clip_factor_family, op_adamw_family;
 
-/* op/splat_layer.h */
+/* op/splat/splat_layer.h */
 extern const op_family op_token_features_family, op_token_features_backward_family, op_splat_features_family,
     op_splat_features_backward_family, op_splat_scan_family, op_splat_scan_backward_family;
 

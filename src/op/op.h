@@ -21,7 +21,7 @@
  * other order. The causal form reads what was written before the query's chunk of keys, and adds the pairs
  * within the chunk one by one.
  *
- * Their gradients are in op/backward.h and op/layer_backward.h.
+ * Their gradients are in op/backward.h and op/layer/layer_backward.h.
  *
  * Every operation has a table of variants; row 0 is plain OpenCL C 1.2 for any device. */
 #ifndef CLSPLAT_OP_OP_H

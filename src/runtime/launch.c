@@ -79,8 +79,14 @@ static clsplat_status check_launch(const launch *l, const queue *q, const grid *
             "kernel %s wants work-groups of %zu work-items; as it is compiled for %s it allows %zu", l->name,
             items, device->info.name, items_of_kernel(l, device));
 #ifndef NDEBUG
-    if (program_first_launch(device, l->kernel))
-        return launch_check(l, device);
+    bool *launched = program_launched(device, l->kernel);
+    if (!launched || !*launched) {
+        clsplat_status status = launch_check(l, device);
+        if (status != CLSPLAT_OK)
+            return status;
+    }
+    if (launched)
+        *launched = true;
 #endif
     return CLSPLAT_OK;
 }

@@ -22,7 +22,7 @@ typedef struct built_kernel {
     struct built_kernel *next;
     cl_kernel kernel;
     char *name;
-    bool launched; /* program_first_launch */
+    bool launched; /* program_launched */
 } built_kernel;
 
 typedef struct program {
@@ -349,15 +349,12 @@ clsplat_status program_kernel(clsplat_device *device, const char *source, const 
     return program_kernel_text(device, (embedded_source){source, words}, kernel, options, out);
 }
 
-bool program_first_launch(const clsplat_device *device, cl_kernel kernel) {
+bool *program_launched(const clsplat_device *device, cl_kernel kernel) {
     for (program *p = device->programs; p; p = p->next)
         for (built_kernel *k = p->kernels; k; k = k->next)
-            if (k->kernel == kernel) {
-                bool first = !k->launched;
-                k->launched = true;
-                return first;
-            }
-    return true;
+            if (k->kernel == kernel)
+                return &k->launched;
+    return NULL;
 }
 
 static void release_kernels(program *p) {

@@ -29,8 +29,9 @@ const char *program_source(const char *name);
 clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
                                    const char *options, cl_kernel *out);
 
-/* Whether it is the first that is asked of this kernel; of one that is not the device's always. */
-bool program_first_launch(const clsplat_device *device, cl_kernel kernel);
+/* Where a kernel of the device's is noted as launched, which is its user's to set; NULL: it is not the
+ * device's. */
+bool *program_launched(const clsplat_device *device, cl_kernel kernel);
 
 void program_release_all(clsplat_device *device);
 

@@ -1,4 +1,4 @@
-/* Splat layers in a pass (op/splat_layer.h): what forward keeps of one, and its way there and back. */
+/* Splat layers in a pass (op/splat/splat_layer.h): what forward keeps of one, and its way there and back. */
 #ifndef CLSPLAT_TRAIN_SPLATS_H
 #define CLSPLAT_TRAIN_SPLATS_H
 

@@ -28,8 +28,13 @@ static bool anywhere(const clsplat_limits *limits) {
     return true;
 }
 
+static bool has_local_memory(const clsplat_limits *limits) {
+    return limits->local_memory >= 32 << 10;
+}
+
 static const far_row rows[] = {
     {"plain", "near_far", anywhere},
+    {"local", "near_far_local", has_local_memory},
     {"wide", "near_far_wide", limits_are_wide},
     {"split", "near_far_split", limits_are_wide},
     {"mma", "near_far_mma", limits_have_mma},
@@ -37,13 +42,14 @@ static const far_row rows[] = {
 };
 enum {
     PLAIN = 1,
-    WIDE = 2,
-    SPLIT = 4,
-    MMA = 8,
-    WGMMA = 16,
-    MANY = PLAIN | WIDE,
-    FEW = MANY | SPLIT,
-    HALF = PLAIN | MMA | WGMMA
+    LOCAL = 2,
+    WIDE = 4,
+    SPLIT = 8,
+    MMA = 16,
+    WGMMA = 32,
+    MANY = PLAIN | LOCAL | WIDE,
+    FEW = PLAIN | WIDE | SPLIT, /* in chunks of three levels, which LOCAL does not take */
+    HALF = PLAIN | LOCAL | MMA | WGMMA
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 

@@ -8,7 +8,7 @@
 /* D, DV, LEAF, CHUNK, TOP and FOREST_TYPE. */
 void options_forest(kernel_options *o, const op_forest *forest);
 
-/* Its three numbers: levels, chunks, first blocks. */
+/* Its numbers: levels, chunks, room for keys apart, first blocks. */
 void launch_forest_shape(launch *l, const op_forest *forest);
 /* Its arrays: keys, values, biases; means, variances, mean_values, stats. Covariances are for those who need
  * them. */

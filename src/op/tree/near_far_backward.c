@@ -40,6 +40,9 @@ void op_near_far_backward_bytes(const op_forest *f, size_t rows, double *largest
     }
 }
 
+static_assert(WORKSPACE_BACK_LAST - WORKSPACE_BACK + 1 == (int)BACK_BUFFERS,
+              "a slot of workspaces for each buffer");
+
 /* A dense tensor of a row's results in float32. */
 static op_tensor rows_of(const op_tensor *q, size_t columns, cl_mem mem) {
     size_t head = q->shape[2] * columns;

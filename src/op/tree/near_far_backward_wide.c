@@ -232,6 +232,7 @@ clsplat_status near_far_back_wide_run(queue *q, const void *args) {
     size_t span = span_of(q, a), tiles = near_far_tiles(&forward, span), first_own,
            ranges = ranges_of(&q->device->info.limits, a, tiles);
     near_far_back p;
+    q->tuned = NULL; /* of this row: the plain kernels among the following have a space of their own */
     TRY(near_far_back_begin(q, a, ranges, true, &p));
     TRY(near_far_back_again(&p, "wide"));
     TRY(turn(&p));

@@ -1,21 +1,21 @@
 #include "op/tree/near_far.h"
 
-/* TX, RT, and a step's sources of cl/tree/near_far_local.cl: 4 rows an item, 8 items along a step's 16
- * sources. */
-enum { ACROSS = 8, ROWS_EACH = 4, SOURCES = 16, COLUMNS_MOST = 128, NODE_NUMBERS = 5 };
+/* A step's sources, and value columns at most: cl/tree/near_far_local.cl. */
+enum { SOURCES = 16, COLUMNS_MOST = 128 };
 
 /* Bytes of the kernel's arrays, for groups of `high` times 8 items. */
 static size_t tile_bytes(const op_forest *f, size_t high) {
-    size_t rows = ROWS_EACH * high, columns = (f->value_dim + 31) / 32 * 32,
+    size_t rows = OP_LOCAL_EACH * high, columns = (f->value_dim + 31) / 32 * 32,
            values = SOURCES * (rows + columns), keys = SOURCES * f->dim;
     return sizeof(float) *
-           (f->dim * rows + (keys > values ? keys : values) + SOURCES * NODE_NUMBERS + 3 * rows + 3);
+           (f->dim * rows + (keys > values ? keys : values) + SOURCES * OP_NODE_STATS + 3 * rows + 3);
 }
 
 /* Items of a group along the rows, as many as there is room for and a chunk has tokens; 0: none. */
 static size_t high_for(const clsplat_limits *limits, const op_forest *f) {
     for (size_t high = 16; high >= 8; high /= 2)
-        if (ROWS_EACH * high <= f->chunk && limits_allow_group(limits, (uint32_t)(ACROSS * high)) &&
+        if (OP_LOCAL_EACH * high <= f->chunk &&
+            limits_allow_group(limits, (uint32_t)(OP_LOCAL_ACROSS * high)) &&
             tile_bytes(f, high) <= limits_local_share(limits))
             return high;
     return 0;
@@ -39,9 +39,9 @@ bool near_far_local_fits(const clsplat_limits *limits, const void *args) {
 clsplat_status near_far_local_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_args *a = args;
-    size_t high = high_for(&q->device->info.limits, a->forest), rows = ROWS_EACH * high,
+    size_t high = high_for(&q->device->info.limits, a->forest), rows = OP_LOCAL_EACH * high,
            share = share_of(a, rows);
-    kernel_options o = {.group = (uint32_t)(ACROSS * high)};
+    kernel_options o = {.group = (uint32_t)(OP_LOCAL_ACROSS * high)};
     launch l;
     options_number(&o, "TY", high);
     options_number(&o, "SHARE", share);

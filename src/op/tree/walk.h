@@ -1,6 +1,6 @@
 /* Near-far attention looked at from inside: for pictures, afterwards. */
-#ifndef CLSPLAT_OP_WALK_H
-#define CLSPLAT_OP_WALK_H
+#ifndef CLSPLAT_OP_TREE_WALK_H
+#define CLSPLAT_OP_TREE_WALK_H
 
 #include "op/op.h"
 
