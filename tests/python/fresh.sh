@@ -7,10 +7,11 @@ folder=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 unset PYTHONPATH CLSPLAT_LIBRARY CLSPLAT_COMMAND
 
-rm -rf "$folder/venv" "$folder/wheels"
+rm -rf "$folder/venv" "$folder/wheels" "$folder/probe"
 python3 -m venv "$folder/venv" || { echo "skipped: fresh: this Python has no venv"; exit 0; }
 python=$folder/venv/bin/python
-$python -m pip wheel -q . --no-deps -w "$folder/wheels" || { echo "skipped: fresh: pip cannot build here, see above"; exit 0; }
+$python -m pip download -q --no-deps -d "$folder/probe" meson-python || { echo "skipped: fresh: pip does not reach meson-python, see above"; exit 0; }
+$python -m pip wheel -q . --no-deps -w "$folder/wheels"
 $python -m pip install -q "$folder"/wheels/clsplat-*.whl 2> "$folder/repair.log" || { cat "$folder/repair.log"; exit 1; }
 ls "$folder/wheels"
 

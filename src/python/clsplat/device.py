@@ -356,6 +356,12 @@ def default_device() -> Device:
     return _default
 
 
+def default_which() -> Union[None, int, str]:
+    """What the default device was opened by, for a command that opens it itself; None if there is none yet."""
+    opened = _default
+    return opened.which if opened is not None and opened._handle else None
+
+
 def set_default_device(device: Union[Device, int, str, None]) -> Device:
     """Makes a device that of calls that name none; opens it if it is not a Device yet."""
     global _default

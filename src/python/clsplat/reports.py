@@ -15,7 +15,7 @@ from typing import Any, Optional, Sequence, Union
 import numpy
 
 from . import arrays
-from .device import Device
+from .device import Device, default_which
 from .errors import Error, InvalidError
 from .splats import Splats
 
@@ -46,6 +46,12 @@ def _store(path: Path, tensors: dict[str, Any]) -> None:
     path.write_bytes(struct.pack("<Q", len(words)) + words + b"".join(parts))
 
 
+def _path(path: Union[str, os.PathLike]) -> str:
+    """A path that the command does not take for an option."""
+    name = os.fspath(path)
+    return os.path.join(".", name) if name.startswith("-") else name
+
+
 def _source(source: Any, text: Any, folder: Path) -> list[str]:
     """The command's first arguments; what has no file yet gets one in `folder`."""
     if isinstance(source, Splats):
@@ -57,11 +63,11 @@ def _source(source: Any, text: Any, folder: Path) -> list[str]:
         _store(folder / "qkv.safetensors", dict(zip("qkv", source)))
         return [str(folder / "qkv.safetensors")]
     if text is None:
-        return [os.fspath(source)]
+        return [_path(source)]
     if not isinstance(text, os.PathLike):
         (folder / "text.txt").write_bytes(text.encode() if isinstance(text, str) else text)
         text = folder / "text.txt"
-    return [os.fspath(source), os.fspath(text)]
+    return [_path(source), _path(text)]
 
 
 def report(source: Any, output: Union[None, str, os.PathLike] = None, *, text: Union[None, str, bytes, os.PathLike] = None,
@@ -81,7 +87,7 @@ def report(source: Any, output: Union[None, str, os.PathLike] = None, *, text: U
                "sparse-topk": sparse_topk or None, "chunk": chunk or None, "window": window or None, "context": context or None,
                "attention": "softmax" if method == "exact" else method,
                "rows": rows if rows is None or isinstance(rows, str) else ",".join(map(str, rows)),
-               "device": device.which if isinstance(device, Device) else device}
+               "device": default_which() if device is None else device.which if isinstance(device, Device) else device}
     words = [f"--{name}={os.fspath(x) if isinstance(x, os.PathLike) else x}" for name, x in options.items() if x is not None]
     words += [f"--{name}" for name, on in (("causal", causal), ("dark", dark)) if on]
     with tempfile.TemporaryDirectory() as folder:

@@ -100,20 +100,22 @@ def _bias_of(m: Tensor, heads: int) -> Tensor:
 
 
 def _taken_apart(m: Tensor, rows: int) -> tuple[bool, Tensor]:
-    """(causal, [batch, keys]) of a mask of one value for every query and key that is one for every key, with or without causality. Rows that see
-    nothing, as padding's do, may say anything."""
+    """(causal, [batch, keys]) of a mask of one value for every query and key that is one for every key, with or without causality. Only a row that
+    itself sees nothing, as padding's do, may differ from that: what it attends to is nobody's."""
     if m.shape[1] != 1 and m.stride(1) != 0:
         raise UnsupportedError("clsplat takes masks that are the same for all heads")
     m = m[:, 0]
     if m.shape[1] == 1 or m.stride(1) == 0:
-        return False, m[:, 0]
+        return False, m[:, 0].clone()
     full = _additive(m)
+    blind = (full == -math.inf).all(2, keepdim=True)
     for keys in (m.shape[2], int((full > -math.inf).any(1).any(0).nonzero().max()) + 1 if (full > -math.inf).any() else 0):
-        part, by_key = full[:, :, :keys], full[:, -1:, :keys]  # the last query sees every key that any may see
+        part = full[:, :, :keys]
+        by_key = part.amax(1, keepdim=True)  # a key is there if any query sees it
         for causal in (True, False):
             wanted = by_key + torch.full((rows, keys), -math.inf).triu_(keys - rows + 1) if causal else by_key.expand_as(part)
-            if ((wanted == part) | (wanted == -math.inf).all(2, keepdim=True)).all():
-                return causal, m[:, -1, :keys]
+            if ((wanted == part) | blind).all():
+                return causal, by_key[:, 0]
     raise UnsupportedError(f"clsplat takes masks of one value for every key, beside causality; this one is {list(m.shape)} and has others (packed "
                            "sequences, windows, or biases of pairs): use attn_implementation='sdpa' for it")
 
@@ -124,9 +126,13 @@ def _read(m: Tensor, rows: int, causal: bool) -> tuple[bool, int, Tensor]:
         return (*m.clsplat, m)
     if m.dim() == 2:
         return causal, 0, m
+    if m.is_inference() or m.requires_grad:  # has no version; every backward pass frees what was kept
+        causal, by_key = _taken_apart(m, rows)
+        return causal, 0, by_key
     known = getattr(m, "clsplat_parts", None)  # the next layers get the same mask
     if known is None or known[0] != m._version:
-        m.clsplat_parts = known = m._version, *_taken_apart(m, rows)
+        with torch.inference_mode(False):  # training may read it after this. No view of the mask: that would keep the mask for good
+            m.clsplat_parts = known = m._version, *_taken_apart(m, rows)
     return known[1], 0, known[2]
 
 

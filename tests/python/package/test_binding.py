@@ -14,6 +14,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -347,6 +348,19 @@ class Manners(unittest.TestCase):
             self.assertEqual(clsplat.report(MODEL, page, text="def main():\n")["layers"], 6)
             with self.assertRaisesRegex(clsplat.Error, "nowhere"):
                 clsplat.report("/nowhere", page, text="words")
+
+    def test_report_command(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(clsplat.device, "_default", None):
+            told = Path(folder) / "told"
+            told.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+            told.chmod(0o755)
+            with mock.patch.dict(os.environ, CLSPLAT_COMMAND=str(told)):
+                self.assertEqual(clsplat.report("-x", text=Path("-y")), ["report", "./-x", "./-y", "--json"])
+                clsplat.set_default_device("cpu")
+                self.assertEqual(clsplat.report("x"), ["report", "x", "--device=cpu", "--json"])
+                self.assertEqual(clsplat.report("x", device=1), ["report", "x", "--device=1", "--json"])
+                clsplat.default_device().close()
+                self.assertEqual(clsplat.report("x"), ["report", "x", "--json"])
 
     def test_structures(self):
         self.assertEqual(ctypes.sizeof(clsplat._c.clsplat_tensor), 88)

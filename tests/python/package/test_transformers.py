@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """attn_implementation="clsplat" beside "eager" on small models of transformers, and replace_attention.   test_transformers.py [unittest's arguments]"""
+import gc
 import sys
 import unittest
 import warnings
+import weakref
 
 try:
     import torch
@@ -38,10 +40,10 @@ def made(make):
     return make().eval()
 
 
-def both(model, call):
-    """What a call gives with eager attention and with ours."""
+def both(model, call, reference="eager"):
+    """What a call gives with another attention and with ours."""
     results = []
-    for name in ("eager", "clsplat"):
+    for name in (reference, "clsplat"):
         model.set_attn_implementation(name)
         with torch.no_grad():
             results.append(call(model))
@@ -83,6 +85,31 @@ class Exact(unittest.TestCase):
                     with self.subTest(make, seen=int(seen.sum()), dtype=mask.dtype):
                         self.matches(made(make), seen, lambda m: m(
                             ids, attention_mask=added if m.config._attn_implementation == "eager" else mask)[0])
+
+    def test_masks_without_padded_queries(self):
+        ids = torch.randint(2, 99, (2, 20))
+        _, left, right = self.masks()
+        causal = torch.ones(20, 20, dtype=torch.bool).tril()
+        for make, base in ((DECODERS["llama"], causal), (ENCODERS["bert"], torch.ones_like(causal))):
+            for seen in (left.bool(), right.bool()):
+                mask = base & seen[:, None, :, None] & seen[:, None, None]
+                with self.subTest(make, right=bool(seen[0].all())):
+                    want, got = both(made(make), lambda m: m(ids, attention_mask=mask)[0], "sdpa")
+                    self.assertLess((got - want)[seen].abs().max().item(), 1e-5 * max(1, want[seen].abs().max().item()))
+
+    def test_inference_mode(self):
+        ids, model = torch.randint(2, 99, (1, 12)), made(DECODERS["llama"])
+        model.set_attn_implementation("clsplat")
+        outside = torch.ones(1, 1, 12, 12, dtype=torch.bool).tril()
+        want = model(ids).logits.detach()
+        with torch.inference_mode():
+            for mask in (outside.clone(), outside):
+                self.assertLess((model(ids, attention_mask=mask).logits - want).abs().max().item(), 1e-5)
+        model.train()(ids, attention_mask=outside, labels=ids).loss.backward()  # what was kept then serves training
+        kept = weakref.ref(outside)
+        del outside, mask
+        gc.collect()
+        self.assertIsNone(kept())
 
     def test_encoders(self):
         ids = torch.randint(2, 99, (2, 20))
@@ -151,6 +178,9 @@ class Exact(unittest.TestCase):
         llama = ours(DECODERS["llama"])
         with self.assertRaisesRegex(clsplat.UnsupportedError, "packed"):
             llama(ids, position_ids=torch.arange(6).repeat(2)[None], use_cache=False)
+        one = torch.ones(6, 6, dtype=torch.bool).tril()
+        with self.assertRaisesRegex(clsplat.UnsupportedError, "packed"):
+            llama(ids, attention_mask=torch.block_diag(one, one).bool()[None, None])
         with self.assertRaisesRegex(clsplat.UnsupportedError, "windows"):
             llama(ids, attention_mask=torch.ones(12, 12, dtype=torch.bool).tril().triu(-3)[None, None])
         with self.assertRaisesRegex(clsplat.UnsupportedError, "all heads"):
