@@ -32,8 +32,10 @@ typedef struct said {
 static clsplat_status ask(chat *h, said *s) {
     bool person = isatty(STDIN_FILENO) != 0;
     for (s->bytes = 0; s->bytes == 0;) {
-        if (person)
+        if (person) {
             fputs("> ", stderr);
+            fflush(stderr);
+        }
         progress_listen(&h->c->progress, true);
         errno = 0;
         ssize_t length = getline(&s->line, &s->room, stdin);

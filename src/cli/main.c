@@ -117,6 +117,7 @@ int main(int argc, const char **argv) {
     /* A closed pipe and a file-size limit are failed writes with words, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* whole lines, where several ranks write to one terminal */
     if (argc < 2) {
         print_usage(stderr);
         return MISUSED;

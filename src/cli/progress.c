@@ -78,7 +78,9 @@ bool progress_step(void *user, double done) {
 }
 
 void progress_clear(progress *p) {
-    if (p->drawn > 0)
+    if (p->drawn > 0) {
         fputs("\r\033[K", stderr);
+        fflush(stderr);
+    }
     p->drawn = 0;
 }
