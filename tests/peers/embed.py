@@ -28,7 +28,8 @@ class Options(ctypes.Structure):
 
 class Attention(ctypes.Structure):
     _fields_ = [("method", ctypes.c_int), ("window", ctypes.c_size_t), ("tolerance", ctypes.c_float), ("sparse_topk", ctypes.c_size_t),
-                ("chunk", ctypes.c_size_t), ("measure_errors", ctypes.c_bool)]
+                ("chunk", ctypes.c_size_t), ("adapt_every", ctypes.c_size_t), ("adapt_listener", ctypes.c_void_p), ("adapt_user", ctypes.c_void_p),
+                ("measure_errors", ctypes.c_bool)]
 
 
 class Embedding(ctypes.Structure):
