@@ -6,17 +6,7 @@
  * Work: one work-item a key, grid (keys, Hk, B). */
 #include "shared/tensor.clh"
 #include "tree/forest.clh"
-
-#ifndef DBIAS
-#define DBIAS 1
-#define DBIAS_TYPE F32
-#endif
-#ifndef DK_TYPE
-#define DK_TYPE F32
-#define DV_TYPE F32
-#endif
-#define NOWHERE 0xffffffffu /* as in near_far_back_places.cl */
-#define SLOT_NUMBERS (D + DV + 1)
+#include "tree/near_far_back_slots.clh"
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 near_far_back_give(uint first_own, uint levels, uint chunks, uint room, uint16 first_block,

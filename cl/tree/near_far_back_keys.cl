@@ -7,16 +7,6 @@
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
 
-#ifndef DBIAS
-#define DBIAS 1
-#define DBIAS_TYPE F32
-#endif
-#ifndef DK_TYPE
-#define DK_TYPE F32
-#define DV_TYPE F32
-#endif
-#define NOWHERE 0xffffffffu /* as in near_far_back_places.cl */
-
 /* A key, and what it receives. */
 typedef struct key_sums {
     float key[D], value[DV], dk[D], dv[DV], dbias;

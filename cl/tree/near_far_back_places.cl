@@ -6,6 +6,7 @@
  * barrier. */
 #include "shared/tensor.clh"
 #include "tree/forest.clh"
+#include "tree/near_far_back_slots.clh"
 
 #ifndef K_TYPE
 #define K_TYPE F32
@@ -15,7 +16,6 @@
 #ifndef BIAS
 #define BIAS 1
 #endif
-#define NOWHERE 0xffffffffu
 
 /* A number of `count` numbers that differs where they differ, mostly. */
 #define MIX(hash, type, from, count, pitch)                                                                            \

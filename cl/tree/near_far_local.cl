@@ -56,16 +56,18 @@ INLINED void view_measure(private view *w, private const float norm[RT], private
     }
 }
 
-/* What rows expect after a pass that opens. Those that may not open more the next time, and tell in `opened`. */
-INLINED void view_expect(private view *w, private float expected[RT], private const float norm[RT],
-                         private const float log_mass[RT], private const stage *s, float tolerance) {
-    FOR_ROWS(a) {
-        expected[a] =
-            expected_error(w->squares[a], w->sum[a], exp(w->mass[a] - log_mass[a]), w->inverse_size[a] * norm[a]);
-        if (w->alive[a] && w->accepted[a] > 0.0f && expected[a] > tolerance) {
-            w->accepted[a] *= second_share(tolerance, expected[a]);
-            atomic_or(s->opened + OPEN_ANY, 1u);
-        }
+/* The errors that rows expect of their means. */
+INLINED void rows_expect(private float expected[RT], private const view *w, private const float norm[RT],
+                         private const float log_mass[RT]) {
+    FOR_ROWS(a)
+    expected[a] = expected_error(w->squares[a], w->sum[a], exp(w->mass[a] - log_mass[a]), w->inverse_size[a] * norm[a]);
+}
+
+/* Rows that expect more than they may accept less, and tell in `opened` that there is to be another pass. */
+INLINED void view_narrow(private view *w, private const float expected[RT], private const stage *s, float tolerance) {
+    FOR_ROWS(a) if (w->alive[a] && w->accepted[a] > 0.0f && expected[a] > tolerance) {
+        w->accepted[a] *= second_share(tolerance, expected[a]);
+        atomic_or(s->opened + OPEN_ANY, 1u);
     }
 }
 
@@ -184,8 +186,10 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
         barrier(CLK_LOCAL_MEM_FENCE);
         if (pass == 0)
             view_measure(w, norm, log_mass, tolerance, spread, past);
-        else
-            view_expect(w, expected, norm, log_mass, s, tolerance);
+        else {
+            rows_expect(expected, w, norm, log_mass);
+            view_narrow(w, expected, s, tolerance);
+        }
         barrier(CLK_LOCAL_MEM_FENCE);
         again = pass == 0 || s->opened[OPEN_ANY] != 0;
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -193,7 +197,7 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
     tilts_add(r, w, log_mass, s, covariance, covariance ? D : 0);
 #if ESTIMATED
     rows_norm(norm, r, s);
-    view_expect(w, expected, norm, log_mass, s, tolerance);
+    rows_expect(expected, w, norm, log_mass);
 #endif
 }
 

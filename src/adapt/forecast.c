@@ -5,7 +5,6 @@
 
 #include "adapt/layer.h"
 #include "base/clock.h"
-#include "runtime/tensor.h"
 
 enum {
     TOKENS_PER_SPLAT = 8, /* of a part, at least, that splats are made from */
@@ -101,18 +100,6 @@ fail:
     return status;
 }
 
-/* Fills in the strides of dense tensors, before parts of them are taken. */
-static clsplat_status lay_out(clsplat *lib, clsplat_attention_tensors *t) {
-    clsplat_status status = CLSPLAT_OK;
-    TRY(tensor_check_place(lib, "q", &t->q, true));
-    TRY(tensor_check_place(lib, "k", &t->k, true));
-    TRY(tensor_check_place(lib, "v", &t->v, true));
-    if (t->key_bias.host)
-        TRY(tensor_check_place(lib, "key_bias", &t->key_bias, true));
-fail:
-    return status;
-}
-
 clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init, bool causal,
                                        clsplat_attention_tensors tensors, clsplat_forecast *forecast) {
     clsplat_status status = CLSPLAT_OK;
@@ -124,7 +111,7 @@ clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init
     size_t wanted = 0,
            keys = tensors.k.shape[2] < tensors.q.shape[2] ? tensors.k.shape[2] : tensors.q.shape[2];
     *forecast = (clsplat_forecast){0};
-    TRY(lay_out(device->lib, &tensors));
+    TRY(layer_check_tensors(device->lib, &tensors)); /* strides, before parts are taken */
     if (!init.hierarchy) {
         TRY(clsplat_hierarchy_default(device->lib, &usual));
         init.hierarchy = &usual;

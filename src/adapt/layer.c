@@ -135,26 +135,18 @@ fail:
     return status;
 }
 
-static clsplat_status check_shapes(layer *l, clsplat_attention_tensors *t) {
+clsplat_status layer_check_tensors(clsplat *lib, clsplat_attention_tensors *t) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat *lib = l->device->lib;
-    const size_t *q = t->q.shape, *k = t->k.shape;
+    const size_t *k = t->k.shape;
     TRY(tensor_check_place(lib, "q", &t->q, true));
     TRY(tensor_check_place(lib, "k", &t->k, true));
     TRY(tensor_check_place(lib, "v", &t->v, true));
-    if (q[0] != k[0] || q[1] % k[1] || q[3] != k[3])
-        return log_error(
-            lib, CLSPLAT_SHAPE,
-            "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and "
-            "a multiple of its heads are needed",
-            q[0], q[1], q[2], q[3], k[0], k[1], k[2], k[3]);
+    TRY(tensor_check_queries(lib, &t->q, &t->k));
     TRY(tensor_check_shape(lib, "v", &t->v, (size_t[]){k[0], k[1], k[2], t->v.shape[3]}));
     if (t->key_bias.host || t->key_bias.buffer) {
         TRY(tensor_check_place(lib, "key_bias", &t->key_bias, true));
         TRY(tensor_check_shape(lib, "key_bias", &t->key_bias, (size_t[]){k[0], k[1], k[2], 1}));
     }
-    l->batch = q[0], l->heads = q[1], l->queries = q[2], l->dim = q[3];
-    l->kv_heads = k[1], l->keys = k[2], l->value_dim = t->v.shape[3];
 fail:
     return status;
 }
@@ -176,7 +168,9 @@ clsplat_status layer_open(clsplat_device *device, const clsplat_attention_tensor
     clsplat_attention_tensors t = *tensors;
     *l = (layer){.device = device, .causal = causal};
     queue_begin(device, 0, NULL, &l->queue);
-    TRY(check_shapes(l, &t));
+    TRY(layer_check_tensors(device->lib, &t));
+    l->batch = t.q.shape[0], l->heads = t.q.shape[1], l->queries = t.q.shape[2], l->dim = t.q.shape[3];
+    l->kv_heads = t.k.shape[1], l->keys = t.k.shape[2], l->value_dim = t.v.shape[3];
     l->scale = isnan(scale) ? 1 / sqrtf((float)l->dim) : scale;
     choose_rows(l, sample);
     TRY(bring(l, "q", &t.q, &l->q, &l->on_q));

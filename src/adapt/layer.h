@@ -22,6 +22,10 @@ typedef struct layer {
     double *norm;  /* [B,H]: Σ target² */
 } layer;
 
+/* Whether q, k, v and key_bias, if it is there, lie in host memory and fit each other; fills in the strides
+ * of dense ones. Returns: SHAPE, INVALID. */
+clsplat_status layer_check_tensors(clsplat *lib, clsplat_attention_tensors *tensors);
+
 /* Copies the tensors, uploads them, and computes the targets. Blocks. Returns: SHAPE, INVALID, MEMORY,
  * OPENCL. */
 clsplat_status layer_open(clsplat_device *device, const clsplat_attention_tensors *tensors, bool causal,

@@ -89,3 +89,14 @@ clsplat_status tensor_check_shape(clsplat *lib, const char *name, const clsplat_
         status = check_dimension(lib, name, t, d, expected[d]);
     return status;
 }
+
+clsplat_status tensor_check_queries(clsplat *lib, const clsplat_tensor *q, const clsplat_tensor *k) {
+    const size_t *a = q->shape, *b = k->shape;
+    if (a[0] == b[0] && a[1] % b[1] == 0 && a[3] == b[3])
+        return CLSPLAT_OK;
+    return log_error(
+        lib, CLSPLAT_SHAPE,
+        "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and "
+        "a multiple of its heads are needed",
+        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]);
+}

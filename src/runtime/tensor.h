@@ -19,4 +19,7 @@ clsplat_status tensor_check_place(clsplat *lib, const char *name, clsplat_tensor
 clsplat_status tensor_check_shape(clsplat *lib, const char *name, const clsplat_tensor *t,
                                   const size_t expected[4]);
 
+/* Whether queries fit keys: the same batch and columns, and a multiple of their heads. Returns: SHAPE. */
+clsplat_status tensor_check_queries(clsplat *lib, const clsplat_tensor *q, const clsplat_tensor *k);
+
 #endif

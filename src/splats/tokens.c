@@ -14,12 +14,7 @@ clsplat_status tokens_open(clsplat *lib, clsplat_tensor q, clsplat_tensor k, boo
     if (!q.host && !q.buffer)
         return CLSPLAT_OK;
     TRY(tensor_check_place(lib, "q", &source->q, true));
-    if (q.shape[0] != k.shape[0] || q.shape[1] % k.shape[1] || q.shape[3] != k.shape[3])
-        return log_error(
-            lib, CLSPLAT_SHAPE,
-            "q [%zu, %zu, %zu, %zu] does not fit k [%zu, %zu, %zu, %zu]: the same batch and columns, and a "
-            "multiple of its heads are needed",
-            q.shape[0], q.shape[1], q.shape[2], q.shape[3], k.shape[0], k.shape[1], k.shape[2], k.shape[3]);
+    TRY(tensor_check_queries(lib, &source->q, &source->k));
 fail:
     return status;
 }

@@ -16,10 +16,17 @@ static clsplat_status no_memory(const tokenizer *t) {
     return log_error(t->lib, CLSPLAT_MEMORY, "%s: no memory for its steps", t->path);
 }
 
-static clsplat_status add_words(const reader *r, step_kind kind, const char *words, step **added) {
+static clsplat_status add_step(const reader *r, step_kind kind, step **added) {
     clsplat_status status = CLSPLAT_OK;
     TRY(hf_step(r->t, r->key, r->steps, added));
     (*added)->kind = kind;
+fail:
+    return status;
+}
+
+static clsplat_status add_words(const reader *r, step_kind kind, const char *words, step **added) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(add_step(r, kind, added));
     (*added)->words = text_copy(words);
     if (!(*added)->words)
         TRY(no_memory(r->t));
@@ -32,8 +39,7 @@ static clsplat_status add_split(const reader *r, const char *source, bool litera
                                 pattern_behavior behavior) {
     clsplat_status status = CLSPLAT_OK;
     step *s;
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_SPLIT;
+    TRY(add_step(r, STEP_SPLIT, &s));
     s->behavior = behavior;
     TRY(pattern_compile(r->t->lib, r->t->path, source, literal, &s->pattern));
 fail:
@@ -52,8 +58,7 @@ static clsplat_status read_form(const reader *r, const json_t *part) {
     const char *type;
     step *s;
     TRY(hf_type(r->t, r->key, part, &type));
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_COMPOSE;
+    TRY(add_step(r, STEP_COMPOSE, &s));
     for (size_t i = 0; i < sizeof forms / sizeof *forms; ++i)
         if (strcmp(type, forms[i].type) == 0)
             s->form = forms[i].form;
@@ -67,8 +72,7 @@ static clsplat_status read_bert(const reader *r, const json_t *part) {
     const char *type;
     step *s;
     TRY(hf_type(r->t, r->key, part, &type));
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_BERT;
+    TRY(add_step(r, STEP_BERT, &s));
     if (strcmp(type, "Lowercase") == 0) {
         s->rules.lower_case = true;
     } else if (strcmp(type, "BertNormalizer") == 0) {
@@ -91,8 +95,7 @@ static clsplat_status read_map(const reader *r, const json_t *part) {
     TRY(hf_words(r->t, r->key, part, "precompiled_charsmap", &base64));
     if (!*base64)
         return CLSPLAT_OK;
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_MAP;
+    TRY(add_step(r, STEP_MAP, &s));
     s->map = charsmap_read(base64, &wrong);
     if (wrong)
         return hf_refuse(r->t, CLSPLAT_FORMAT, r->key, "the precompiled_charsmap %s", wrong);
@@ -103,20 +106,15 @@ fail:
 }
 
 static clsplat_status read_nmt(const reader *r, const json_t *part) {
-    clsplat_status status = CLSPLAT_OK;
     step *s;
     (void)part;
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_NMT;
-fail:
-    return status;
+    return add_step(r, STEP_NMT, &s);
 }
 
 static clsplat_status read_strip(const reader *r, const json_t *part) {
     clsplat_status status = CLSPLAT_OK;
     step *s;
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_STRIP;
+    TRY(add_step(r, STEP_STRIP, &s));
     s->left = hf_flag(part, "strip_left", true);
     s->right = hf_flag(part, "strip_right", true);
 fail:
@@ -124,13 +122,9 @@ fail:
 }
 
 static clsplat_status read_words(const reader *r, const json_t *part) {
-    clsplat_status status = CLSPLAT_OK;
     step *s;
     (void)part;
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_WORDS;
-fail:
-    return status;
+    return add_step(r, STEP_WORDS, &s);
 }
 
 static clsplat_status read_spaces(const reader *r, const json_t *part) {
@@ -175,8 +169,7 @@ static clsplat_status read_split(const reader *r, const json_t *part) {
     if (b == sizeof behaviors / sizeof *behaviors)
         return hf_refuse(r->t, CLSPLAT_UNSUPPORTED, r->key, "the behavior '%s' of Split is not known",
                          text_show(behavior).bytes);
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_SPLIT;
+    TRY(add_step(r, STEP_SPLIT, &s));
     s->behavior = (pattern_behavior)b;
     s->invert = hf_flag(part, "invert", false);
     TRY(hf_pattern(r->t, r->key, part, &s->pattern));
@@ -200,8 +193,7 @@ static clsplat_status read_byte_level(const reader *r, const json_t *part) {
     }
     if (hf_flag(part, "use_regex", true))
         TRY(add_split(r, gpt2, false, PATTERN_ISOLATED));
-    TRY(hf_step(r->t, r->key, r->steps, &s));
-    s->kind = STEP_BYTES;
+    TRY(add_step(r, STEP_BYTES, &s));
 fail:
     return status;
 }

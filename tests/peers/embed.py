@@ -10,6 +10,8 @@ import ctypes
 import gettext
 import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,37 +19,27 @@ import numpy as np
 import torch
 
 
-class Text(ctypes.Structure):
-    _fields_ = [("words", ctypes.c_char_p), ("bytes", ctypes.c_size_t)]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-class Options(ctypes.Structure):
-    _fields_ = [("activations", ctypes.c_int), ("cache", ctypes.c_int), ("context", ctypes.c_size_t), ("chunk", ctypes.c_size_t),
-                ("progress", ctypes.c_void_p), ("progress_user", ctypes.c_void_p)]
-
-
-class Attention(ctypes.Structure):
-    _fields_ = [("method", ctypes.c_int), ("window", ctypes.c_size_t), ("tolerance", ctypes.c_float), ("sparse_topk", ctypes.c_size_t),
-                ("chunk", ctypes.c_size_t), ("adapt_every", ctypes.c_size_t), ("adapt_listener", ctypes.c_void_p), ("adapt_user", ctypes.c_void_p),
-                ("measure_errors", ctypes.c_bool)]
-
-
-class Embedding(ctypes.Structure):
-    _fields_ = [("pooling", ctypes.c_int), ("normalise", ctypes.c_bool), ("attention", Attention), ("progress", ctypes.c_void_p),
-                ("progress_user", ctypes.c_void_p)]
+def declared():
+    """The C library's structures and functions, as its headers have them."""
+    made = subprocess.run([sys.executable, ROOT / "src/python/binding.py", ROOT / "include/clsplat"], stdout=subprocess.PIPE, check=True, text=True)
+    names = {}
+    exec(made.stdout, names)
+    return names
 
 
 class Ours:
     """A model through the library's own interface."""
 
     def __init__(self, library, folder):
-        self.lib = ctypes.CDLL(library)
-        self.lib.clsplat_model_options_defaults.restype = Options
-        self.lib.clsplat_embedding_defaults.restype = Embedding
-        self.lib.clsplat_last_error.restype = ctypes.c_char_p
-        self.lib.clsplat_model_describe.restype = ctypes.POINTER(ctypes.c_void_p)
+        names, self.lib = declared(), ctypes.CDLL(library)
+        for name, (result, parameters) in names["FUNCTIONS"].items():
+            function = getattr(self.lib, name)
+            function.restype, function.argtypes = result, parameters
+        self.text = names["clsplat_text"]
         self.handle, self.device, self.model = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.lib.clsplat_options_defaults.restype = type("O", (ctypes.Structure,), {"_fields_": [("log", ctypes.c_void_p), ("user", ctypes.c_void_p)]})
         self.check(self.lib.clsplat_create(self.lib.clsplat_options_defaults(), ctypes.byref(self.handle)))
         self.check(self.lib.clsplat_device_open(self.handle, None, ctypes.byref(self.device)))
         self.check(self.lib.clsplat_model_open(self.device, str(folder).encode(), self.lib.clsplat_model_options_defaults(), ctypes.byref(self.model)))
@@ -59,27 +51,23 @@ class Ours:
     def tokens(self, text):
         found, count = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
         data = text.encode()
-        self.check(self.lib.clsplat_model_encode(self.model, data, ctypes.c_size_t(len(data)), ctypes.c_bool(True), ctypes.byref(found), ctypes.byref(count)))
+        self.check(self.lib.clsplat_model_encode(self.model, data, len(data), True, ctypes.byref(found), ctypes.byref(count)))
         ids = found[:count.value]
         self.lib.clsplat_model_free(found)
         return ids
 
     def embed(self, texts, columns):
         data = [t.encode() for t in texts]
-        list_ = (Text * len(data))(*[Text(d, len(d)) for d in data])
+        list_ = (self.text * len(data))(*[self.text(d, len(d)) for d in data])
         out = np.empty((len(data), columns), np.float32)
-        self.check(self.lib.clsplat_model_embed(self.model, self.lib.clsplat_embedding_defaults(), list_, ctypes.c_size_t(len(data)),
-                                                out.ctypes.data_as(ctypes.c_void_p)))
+        self.check(self.lib.clsplat_model_embed(self.model, self.lib.clsplat_embedding_defaults(), list_, len(data), out.ctypes.data))
         return out
-
 
     def logits(self, tokens, columns):
         """What an encoder's head says of every token."""
-        self.lib.clsplat_model_attention_defaults.restype = Attention
         out = np.empty((len(tokens), columns), np.float32)
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
-        self.check(self.lib.clsplat_model_read(self.model, self.lib.clsplat_model_attention_defaults(), ids, ctypes.c_size_t(len(tokens)), None,
-                                               out.ctypes.data_as(ctypes.c_void_p)))
+        self.check(self.lib.clsplat_model_read(self.model, self.lib.clsplat_model_attention_defaults(), ids, len(tokens), None, out.ctypes.data))
         return out
 
 

@@ -22,6 +22,13 @@ size_t near_far_group(const op_near_far_args *a) {
     return a->q.shape[1] / a->forest->heads;
 }
 
+size_t near_far_share(const op_near_far_args *a, size_t rows) {
+    size_t group = near_far_group(a), share = 1;
+    while (rows / share / 2 >= a->q.shape[2] && group % (2 * share) == 0)
+        share *= 2;
+    return share;
+}
+
 size_t near_far_tiles(const op_near_far_args *a, size_t span) {
     size_t lead = a->diagonal == OP_SEES_ALL ? 0 : (size_t)(a->diagonal & (int32_t)(span - 1));
     return (lead + a->q.shape[2] + span - 1) / span;

@@ -9,6 +9,9 @@ work near_far_work(const op_near_far_args *args);
 
 /* Query heads of a key head. */
 size_t near_far_group(const op_near_far_args *args);
+/* Heads of a GPU's tile of `rows` rows, of one key head: consecutive tokens of one head open more alike than
+ * heads do, and so one, unless there are fewer tokens than rows. */
+size_t near_far_share(const op_near_far_args *args, size_t rows);
 /* Tiles of `span` positions, a power of two: they begin at multiples of it in the positions of keys. */
 size_t near_far_tiles(const op_near_far_args *args, size_t span);
 

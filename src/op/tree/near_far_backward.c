@@ -264,25 +264,34 @@ fail:
     return status;
 }
 
+void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *a) {
+    options_tensor(o, "DK", &a->dk);
+    options_tensor(o, "DV", &a->dv);
+    options_optional(o, "DBIAS", &a->dkey_bias);
+}
+
+clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p) {
+    const op_near_far_backward_args *a = p->a;
+    launch_mem(l, p->mem[BACK_SLOTS]);
+    launch_mem(l, p->mem[BACK_PLACES]);
+    launch_tensor(l, o, &a->dk);
+    launch_tensor(l, o, &a->dv);
+    if (a->dkey_bias.mem)
+        launch_tensor(l, o, &a->dkey_bias);
+    return launch_run(l, p->q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o->group), (work){0});
+}
+
 static clsplat_status by_keys(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_backward_args *a = p->a;
     kernel_options o;
     launch l;
     options_near_far_back(&o, p, false);
-    options_tensor(&o, "DK", &a->dk);
-    options_tensor(&o, "DV", &a->dv);
-    options_optional(&o, "DBIAS", &a->dkey_bias);
+    options_near_far_keys(&o, a);
     TRY(open_kernel(p, &o, "near_far_back_keys.cl", "near_far_back_keys", &l));
     launch_tensor(&l, &o, &a->dout);
     launch_mem(&l, p->mem[BACK_ROWS]);
-    launch_mem(&l, p->mem[BACK_SLOTS]);
-    launch_mem(&l, p->mem[BACK_PLACES]);
-    launch_tensor(&l, &o, &a->dk);
-    launch_tensor(&l, &o, &a->dv);
-    if (a->dkey_bias.mem)
-        launch_tensor(&l, &o, &a->dkey_bias);
-    TRY(launch_run(&l, p->q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o.group), (work){0}));
+    TRY(run_near_far_keys(&l, &o, p));
 fail:
     return status;
 }

@@ -49,6 +49,11 @@ clsplat_status near_far_back_down(const near_far_back *p);
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone);
 void launch_near_far_sums(launch *l, const near_far_back *p);
 
+/* What kernels that end at the keys have in common: options of dk, dv and dkey_bias; slots, places and these
+ * as the last arguments, and a work-item a key. */
+void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *args);
+clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p);
+
 /* Tiles of rows that share loads, on a CPU. */
 extern const tune_space near_far_back_wide_space;
 bool near_far_back_wide_fits(const clsplat_limits *limits, const void *args);

@@ -208,19 +208,11 @@ static clsplat_status give(const near_far_back *p, size_t first_own) {
     kernel_options o;
     launch l;
     forest_options(&o, p, 1);
-    options_tensor(&o, "DK", &a->dk);
-    options_tensor(&o, "DV", &a->dv);
-    options_optional(&o, "DBIAS", &a->dkey_bias);
+    options_near_far_keys(&o, a);
     TRY(options_launch(&o, p->q->device, "near_far_back_give.cl", "near_far_back_give", &l));
     launch_uint(&l, (uint32_t)first_own);
     launch_forest_shape(&l, a->forest);
-    launch_mem(&l, p->mem[BACK_SLOTS]);
-    launch_mem(&l, p->mem[BACK_PLACES]);
-    launch_tensor(&l, &o, &a->dk);
-    launch_tensor(&l, &o, &a->dv);
-    if (a->dkey_bias.mem)
-        launch_tensor(&l, &o, &a->dkey_bias);
-    TRY(launch_run(&l, p->q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o.group), (work){0}));
+    TRY(run_near_far_keys(&l, &o, p));
 fail:
     return status;
 }

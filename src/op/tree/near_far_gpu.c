@@ -5,15 +5,6 @@
 /* Work-items of a group, two for each row it has. */
 enum { GROUP = 256, ROWS = GROUP / 2, BLOCK = 16, PACK_GROUP = 64 };
 
-/* Heads of a tile, of one key head: consecutive tokens of one head open more alike than heads do, and so one,
- * unless there are fewer tokens than rows. */
-static size_t share_of(const op_near_far_args *a) {
-    size_t group = a->q.shape[1] / a->forest->heads, share = 1;
-    while (ROWS / share / 2 >= a->q.shape[2] && group % (2 * share) == 0)
-        share *= 2;
-    return share;
-}
-
 /* Rows are copied 16 bytes at a time. */
 static bool is_aligned(const op_tensor *t) {
     return t->offset % 8 == 0 && t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
@@ -74,7 +65,7 @@ fail:
 static clsplat_status run(queue *q, const op_near_far_args *a, bool wgmma) {
     clsplat_status status = CLSPLAT_OK;
     kernel_options o = {.group = GROUP};
-    size_t share = share_of(a), tokens = ROWS / share;
+    size_t share = near_far_share(a, ROWS), tokens = ROWS / share;
     /* Tiles begin at multiples of their tokens in the positions of keys. */
     size_t lead = a->diagonal == OP_SEES_ALL ? 0 : (size_t)(a->diagonal & (int32_t)(tokens - 1));
     size_t tiles = (lead + a->q.shape[2] + tokens - 1) / tokens;

@@ -21,14 +21,6 @@ static size_t high_for(const clsplat_limits *limits, const op_forest *f) {
     return 0;
 }
 
-/* Heads of a tile, of one key head: one, unless there are fewer tokens than rows. */
-static size_t share_of(const op_near_far_args *a, size_t rows) {
-    size_t group = near_far_group(a), share = 1;
-    while (rows / share / 2 >= a->q.shape[2] && group % (2 * share) == 0)
-        share *= 2;
-    return share;
-}
-
 bool near_far_local_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
     const op_forest *f = a->forest;
@@ -40,7 +32,7 @@ clsplat_status near_far_local_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_args *a = args;
     size_t high = high_for(&q->device->info.limits, a->forest), rows = OP_LOCAL_EACH * high,
-           share = share_of(a, rows);
+           share = near_far_share(a, rows);
     kernel_options o = {.group = (uint32_t)(OP_LOCAL_ACROSS * high)};
     launch l;
     options_number(&o, "TY", high);
