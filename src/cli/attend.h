@@ -11,7 +11,7 @@
 typedef struct attend_request {
     const char *input;
     char *output, *splats, *method, *mixing, *scale; /* as given; NULL: not given */
-    char *tolerance, *sparse_topk, *chunk;           /* likewise */
+    char *tolerance, *sparse_topk, *chunk, *variant; /* likewise */
     int causal, grad, show;
     bool near_far;
 } attend_request;

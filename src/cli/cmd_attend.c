@@ -2,10 +2,14 @@
 #include <clsplat/clsplat.h>
 #include <clsplat/group.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "cli/attend.h"
 #include "cli/output.h"
+#include "op/choose.h"
+#include "op/families.h"
 
 enum { METHOD_SOFTMAX, METHOD_GAUSSIAN, METHOD_NEAR_FAR };
 static const char *const methods[] = {
@@ -89,6 +93,26 @@ fail:
     return status;
 }
 
+/* --variant: the row that each operation takes where it has one of that name which fits. */
+static clsplat_status prefer_variant(cli *c, const attend_request *r, clsplat_device *device) {
+    const op_family *family = r->near_far ? &op_near_far_family
+                              : r->splats ? &op_read_family
+                                          : &op_softmax_family;
+    text names = {0};
+    for (size_t row = 0; row < family->count; ++row) {
+        if (strcmp(family->variants[row].name, r->variant) == 0) {
+            op_prefer(device, family->variants[row].name);
+            text_free(&names);
+            return CLSPLAT_OK;
+        }
+        text_add(&names, "%s%s", row ? ", " : "", family->variants[row].name);
+    }
+    clsplat_status status = cli_misuse(c, "--variant: there is no `%s`; there are %s", r->variant,
+                                       text_ok(&names) ? names.data : "others");
+    text_free(&names);
+    return status;
+}
+
 static clsplat_status compute(cli *c, clsplat_device *device, clsplat_group *group,
                               const clsplat_attention *attention, const attend_problem *p,
                               attend_cost *cost) {
@@ -142,6 +166,8 @@ static clsplat_status attend(cli *c, attend_request *request) {
     } else
         TRY(clsplat_device_open(c->lib, c->device, &own));
     device = group ? clsplat_group_device(group, 0) : own;
+    if (request->variant)
+        TRY(prefer_variant(c, request, device));
     attention.splats = problem.splats;
     attention.progress = progress_step;
     attention.progress_user = &c->progress;
@@ -191,6 +217,10 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0,
          "factor on q.k for softmax and near-far; 1/sqrt(D) if it is not given", "X"},
+        {"variant", 0, POPT_ARG_STRING, &r.variant, 0,
+         "the kernels of this name where they fit, instead of the fastest: see clsplat bench; --json tells "
+         "what ran",
+         "ROW"},
         {"grad", 0, POPT_ARG_NONE, &r.grad, 0, "adds the gradients of the sum of out * dout; INPUT has dout",
          NULL},
         CLI_GROUP("For --method near-far:", near_far),

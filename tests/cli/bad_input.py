@@ -193,6 +193,7 @@ def flags(bench):
             ("chunk of 48", [*whole, "--method", "near-far", "--chunk", "48"], ["--chunk", "power of two"]),
             ("chunk of 8", [*whole, "--method", "near-far", "--chunk", "8"], ["--chunk", "16"]),
             ("chunk too large", [*whole, "--method", "near-far", "--chunk", "8192"], ["--chunk", "4096"]),
+            ("a variant that is not there", [*whole, "--variant", "fast"], ["--variant", "plain"]),
             ("sparse-topk too small", [*whole, "--method", "near-far", "--sparse-topk", "9"], ["--sparse-topk", "16"]),
             ("chunk above sparse-topk", [*whole, "--method", "near-far", "--sparse-topk", "100", "--chunk", "128"], ["--chunk", "--sparse-topk"])]:
         bench.refused(f"flags: {name}", arguments, words, statuses=[2])

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensors import DIM, KV_HEADS, file_of, load, problem, softmax, splats
 
-COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--output", "--tolerance", "--sparse-topk", "--chunk"],
+COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale", "--grad", "--variant", "--output", "--tolerance", "--sparse-topk", "--chunk"],
             "init": ["--init", "--covariance", "--config", "--shared", "--seed", "--steps", "--sample", "--variance-scale", "--match", "--splats", "--preset"],
             "adapt": ["--causal", "--history", "--cycles", "--trades", "--steps", "--least", "--most", "--sample", "--seed"],
             "presets": ["--tokens", "--heads"], "metrics": ["--causal", "--top", "--sample", "--pairs"],

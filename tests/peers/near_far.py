@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Near-far attention beside PyTorch's scaled_dot_product_attention and our own exact attention, causally, on real input.
 
-    near_far.py CLSPLAT INPUT… [--join N,N,…] [--tolerance X,X,…] [--chunk C] [--rows N] [--on cpu|cuda] [--device DEVICE] [--check]
+    near_far.py CLSPLAT INPUT… [--join N,N,…] [--tolerance X,X,…] [--chunk C] [--variant ROW] [--sinks N] [--rows N] [--on cpu|cuda]
+        [--device DEVICE] [--check]
 
 INPUT are files with q [1,H,N,D] and k, v [1,Hk,N,D], as long_inputs.py makes them. With --join they are heads of one input, such as layers
 of a model, and it is taken at the lengths N, each a part of the whole. The error is ‖out − exact‖ / ‖exact‖ against float64 over --rows
@@ -9,7 +10,8 @@ sampled rows of every head, from an eighth of the length on; beside it the mean 
 keys that a row has exactly, in number and as a share of those it sees: at one tolerance they tell how work grows with the length. Times are
 of the kernels, trees included: the best of several runs, as for PyTorch (one for long inputs). On a CPU, beyond 100,000 tokens, PyTorch and
 exact attention are timed on the first 65,536, and scaled up by the square of the length: marked ~. On a GPU PyTorch gets the inputs as
-they are, otherwise in F32. --check: later tokens change no bit of earlier rows. Prints a Markdown table.
+they are, otherwise in F32. --sinks plants N keys at random places of every key head, and one at the first, which draw attention from all
+queries and say little, as models learn them. --check: later tokens change no bit of earlier rows. Prints a Markdown table.
 """
 import argparse
 import json
@@ -96,9 +98,24 @@ def baselines(options, path, out, inputs):
     return ours * scaled, sdpa(options, *inputs, runs) * scaled, "~" if scaled > 1 else ""
 
 
+def plant(q, k, v, count):
+    """Keys along the mean query, whose logits lie some 8 above those of the others; with values of a twentieth."""
+    if not count:
+        return
+    group, generator = q.shape[1] // k.shape[1], torch.Generator().manual_seed(7)
+    for head in range(k.shape[1]):
+        queries = q[0, head * group : (head + 1) * group].float().mean((0, 1))
+        length = queries.norm() * q.shape[3] ** -0.5
+        places = torch.cat([torch.zeros(1, dtype=torch.long), torch.randint(k.shape[2], (count,), generator=generator)])
+        k[0, head, places] = (queries / queries.norm() * (8 / length)).to(k.dtype)
+        v[0, head, places] *= 0.05
+
+
 def near_far(options, path, out, tolerance, runs):
     """Seconds of the better run, and what it wrote."""
-    flags = ["--method", "near-far", "--tolerance", tolerance] + (["--chunk", options.chunk] if options.chunk else [])
+    flags = ["--method", "near-far", "--tolerance", tolerance]
+    for name, value in (("--chunk", options.chunk), ("--variant", options.variant)):
+        flags += [name, value] if value else []
     seconds = min(attend(options, path, out, *flags) for _ in range(runs))
     return seconds, load(out, "out", "lse", "exact_keys", "error_estimate")
 
@@ -139,11 +156,15 @@ def inputs_of(options, folder):
     """Name, tensors and file of each input."""
     if not options.join:
         for path in options.inputs:
-            yield pathlib.Path(path).stem, load(path, "q", "k", "v"), path
+            parts = load(path, "q", "k", "v")
+            plant(*parts, options.sinks)
+            save_file(dict(zip("qkv", parts)), f"{folder}/in.safetensors")
+            yield pathlib.Path(path).stem, parts, f"{folder}/in.safetensors"
         return
     whole = [torch.cat(parts, 1) for parts in zip(*(load(path, "q", "k", "v") for path in options.inputs))]
     for length in map(int, options.join.split(",")):
-        parts = [x[:, :, :length].contiguous() for x in whole]
+        parts = [x[:, :, :length].clone(memory_format=torch.contiguous_format) for x in whole]
+        plant(*parts, options.sinks)
         save_file(dict(zip("qkv", parts)), f"{folder}/in.safetensors")
         yield f"{length}, H = {parts[0].shape[1]} on {parts[1].shape[1]}", parts, f"{folder}/in.safetensors"
 
@@ -154,6 +175,8 @@ def main():
     parser.add_argument("inputs", nargs="+")
     parser.add_argument("--tolerance", default="0.02,0.05,0.1")
     parser.add_argument("--chunk", help="keys of a tree; the library's choice if it is not given")
+    parser.add_argument("--variant", help="this row of near-far's kernels alone")
+    parser.add_argument("--sinks", type=int, default=0, metavar="N", help="plant N keys that draw attention, and one more in front")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--join", metavar="N,N,…", help="inputs are heads of one, taken at these lengths")
     parser.add_argument("--on", choices=["cpu", "cuda"], default="cpu", help="where PyTorch runs")
