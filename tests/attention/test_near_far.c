@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/far_data.h"
 #include "attention/properties.h"
 #include "base/random.h"
 #include "compare.h"
 #include "op/choose.h"
+#include "op/tree/forest.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -244,6 +246,51 @@ START_TEST(an_infinite_tolerance_opens_nothing) {
 }
 END_TEST
 
+/* What the README says of where it does not pay: the counts of a row say it, too. */
+START_TEST(counts_say_where_it_does_not_pay) {
+    static const struct {
+        size_t keys;
+        float tolerance;
+        double least; /* share of the keys */
+    } cases[] = {{128, 0.05F, 0.5}, {1024, 0.002F, 0.6}};
+    problem_spec spec = {.heads = 2,
+                         .kv_heads = 1,
+                         .queries = 64,
+                         .keys = cases[_i].keys,
+                         .dim = 32,
+                         .value_dim = 32,
+                         .causal = true,
+                         .near_far = true,
+                         .chunk = 64};
+    problem p = problem_create(problem_on_stage().lib, &spec, 77);
+    far_fill(&p, FAR_TEXT, 77);
+    p.attention.tolerance = cases[_i].tolerance;
+    verdict v = judge(&p, problem_on_stage().device);
+    double share = v.keys / ((double)spec.keys - 31.5);
+    ck_assert_msg(v.error < (double)cases[_i].tolerance, "the error is %g", v.error);
+    ck_assert_msg(share >= cases[_i].least, "%g of the keys are exact", share);
+    problem_free(&p);
+}
+END_TEST
+
+/* As a share of keys and values in F32, for heads of 64, in the type that trees have at usual tolerances:
+ * those for long sequences, and those for short ones. */
+START_TEST(trees_take_their_share_of_a_cache) {
+    static const struct {
+        size_t chunk;
+        double share;
+    } cases[] = {{256, 0.6}, {32, 1.1}};
+    op_tensor like = {.dtype = CLSPLAT_F16, .shape = {1, 2, 65536, 64}};
+    op_forest forest = forest_shape(&like, &like, 65536, cases[_i].chunk, 0);
+    size_t bytes[FOREST_BUFFERS], all = 0;
+    forest_sizes(&forest, bytes);
+    for (int i = 0; i < FOREST_BUFFERS; i++)
+        all += bytes[i];
+    double share = (double)all / (2.0 * 2 * 65536 * 64 * 4);
+    ck_assert_msg(share > 0.9 * cases[_i].share && share < cases[_i].share, "%g of a cache", share);
+}
+END_TEST
+
 START_TEST(sparse_topk_is_a_limit) {
     static const size_t limits[] = {64, 100, 257, 600};
     problem p = clustered(2 * (_i / 4) + 1);
@@ -278,6 +325,8 @@ static void add_errors(TCase *part) {
     tcase_add_loop_test(part, errors_are_honest, 0, 12);
     tcase_add_loop_test(part, an_infinite_tolerance_opens_nothing, 0, 4);
     tcase_add_loop_test(part, sparse_topk_is_a_limit, 0, 24);
+    tcase_add_loop_test(part, counts_say_where_it_does_not_pay, 0, 2);
+    tcase_add_loop_test(part, trees_take_their_share_of_a_cache, 0, 2);
 }
 
 int main(void) {
