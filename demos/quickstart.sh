@@ -66,7 +66,7 @@ fi
 
 if [ ! -f $build/build.ninja ]; then
   say "Building into $build"
-  quietly meson setup $build --buildtype=release -Dwerror=false -Dtests=false
+  quietly meson setup $build --buildtype=release -Dtests=false
 fi
 quietly meson compile -C $build
 clsplat=$build/clsplat

@@ -194,7 +194,7 @@ on_pocl() {
     stage fuzz limited tests/trust/fuzz.sh 90
     stage long on pocl python3 tests/trust/long.py "$binary" "$build/tests/long"
     # Nothing of PoCL's is compiled for it, and so nothing of PoCL's is reported: there is nothing to suppress.
-    if CC=clang CXX=clang++ stage build-threads configured "$build-threads" -Dwerror=false -Db_sanitize=thread -Db_lundef=false -Ddemos=false; then
+    if CC=clang CXX=clang++ stage build-threads configured "$build-threads" -Db_sanitize=thread -Db_lundef=false -Ddemos=false; then
       stage threads on threads OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" suites "$build-threads" threads test_threads test_group test_queue test_look
     fi
     stage gpu-rows-long on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu-long test_gaussian test_gaussian_bits
@@ -202,7 +202,7 @@ on_pocl() {
       stage "pocl-$method" on $method POCL_WORK_GROUP_METHOD=$method CLSPLAT_TEST_TIER=small suites "$build" $method "${attention[@]}"
     done
   fi
-  if stage build-sanitised configured "$sanitised" -Dwerror=false -Db_sanitize=address,undefined -Db_lundef=false -Ddemos=false \
+  if stage build-sanitised configured "$sanitised" -Db_sanitize=address,undefined -Db_lundef=false -Ddemos=false \
       -Dc_args=-fno-sanitize-recover=undefined; then
     # PoCL and LLVM keep what they allocate until the process ends: tests/leaks.supp. Others leak from libraries that are
     # unloaded by then, which no suppression can name: only PoCL is shown to the loader. LLVM gives a thread a signal stack of its own,
@@ -260,11 +260,11 @@ all_stages() {
   stage scripts tests/scripts.sh
   stage kernels tests/kernels.sh
   if command -v clang > /dev/null; then
-    CC=clang CXX=clang++ stage build-clang configured "$build-clang"
+    CC=clang CXX=clang++ stage build-clang configured "$build-clang" -Dwerror=true
   else
     skip build-clang "clang is not installed"
   fi
-  stage build configured "$build" || return
+  stage build configured "$build" -Dwerror=true || return
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
   if has_icd pocl; then

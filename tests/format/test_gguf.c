@@ -281,7 +281,7 @@ START_TEST(blocks_are_the_package_s_bit_for_bit) {
     files f = files_begin("unused");
     const block_type *type = block_type_at((size_t)_i);
     safetensors *file = NULL;
-    size_t stored, wanted, given, made_bytes;
+    size_t stored = 0, wanted = 0, given = 0, made_bytes = 0;
     suite_ok(f.lib, safetensors_open(f.lib, blocks_path, &file));
     void *blocks = load(&f, file, type->name, "blocks", &stored);
     float *numbers = load(&f, file, type->name, "numbers", &wanted);
