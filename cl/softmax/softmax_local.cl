@@ -94,10 +94,10 @@ INLINED void scores_bias(private float score[RT][CT], uint begin, uint keys, glo
 INLINED void scores_mask(private float score[RT][CT], uint first, uint begin, int diagonal, uint keys) {
     UNROLL
     for (uint a = 0; a < RT; ++a) {
-        uint seen = visible_keys(first + a, diagonal, keys);
+        uint seen = visible_keys(first + a, diagonal, keys), from = first_key(first + a, diagonal, keys);
         UNROLL
         for (uint c = 0; c < CT; ++c)
-            if (begin + c >= seen)
+            if (begin + c >= seen || begin + c < from)
                 score[a][c] = -INFINITY;
     }
 }
@@ -137,7 +137,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
     if (item == 0)
         raise = 0;
     uint last = visible_keys(min(first + ROWS, queries) - 1, diagonal, keys);
-    for (uint begin = 0; begin < last; begin += KEYS) {
+    for (uint begin = first_key(first, diagonal, keys) / KEYS * KEYS; begin < last; begin += KEYS) {
         barrier(CLK_LOCAL_MEM_FENCE);
         if (begin + KEYS <= keys) {
             KEYS_LOAD(begin + j)
@@ -150,7 +150,7 @@ softmax_local(uint queries, uint keys, uint group, float scale, int diagonal, ui
 #if BIAS
         scores_bias(score, begin + CT * x, keys, bias, bias_at.s3);
 #endif
-        if (begin + KEYS > visible_keys(first, diagonal, keys))
+        if (WINDOW || begin + KEYS > visible_keys(first, diagonal, keys))
             scores_mask(score, first + y * RT, begin + CT * x, diagonal, keys);
         rows_weigh(&r, score, x, y, shared, &raise);
         rows_add(&r, x, y, shared, value_tile);

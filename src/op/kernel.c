@@ -137,6 +137,14 @@ void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor) 
     }
 }
 
+void launch_index(launch *l, const kernel_options *o, size_t number) {
+    cl_ulong wide = number;
+    if (o->wide)
+        launch_bytes(l, &wide, sizeof wide);
+    else
+        launch_uint(l, (uint32_t)number);
+}
+
 double tensor_bytes(const op_tensor *tensor) {
     double count = tensor->mem != NULL;
     for (int d = 0; d < 4; ++d)

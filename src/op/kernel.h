@@ -97,6 +97,9 @@ double splat_flops(const op_splats *splats);
 /* The two arguments of a tensor: its buffer and its layout as an INDEX4. */
 void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor);
 
+/* A number of the kernel's INDEX type. */
+void launch_index(launch *l, const kernel_options *o, size_t number);
+
 /* A splat set's five arguments, in the order all kernels have them: count, per_head, first_head, mean,
  * inverse. */
 void launch_splats(launch *l, const op_splats *splats);

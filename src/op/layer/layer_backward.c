@@ -2,6 +2,7 @@
 
 #include "op/families.h"
 #include "op/kernel.h"
+#include "op/layer/layer_backward_group.h"
 
 static const char source[] = "layer_backward.cl", norm_source[] = "norm_backward.cl",
                   activate_source[] = "activate_backward.cl";
@@ -212,27 +213,36 @@ fail:
     return status;
 }
 
-static const op_variant norm_rows[] = {{"plain", "relative error of dx and of the sums of a few ulp",
-                                        op_fits_all, norm_run, norm_source, &plain_space}},
+/* The row for any device, and that for GPUs. */
+#define ROWS(guarantee, run, source, fits, group_run)                                                        \
+    {                                                                                                        \
+        {"plain", guarantee, op_fits_all, run, source, &plain_space}, {                                      \
+            "group", guarantee, fits, group_run, "layer_backward_group.cl", &tune_nothing                    \
+        }                                                                                                    \
+    }
+
+static const op_variant norm_rows[] = ROWS("relative error of dx and of the sums of a few ulp", norm_run,
+                                           norm_source, layer_group_fits, norm_backward_group_run),
                         activate_rows[] = {{"plain", "absolute error of a few ulp of the largest term",
                                             op_fits_all, activate_run, activate_source, &plain_space}},
-                        embed_rows[] = {{"plain", "sums in the order of the tokens", op_fits_all, embed_run,
-                                         source, &plain_space}},
-                        entropy_rows[] = {{"plain", "as score, and absolute error of a few ulp of scale",
-                                           op_fits_all, entropy_run, source, &plain_space}},
-                        turn_rows[] = {{"plain", "as rope", op_fits_all, turn_run, source, &plain_space}},
-                        transpose_rows[] = {{"plain", "exact", op_fits_all, transpose_run, source,
-                                             &plain_space}},
-                        sums_rows[] = {
-                            {"plain", "sums in float32", op_fits_all, sums_run, source, &plain_space}};
+                        embed_rows[] = ROWS("sums in the order of the tokens, or of their runs", embed_run,
+                                            source, embed_backward_group_fits, embed_backward_group_run),
+                        entropy_rows[] = ROWS("as score, and absolute error of a few ulp of scale",
+                                              entropy_run, source, layer_group_fits, cross_entropy_group_run),
+                        turn_rows[] =
+                            ROWS("as rope", turn_run, source, layer_group_fits, turn_back_group_run),
+                        transpose_rows[] =
+                            ROWS("exact", transpose_run, source, layer_group_fits, transpose_group_run),
+                        sums_rows[] = ROWS("sums in float32", sums_run, source, layer_group_fits,
+                                           column_sums_group_run);
 
-const op_family op_norm_backward_family = {"norm_backward", norm_rows, 1, NULL},
+const op_family op_norm_backward_family = {"norm_backward", norm_rows, 2, NULL},
                 op_activate_backward_family = {"activate_backward", activate_rows, 1, NULL},
-                op_embed_backward_family = {"embed_backward", embed_rows, 1, NULL},
-                op_cross_entropy_family = {"cross_entropy", entropy_rows, 1, NULL},
-                op_turn_back_family = {"turn_back", turn_rows, 1, NULL},
-                op_transpose_family = {"transpose", transpose_rows, 1, NULL},
-                op_column_sums_family = {"column_sums", sums_rows, 1, NULL};
+                op_embed_backward_family = {"embed_backward", embed_rows, 2, NULL},
+                op_cross_entropy_family = {"cross_entropy", entropy_rows, 2, NULL},
+                op_turn_back_family = {"turn_back", turn_rows, 2, NULL},
+                op_transpose_family = {"transpose", transpose_rows, 2, NULL},
+                op_column_sums_family = {"column_sums", sums_rows, 2, NULL};
 
 clsplat_status op_norm_backward(queue *q, const op_norm_backward_args *args) {
     return op_dispatch(q, &op_norm_backward_family, args);

@@ -1,6 +1,7 @@
-/* Gradients of what a transformer's layers need beside products and attention (op.h): plain rows, for any
- * device. Gradients of parameters are float32 and are added to, in an order that does not change: over the
- * blocks of a batch, over steps that accumulate. Those of tokens are written, in any storage type.
+/* Gradients of what a transformer's layers need beside products and attention (op.h): rows for any device,
+ * and for GPUs (layer_backward_group.h). Gradients of parameters are float32 and are added to, in an order
+ * that does not change: over the blocks of a batch, over steps that accumulate. Those of tokens are written,
+ * in any storage type.
  *
  * A product c = a bᵀ passes back da = dc (bᵀ)ᵀ and db = dcᵀ (aᵀ)ᵀ: op_transpose, then op_gemm. A bias passes
  * back op_column_sums. */

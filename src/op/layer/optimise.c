@@ -4,28 +4,20 @@
 
 #include "op/families.h"
 #include "op/kernel.h"
+#include "op/layer/layer_backward_group.h"
 
 static const char source[] = "optimise.cl";
 
 /* Runs of PART numbers, until there are so many that runs grow. */
 enum { PART = 1 << 12, PARTS_MOST = 1 << 12 };
 
-static size_t run_of(size_t count) {
+size_t op_square_run(size_t count) {
     size_t run = (count + PARTS_MOST - 1) / PARTS_MOST;
     return run < PART ? PART : run;
 }
 
 size_t op_square_parts(size_t count) {
-    return (count + run_of(count) - 1) / run_of(count);
-}
-
-/* A number of the kernel's INDEX type. */
-static void launch_index(launch *l, const kernel_options *o, size_t number) {
-    uint64_t wide = number;
-    if (o->wide)
-        launch_bytes(l, &wide, sizeof wide);
-    else
-        launch_uint(l, (uint32_t)number);
+    return (count + op_square_run(count) - 1) / op_square_run(count);
 }
 
 static clsplat_status squares_run(queue *q, const void *args) {
@@ -39,7 +31,7 @@ static clsplat_status squares_run(queue *q, const void *args) {
     TRY(options_launch(&o, q->device, source, "square_sums", &l));
     launch_index(&l, &o, a->count);
     launch_uint(&l, (uint32_t)parts);
-    launch_index(&l, &o, run_of(a->count));
+    launch_index(&l, &o, op_square_run(a->count));
     launch_uint(&l, (uint32_t)a->first);
     launch_mem(&l, a->g);
     launch_mem(&l, a->partials);
@@ -93,13 +85,15 @@ fail:
 }
 
 static const op_variant squares_rows[] = {{"plain", "sums in float32", op_fits_all, squares_run, source,
-                                           &plain_space}},
+                                           &plain_space},
+                                          {"group", "the same, in another order", layer_group_fits,
+                                           square_sums_group_run, "layer_backward_group.cl", &tune_nothing}},
                         clip_rows[] = {{"plain", "sums in float32", op_fits_all, clip_run, source,
                                         &plain_space}},
                         adamw_rows[] = {
                             {"plain", "a few ulp a step", op_fits_all, adamw_run, source, &plain_space}};
 
-const op_family op_square_sums_family = {"square_sums", squares_rows, 1, NULL},
+const op_family op_square_sums_family = {"square_sums", squares_rows, 2, NULL},
                 op_clip_factor_family = {"clip_factor", clip_rows, 1, NULL},
                 op_adamw_family = {"adamw", adamw_rows, 1, NULL};
 

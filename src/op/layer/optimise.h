@@ -1,5 +1,5 @@
-/* What turns gradients into a step: plain rows, for any device. All numbers are float32, and every sum has
- * one order, so that a step's bits are the same every time. */
+/* What turns gradients into a step: rows for any device, and a GPU's sums of squares. All numbers are
+ * float32, and every sum has one order, so that a step's bits are the same every time. */
 #ifndef CLSPLAT_OP_LAYER_OPTIMISE_H
 #define CLSPLAT_OP_LAYER_OPTIMISE_H
 
@@ -11,6 +11,7 @@ typedef struct op_square_sums_args {
     size_t count, first;
 } op_square_sums_args;
 size_t op_square_parts(size_t count);
+size_t op_square_run(size_t count); /* numbers of a run */
 clsplat_status op_square_sums(queue *q, const op_square_sums_args *args);
 
 /* result = [norm, factor]: the root of the sum of all partials, and what gradients are to be multiplied by so

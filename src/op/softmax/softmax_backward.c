@@ -5,6 +5,7 @@
 #include "op/families.h"
 #include "op/kernel.h"
 #include "op/softmax/softmax.h"
+#include "op/softmax/softmax_backward.h"
 #include "runtime/buffer.h"
 
 /* The forward pass over the same pairs, whose work the backward pass is measured in. */
@@ -21,7 +22,7 @@ static op_softmax_args forward_of(const op_softmax_backward_args *a) {
 }
 
 /* Products of D and of Dv columns per pair, of which the forward pass has one each. */
-static work backward_work(const op_softmax_backward_args *a, double keys, double values) {
+work softmax_backward_work(const op_softmax_backward_args *a, double keys, double values) {
     op_softmax_args forward = forward_of(a);
     work w = softmax_work(&forward);
     double dim = (double)a->q.shape[3], value_dim = (double)a->v.shape[3];
@@ -30,7 +31,7 @@ static work backward_work(const op_softmax_backward_args *a, double keys, double
     return w;
 }
 
-static void options(kernel_options *o, const op_softmax_backward_args *a) {
+void softmax_backward_options(kernel_options *o, const op_softmax_backward_args *a) {
     op_softmax_args forward = forward_of(a);
     softmax_options(o, &forward);
     options_tensor(o, "DOUT", &a->dout);
@@ -62,7 +63,7 @@ static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_me
     kernel_options o;
     launch l;
     options_plain(&o, q);
-    options(&o, a);
+    softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_rows", &l));
     launch_inputs(&l, &o, a);
     launch_tensor(&l, &o, &a->out);
@@ -73,7 +74,7 @@ static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_me
     if (a->dlse.mem)
         launch_tensor(&l, &o, &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
-                   backward_work(a, 2, 1)));
+                   softmax_backward_work(a, 2, 1)));
 fail:
     return status;
 }
@@ -83,7 +84,7 @@ static clsplat_status by_keys(queue *q, const op_softmax_backward_args *a, cl_me
     kernel_options o;
     launch l;
     options_plain(&o, q);
-    options(&o, a);
+    softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_keys", &l));
     launch_inputs(&l, &o, a);
     launch_tensor(&l, &o, &a->dout);
@@ -93,7 +94,7 @@ static clsplat_status by_keys(queue *q, const op_softmax_backward_args *a, cl_me
     if (a->dkey_bias.mem)
         launch_tensor(&l, &o, &a->dkey_bias);
     TRY(launch_run(&l, q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o.group),
-                   backward_work(a, 2, 2)));
+                   softmax_backward_work(a, 2, 2)));
 fail:
     return status;
 }
@@ -135,7 +136,7 @@ static size_t ranges_of(const clsplat_limits *limits, const op_softmax_backward_
 static void wide_options(kernel_options *o, queue *q, const op_softmax_backward_args *a, size_t ranges) {
     *o = (kernel_options){.group = 1};
     options_tuned(o, q, &wide_tiles);
-    options(o, a);
+    softmax_backward_options(o, a);
     options_elements(o, (double)ranges * (double)(a->q.shape[0] * a->q.shape[1]) *
                             (double)(a->q.shape[2] * a->q.shape[3]));
 }
@@ -198,7 +199,7 @@ static clsplat_status wide_run(queue *q, const void *args) {
     launch_tensor(&l, &o, &a->dv);
     if (a->dkey_bias.mem)
         launch_tensor(&l, &o, &a->dkey_bias);
-    TRY(launch_run(&l, q, grid_of(ranges, a->k.shape[1], a->k.shape[0], 1), backward_work(a, 3, 2)));
+    TRY(launch_run(&l, q, grid_of(ranges, a->k.shape[1], a->k.shape[0], 1), softmax_backward_work(a, 3, 2)));
     TRY(wide_merge(q, a, ranges, parts));
 fail:
     return status;
@@ -214,6 +215,10 @@ static const op_variant variants[] = {
      op_fits_all, plain_run, "softmax_backward.cl", &plain_space},
     {"wide", "the same, and an ulp of every row's lse", wide_fits, wide_run, "softmax_backward_wide.cl",
      &wide_tiles},
+    {"local", "the same as wide", softmax_backward_local_fits, softmax_backward_local_run,
+     "softmax_backward_local.cl", &tune_nothing},
+    {"mma", "the same, and p and t rounded to the storage type", softmax_backward_mma_fits,
+     softmax_backward_mma_run, "softmax_backward_mma.cl", &tune_nothing},
 };
 const op_family op_softmax_backward_family = {"softmax_backward", variants,
                                               sizeof variants / sizeof *variants, shape_of};

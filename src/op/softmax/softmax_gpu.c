@@ -35,8 +35,7 @@ static local_tile tile_for(const clsplat_limits *limits, const op_softmax_args *
 
 bool softmax_local_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_args *a = args;
-    return a->window == 0 && a->cap == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 &&
-           tile_for(limits, a).high > 0;
+    return a->cap == 0 && columns_fit(a, 1) && a->q.shape[2] >= 16 && tile_for(limits, a).high > 0;
 }
 
 clsplat_status softmax_local_run(queue *q, const void *args) {
