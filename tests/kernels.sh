@@ -37,7 +37,7 @@ knows() {
 # Variants for one kind of device: a CPU's tiles (near_far_split's take minutes elsewhere), and NVIDIA's assembly.
 foreign() { # target
   case $1 in
-    amdgcn*) echo '_wide\.cl$|_mma\.cl$|near_far_split\.cl$' ;;
+    amdgcn*) echo '_wide\.cl$|mma\.cl$|near_far_split\.cl$' ;;
     *) echo '_mma\.cl$' ;;
   esac
 }

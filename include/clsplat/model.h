@@ -41,7 +41,8 @@ typedef struct clsplat_model_options {
     clsplat_dtype cache;       /* of keys and values in sessions; F32 */
     size_t context; /* the longest session in tokens; 0: what the model was made for. More is possible,
                        but then it sees positions that it was not trained on */
-    size_t chunk;   /* tokens that go through the layers together, which bounds workspaces; 512 */
+    size_t chunk;   /* tokens that go through the layers together, which bounds workspaces; 0: the library's
+                       choice, 512 on a CPU and up to 8192 on a GPU that has memory for them; 0 */
     clsplat_progress *progress; /* while weights are uploaded; NULL: none */
     void *progress_user;
 } clsplat_model_options;

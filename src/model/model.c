@@ -3,18 +3,17 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { CHUNK_DEFAULT = 512, CHUNK_LIMIT = 1 << 16, CONTEXT_LIMIT = 1 << 30 };
+enum { CHUNK_LIMIT = 1 << 16, CONTEXT_LIMIT = 1 << 30 };
 
 clsplat_model_options clsplat_model_options_defaults(void) {
-    return (clsplat_model_options){.chunk = CHUNK_DEFAULT};
+    return (clsplat_model_options){0};
 }
 
 static clsplat_status check_options(clsplat *lib, const clsplat_model_options *o) {
     if (o->activations > CLSPLAT_BF16 || o->cache > CLSPLAT_BF16)
         return log_error(lib, CLSPLAT_INVALID, "the types of activations and cache must be F32, F16 or BF16");
-    if (o->chunk < 1 || o->chunk > CHUNK_LIMIT)
-        return log_error(lib, CLSPLAT_INVALID, "a chunk of %zu tokens is not from 1 to %d", o->chunk,
-                         CHUNK_LIMIT);
+    if (o->chunk > CHUNK_LIMIT)
+        return log_error(lib, CLSPLAT_INVALID, "a chunk of %zu tokens is above %d", o->chunk, CHUNK_LIMIT);
     if (o->context > CONTEXT_LIMIT)
         return log_error(lib, CLSPLAT_INVALID, "a context of %zu tokens is above %d", o->context,
                          CONTEXT_LIMIT);
@@ -34,9 +33,25 @@ static clsplat_status choose_context(clsplat *lib, const char *folder, size_t wa
     return CLSPLAT_OK;
 }
 
+/* A GPU wants long products and few launches: as many tokens as a text has, if workspaces of so many take a
+ * small part of its memory. */
+static size_t choose_chunk(const clsplat_model *m, size_t wanted) {
+    enum { LEAST = 512, MOST = 8192, SHARE = 64 };
+    const clsplat_limits *limits = &m->device->info.limits;
+    const model_config *c = &m->config;
+    size_t chunk = LEAST, numbers = 4 * c->hidden + 3 * c->intermediate + 4 * c->heads * c->head_dim;
+    if (wanted || limits->cpu || c->layer.encoder)
+        return wanted ? wanted : LEAST;
+    while (chunk < MOST && chunk < m->context &&
+           2 * chunk * numbers * sizeof(cl_float) <= limits->global_memory / SHARE)
+        chunk *= 2;
+    return chunk;
+}
+
 /* A whole text has to go through an encoder's layers at once; several short ones should. */
-static size_t rows_at_once(const clsplat_model *m, size_t chunk) {
+static size_t rows_at_once(const clsplat_model *m, size_t wanted) {
     enum { CHUNKS = 4 };
+    size_t chunk = choose_chunk(m, wanted);
     if (!m->config.layer.encoder)
         return chunk;
     return CHUNKS * chunk > m->context ? CHUNKS * chunk : m->context;

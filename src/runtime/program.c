@@ -217,9 +217,17 @@ static void save(clsplat_device *device, const char *source, program *p) {
     free(binary);
 }
 
+/* What OpenCL gives a group, or the kernels that declare theirs in PTX (runtime/ptx.h). */
+static cl_ulong local_memory_of(const clsplat_device *device, embedded_source source) {
+    cl_ulong most = device->info.limits.local_memory;
+    bool declares = device->info.limits.nvidia_capability == 90 && strstr(source.text, PTX_MARK);
+    return declares && most < PTX_LOCAL_MEMORY ? PTX_LOCAL_MEMORY : most;
+}
+
 /* Drivers that let it pass fail at the launch, and some then take the context with them. */
-static clsplat_status check_local_memory(const clsplat_device *device, cl_kernel kernel, const char *name) {
-    cl_ulong bytes = 0, most = device->info.limits.local_memory;
+static clsplat_status check_local_memory(const clsplat_device *device, embedded_source source,
+                                         cl_kernel kernel, const char *name) {
+    cl_ulong bytes = 0, most = local_memory_of(device, source);
     cl_int code =
         clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL);
     if (code != CL_SUCCESS || most == 0 || bytes <= most)
@@ -247,7 +255,7 @@ static clsplat_status create_kernel(clsplat_device *device, embedded_source sour
         snprintf(call, sizeof call, KERNEL_CALL " of %s in %s", name, source.name);
         return cl_failed(device->lib, call, code);
     }
-    TRY(check_local_memory(device, *kernel, name));
+    TRY(check_local_memory(device, source, *kernel, name));
     if (!p->cached)
         save(device, source.text, p);
 fail:

@@ -18,6 +18,9 @@
 /* How a kernel's source shows that it may have such lines. */
 #define PTX_MARK "// sm_90a"
 
+/* Bytes of local memory that such lines may declare for a group of sm_90: more than OpenCL promises. */
+enum { PTX_LOCAL_MEMORY = 227 << 10 };
+
 /* The PTX with the comments opened; an empty text if it has none, or is no PTX for sm_90 at all. `ptx` ends
  * with a 0 byte. */
 text ptx_opened(const char *ptx);

@@ -260,7 +260,7 @@ START_TEST(options_are_checked) {
     options.context = 64;
     suite_ok(lib, clsplat_model_open(device, folder, options, &model));
     clsplat_model_close(&model);
-    options.chunk = 0;
+    options.chunk = (1 << 16) + 1;
     ck_assert_int_eq(clsplat_model_open(device, folder, options, &model), CLSPLAT_INVALID);
     options = clsplat_model_options_defaults();
     options.progress = stop;

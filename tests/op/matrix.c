@@ -24,7 +24,7 @@ static size_t place(const matrix *m, size_t i) {
 }
 
 static matrix create(clsplat_dtype dtype, const size_t shape[4]) {
-    bool aligned = dtype != CLSPLAT_F32 && shape[3] % 8 == 0; /* as matrix units want it */
+    bool aligned = shape[3] % 8 == 0; /* as matrix units want it */
     size_t pitch = shape[3] + (aligned ? 8 : GAP), head = shape[2] * pitch;
     matrix m = {.t = {.dtype = dtype,
                       .shape = {shape[0], shape[1], shape[2], shape[3]},

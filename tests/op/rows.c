@@ -31,7 +31,7 @@ static const struct {
     {"read", "plain", ANY},     {"read", "wide", WIDE},     {"read", "local", GROUPS},  {"read", "causal-wide", GAUSSIAN},
     {"read", "mma", TINY},      {"read", "wgmma", TINY},    {"read", "causal-local", GAUSSIAN},
     {"gemm", "plain", ANY},     {"gemm", "wide", WIDE},     {"gemm", "local", GROUPS},  {"gemm", "few", WIDE | GROUPS},
-    {"gemm", "mma", TINY},      {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
+    {"gemm", "mma", TINY},      {"gemm", "wgmma", TINY},    {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
     {"near_far", "plain", ANY}, {"near_far", "wide", WIDE}, {"near_far", "split", WIDE},
     {"near_far", "local", FOREST},
     {"near_far", "mma", GPU},   {"near_far", "wgmma", GPU},

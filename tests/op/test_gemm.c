@@ -40,10 +40,13 @@ static const gemm_case cases[] = {
     {.tier = SUITE_NORMAL, .rows = 140, .columns = 270, .depth = 264, .a = CLSPLAT_BF16, .b = CLSPLAT_BF16},
     {.tier = SUITE_NORMAL, .batch = 2, .heads = 2, .rows = 16, .columns = 33, .depth = 40, .a = CLSPLAT_F16, .b = CLSPLAT_F16,
      .c = CLSPLAT_F16},
+    {.tier = SUITE_NORMAL, .rows = 70, .columns = 136, .depth = 72, .a = CLSPLAT_BF16, .b = CLSPLAT_BF16, .c = CLSPLAT_BF16},
+    {.tier = SUITE_NORMAL, .batch = 2, .heads = 2, .rows = 130, .columns = 40, .depth = 200, .shared = true,
+     .a = CLSPLAT_F16, .b = CLSPLAT_F16},
     {.tier = SUITE_LONG, .rows = 1030, .columns = 777, .depth = 1100},
 };
 // clang-format on
-enum { CASES = sizeof cases / sizeof *cases, TUNED = 12 };
+enum { CASES = sizeof cases / sizeof *cases, TUNED = 12, HALVES = 16, HALVES_END = 18 };
 
 typedef struct product {
     const gemm_case *spec;
@@ -93,8 +96,9 @@ static void try_row(const product *p, const op_variant *row, const tune_point *p
 }
 
 static bool row_fits(const product *p, const op_variant *row) {
-    op_gemm_args args = {.a = p->a.t, .b = p->b.t, .c = {.dtype = p->spec->c}};
-    memcpy(args.c.shape, p->shape, sizeof p->shape);
+    matrix c = matrix_create(p->spec->c, p->shape, NULL);
+    op_gemm_args args = {.a = p->a.t, .b = p->b.t, .c = c.t};
+    matrix_free(&c);
     return row->fits(&problem_on_stage().device->info.limits, &args);
 }
 
@@ -151,6 +155,34 @@ START_TEST(same_bits_twice) {
 }
 END_TEST
 
+/* NVIDIA's matrix units, emulated as cl/shared/mma.clh does it: every index and barrier of their rows, each
+ * tile of Hopper's. Only where there is room for their tiles. */
+START_TEST(matrix_units_are_right) {
+    enum { ROOM = 128 << 10 };
+    clsplat_device *device = problem_on_stage().device;
+    clsplat_limits limits = device->info.limits, feigned = limits;
+    cl_ulong room = 0;
+    clGetDeviceInfo(device->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof room, &room, NULL);
+    if (limits.nvidia_capability || room < ROOM || limits.max_work_group < 256)
+        return;
+    feigned.local_memory = 48 << 10;
+    feigned.nvidia_capability = 90;
+    clsplat_device_set_limits(device, feigned);
+    product p = product_create(&cases[_i], device);
+    for (size_t i = 0; i < op_gemm_family.count; i++) {
+        const op_variant *row = &op_gemm_family.variants[i];
+        if (!row_fits(&p, row))
+            continue;
+        if (strcmp(row->name, "mma") == 0)
+            try_row(&p, row, NULL);
+        for (uint32_t tile = 2; tile <= 3 && strcmp(row->name, "wgmma") == 0; tile++)
+            try_row(&p, row, &(tune_point){{tile, 4}});
+    }
+    product_free(&p);
+    clsplat_device_set_limits(device, limits);
+}
+END_TEST
+
 static void add_all(TCase *part) {
     static const op_family *const families[] = {&op_gemm_family, NULL};
     problem_add_stage(part);
@@ -164,12 +196,19 @@ static void add_all(TCase *part) {
     rows_end(part, families);
 }
 
+static void add_units(TCase *part) {
+    problem_add_stage(part);
+    if (suite_tier_wanted() > SUITE_SMALL)
+        tcase_add_loop_test(part, matrix_units_are_right, HALVES, HALVES_END);
+}
+
 static void add_disguised(TCase *part) {
     add_all(part);
     matrix_add_disguise(part);
 }
 
 int main(void) {
-    static const suite_part parts[] = {{"gemm", add_all}, {"gemm as on a GPU", add_disguised}};
+    static const suite_part parts[] = {
+        {"gemm", add_all}, {"gemm as on a GPU", add_disguised}, {"gemm on matrix units", add_units}};
     return suite_run("gemm", parts, sizeof parts / sizeof *parts);
 }

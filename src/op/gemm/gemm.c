@@ -130,6 +130,8 @@ static const op_variant variants[] = {
     {"wide", "relative error of c below 1e-6 in float32", wide_fits, wide_run, "gemm_wide.cl", &tiles_space},
     {"mma", "relative error of c below 1e-6 before it is stored", mma_fits, mma_run, "gemm_mma.cl",
      &tune_nothing},
+    {"wgmma", "relative error of c below 1e-6 before it is stored", gemm_wgmma_fits, gemm_wgmma_run,
+     "gemm_wgmma.cl", &gemm_wgmma_space},
     {"few", "relative error of c below 1e-6 in float32", gemm_few_fits, gemm_few_run, "gemm_few.cl",
      &tune_nothing},
     {"blocks", "relative error of c below 1e-6 in float32", gemm_blocks_fits, gemm_blocks_run,

@@ -22,6 +22,11 @@ clsplat_status gemm_blocks_run(queue *q, const void *args);
 bool gemm_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_local_run(queue *q, const void *args);
 
+/* Hopper's matrix instructions. */
+bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_wgmma_run(queue *q, const void *args);
+extern const tune_space gemm_wgmma_space;
+
 /* The row of CLBlast, in builds that have it. */
 bool gemm_clblast_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_clblast_run(queue *q, const void *args);

@@ -1,0 +1,246 @@
+/* Matrix products in Hopper's matrix instructions (shared/wgmma.clh). Mathematics and shapes as in gemm.cl; a and b of
+ * one 16-bit type, sums in float32.
+ *
+ * Work: a group of TEAMS · 128 items for HIGH × BROAD elements of c, a team for HIGH / TEAMS rows of them; grid
+ * (⌈M / HIGH⌉ · ⌈N / BROAD⌉ · WG, 1, B·H). Groups go down BAND tiles of rows, then to the next columns, so that those
+ * that run at once share what the second cache holds. DEPTH of the summed dimension at a time lies in local memory,
+ * STAGES times: two parts are multiplied or about to be, the others are on their way. More than OpenCL gives a group:
+ * the memory is declared in the driver's PTX. What lies past the last row or column is zeros that nobody reads: a last
+ * row read in place of many was 1.7 times slower where they were 192 of 768 (8192 × 576 × 1536).
+ *
+ * Needs rows of a and b at multiples of 8 elements, of c at multiples of 4; N and K multiples of 8. */
+#ifndef A_TYPE
+#define A_TYPE BF16
+#define C_TYPE F32
+#endif
+#define HALF_TYPE A_TYPE
+#ifndef TEAMS /* of 128 items */
+#define TEAMS 2
+#endif
+#ifndef HIGH /* a multiple of 64 · TEAMS */
+#define HIGH 128
+#endif
+#ifndef BROAD /* a multiple of EACH */
+#define BROAD 256
+#endif
+#ifndef STAGES /* 3 or more */
+#define STAGES 4
+#endif
+#ifndef BAND
+#define BAND 8
+#endif
+#define WG (TEAMS * 128)
+#define WGMMA 1
+#include "shared/tensor.clh"
+#include "shared/mma.clh"
+
+#define DEPTH 64                   /* 128 bytes: a row of a tile */
+#define BLOCKS (HIGH / 64 / TEAMS) /* of 64 rows, of a team */
+#define PART (128 * (HIGH + BROAD))
+#define STEP (WG / 8) /* rows from one chunk of an item to its next */
+
+/* sum[m][n][2i], sum[m][n][2i + 1]: row 64m + 16w + 8i + l / 4 of the team, columns 8n + 2 (l % 4) and the next, for
+ * warp w of the team and its item l. */
+typedef struct sums {
+    float c[BLOCKS][BROAD / 8][4];
+} sums;
+
+/* Rows on their way into tiles: an item's chunk of its first row, and how many rows there are from that one on. */
+typedef struct feed {
+    global const uchar *at;
+    uint row_bytes, rows;
+} feed;
+
+INLINED feed feed_of(global const ushort *x, INDEX stride, uint first, uint rows) {
+    uint row = first + (uint)get_local_id(0) / 8;
+    bool inside = row < rows;
+    feed f = {.at = (global const uchar *)(x + (inside ? (INDEX)row * stride + get_local_id(0) % 8 * 8 : 0)),
+              .row_bytes = (uint)stride * 2,
+              .rows = inside ? rows - row : 0};
+    return f;
+}
+
+/* Where an item's first chunk lies in a tile; STEP rows further down it is STEP · 128 bytes further. */
+INLINED uint place_in_tile(void) {
+    uint item = get_local_id(0);
+    return item / 8 * 128 + ((item ^ item / 8) & 7) * 16;
+}
+
+#if MATRIX_UNITS
+#include "gemm/gemm_wgmma.clh"
+
+/* The group's tiles. */
+#define TILES_DECLARE(tiles)                                                                                           \
+    uint tiles##_at_;                                                                                                  \
+    __asm__ volatile(SM_90A ".shared .align 1024 .b8 gemm_tiles[%1]; mov.u32 %0, gemm_tiles;"                          \
+                     : "=r"(tiles##_at_)                                                                               \
+                     : "n"(STAGES * PART));                                                                            \
+    local uchar *tiles = (local uchar *)(ulong)tiles##_at_;
+
+/* A copy of 16 bytes, or of zeros, from so many rows further down. */
+INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
+    __asm__ volatile("{ .reg .b64 at; mad.wide.u32 at, %2, %3, %1; "
+                     "cp.async.cg.shared.global.L2::128B [%0], [at], 16, %4; }" ::"r"((uint)(ulong)to),
+                     "l"(f->at + column * 2), "r"(f->row_bytes), "r"(rows), "r"(inside ? 16u : 0u)
+                     : "memory");
+}
+
+/* Copies begun since the last end are one group; all groups but the last STAGES − 3 are done. */
+INLINED void copies_end(void) {
+    __asm__ volatile("cp.async.commit_group;" ::: "memory");
+}
+INLINED void copies_wait(void) {
+    __asm__ volatile("cp.async.wait_group %0;" ::"n"(STAGES - 3) : "memory");
+    __asm__ volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Begins a part's products; before it, all but the part's before are done. */
+INLINED void part_begin(warp w, private sums *s, local uchar *part) {
+    uint a = wide_tile((local const ushort *)part) + w.index / 4 * (BLOCKS * 512),
+         b = wide_tile((local const ushort *)part) + HIGH * 8;
+    WIDE_BEGIN();
+    UNROLL
+    for (uint d = 0; d < DEPTH / 16; ++d)
+        UNROLL
+    for (uint m = 0; m < BLOCKS; ++m)
+        UNROLL
+    for (uint n = 0; n < BROAD; n += EACH)
+        WIDE_PRODUCT(s->c[m] + n / 8, a + m * 512 + d * 2, b + n * 8 + d * 2);
+    WIDE_END();
+}
+
+INLINED void part_end(void) {
+    __asm__ volatile(SM_90A "wgmma.wait_group.sync.aligned 1;" ::: "memory");
+}
+
+INLINED void sums_settle(private sums *s) {
+    UNROLL
+    for (uint m = 0; m < BLOCKS; ++m)
+        WIDE_WAIT(s->c[m], BROAD / 8, "0");
+}
+#else
+#define TILES_DECLARE(tiles) local uchar tiles[STAGES * PART] __attribute__((aligned(16)));
+
+INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
+    copy_start_or_zero(to, f->at + column * 2 + (ulong)f->row_bytes * rows, inside);
+}
+INLINED void copies_end(void) {}
+INLINED void copies_wait(void) {}
+
+/* Row r, column d of a tile. */
+#define TILE_AT(tile, r, d) ((local const ushort *)((tile) + (r)*128 + (((d) / 8 ^ (r)) & 7) * 16) + (d) % 8)
+
+INLINED void part_begin(warp w, private sums *s, local uchar *part) {
+    local uchar *a = part + w.index / 4 * (BLOCKS * 64 * 128), *b = part + HIGH * 128;
+    for (uint d = 0; d < DEPTH; d += 16)
+        for (uint m = 0; m < BLOCKS; ++m)
+            for (uint n = 0; n < BROAD; n += 16) {
+                uint x[4], y[4], row = m * 64 + w.index % 4 * 16 + w.lane % 16;
+                load_tiles(w, x, TILE_AT(a, row, d + w.lane / 16 * 8));
+                row = n + w.lane / 16 * 8 + w.lane % 8;
+                load_tiles(w, y, TILE_AT(b, row, d + w.lane / 8 % 2 * 8));
+                mma(w, s->c[m][n / 8], x, y[0], y[1]);
+                mma(w, s->c[m][n / 8 + 1], x, y[2], y[3]);
+            }
+}
+INLINED void part_end(void) {}
+INLINED void sums_settle(private sums *s) {}
+#endif
+
+/* Begins the copies of DEPTH columns from `column` on; past the last there are none. */
+INLINED void part_copy(private const feed *a, private const feed *b, local uchar *to, uint column, uint depth) {
+    bool inside = column + get_local_id(0) % 8 * 8 < depth;
+    INDEX from = inside ? column : 0;
+    UNROLL
+    for (uint row = 0; row < HIGH; row += STEP)
+        if (row + STEP <= HIGH || row + get_local_id(0) / 8 < HIGH)
+            chunk_copy(to + row * 128, a, from, row, inside && row < a->rows);
+    to += HIGH * 128;
+    UNROLL
+    for (uint row = 0; row < BROAD; row += STEP)
+        if (row + STEP <= BROAD || row + get_local_id(0) / 8 < BROAD)
+            chunk_copy(to + row * 128, b, from, row, inside && row < b->rows);
+}
+
+/* The group's tile of c, in tiles: x along the columns, y along the rows. */
+INLINED uint2 tile_of(uint rows, uint columns) {
+    uint down = (rows + HIGH - 1) / HIGH, across = (columns + BROAD - 1) / BROAD, number = get_group_id(0);
+    uint band = number / (BAND * across), within = number % (BAND * across), high = min(down - band * BAND, (uint)BAND);
+    return (uint2)(within / high, band * BAND + within % high);
+}
+
+/* From columns 2t, 2t + 1 of two blocks to four columns of the first block for even items, of the second for odd ones:
+ * whole sectors of memory are written. */
+INLINED uint2 four_columns(warp w, uint first, uint second) {
+    bool odd = w.lane % 2;
+    uint other = as_uint(exchange(w, as_float(odd ? first : second), 1));
+    return odd ? (uint2)(other, second) : (uint2)(first, other);
+}
+
+/* Stores what a row's four items hold of blocks n and n + 1, of which `blocks` are inside; p: the first's first. */
+#define STORE_BLOCKS(type, w, p, first, second, blocks) CAT(STORE_BLOCKS_, type)(w, p, first, second, blocks)
+#define STORE_BLOCKS_F32(w, p, first, second, blocks)                                                                  \
+    if (blocks > 0)                                                                                                    \
+        *(global float2 *)((p) + (w).lane % 4 * 2) = (float2)((first)[0], (first)[1]);                                 \
+    if (blocks > 1)                                                                                                    \
+        *(global float2 *)((p) + 8 + (w).lane % 4 * 2) = (float2)((second)[0], (second)[1]);
+#define STORE_BLOCKS_F16(w, p, first, second, blocks) STORE_HALVES(w, p, first, second, blocks, pack_F16)
+#define STORE_BLOCKS_BF16(w, p, first, second, blocks) STORE_HALVES(w, p, first, second, blocks, pack_BF16)
+#define STORE_HALVES(w, p, first, second, blocks, pack)                                                                \
+    uint2 four_ = four_columns(w, pack((first)[0], (first)[1]), pack((second)[0], (second)[1]));                       \
+    if ((w).lane % 2 < blocks)                                                                                         \
+        *(global uint2 *)((p) + (w).lane % 2 * 8 + (w).lane % 4 / 2 * 4) = four_;
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_wgmma(uint rows, uint columns, uint depth, uint heads,
+                                                                       global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                       global const ELEMENT(A_TYPE) *b, INDEX4 b_at,
+                                                                       global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
+    TILES_DECLARE(tiles)
+    WARP_DECLARE(w)
+    uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
+    uint2 tile = tile_of(rows, columns);
+    uint row = tile.y * HIGH, column = tile.x * BROAD;
+    feed a_feed = feed_of((global const ushort *)a + a_at.s0 + batch * a_at.s1 + head * a_at.s2, a_at.s3, row, rows);
+    feed b_feed =
+        feed_of((global const ushort *)b + b_at.s0 + batch * b_at.s1 + head * b_at.s2, b_at.s3, column, columns);
+    c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
+
+    sums s;
+    UNROLL
+    for (uint m = 0; m < BLOCKS; ++m)
+        UNROLL
+    for (uint n = 0; n < BROAD / 8; ++n)
+        UNROLL
+    for (uint x = 0; x < 4; ++x)
+        s.c[m][n][x] = 0.0f;
+    local uchar *place = tiles + place_in_tile();
+    for (uint stage = 0; stage < STAGES - 2; ++stage) {
+        part_copy(&a_feed, &b_feed, place + stage * PART, stage * DEPTH, depth);
+        copies_end();
+    }
+    /* A part goes where the one before the last was: that one's products are done, of all teams at the barrier. */
+    for (uint d = 0, now = 0, next = (STAGES - 2) * PART; d < depth; d += DEPTH) {
+        copies_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        part_begin(w, &s, tiles + now);
+        part_copy(&a_feed, &b_feed, place + next, d + (STAGES - 2) * DEPTH, depth);
+        copies_end();
+        part_end();
+        now = now + PART == STAGES * PART ? 0 : now + PART;
+        next = next + PART == STAGES * PART ? 0 : next + PART;
+    }
+    sums_settle(&s);
+
+    UNROLL
+    for (uint m = 0; m < BLOCKS; ++m)
+        UNROLL
+    for (uint i = 0; i < 2; ++i) {
+        uint at = row + (w.index / 4 * BLOCKS + m) * 64 + w.index % 4 * 16 + i * 8 + w.lane / 4;
+        uint blocks = at < rows ? (columns - column) / 8 : 0;
+        UNROLL
+        for (uint n = 0; n < BROAD / 8; n += 2) {
+            uint left = max(blocks, n) - n;
+            STORE_BLOCKS(C_TYPE, w, c + at * c_at.s3 + column + 8 * n, &s.c[m][n][2 * i], &s.c[m][n + 1][2 * i], left)
+        }
+    }
+}
