@@ -13,6 +13,12 @@
  * memory, no barrier. */
 #include "shared/tensor.clh"
 
+#ifndef X_TYPE
+#define X_TYPE F32
+#endif
+#ifndef DX_TYPE
+#define DX_TYPE F32
+#endif
 #ifndef D
 #define D 64
 #endif
@@ -23,14 +29,14 @@
 #define LAG 2
 #endif
 
-static inline float inverse_root(global const float *x) {
+static inline float inverse_root(global const ELEMENT(X_TYPE) *x) {
     float total = 0.0f;
     for (uint d = 0; d < D; ++d)
-        total = MAD(x[d], x[d], total);
+        total = MAD(LOAD(X_TYPE, x, d), LOAD(X_TYPE, x, d), total);
     return 1.0f / sqrt(total / D + 1e-5f);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void token_features(uint rows, global const float *x,
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void token_features(uint rows, global const ELEMENT(X_TYPE) *x,
                                                                            INDEX4 x_at, global float *f, INDEX4 f_at) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= rows)
@@ -39,7 +45,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void token_features(uint 
     f += f_at.s0 + b * f_at.s1 + h * f_at.s2 + i * f_at.s3;
     float inverse = inverse_root(x);
     for (uint d = 0; d < D; ++d) {
-        float y = x[d] * inverse;
+        float y = LOAD(X_TYPE, x, d) * inverse;
         f[d] = y;
         f[D + d] = y * y;
     }
@@ -47,8 +53,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void token_features(uint 
 
 /* x may be turned: that leaves its length as it is, and y is in f. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-token_features_backward(uint rows, global const float *x, INDEX4 x_at, global const float *f, INDEX4 f_at,
-                        global const float *df, INDEX4 df_at, global float *dx, INDEX4 dx_at) {
+token_features_backward(uint rows, global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global const float *f, INDEX4 f_at,
+                        global const float *df, INDEX4 df_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= rows)
         return;
@@ -60,7 +66,8 @@ token_features_backward(uint rows, global const float *x, INDEX4 x_at, global co
     for (uint d = 0; d < D; ++d)
         along = MAD(MAD(2.0f * f[d], df[D + d], df[d]), f[d], along);
     for (uint d = 0; d < D; ++d)
-        dx[d] += inverse * (MAD(2.0f * f[d], df[D + d], df[d]) - f[d] * (along / D));
+        STORE(DX_TYPE, dx, d,
+              LOAD(DX_TYPE, dx, d) + inverse * (MAD(2.0f * f[d], df[D + d], df[d]) - f[d] * (along / D)));
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void splat_features(uint count, global const float *mean,

@@ -38,7 +38,8 @@ static clsplat_status refuse_beside_resume(cli *c, const train_options *o) {
                  {"--rate", o->rate},
                  {"--batch", o->batch},
                  {"--context", o->context},
-                 {"--accumulate", o->accumulate}};
+                 {"--accumulate", o->accumulate},
+                 {"--dtype", o->dtype}};
     for (size_t i = 0; i < sizeof given / sizeof *given; ++i)
         if (given[i].value)
             return cli_misuse(
@@ -77,6 +78,8 @@ static clsplat_status read_numbers(cli *c, const train_options *o, train_setting
     s->context = context;
     s->batch = batch;
     s->accumulate = accumulate;
+    if (o->dtype && !train_type_named(o->dtype, &s->type))
+        return cli_misuse(c, "--dtype: `%s` is neither auto, f32 nor bf16", o->dtype);
     if (s->rate < 0)
         return cli_misuse(c, "--rate: `%s` is below 0", o->rate);
 fail:
@@ -232,8 +235,10 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     TRY(check_vocabulary(c, o->folder, t.model->config.vocabulary));
     if (o->resume && checkpoint_is_there(o->folder))
         TRY(checkpoint_load(&t, o->folder));
-    log_info(c->lib, "%s: %.1f million parameters on %s, %zu tokens a step", o->folder,
+    trainee_take_type(&t, r->settings.type);
+    log_info(c->lib, "%s: %.1f million parameters on %s in %s, %zu tokens a step", o->folder,
              1e-6 * (double)t.model->info.parameters, clsplat_device_describe(device)->name,
+             t.type == CLSPLAT_F32 ? "float32" : "bfloat16",
              r->settings.batch * r->settings.context * r->settings.accumulate);
     c->interrupted = "interrupted; what was learned so far is saved, and --resume goes on from there";
     r->user = &show;

@@ -9,7 +9,7 @@
 /* As given; NULL: not given. */
 typedef struct train_options {
     char *folder, *config, *from, *budget, *validation, *match, *save, *keep, *report;
-    char *rate, *batch, *context, *accumulate, *seed;
+    char *rate, *batch, *context, *accumulate, *seed, *dtype;
     int resume, recompute;
 } train_options;
 
@@ -34,6 +34,9 @@ typedef struct train_options {
     LANGUAGE_ROW("accumulate", 0, (o).accumulate, "N", "such batches in a step; 1 if it is not given"),               \
     LANGUAGE_ROW("context", 0, (o).context, "N", "tokens of a window; 512 if it is not given"),                       \
     LANGUAGE_ROW("seed", 0, (o).seed, "N", "of the first weights and of the windows; 0 if it is not given"),          \
+    LANGUAGE_ROW("dtype", 0, (o).dtype, "TYPE",                                                                       \
+                 "what layers compute in, beside weights in float32: f32 or bf16; if it is not given, bf16 where the " \
+                 "device has matrix units for it"),                                                                   \
     {"recompute", 0, POPT_ARG_NONE, &(o).recompute, 0,                                                                \
      "run layers forward again on the way back: less memory, a third more work", NULL}
 // clang-format on

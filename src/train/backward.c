@@ -1,44 +1,9 @@
 /* Each function quotes what it is the gradient of: pass_layer_forward, from its end. */
 #include "op/backward.h"
 #include "op/layer/layer_backward.h"
+#include "train/product.h"
 #include "train/splats.h"
 #include "train/trees.h"
-
-/* The buffer's first rows × columns numbers. */
-static op_tensor view(op_tensor buffer, size_t rows, size_t columns) {
-    size_t numbers = rows * columns;
-    return (op_tensor){.mem = buffer.mem,
-                       .dtype = buffer.dtype,
-                       .shape = {1, 1, rows, columns},
-                       .stride = {numbers, numbers, columns}};
-}
-
-static clsplat_status flip(queue *q, op_tensor x, op_tensor buffer, op_tensor *out) {
-    *out = view(buffer, x.shape[3], x.shape[2]);
-    return op_transpose(q, &(op_transpose_args){.x = x, .out = *out});
-}
-
-/* y = x wᵀ: dw += dyᵀ x. */
-static clsplat_status to_weight(queue *q, const pass *p, op_tensor dy, op_tensor x, op_tensor dw) {
-    clsplat_status status = CLSPLAT_OK;
-    op_tensor left, right, product = view(p->product, dw.shape[2], dw.shape[3]);
-    TRY(flip(q, dy, p->left, &left));
-    TRY(flip(q, x, p->right, &right));
-    TRY(op_gemm(q, &(op_gemm_args){.a = left, .b = right, .c = product}));
-    TRY(op_norm(q, &(op_norm_args){.x = dw, .add = product, .out = dw}));
-fail:
-    return status;
-}
-
-/* y = x wᵀ: dx = dy w. */
-static clsplat_status to_rows(queue *q, const pass *p, op_tensor dy, op_tensor w, op_tensor dx) {
-    clsplat_status status = CLSPLAT_OK;
-    op_tensor flipped;
-    TRY(flip(q, w, p->flipped, &flipped));
-    TRY(op_gemm(q, &(op_gemm_args){.a = dy, .b = flipped, .c = dx}));
-fail:
-    return status;
-}
 
 /* h = norm(x): p->dx, where x goes on beside its norm or nothing came yet, receives from p->dh. */
 static clsplat_status norm_back(queue *q, const pass *p, op_tensor x, const model_norm *norm,
@@ -64,7 +29,7 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
     for (size_t first = 0, count; first < p->rows; first += count) {
         count = p->rows - first < at_once ? p->rows - first : at_once;
         op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->h, 2, first, count);
-        TRY(op_gemm(q, &(op_gemm_args){.a = h, .b = w->head, .c = logits}));
+        TRY(product_run(q, p, h, w->head, logits));
         TRY(op_cross_entropy(q, &(op_cross_entropy_args){.logits = logits,
                                                          .targets = p->targets,
                                                          .log_likelihood = p->log_likelihood,
@@ -72,8 +37,8 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
                                                          .scale = scale}));
         if (scale == 0)
             continue;
-        TRY(to_rows(q, p, logits, w->head, op_slice(p->dh, 2, first, count)));
-        TRY(to_weight(q, p, logits, h, g->head));
+        TRY(product_to_rows(q, p, logits, w->head, op_slice(p->dh, 2, first, count)));
+        TRY(product_to_weight(q, p, logits, h, g->head));
     }
 fail:
     return status;
@@ -85,19 +50,21 @@ static clsplat_status feed_forward_back(queue *q, const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
+    op_tensor dx;
+    TRY(product_narrow(q, p, p->dx, &dx));
     TRY(op_activate(
         q, &(op_activate_args){
                .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
-    TRY(to_weight(q, p, p->dx, p->gated, g->down));
-    TRY(to_rows(q, p, p->dx, l->down, p->dgated));
+    TRY(product_to_weight(q, p, dx, p->gated, g->down));
+    TRY(product_to_rows(q, p, dx, l->down, p->dgated));
     TRY(op_activate_backward(q, &(op_activate_backward_args){.x = kept->gate_up,
                                                              .dout = p->dgated,
                                                              .dx = p->dgate_up,
                                                              .activation = c->layer.activation,
                                                              .gated = true}));
     TRY(pass_norm(q, p, kept->mid, &l->mlp_norm, p->h));
-    TRY(to_weight(q, p, p->dgate_up, p->h, g->gate_up[0]));
-    TRY(to_rows(q, p, p->dgate_up, l->gate_up[0], p->dh));
+    TRY(product_to_weight(q, p, p->dgate_up, p->h, g->gate_up[0]));
+    TRY(product_to_rows(q, p, p->dgate_up, l->gate_up[0], p->dh));
     TRY(norm_back(q, p, kept->mid, &l->mlp_norm, &g->mlp_norm, true));
 fail:
     return status;
@@ -130,10 +97,10 @@ fail:
 static clsplat_status strength_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    op_tensor more = view(p->left, p->dh.shape[2], p->dh.shape[3]), dstrength = p->splats->dstrength;
+    op_tensor more = product_view(p->left, p->dh.shape[2], p->dh.shape[3]), dstrength = p->splats->dstrength;
     TRY(op_column_sums(q, &(op_column_sums_args){.x = dstrength, .sums = g->splat_strength_bias.mem}));
-    TRY(to_weight(q, p, dstrength, p->h, g->splat_strength));
-    TRY(to_rows(q, p, dstrength, l->splat_strength, more));
+    TRY(product_to_weight(q, p, dstrength, p->h, g->splat_strength));
+    TRY(product_to_rows(q, p, dstrength, l->splat_strength, more));
     TRY(op_norm(q, &(op_norm_args){.x = p->dh, .add = more, .out = p->dh}));
 fail:
     return status;
@@ -144,14 +111,16 @@ static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
-    TRY(to_weight(q, p, p->dx, kept->attended, g->out));
-    TRY(to_rows(q, p, p->dx, l->out, p->dattended));
+    op_tensor dx;
+    TRY(product_narrow(q, p, p->dx, &dx));
+    TRY(product_to_weight(q, p, dx, kept->attended, g->out));
+    TRY(product_to_rows(q, p, dx, l->out, p->dattended));
     TRY(pass_is_splatted(p, layer) ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
     TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
-    TRY(to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
-    TRY(to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
+    TRY(product_to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
+    TRY(product_to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
     if (pass_is_splatted(p, layer))
         TRY(strength_back(q, p, layer));
     TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));

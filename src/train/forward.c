@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "op/layer/layer_backward.h"
+#include "train/product.h"
 #include "train/splats.h"
 #include "train/trees.h"
 
@@ -64,7 +65,7 @@ static clsplat_status project(queue *q, const pass *p, size_t layer) {
     const model_layer *l = &p->model->model->weights.layers[layer];
     op_tensor qkv = pass_layer_of(p, layer)->qkv, bias = l->qkv_bias;
     size_t all = c->heads + 2 * c->kv_heads;
-    TRY(op_gemm(q, &(op_gemm_args){.a = p->h, .b = l->qkv[0], .c = qkv}));
+    TRY(product_run(q, p, p->h, l->qkv[0], qkv));
     if (bias.mem) { /* [1,heads,1,D] */
         bias.shape[1] = all;
         bias.shape[3] = bias.stride[1] = c->head_dim;
@@ -108,13 +109,13 @@ clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
     bool last = layer + 1 == c->layers;
     TRY(project(q, p, layer));
     TRY(attend(q, p, layer));
-    TRY(op_gemm(q, &(op_gemm_args){.a = kept->attended, .b = l->out, .c = kept->mid}));
+    TRY(product_run(q, p, kept->attended, l->out, kept->mid));
     TRY(add_and_norm(q, p, kept->mid, p->x[layer], &l->mlp_norm));
-    TRY(op_gemm(q, &(op_gemm_args){.a = p->h, .b = l->gate_up[0], .c = kept->gate_up}));
+    TRY(product_run(q, p, p->h, l->gate_up[0], kept->gate_up));
     TRY(op_activate(
         q, &(op_activate_args){
                .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
-    TRY(op_gemm(q, &(op_gemm_args){.a = p->gated, .b = l->down, .c = p->x[layer + 1]}));
+    TRY(product_run(q, p, p->gated, l->down, p->x[layer + 1]));
     TRY(add_and_norm(q, p, p->x[layer + 1], kept->mid,
                      last ? &w->norm : &w->layers[layer + 1].attention_norm));
 fail:

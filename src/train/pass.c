@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "runtime/buffer.h"
+#include "train/product.h"
 #include "train/splats.h"
 #include "train/trees.h"
 
@@ -17,9 +18,9 @@ static clsplat_status open_layer(const pass *p, pass_layer *l) {
     clsplat_device *device = p->model->device;
     const model_config *c = &p->model->model->config;
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->hidden, &l->mid));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &l->qkv));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->heads * c->head_dim, &l->attended));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, 2 * c->intermediate, &l->gate_up));
+    TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &l->qkv));
+    TRY(tensor_create(device, p->type, 1, p->rows, c->heads * c->head_dim, &l->attended));
+    TRY(tensor_create(device, p->type, 1, p->rows, 2 * c->intermediate, &l->gate_up));
     TRY(tensor_create(device, CLSPLAT_F32, p->batch * c->heads, p->length, 1, &l->lse));
     l->lse = (op_tensor){.mem = l->lse.mem,
                          .dtype = CLSPLAT_F32,
@@ -41,27 +42,29 @@ static clsplat_status open_scratch(pass *p) {
         most = larger(most, p->model->parameters[i].count);
     struct {
         op_tensor *tensor;
+        clsplat_dtype type;
         size_t rows, columns;
     } all_of_them[] = {
-        {&p->h, p->rows, c->hidden},
-        {&p->gated, p->rows, c->intermediate},
-        {&p->dx, p->rows, c->hidden},
-        {&p->dh, p->rows, c->hidden},
-        {&p->dqkv, p->rows, all},
-        {&p->dattended, p->rows, heads},
-        {&p->dgate_up, p->rows, 2 * c->intermediate},
-        {&p->dgated, p->rows, c->intermediate},
-        {&p->logits, at_once, c->vocabulary},
-        {&p->turn, p->length, c->head_dim},
-        {&p->stats, p->rows, 2},
-        {&p->left, 1,
+        {&p->h, p->type, p->rows, c->hidden},
+        {&p->gated, p->type, p->rows, c->intermediate},
+        {&p->dx, CLSPLAT_F32, p->rows, c->hidden},
+        {&p->dh, p->type, p->rows, c->hidden},
+        {&p->dqkv, p->type, p->rows, all},
+        {&p->dattended, p->type, p->rows, heads},
+        {&p->dgate_up, p->type, p->rows, 2 * c->intermediate},
+        {&p->dgated, p->type, p->rows, c->intermediate},
+        {&p->logits, p->type, at_once, c->vocabulary},
+        {&p->turn, CLSPLAT_F32, p->length, c->head_dim},
+        {&p->stats, CLSPLAT_F32, p->rows, 2},
+        {&p->left, p->type, 1,
          larger(p->rows * larger(larger(2 * c->intermediate, all), c->hidden), at_once * c->vocabulary)},
-        {&p->right, 1, p->rows * larger(larger(c->intermediate, heads), c->hidden)},
-        {&p->product, 1, most},
-        {&p->flipped, 1, most},
+        {&p->right, p->type, 1, p->rows * larger(larger(c->intermediate, heads), c->hidden)},
+        {&p->product, CLSPLAT_F32, 1, product_room(p->type, most)},
+        {&p->flipped, p->type, 1, most},
+        {&p->narrow, p->type, p->type == CLSPLAT_F32 ? 1 : p->rows, c->hidden},
     };
     for (size_t i = 0; i < sizeof all_of_them / sizeof *all_of_them; ++i)
-        TRY(tensor_create(device, CLSPLAT_F32, 1, all_of_them[i].rows, all_of_them[i].columns,
+        TRY(tensor_create(device, all_of_them[i].type, 1, all_of_them[i].rows, all_of_them[i].columns,
                           all_of_them[i].tensor));
     TRY(buffer_create(device, 4 * p->rows, &p->ids));
     TRY(buffer_create(device, 4 * p->rows, &p->targets));
@@ -103,7 +106,12 @@ fail:
 clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool again, pass *p) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &model->model->config;
-    *p = (pass){.model = model, .batch = batch, .length = length, .rows = batch * length, .again = again};
+    *p = (pass){.model = model,
+                .type = model->type,
+                .batch = batch,
+                .length = length,
+                .rows = batch * length,
+                .again = again};
     p->x = calloc(c->layers + 1, sizeof *p->x);
     p->layers = calloc(c->layers, sizeof *p->layers);
     p->host = calloc(p->rows, sizeof *p->host);
@@ -124,9 +132,9 @@ void pass_close(pass *p) {
     if (!p->model)
         return;
     clsplat_device *device = p->model->device;
-    op_tensor *all[] = {&p->h,         &p->gated,    &p->dx,     &p->dh,      &p->dqkv,
-                        &p->dattended, &p->dgate_up, &p->dgated, &p->logits,  &p->turn,
-                        &p->stats,     &p->left,     &p->right,  &p->product, &p->flipped};
+    op_tensor *all[] = {&p->h,        &p->gated,   &p->dx,      &p->dh,    &p->dqkv,  &p->dattended,
+                        &p->dgate_up, &p->dgated,  &p->logits,  &p->turn,  &p->stats, &p->left,
+                        &p->right,    &p->product, &p->flipped, &p->narrow};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     for (size_t i = 0; p->x && i <= p->model->model->config.layers; ++i)

@@ -9,7 +9,8 @@
 
 #include "train/trainee.h"
 
-/* Rows are those of all windows, one below the other: [1,1,batch·length,…], float32. */
+/* Rows are those of all windows, one below the other: [1,1,batch·length,…], of the pass's type but for mid
+ * and lse, which are float32. */
 typedef struct pass_layer {
     op_tensor mid, qkv, attended, lse, gate_up; /* lse [batch,H,length,1], in splat layers [n,H,chunk,1] */
     struct pass_splats *splats;                 /* NULL in layers of other kinds */
@@ -18,15 +19,17 @@ typedef struct pass_layer {
 
 typedef struct pass {
     const trainee *model;
+    clsplat_dtype type;         /* the trainee's: of what layers keep and products take; F32 or BF16 */
     size_t batch, length, rows; /* rows: batch · length */
     bool again;
-    op_tensor *x;       /* [layers + 1]: the residual stream before each layer, and behind the last */
+    op_tensor *x;       /* [layers + 1]: the residual stream before each layer, and behind the last; F32 */
     pass_layer *layers; /* [layers], or with `again` one */
     op_tensor h, gated; /* what is computed again */
-    op_tensor dx, dh, dqkv, dattended, dgate_up, dgated;
-    op_tensor logits; /* of some of the rows at a time */
+    op_tensor dx, dh, dqkv, dattended, dgate_up, dgated; /* dx: F32 */
+    op_tensor logits;                                    /* of some of the rows at a time */
     op_tensor turn, stats;
     op_tensor left, right, product, flipped; /* transposed rows and weights, and what they give: a gradient */
+    op_tensor narrow;                        /* dx rounded to the type, unless that is float32 */
     cl_mem ids, targets, log_likelihood;     /* [rows] */
     struct pass_splats_scratch *splats;      /* NULL: no layer has any */
     float *host;                             /* [rows] */

@@ -48,11 +48,12 @@ static const struct number_key {
                {"epsilon", offsetof(train_settings, epsilon), 0, 1},
                {"clip", offsetof(train_settings, clip), 0, 1e9},
                {"seconds", offsetof(train_settings, seconds), 0, 1e9}};
-static const char *const shapes[] = {"cosine", "wsd", "constant"};
+static const char *const shapes[] = {"cosine", "wsd", "constant"}, *const types[] = {"auto", "f32", "bf16"};
 enum {
     SIZES = sizeof sizes / sizeof *sizes,
     NUMBERS = sizeof numbers / sizeof *numbers,
-    SHAPES = sizeof shapes / sizeof *shapes
+    SHAPES = sizeof shapes / sizeof *shapes,
+    TYPES = sizeof types / sizeof *types
 };
 
 static bool is_known(const char *key) {
@@ -62,7 +63,7 @@ static bool is_known(const char *key) {
     for (size_t i = 0; i < NUMBERS; ++i)
         if (strcmp(numbers[i].name, key) == 0)
             return true;
-    return strcmp(key, "seed") == 0 || strcmp(key, "schedule") == 0;
+    return strcmp(key, "seed") == 0 || strcmp(key, "schedule") == 0 || strcmp(key, "dtype") == 0;
 }
 
 static clsplat_status read_shape(const json_place *at, train_settings *s) {
@@ -75,6 +76,25 @@ static clsplat_status read_shape(const json_place *at, train_settings *s) {
     if (i == SHAPES)
         return json_refuse(at, CLSPLAT_FORMAT, "schedule", "must be cosine, wsd or constant");
     s->shape = (train_shape)i;
+fail:
+    return status;
+}
+
+bool train_type_named(const char *name, train_type *type) {
+    size_t i = 0;
+    while (i < TYPES && strcmp(types[i], name) != 0)
+        ++i;
+    if (i < TYPES)
+        *type = (train_type)i;
+    return i < TYPES;
+}
+
+static clsplat_status read_type(const json_place *at, train_settings *s) {
+    clsplat_status status = CLSPLAT_OK;
+    const char *name = types[s->type];
+    TRY(json_word(at, "dtype", JSON_OPTIONAL, &name));
+    if (!train_type_named(name, &s->type))
+        return json_refuse(at, CLSPLAT_FORMAT, "dtype", "must be auto, f32 or bf16");
 fail:
     return status;
 }
@@ -98,6 +118,7 @@ clsplat_status train_settings_read(clsplat *lib, const char *path, const json_t 
     TRY(json_size(&at, "seed", JSON_OPTIONAL, 0, SIZE_MAX, &seed));
     s->seed = seed;
     TRY(read_shape(&at, s));
+    TRY(read_type(&at, s));
 fail:
     return status;
 }
@@ -114,6 +135,7 @@ json_t *train_settings_write(const train_settings *s) {
                                       json_real(*(const double *)((const char *)s + numbers[i].offset)));
     failed |= json_object_set_new(object, "seed", json_integer((json_int_t)s->seed));
     failed |= json_object_set_new(object, "schedule", json_string(shapes[s->shape]));
+    failed |= json_object_set_new(object, "dtype", json_string(types[s->type]));
     if (failed) {
         json_decref(object);
         return NULL;

@@ -8,6 +8,7 @@
 #include "op/layer/layer_backward.h"
 #include "op/splat/splat_layer.h"
 #include "runtime/buffer.h"
+#include "train/product.h"
 
 static size_t chunk_of(const pass *p) {
     return p->model->model->config.splat_chunk;
@@ -80,7 +81,7 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + c->kv_heads) * 2 * c->head_dim,
                       &s->dfeatures));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->dstrength));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
+    TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->dg));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->dbase));
@@ -140,7 +141,7 @@ clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer) {
     TRY(op_token_features(q,
                           &(op_token_features_args){.x = chunks(p, kept->qkv, 0, heads, c->head_dim),
                                                     .f = chunks(p, s->features, 0, heads, 2 * c->head_dim)}));
-    TRY(op_gemm(q, &(op_gemm_args){.a = p->h, .b = w->splat_strength, .c = s->strength}));
+    TRY(product_run(q, p, p->h, w->splat_strength, s->strength));
     TRY(op_activate(
         q, &(op_activate_args){.x = s->strength, .bias = w->splat_strength_bias, .out = s->strength}));
     TRY(op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
@@ -385,10 +386,9 @@ clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats_scratch *t = p->splats;
     op_tensor turned = pass_heads(p, p->dqkv, 0, c->heads + c->kv_heads);
-    bool far = p->length / c->splat_chunk > OP_SPLAT_LAG;
     TRY(near_back(q, p, layer));
     TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));
-    if (!far)
+    if (p->length / c->splat_chunk <= OP_SPLAT_LAG)
         return clear(q, t->dstrength);
     TRY(clear(q, t->dg));
     TRY(clear(q, t->dbase));

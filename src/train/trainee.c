@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "op/kernel.h"
 #include "op/layer/optimise.h"
 #include "runtime/buffer.h"
 
@@ -83,6 +84,11 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee 
     TRY(buffer_create(device, 2 * sizeof(float), &t->clip));
 fail:
     return status;
+}
+
+void trainee_take_type(trainee *t, train_type type) {
+    bool narrow = type == TRAIN_AUTO ? limits_have_mma(&t->device->info.limits) : type == TRAIN_BF16;
+    t->type = narrow ? CLSPLAT_BF16 : CLSPLAT_F32;
 }
 
 void trainee_close(trainee *t) {

@@ -20,6 +20,7 @@ typedef struct train_parameter {
 typedef struct trainee {
     clsplat_device *device;
     clsplat_model *model;
+    clsplat_dtype type;     /* that its passes compute in: F32 after trainee_open, or BF16 */
     model_weights gradient; /* what model->weights receive, tensor by tensor */
     model_folder *files;    /* of the names */
     train_parameter *parameters;
@@ -38,6 +39,9 @@ clsplat_status trainee_check(clsplat *lib, const char *folder, const model_confi
 clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee *t);
 /* Accepts a zeroed struct. */
 void trainee_close(trainee *t);
+
+/* Decides what its passes compute in: before pass_open. */
+void trainee_take_type(trainee *t, train_type type);
 
 /* All gradients become 0. Does not block. */
 clsplat_status trainee_clear(queue *q, const trainee *t);

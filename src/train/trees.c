@@ -14,7 +14,7 @@ clsplat_status pass_trees_open(const pass *p, pass_trees **made) {
     clsplat_device *device = p->model->device;
     const model_config *c = &p->model->model->config;
     size_t chunk = c->near_far_chunk;
-    op_tensor k = {.dtype = CLSPLAT_F32, .shape = {p->batch, c->kv_heads, p->length, c->head_dim}};
+    op_tensor k = {.dtype = p->type, .shape = {p->batch, c->kv_heads, p->length, c->head_dim}};
     pass_trees *t = *made = calloc(1, sizeof *t);
     queue q;
     if (!t)

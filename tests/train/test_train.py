@@ -58,11 +58,23 @@ def losses(t):
     recorded = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())
     for name, configuration in [("llama", twin.CONFIG), ("pattern", twin.PATTERN)]:
         config = t.bench.write(f"{name}.cfg", json.dumps(configuration).encode())
-        if t.bench.works(name, *t.command(name, "--config", config), limit=LIMIT) is None:
+        if t.bench.works(name, *t.command(name, "--config", config, "--dtype", "f32"), limit=LIMIT) is None:
             continue
         ours, theirs = twin.losses_of(t.bench.path(name)), recorded[name]
         worst = max(abs(a - b) for a, b in zip(ours, theirs))
         t.bench.check(f"{name}: losses", len(ours) == len(theirs) and worst < 1e-3, f"{len(ours)} losses, off by {worst:.2g}")
+
+
+def narrow(t):
+    """In bfloat16, beside weights in float32: the twin's losses to the second digit, and the same bits again."""
+    theirs = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())["pattern"][:15]
+    config = t.bench.write("narrow.cfg", json.dumps(twin.PATTERN).encode())
+    for name in ("narrow", "narrow-again"):
+        t.bench.works(name, *t.command(name, "--config", config, "--dtype", "bf16"), limit=LIMIT)
+    ours = twin.losses_of(t.bench.path("narrow"))
+    worst = max(abs(a - b) for a, b in zip(ours, theirs))
+    t.bench.check("narrow: losses", len(ours) == 40 and worst < 0.05, f"{len(ours)} losses, off by {worst:.2g}")
+    t.bench.check("narrow: bits", t.state("narrow") == t.state("narrow-again"), "other bits in bfloat16 the second time")
 
 
 def near_far(t):
@@ -73,11 +85,11 @@ def near_far(t):
         configuration = {**twin.PATTERN, "attention": ["splat", "window", "near_far"], "near_far_tolerance": tolerance,
                          "near_far_chunk": 16}
         config = t.bench.write(f"{name}.cfg", json.dumps(configuration).encode())
-        if t.bench.works(name, *t.command(name, "--config", config), limit=LIMIT) is None:
+        if t.bench.works(name, *t.command(name, "--config", config, "--dtype", "f32"), limit=LIMIT) is None:
             continue
         worst = max(abs(a - b) for a, b in zip(twin.losses_of(t.bench.path(name)), theirs))
         t.bench.check(f"{name}: losses", worst < limit, f"off by {worst:.2g}")
-    t.bench.works("near_far again", *t.command("near_far-again", "--config", t.bench.path("near_far-0.2.cfg"), "--recompute"), limit=LIMIT)
+    t.bench.works("near_far again", *t.command("near_far-again", "--config", t.bench.path("near_far-0.2.cfg"), "--recompute", "--dtype", "f32"), limit=LIMIT)
     t.bench.check("near_far: recompute", t.bits("near_far-again") == t.bits("near_far-0.2"), "other bits with layers run again")
     model = t.bench.path("near_far-0.2")
     for how in (["--attention", "near-far", "--tolerance", "0.2", "--chunk", "16"], []):
@@ -146,6 +158,7 @@ def refusals(t):
     b.refused("there already", t.command("whole", "--config", t.config)[1:], ["--resume"], command="train")
     b.refused("other settings", t.command("whole", "--resume", "--rate", "1")[1:], ["--rate"], statuses=[2], command="train")
     b.refused("budget", t.command("new", "--budget", "soon")[1:], ["--budget", "soon"], statuses=[2], command="train")
+    b.refused("dtype", t.command("new", "--dtype", "f8")[1:], ["--dtype", "f8"], statuses=[2], command="train")
     b.refused("short", [b.write("short", b"abc"), "-o", path("new"), "--config", t.config], ["window"], command="train")
     for name, change, words in [
         ("unknown", {"training": {"speed": 3}}, ["training.speed"]),
@@ -154,6 +167,7 @@ def refusals(t):
         ("tolerance", {"attention": ["near_far", "softmax"], "near_far_tolerance": -1}, ["near_far_tolerance"]),
         ("kind of attention", {"attention": "none"}, ["attention", "none"]),
         ("chunks", {"attention": "hybrid", "splat_chunk": 24}, ["splat_chunk", "24"]),
+        ("dtype", {"training": {"dtype": "f64"}}, ["training.dtype", "bf16"]),
         ("negative", {"training": {"learning_rate": -1}}, ["training.learning_rate"]),
     ]:
         config = b.write(f"{name}.json", json.dumps({**SMALL, **change}).encode())
@@ -167,6 +181,7 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         training = Training(bench)
         losses(training)
+        narrow(training)
         near_far(training)
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
         kept(training)

@@ -116,7 +116,7 @@ def train(clsplat, work, name, configuration, *options):
     """A run that reports every step; its folder."""
     (work / "text").write_bytes(text())
     (work / "config.json").write_text(json.dumps(configuration))
-    command = [clsplat, "train", work / "text", "-o", work / name, "--config", work / "config.json", "--report", "0"]
+    command = [clsplat, "train", work / "text", "-o", work / name, "--config", work / "config.json", "--report", "0", "--dtype", "f32"]
     subprocess.run([*map(str, command), *options], check=True, stderr=subprocess.DEVNULL)
     return work / name
 

@@ -8,7 +8,6 @@ static const char source[] = "splat_layer.cl";
 /* Both have the columns D that all kernels of a layer are built for. */
 static clsplat_status begin(queue *q, size_t dim, size_t value_dim, double elements, const char *kernel,
                             kernel_options *o, launch *l) {
-    options_plain(o, q);
     options_number(o, "D", dim);
     options_number(o, "DV", value_dim);
     options_elements(o, elements);
@@ -20,6 +19,8 @@ static clsplat_status token_run(queue *q, const void *args) {
     const op_token_features_args *a = args;
     kernel_options o;
     launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
     TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features", &o, &l));
     launch_uint(&l, (uint32_t)a->x.shape[2]);
     launch_tensor(&l, &o, &a->x);
@@ -35,6 +36,9 @@ static clsplat_status token_backward_run(queue *q, const void *args) {
     const op_token_features_backward_args *a = args;
     kernel_options o;
     launch l;
+    options_plain(&o, q);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "DX", &a->dx);
     TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features_backward", &o, &l));
     launch_uint(&l, (uint32_t)a->x.shape[2]);
     launch_tensor(&l, &o, &a->x);
@@ -53,6 +57,7 @@ static clsplat_status splat_run(queue *q, const void *args) {
     double numbers = (double)(a->count * a->dim);
     kernel_options o;
     launch l;
+    options_plain(&o, q);
     TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features", &o, &l));
     launch_uint(&l, (uint32_t)a->count);
     launch_mem(&l, a->mean);
@@ -72,6 +77,7 @@ static clsplat_status splat_backward_run(queue *q, const void *args) {
     double numbers = (double)(a->count * a->dim);
     kernel_options o;
     launch l;
+    options_plain(&o, q);
     TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features_backward", &o, &l));
     launch_uint(&l, (uint32_t)a->count);
     launch_mem(&l, a->mean);
@@ -93,6 +99,7 @@ static clsplat_status scan_run(queue *q, const void *args) {
     double numbers = (double)(a->batch * (a->chunks - a->first)) * (double)(a->count * a->value_dim);
     kernel_options o;
     launch l;
+    options_plain(&o, q);
     TRY(begin(q, 1, a->value_dim, (double)(a->batch * a->room) * (double)(a->count * a->value_dim),
               "splat_scan", &o, &l));
     launch_uint(&l, (uint32_t)a->count);
@@ -117,6 +124,7 @@ static clsplat_status scan_backward_run(queue *q, const void *args) {
     double numbers = (double)(a->batch * a->chunks) * (double)(a->count * a->value_dim);
     kernel_options o;
     launch l;
+    options_plain(&o, q);
     TRY(begin(q, 1, a->value_dim, numbers, "splat_scan_backward", &o, &l));
     launch_uint(&l, (uint32_t)a->count);
     launch_uint(&l, (uint32_t)a->chunks);

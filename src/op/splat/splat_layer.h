@@ -1,4 +1,5 @@
-/* What a splat layer has beside softmax attention: plain rows, for any device, all in float32.
+/* What a splat layer has beside softmax attention: plain rows, for any device, all in float32 but
+ * for x and dx, which may be of any storage type.
  *
  * A splat layer attends to the keys of a query's own chunk and of the one before, and through splats to all
  * before those, under one normaliser. φ_s of a normalised token is a product of features, so that all of it
