@@ -37,7 +37,7 @@ static const struct {
     {"near_far", "mma", GPU},   {"near_far", "wgmma", GPU},
     {"norm", "plain", ANY},     {"norm", "group", GROUPS},
     {"score", "plain", ANY},    {"score", "group", GROUPS},
-    {"turn", "plain", ANY},     {"rope", "plain", ANY},     {"activate", "plain", ANY}, {"embed", "plain", ANY},
+    {"turn", "plain", ANY},     {"rope", "plain", ANY},     {"rope", "pairs", GROUPS},  {"activate", "plain", ANY}, {"embed", "plain", ANY},
     {"sample", "plain", ANY},
 };
 // clang-format on

@@ -55,6 +55,42 @@ fail:
     return status;
 }
 
+/* A head's norm is a sum over its row. */
+static bool pairs_fits(const clsplat_limits *limits, const void *args) {
+    const op_rope_args *a = args;
+    return limits_have_groups(limits, GROUP_ITEMS, 0) && !a->q_weight.mem && a->x.shape[3] % 2 == 0;
+}
+
+static clsplat_status pairs_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_rope_args *a = args;
+    size_t dim = a->x.shape[3];
+    kernel_options o;
+    launch l;
+    options_group_of(&o, q->device, GROUP_ITEMS);
+    options_number(&o, "D", dim);
+    options_tensor(&o, "X", &a->x);
+    options_optional(&o, "BIAS", &a->bias);
+    options_tensor(&o, "Q", &a->q);
+    options_tensor(&o, "K", &a->k);
+    options_tensor(&o, "V", &a->v);
+    TRY(options_launch(&o, q->device, "rope_pairs.cl", "rope_pairs", &l));
+    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, (uint32_t)a->q.shape[1]);
+    launch_uint(&l, (uint32_t)a->k.shape[1]);
+    launch_mem(&l, a->turn);
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->bias);
+    launch_tensor(&l, &o, &a->q);
+    launch_tensor(&l, &o, &a->k);
+    launch_tensor(&l, &o, &a->v);
+    double turned = tensor_bytes(&a->q) + tensor_bytes(&a->k);
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * dim / 2, a->x.shape[1], a->x.shape[0], o.group),
+                   (work){.flops = turned, .bytes = tensor_bytes(&a->x) + turned + tensor_bytes(&a->v)}));
+fail:
+    return status;
+}
+
 static const op_variant turn_variants[] = {
     {"plain", "angles rounded once to float32", op_fits_all, turn_run, "rope.cl", &plain_space},
 };
@@ -62,6 +98,7 @@ const op_family op_turn_family = {"turn", turn_variants, sizeof turn_variants / 
 
 static const op_variant rope_variants[] = {
     {"plain", "relative error of a few ulp", op_fits_all, rope_run, "rope.cl", &plain_space},
+    {"pairs", "relative error of a few ulp", pairs_fits, pairs_run, "rope_pairs.cl", &tune_nothing},
 };
 const op_family op_rope_family = {"rope", rope_variants, sizeof rope_variants / sizeof *rope_variants, NULL};
 

@@ -3,7 +3,7 @@
 #include "op/families.h"
 #include "op/kernel.h"
 
-static const char source[] = "splat_layer.cl";
+static const char source[] = "splat_layer.cl", group_source[] = "splat_layer_group.cl";
 
 /* Both have the columns D that all kernels of a layer are built for. */
 static clsplat_status begin(queue *q, size_t dim, size_t value_dim, double elements, const char *kernel,
@@ -47,6 +47,54 @@ static clsplat_status token_backward_run(queue *q, const void *args) {
     launch_tensor(&l, &o, &a->dx);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = 3 * tensor_bytes(&a->x), .bytes = 7 * tensor_bytes(&a->x)}));
+fail:
+    return status;
+}
+
+/* Items of a token's row on a GPU. */
+enum { ROW_ITEMS = 64 };
+
+static bool group_fits(const clsplat_limits *limits, const void *args) {
+    (void)args;
+    return limits_have_groups(limits, ROW_ITEMS, sizeof(cl_float) * ROW_ITEMS);
+}
+
+static clsplat_status token_group_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_features_args *a = args;
+    kernel_options o;
+    launch l;
+    options_group_of(&o, q->device, ROW_ITEMS);
+    options_number(&o, "D", a->x.shape[3]);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "F", &a->f);
+    TRY(options_launch(&o, q->device, group_source, "token_features_group", &l));
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->f);
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
+                   (work){.flops = tensor_bytes(&a->x), .bytes = tensor_bytes(&a->x) + tensor_bytes(&a->f)}));
+fail:
+    return status;
+}
+
+static clsplat_status token_backward_group_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_features_backward_args *a = args;
+    kernel_options o;
+    launch l;
+    options_group_of(&o, q->device, ROW_ITEMS);
+    options_number(&o, "D", a->x.shape[3]);
+    options_tensor(&o, "X", &a->x);
+    options_tensor(&o, "DX", &a->dx);
+    options_tensor(&o, "F", &a->f);
+    TRY(options_launch(&o, q->device, group_source, "token_features_back_group", &l));
+    launch_tensor(&l, &o, &a->x);
+    launch_tensor(&l, &o, &a->f);
+    launch_tensor(&l, &o, &a->df);
+    launch_tensor(&l, &o, &a->dx);
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
+                   (work){.flops = 3 * tensor_bytes(&a->x),
+                          .bytes = 3 * tensor_bytes(&a->x) + 2 * tensor_bytes(&a->f)}));
 fail:
     return status;
 }
@@ -143,18 +191,19 @@ fail:
 }
 
 static const char guarantee[] = "absolute error of a few ulp of the largest term";
-static const op_variant token_rows[] = {{"plain", guarantee, op_fits_all, token_run, source, &plain_space}},
-                        token_backward_rows[] = {{"plain", guarantee, op_fits_all, token_backward_run, source,
-                                                  &plain_space}},
-                        splat_rows[] = {{"plain", guarantee, op_fits_all, splat_run, source, &plain_space}},
-                        splat_backward_rows[] = {{"plain", guarantee, op_fits_all, splat_backward_run, source,
-                                                  &plain_space}},
-                        scan_rows[] = {{"plain", guarantee, op_fits_all, scan_run, source, &plain_space}},
-                        scan_backward_rows[] = {
-                            {"plain", guarantee, op_fits_all, scan_backward_run, source, &plain_space}};
+static const op_variant
+    token_rows[] = {{"plain", guarantee, op_fits_all, token_run, source, &plain_space},
+                    {"group", guarantee, group_fits, token_group_run, group_source, &tune_nothing}},
+    token_backward_rows[] = {{"plain", guarantee, op_fits_all, token_backward_run, source, &plain_space},
+                             {"group", guarantee, group_fits, token_backward_group_run, group_source,
+                              &tune_nothing}},
+    splat_rows[] = {{"plain", guarantee, op_fits_all, splat_run, source, &plain_space}},
+    splat_backward_rows[] = {{"plain", guarantee, op_fits_all, splat_backward_run, source, &plain_space}},
+    scan_rows[] = {{"plain", guarantee, op_fits_all, scan_run, source, &plain_space}},
+    scan_backward_rows[] = {{"plain", guarantee, op_fits_all, scan_backward_run, source, &plain_space}};
 
-const op_family op_token_features_family = {"token_features", token_rows, 1, NULL},
-                op_token_features_backward_family = {"token_features_backward", token_backward_rows, 1, NULL},
+const op_family op_token_features_family = {"token_features", token_rows, 2, NULL},
+                op_token_features_backward_family = {"token_features_backward", token_backward_rows, 2, NULL},
                 op_splat_features_family = {"splat_features", splat_rows, 1, NULL},
                 op_splat_features_backward_family = {"splat_features_backward", splat_backward_rows, 1, NULL},
                 op_splat_scan_family = {"splat_scan", scan_rows, 1, NULL},
