@@ -24,7 +24,8 @@ static const char summary[] =
     "chat read: from nothing, as --config describes it (vocab_size, hidden_size, num_hidden_layers, "
     "num_attention_heads, intermediate_size, and under \"training\" how it learns), from another model's "
     "weights with "
-    "--from, or on from where it stopped with --resume. The tokens are bytes. Ctrl-C saves; log.jsonl in DIR "
+    "--from, or on from where it stopped with --resume. The tokens are bytes, or a tokeniser's with "
+    "--tokenizer. Ctrl-C saves; log.jsonl in DIR "
     "has a line "
     "for every report.";
 
@@ -32,13 +33,10 @@ static const char summary[] =
 static clsplat_status refuse_beside_resume(cli *c, const train_options *o) {
     const struct {
         const char *name, *value;
-    } given[] = {{"--config", o->config},
-                 {"--from", o->from},
-                 {"--seed", o->seed},
-                 {"--rate", o->rate},
-                 {"--batch", o->batch},
-                 {"--context", o->context},
-                 {"--accumulate", o->accumulate},
+    } given[] = {{"--config", o->config},       {"--from", o->from},
+                 {"--tokenizer", o->tokenizer}, {"--seed", o->seed},
+                 {"--rate", o->rate},           {"--batch", o->batch},
+                 {"--context", o->context},     {"--accumulate", o->accumulate},
                  {"--dtype", o->dtype}};
     for (size_t i = 0; i < sizeof given / sizeof *given; ++i)
         if (given[i].value)
@@ -104,13 +102,6 @@ fail:
     return status;
 }
 
-static clsplat_status check_vocabulary(cli *c, const char *folder, size_t tokens) {
-    return tokens == 256 ? CLSPLAT_OK
-                         : log_error(c->lib, CLSPLAT_UNSUPPORTED,
-                                     "%s: its vocabulary has %zu tokens; models of the 256 bytes are trained",
-                                     folder, tokens);
-}
-
 /* Another model's weights, in float32. */
 static clsplat_status take_over(cli *c, const train_options *o) {
     clsplat_status status = CLSPLAT_OK;
@@ -122,7 +113,6 @@ static clsplat_status take_over(cli *c, const train_options *o) {
         TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
     TRY(model_config_load(c->lib, o->from, &config));
     TRY(trainee_check(c->lib, o->from, &config));
-    TRY(check_vocabulary(c, o->from, config.vocabulary));
     file_make_folder(folder);
     TRY(model_convert(c->lib, &(convert_request){.from = o->from,
                                                  .to = path.data,
@@ -156,6 +146,8 @@ static clsplat_status decide(cli *c, const train_options *o, json_t **config, tr
             "%s: holds a model already, and no training.safetensors to go on from: choose another folder "
             "(with --from %s to train that model on)",
             o->folder, o->folder);
+    if (o->tokenizer && o->from)
+        return cli_misuse(c, "--tokenizer: the model of --from brings its own; leave one of them away");
     if (o->config && o->from)
         return cli_misuse(c, "--config and --from both say what to begin with; leave one of them away");
     TRY(read_config(c, o, config, &r->settings));
@@ -165,13 +157,33 @@ fail:
     return status;
 }
 
+/* Before anything is written. */
+static clsplat_status check_tokens(cli *c, const train_options *o, const json_t *config) {
+    enum { BYTES = 256, MOST = 1 << 24 };
+    const json_t *given = json_object_get(config, "vocab_size");
+    json_int_t vocabulary = json_is_integer(given) ? json_integer_value(given) : BYTES;
+    if (o->tokenizer && vocabulary > 0 && vocabulary < MOST)
+        return corpus_check_tokenizer(c->lib, o->tokenizer, (size_t)vocabulary);
+    return vocabulary == BYTES ? CLSPLAT_OK
+                               : log_error(c->lib, CLSPLAT_INVALID,
+                                           "%s: key vocab_size is %lld: a tokeniser of so many tokens is "
+                                           "needed (--tokenizer); without one tokens are the 256 bytes",
+                                           o->config, (long long)vocabulary);
+}
+
 /* The folder becomes one that has a model to train. */
 static clsplat_status prepare(cli *c, const train_options *o, const json_t *config, const train_request *r) {
+    clsplat_status status = CLSPLAT_OK;
     if (!config)
         return CLSPLAT_OK;
     if (o->from)
         return take_over(c, o);
-    return train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config, &r->settings);
+    TRY(check_tokens(c, o, config));
+    TRY(train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config, &r->settings));
+    if (o->tokenizer)
+        TRY(corpus_take_tokenizer(c->lib, o->tokenizer, o->folder));
+fail:
+    return status;
 }
 
 /* The last part of the text, unless there are files for that. */
@@ -184,6 +196,8 @@ static clsplat_status split(cli *c, const train_options *o, corpus *data, corpus
     count = count < 2 * context ? 2 * context : count;
     if (data->count < 4 * count)
         return CLSPLAT_OK;
+    while (count < data->count / 2 && (data->bytes[data->count - count] & 0xc0) == 0x80)
+        ++count; /* no character is cut */
     data->count -= count;
     *held = (corpus){.bytes = data->bytes + data->count, .count = count};
     return CLSPLAT_OK;
@@ -222,7 +236,8 @@ fail:
     return status;
 }
 
-static clsplat_status learn(cli *c, const train_options *o, clsplat_device *device, train_request *r) {
+static clsplat_status learn(cli *c, const train_options *o, clsplat_device *device, corpus *data,
+                            corpus *held, train_request *r) {
     clsplat_status status = CLSPLAT_OK;
     trainee t = {0};
     train_report last = {0};
@@ -232,9 +247,10 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     if (!text_ok(&decisions))
         TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
     TRY(trainee_open(device, o->folder, &t));
-    TRY(check_vocabulary(c, o->folder, t.model->config.vocabulary));
     if (o->resume && checkpoint_is_there(o->folder))
         TRY(checkpoint_load(&t, o->folder));
+    TRY(corpus_encode(data, t.model));
+    TRY(corpus_encode(held, t.model));
     trainee_take_type(&t, r->settings.type);
     log_info(c->lib, "%s: %.1f million parameters on %s in %s, %zu tokens a step", o->folder,
              1e-6 * (double)t.model->info.parameters, clsplat_device_describe(device)->name,
@@ -279,12 +295,13 @@ static clsplat_status train(cli *c, const train_options *o) {
     progress_begin(&c->progress);
     TRY(clsplat_device_open(c->lib, c->device, &device));
     TRY(prepare(c, o, config, &r));
-    TRY(learn(c, o, device, &r));
+    TRY(learn(c, o, device, &data, &held, &r));
 fail:
     clsplat_device_close(&device);
     json_decref(config);
-    if (o->validation)
-        corpus_free(&held);
+    if (!o->validation)
+        held.bytes = NULL; /* data's */
+    corpus_free(&held);
     corpus_free(&data);
     return status;
 }

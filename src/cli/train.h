@@ -8,7 +8,7 @@
 
 /* As given; NULL: not given. */
 typedef struct train_options {
-    char *folder, *config, *from, *budget, *validation, *match, *save, *keep, *report;
+    char *folder, *config, *from, *tokenizer, *budget, *validation, *match, *save, *keep, *report;
     char *rate, *batch, *context, *accumulate, *seed, *dtype;
     int resume, recompute;
 } train_options;
@@ -18,6 +18,8 @@ typedef struct train_options {
     LANGUAGE_ROW("output", 'o', (o).folder, "DIR", "the folder that the model goes to"),                              \
     LANGUAGE_ROW("config", 0, (o).config, "JSON", "the model, and how it is trained"),                                \
     LANGUAGE_ROW("from", 0, (o).from, "MODEL", "begin with this model's weights: a folder or a GGUF file"),           \
+    LANGUAGE_ROW("tokenizer", 0, (o).tokenizer, "DIR",                                                                \
+                 "a folder whose tokeniser makes the tokens, vocab_size of them; bytes if it is not given"),          \
     {"resume", 0, POPT_ARG_NONE, &(o).resume, 0, "go on from where DIR stands", NULL},                                \
     LANGUAGE_ROW("budget", 0, (o).budget, "STEPS|TIME",                                                               \
                  "how long in all: 1000, or 90s, 20m, 8h, 2d; 1000 steps if it is not given"),                        \

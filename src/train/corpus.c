@@ -136,5 +136,6 @@ fail:
 
 void corpus_free(corpus *c) {
     free(c->bytes);
+    free(c->tokens);
     *c = (corpus){0};
 }

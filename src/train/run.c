@@ -28,13 +28,18 @@ typedef struct run {
     train_adapting adapting;
 } run;
 
+/* Bits a byte of a nat a token. */
+static double bits_of(const corpus *c) {
+    return c->count > 0 ? BITS * (double)corpus_length(c) / (double)c->count : BITS;
+}
+
 /* Whole windows of the text after each other, or where they are not enough, up to the end. */
 static void fill_row(const run *r, const corpus *from, size_t row, size_t at) {
-    size_t length = r->pass.length;
+    size_t length = r->pass.length, count = corpus_length(from);
     for (size_t i = 0; i < length; ++i) {
-        bool inside = at + i + 1 < from->count;
-        r->ids[row * length + i] = at + i < from->count ? from->bytes[at + i] : 0;
-        r->targets[row * length + i] = inside ? from->bytes[at + i + 1] : -1;
+        bool inside = at + i + 1 < count;
+        r->ids[row * length + i] = at + i < count ? corpus_token(from, at + i) : 0;
+        r->targets[row * length + i] = inside ? corpus_token(from, at + i + 1) : -1;
     }
 }
 
@@ -43,19 +48,19 @@ static void draw_windows(const run *r, uint64_t step, size_t part) {
     const train_settings *s = &r->r->settings;
     random_state random = random_stream(s->seed ^ 0x7261696eu, step * s->accumulate + part);
     for (size_t row = 0; row < r->pass.batch; ++row)
-        fill_row(r, r->r->text, row, random_below(&random, r->r->text->count - s->context));
+        fill_row(r, r->r->text, row, random_below(&random, corpus_length(r->r->text) - s->context));
 }
 
 static clsplat_status validate(run *r, double *bits) {
     clsplat_status status = CLSPLAT_OK;
     const corpus *held = r->r->held_out;
-    size_t most = held->count < r->r->validation_most ? held->count : r->r->validation_most;
+    size_t all = corpus_length(held), most = all < r->r->validation_most ? all : r->r->validation_most;
     size_t length = r->pass.length, at = 0, counted = 0;
     double sum = 0;
     while (at + 1 < most) {
         double part = 0;
         for (size_t row = 0; row < r->pass.batch; ++row, at += length)
-            fill_row(r, held, row, at < most ? at : held->count);
+            fill_row(r, held, row, at < most ? at : all);
         for (size_t i = 0; i < r->pass.rows; ++i)
             counted += r->targets[i] >= 0;
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
@@ -64,7 +69,7 @@ static clsplat_status validate(run *r, double *bits) {
         TRY(pass_likelihood(&r->q, &r->pass, &part));
         sum -= part;
     }
-    *bits = counted ? sum / (double)counted * BITS : (double)NAN;
+    *bits = counted ? sum / (double)counted * bits_of(held) : (double)NAN;
 fail:
     return status;
 }
@@ -138,7 +143,7 @@ static clsplat_status tell(run *r, train_report *report) {
     *report = (train_report){.step = r->progress.step,
                              .steps = s->steps,
                              .loss = r->sum / r->counted,
-                             .bits = r->sum / r->counted * BITS,
+                             .bits = r->sum / r->counted * bits_of(r->r->text),
                              .validation = r->validation,
                              .rate = r->rate,
                              .speed = spent > 0 ? r->counted / spent : 0,
@@ -212,11 +217,11 @@ fail:
 }
 
 clsplat_status train_check(clsplat *lib, const train_request *request) {
-    size_t count = request->text->count, length = request->settings.context;
+    size_t count = corpus_length(request->text), length = request->settings.context;
     if (count <= length)
         return log_error(lib, CLSPLAT_INVALID,
-                         "the text has %zu bytes to learn from, which is no more than a window of %zu", count,
-                         length);
+                         "the text has %zu %s to learn from, which is no more than a window of %zu", count,
+                         request->text->tokens ? "tokens" : "bytes", length);
     return CLSPLAT_OK;
 }
 

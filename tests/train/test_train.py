@@ -6,6 +6,7 @@ a model that generate and eval run; what must be refused. --long kills at ten mo
 `N passed, N failed, N skipped`; exits 1 if anything failed.
 """
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -151,6 +152,41 @@ def use(t):
     t.bench.check("from: loss", twin.losses_of(t.bench.path("tuned"))[0] < 5.0, "begins as if nothing had been learned")
 
 
+def tokens(t):
+    """A model of a tokeniser's tokens: their bits a byte are of bytes, generate and eval run it, and it is trained on with its own."""
+    place = Path(__file__).resolve().parent.parent / "model" / "tokenizers" / "gpt2"
+    words = len(json.loads((place / "tokenizer.json").read_text())["model"]["vocab"]) + 8
+    config = t.bench.write("tokens.json", json.dumps({**SMALL, "vocab_size": words, "eos_token_id": 0}).encode())
+    if t.bench.works("tokens", *t.command("tokens", "--config", config, "--tokenizer", place), limit=LIMIT) is None:
+        return
+    log = [json.loads(line) for line in (t.bench.path("tokens") / "log.jsonl").read_text().splitlines()]
+    ratio = log[0]["loss"] / 0.6931471805599453 / log[0]["bits_per_byte"]
+    t.bench.check("tokens: learns", log[-1]["loss"] < log[0]["loss"] - 0.3, f"loss {log[0]['loss']} to {log[-1]['loss']}")
+    t.bench.check("tokens: bits of bytes", ratio > 1.2, f"{ratio:.3f} bytes a token")
+    judged = t.bench.works("tokens: eval", "eval", t.bench.path("tokens"), t.text, "--context", "32", "--json", limit=LIMIT)
+    bits = json.loads(judged)["bits_per_byte"] if judged else 0
+    t.bench.check("tokens: eval's bits", abs(bits - log[-1]["bits_per_byte"]) < 0.15 * bits, f"{bits}, training's {log[-1]['bits_per_byte']}")
+    t.bench.works("tokens: generate", "generate", t.bench.path("tokens"), "-p", "attention of the", "-n", "8")
+    t.bench.works("tokens: from", *t.command("tokens-on", "--from", t.bench.path("tokens"), "--context", "32", "--batch", "2", "--budget", "3"), limit=LIMIT)
+    t.bench.refused("tokens: no tokeniser", t.command("none", "--config", config)[1:], ["vocab_size", "--tokenizer"], command="train")
+    t.bench.refused("tokens: nothing there", t.command("none2", "--config", config, "--tokenizer", t.bench.path("whole"))[1:],
+                    ["tokenizer.json"], command="train")
+
+
+def schedules(t):
+    """The learning rate of every step, by each schedule's formula."""
+    for name, fall in [("cosine", lambda d: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * d))), ("constant", lambda d: 1),
+                       ("wsd", lambda d: 1 if d <= 0.7 else 0.1 + 0.9 * (1 - d) / 0.3)]:
+        training = {**SMALL["training"], "steps": 20, "schedule": name, "warmup": 0.2, "cooldown": 0.3, "final_rate": 0.1, "learning_rate": 0.004}
+        config = t.bench.write(f"{name}.json", json.dumps({**SMALL, "training": training}).encode())
+        if t.bench.works(name, *t.command(name, "--config", config), limit=LIMIT) is None:
+            continue
+        rates = [json.loads(line)["rate"] for line in (t.bench.path(name) / "log.jsonl").read_text().splitlines()]
+        wanted = [0.004 * min(1, (i + 1) / 20 / 0.2) * fall((i + 1) / 20) for i in range(20)]
+        off = max(abs(a / b - 1) for a, b in zip(rates, wanted))
+        t.bench.check(f"{name}: rates", len(rates) == 20 and off < 1e-4, f"{len(rates)} rates, off by {off:.2g}")
+
+
 def refusals(t):
     b, path = t.bench, t.bench.path
     b.refused("no folder", [t.text], ["-o DIR"], statuses=[2], command="train")
@@ -186,6 +222,8 @@ def main():
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
         kept(training)
         use(training)
+        schedules(training)
+        tokens(training)
         refusals(training)
         return bench.summary()
 
