@@ -45,6 +45,16 @@ typedef struct sums {
     float c[BLOCKS][BROAD / 8][4];
 } sums;
 
+INLINED void sums_clear(private sums *s) {
+    UNROLL
+    for (uint m = 0; m < BLOCKS; ++m)
+        UNROLL
+    for (uint n = 0; n < BROAD / 8; ++n)
+        UNROLL
+    for (uint x = 0; x < 4; ++x)
+        s->c[m][n][x] = 0.0f;
+}
+
 /* Rows on their way into tiles: an item's chunk of its first row, and how many rows there are from that one on. */
 typedef struct feed {
     global const uchar *at;
@@ -150,21 +160,22 @@ INLINED void sums_settle(private sums *s) {}
 /* Begins the copies of DEPTH columns from `column` on; past the last there are none. */
 INLINED void part_copy(private const feed *a, private const feed *b, local uchar *to, uint column, uint depth) {
     bool inside = column + get_local_id(0) % 8 * 8 < depth;
+    uint a_rows = inside ? a->rows : 0, b_rows = inside ? b->rows : 0;
     INDEX from = inside ? column : 0;
     UNROLL
     for (uint row = 0; row < HIGH; row += STEP)
         if (row + STEP <= HIGH || row + get_local_id(0) / 8 < HIGH)
-            chunk_copy(to + row * 128, a, from, row, inside && row < a->rows);
+            chunk_copy(to + row * 128, a, from, row, row < a_rows);
     to += HIGH * 128;
     UNROLL
     for (uint row = 0; row < BROAD; row += STEP)
         if (row + STEP <= BROAD || row + get_local_id(0) / 8 < BROAD)
-            chunk_copy(to + row * 128, b, from, row, inside && row < b->rows);
+            chunk_copy(to + row * 128, b, from, row, row < b_rows);
 }
 
-/* The group's tile of c, in tiles: x along the columns, y along the rows. */
-INLINED uint2 tile_of(uint rows, uint columns) {
-    uint down = (rows + HIGH - 1) / HIGH, across = (columns + BROAD - 1) / BROAD, number = get_group_id(0);
+/* A tile of c by its number, in tiles: x along the columns, y along the rows. */
+INLINED uint2 tile_of(uint rows, uint columns, uint number) {
+    uint down = (rows + HIGH - 1) / HIGH, across = (columns + BROAD - 1) / BROAD;
     uint band = number / (BAND * across), within = number % (BAND * across), high = min(down - band * BAND, (uint)BAND);
     return (uint2)(within / high, band * BAND + within % high);
 }
@@ -191,46 +202,38 @@ INLINED uint2 four_columns(warp w, uint first, uint second) {
     if ((w).lane % 2 < blocks)                                                                                         \
         *(global uint2 *)((p) + (w).lane % 2 * 8 + (w).lane % 4 / 2 * 4) = four_;
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_wgmma(uint rows, uint columns, uint depth, uint heads,
-                                                                       global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
-                                                                       global const ELEMENT(A_TYPE) *b, INDEX4 b_at,
-                                                                       global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
-    TILES_DECLARE(tiles)
-    WARP_DECLARE(w)
-    uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
-    uint2 tile = tile_of(rows, columns);
+/* Parts of the group's tiles on their way into local memory, in their order: the next one is DEPTH columns from `column`
+ * on of tile `number`. */
+typedef struct course {
+    global const ushort *a_from, *b_from;
+    INDEX a_stride, b_stride;
+    uint rows, columns, depth, tiles;
+    feed a, b;
+    uint number, column;
+} course;
+
+INLINED void course_aim(private course *o) {
+    uint2 tile = tile_of(o->rows, o->columns, o->number);
+    o->a = feed_of(o->a_from, o->a_stride, tile.y * HIGH, o->rows);
+    o->b = feed_of(o->b_from, o->b_stride, tile.x * BROAD, o->columns);
+}
+
+INLINED void course_copy(private course *o, local uchar *to) {
+    if (o->number < o->tiles)
+        part_copy(&o->a, &o->b, to, o->column, o->depth);
+    copies_end();
+    o->column += DEPTH;
+    if (o->column >= o->depth && o->number < o->tiles) {
+        o->column = 0;
+        o->number += get_num_groups(0);
+        course_aim(o);
+    }
+}
+
+/* Stores what is inside of the group's tile. */
+INLINED void sums_store(warp w, private sums *s, global ELEMENT(C_TYPE) *c, INDEX stride, uint2 tile, uint rows,
+                        uint columns) {
     uint row = tile.y * HIGH, column = tile.x * BROAD;
-    feed a_feed = feed_of((global const ushort *)a + a_at.s0 + batch * a_at.s1 + head * a_at.s2, a_at.s3, row, rows);
-    feed b_feed =
-        feed_of((global const ushort *)b + b_at.s0 + batch * b_at.s1 + head * b_at.s2, b_at.s3, column, columns);
-    c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
-
-    sums s;
-    UNROLL
-    for (uint m = 0; m < BLOCKS; ++m)
-        UNROLL
-    for (uint n = 0; n < BROAD / 8; ++n)
-        UNROLL
-    for (uint x = 0; x < 4; ++x)
-        s.c[m][n][x] = 0.0f;
-    local uchar *place = tiles + place_in_tile();
-    for (uint stage = 0; stage < STAGES - 2; ++stage) {
-        part_copy(&a_feed, &b_feed, place + stage * PART, stage * DEPTH, depth);
-        copies_end();
-    }
-    /* A part goes where the one before the last was: that one's products are done, of all teams at the barrier. */
-    for (uint d = 0, now = 0, next = (STAGES - 2) * PART; d < depth; d += DEPTH) {
-        copies_wait();
-        barrier(CLK_LOCAL_MEM_FENCE);
-        part_begin(w, &s, tiles + now);
-        part_copy(&a_feed, &b_feed, place + next, d + (STAGES - 2) * DEPTH, depth);
-        copies_end();
-        part_end();
-        now = now + PART == STAGES * PART ? 0 : now + PART;
-        next = next + PART == STAGES * PART ? 0 : next + PART;
-    }
-    sums_settle(&s);
-
     UNROLL
     for (uint m = 0; m < BLOCKS; ++m)
         UNROLL
@@ -240,7 +243,50 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_wgmma(uint rows
         UNROLL
         for (uint n = 0; n < BROAD / 8; n += 2) {
             uint left = max(blocks, n) - n;
-            STORE_BLOCKS(C_TYPE, w, c + at * c_at.s3 + column + 8 * n, &s.c[m][n][2 * i], &s.c[m][n + 1][2 * i], left)
+            global ELEMENT(C_TYPE) *to = c + at * stride + column + 8 * n;
+            STORE_BLOCKS(C_TYPE, w, to, &s->c[m][n][2 * i], &s->c[m][n + 1][2 * i], left)
         }
+    }
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_wgmma(uint rows, uint columns, uint depth, uint heads,
+                                                                       global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
+                                                                       global const ELEMENT(A_TYPE) *b, INDEX4 b_at,
+                                                                       global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
+    TILES_DECLARE(tiles)
+    WARP_DECLARE(w)
+    uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
+    c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;
+    course next = {.a_from = (global const ushort *)a + a_at.s0 + batch * a_at.s1 + head * a_at.s2,
+                   .b_from = (global const ushort *)b + b_at.s0 + batch * b_at.s1 + head * b_at.s2,
+                   .a_stride = a_at.s3,
+                   .b_stride = b_at.s3,
+                   .rows = rows,
+                   .columns = columns,
+                   .depth = depth,
+                   .tiles = ((rows + HIGH - 1) / HIGH) * ((columns + BROAD - 1) / BROAD),
+                   .number = get_group_id(0)};
+    course_aim(&next);
+
+    local uchar *place = tiles + place_in_tile();
+    for (uint stage = 0; stage < STAGES - 2; ++stage)
+        course_copy(&next, place + stage * PART);
+    /* A part goes where the one before the last was: that one's products are done, of all teams at the barrier. The
+     * next tile's first parts are on their way while this one's sums are stored. */
+    uint now = 0, to = (STAGES - 2) * PART;
+    for (uint number = get_group_id(0); number < next.tiles; number += get_num_groups(0)) {
+        sums s;
+        sums_clear(&s);
+        for (uint d = 0; d < depth; d += DEPTH) {
+            copies_wait();
+            barrier(CLK_LOCAL_MEM_FENCE);
+            part_begin(w, &s, tiles + now);
+            course_copy(&next, place + to);
+            part_end();
+            now = now + PART == STAGES * PART ? 0 : now + PART;
+            to = to + PART == STAGES * PART ? 0 : to + PART;
+        }
+        sums_settle(&s);
+        sums_store(w, &s, c, c_at.s3, tile_of(rows, columns, number), rows, columns);
     }
 }

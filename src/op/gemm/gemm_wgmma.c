@@ -5,7 +5,8 @@
 typedef struct tile {
     size_t high, broad, teams, stages, groups;
 } tile;
-static const tile tiles[] = {{128, 256, 2, 4, 1}, {256, 128, 2, 4, 1}, {64, 128, 1, 4, 2}};
+static const tile tiles[] = {
+    {128, 256, 2, 4, 1}, {256, 128, 2, 4, 1}, {256, 192, 2, 4, 1}, {192, 192, 3, 4, 1}, {64, 128, 1, 4, 2}};
 enum { TILES = sizeof tiles / sizeof *tiles };
 
 bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args) {
@@ -42,7 +43,7 @@ static const tile *choose_tile(const clsplat_limits *limits, const op_gemm_args 
 }
 
 enum { TILE, BAND };
-const tune_space gemm_wgmma_space = {2, {{"TILE", {0, 1, 2, 3}}, {"BAND", {8, 4, 16}}}, NULL};
+const tune_space gemm_wgmma_space = {2, {{"TILE", {0, 1, 2, 3, 4, 5}}, {"BAND", {8, 4, 16}}}, NULL};
 
 clsplat_status gemm_wgmma_run(queue *q, const void *args) {
     const op_gemm_args *a = args;
@@ -55,6 +56,9 @@ clsplat_status gemm_wgmma_run(queue *q, const void *args) {
     options_number(&o, "EACH", t->broad);
     options_number(&o, "STAGES", t->stages);
     options_number(&o, "BAND", tuned_value(q, &gemm_wgmma_space, BAND));
+    size_t all = groups_of(t, a), matrices = a->c.shape[0] * a->c.shape[1];
+    size_t groups = (t->groups * q->device->info.limits.compute_units + matrices - 1) / matrices;
+    groups = groups < all ? groups : all;
     return gemm_launch(q, a, &o, "gemm_wgmma.cl", "gemm_wgmma",
-                       grid_of(groups_of(t, a) * o.group, 1, a->c.shape[0] * a->c.shape[1], o.group));
+                       grid_of(groups * o.group, 1, matrices, o.group));
 }
