@@ -51,6 +51,7 @@ int main(void) {
         status = clsplat_attend(device, attention, tensors); /* exact */
     if (!status)
         status = clsplat_splats_init(device, clsplat_init_defaults(), tensors.q, tensors.k, &splats);
+    attention.method = CLSPLAT_SPLATS;
     attention.splats = splats;
     tensors.out = tensor(through);
     if (!status)

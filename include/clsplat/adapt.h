@@ -60,6 +60,7 @@ typedef struct clsplat_adapt_event {
 typedef void clsplat_adapt_listener(void *user, const clsplat_adapt_event *event);
 
 typedef struct clsplat_adapt {
+    size_t size;     /* see status.h */
     unsigned cycles; /* 4; each: shrink, grow, trade, then adjust */
     unsigned every;  /* 1; splats come and go in each `every`-th cycle, and are adjusted in all */
     unsigned trades; /* 4; rounds of trades in a cycle, one or two a head each */
@@ -79,10 +80,11 @@ typedef struct clsplat_adapt {
     clsplat_progress *progress; /* NULL: none */
     void *progress_user;
 } clsplat_adapt;
-CLSPLAT_API clsplat_adapt clsplat_adapt_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_adapt)
 
 /* What came of it. */
 typedef struct clsplat_adapt_result {
+    size_t size;                      /* see status.h */
     double error_before, error_after; /* of the layer */
     size_t rows;                      /* per head, that were looked at */
     size_t kept[CLSPLAT_DECISIONS], undone[CLSPLAT_DECISIONS];
@@ -97,9 +99,19 @@ typedef struct clsplat_adapt_result {
  * listener is called from this thread. Returns: SHAPE, INVALID (limits that contradict each other, numbers
  * that are not finite), MEMORY, BUILD, OPENCL, CANCELLED. Source: Kerbl et al. 2023 (arXiv 2308.04079) for
  * growing where the error is; the moments of a pair are those of a mixture. */
-CLSPLAT_API clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_adapt adapt,
-                                                clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                                clsplat_splats **adapted, clsplat_adapt_result *result);
+CLSPLAT_API clsplat_status clsplat_splats_adapt_sized(clsplat_device *device, const clsplat_adapt *adapt,
+                                                      const clsplat_attention_tensors *tensors,
+                                                      clsplat_splats *splats, clsplat_splats **adapted,
+                                                      clsplat_adapt_result *result);
+static inline clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_adapt adapt,
+                                                  clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                  clsplat_splats **adapted, clsplat_adapt_result *result) {
+    adapt.size = sizeof adapt;
+    tensors.size = sizeof tensors;
+    if (result)
+        result->size = sizeof *result;
+    return clsplat_splats_adapt_sized(device, &adapt, &tensors, splats, adapted, result);
+}
 
 /* Splats from one at each level up to the counts of init.hierarchy, each where the measured error falls most:
  * the same as adapting, from a set that clsplat_splats_init makes with one splat a level. Of `init` method,
@@ -107,9 +119,20 @@ CLSPLAT_API clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_
  * first has grown the set.
  *
  * Shapes, Writes, Ownership, Blocks, Threads, Returns: as above. */
-CLSPLAT_API clsplat_status clsplat_splats_grow(clsplat_device *device, clsplat_init init, clsplat_adapt adapt,
-                                               clsplat_attention_tensors tensors, clsplat_splats **splats,
-                                               clsplat_adapt_result *result);
+CLSPLAT_API clsplat_status clsplat_splats_grow_sized(clsplat_device *device, const clsplat_init *init,
+                                                     const clsplat_adapt *adapt,
+                                                     const clsplat_attention_tensors *tensors,
+                                                     clsplat_splats **splats, clsplat_adapt_result *result);
+static inline clsplat_status clsplat_splats_grow(clsplat_device *device, clsplat_init init,
+                                                 clsplat_adapt adapt, clsplat_attention_tensors tensors,
+                                                 clsplat_splats **splats, clsplat_adapt_result *result) {
+    init.size = sizeof init;
+    adapt.size = sizeof adapt;
+    tensors.size = sizeof tensors;
+    if (result)
+        result->size = sizeof *result;
+    return clsplat_splats_grow_sized(device, &init, &adapt, &tensors, splats, result);
+}
 
 /* Coarse levels out of fine ones, in place: the splats of every level but the first become clusters of those
  * of the level before, by mass; in a head, mass, mean and second moment of a level are those of the level
@@ -129,15 +152,26 @@ CLSPLAT_API clsplat_status clsplat_splats_flow(clsplat *lib, clsplat_splats *spl
  * the tokens. One attention of theirs: the device memory beyond what is held now, its time, and the error
  * beside softmax attention. */
 typedef struct clsplat_forecast {
+    size_t size; /* see status.h */
     size_t splats;
     uint64_t bytes;
     double seconds, error;
 } clsplat_forecast;
 
 /* Shapes, Blocks, Threads, Returns: as above. Writes: *forecast. */
-CLSPLAT_API clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init, bool causal,
-                                                   clsplat_attention_tensors tensors,
-                                                   clsplat_forecast *forecast);
+CLSPLAT_API clsplat_status clsplat_splats_forecast_sized(clsplat_device *device, const clsplat_init *init,
+                                                         bool causal,
+                                                         const clsplat_attention_tensors *tensors,
+                                                         clsplat_forecast *forecast);
+static inline clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init, bool causal,
+                                                     clsplat_attention_tensors tensors,
+                                                     clsplat_forecast *forecast) {
+    init.size = sizeof init;
+    tensors.size = sizeof tensors;
+    if (forecast)
+        forecast->size = sizeof *forecast;
+    return clsplat_splats_forecast_sized(device, &init, causal, &tensors, forecast);
+}
 
 #ifdef __cplusplus
 }

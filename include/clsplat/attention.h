@@ -5,11 +5,13 @@
  * lse [B,H,N,1]. H is a multiple of Hk; query head h uses key head h / (H / Hk). D and Dv from 1 to
  * 1024; N and M at least 1. Inputs have any storage type each; out and lse too.
  *
- * softmax (splats == NULL)
+ * softmax
  *     out_i = Σ_j exp(l_ij) v_j / Σ_j exp(l_ij)      l_ij = scale q_i·k_j + b_j
  *     lse_i = ln Σ_j exp(l_ij)
  *
- * near and far (near_far), softmax attention that is exact where it matters
+ * window, softmax attention over the last `window` of the keys that a query sees, its own included; causal
+ *
+ * near and far, softmax attention that is exact where it matters
  *     The keys of every completed chunk of `chunk` keys are gathered into a balanced tree. A node far away
  * stands for all its keys: their number, mean, spread and mean value. Each row opens the nodes that would
  *     otherwise make its out err by more than `tolerance`, down to the keys themselves, and takes its own
@@ -17,7 +19,7 @@
  *     as out does. error_estimate is the error of each row, ‖out − softmax‖ / ‖softmax‖, as the row expects
  * it.
  *
- * gaussian
+ * splats
  *     φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s
  *     A_ij   = Σ_s w_level(s) a_s exp(φ_s(q_i) + φ_s(k_j) + b_j)
  *     out_i  = Σ_j A_ij v_j / Σ_j A_ij               lse_i = ln Σ_j A_ij
@@ -47,15 +49,24 @@ typedef enum clsplat_mixing {
     CLSPLAT_PER_LEVEL /* each level normalised alone; level weights are shares */
 } clsplat_mixing;
 
+typedef enum clsplat_method {
+    CLSPLAT_SOFTMAX,
+    CLSPLAT_SPLATS,
+    CLSPLAT_NEAR_FAR,
+    CLSPLAT_WINDOW
+} clsplat_method;
+
 /* What the chunk of near and far may be, and the least sparse_topk. */
 enum { CLSPLAT_CHUNK_LEAST = 16, CLSPLAT_CHUNK_MOST = 4096 };
 
 typedef struct clsplat_attention {
-    clsplat_splats *splats; /* NULL: softmax attention, or near and far */
-    clsplat_mixing mixing;  /* gaussian only */
+    size_t size; /* see status.h */
+    clsplat_method method;
+    clsplat_splats *splats; /* splats only, otherwise NULL */
+    clsplat_mixing mixing;  /* splats only */
     bool causal;
-    float scale; /* softmax, near and far; NaN: 1/sqrt(D) */
-    bool near_far;
+    float scale;        /* all but splats; NaN: 1/sqrt(D) */
+    size_t window;      /* window only: keys, 1 and more */
     float tolerance;    /* near and far only, like all down to the progress; 0 and more, INFINITY too */
     size_t sparse_topk; /* the most keys a row attends to exactly, its own chunk's included; 0: no limit */
     size_t chunk;       /* a power of two within these limits, at most sparse_topk; 0: the library's choice */
@@ -64,10 +75,11 @@ typedef struct clsplat_attention {
 } clsplat_attention;
 
 /* Softmax attention, joint mixing, not causal, scale 1/sqrt(D); should it become near and far, tolerance
- * 0.02. */
-CLSPLAT_API clsplat_attention clsplat_attention_defaults(void);
+ * 0.02, or of a window, 512 keys. */
+CLSPLAT_DEFAULTS(clsplat_attention)
 
 typedef struct clsplat_attention_tensors {
+    size_t size; /* see status.h */
     clsplat_tensor q, k, v;
     clsplat_tensor key_bias; /* may be absent: 0 for every key */
     clsplat_tensor out;
@@ -81,8 +93,14 @@ typedef struct clsplat_attention_tensors {
  *
  * Writes: out, lse. Blocks: until they are complete. Returns: SHAPE, INVALID, MEMORY, BUILD, OPENCL,
  * CANCELLED (out and lse then hold anything). */
-CLSPLAT_API clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
-                                          clsplat_attention_tensors tensors);
+CLSPLAT_API clsplat_status clsplat_attend_sized(clsplat_device *device, const clsplat_attention *attention,
+                                                const clsplat_attention_tensors *tensors);
+static inline clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
+                                            clsplat_attention_tensors tensors) {
+    attention.size = sizeof attention;
+    tensors.size = sizeof tensors;
+    return clsplat_attend_sized(device, &attention, &tensors);
+}
 
 /* All tensors in buffers of the device's context. Enqueues and returns; does not block, except that the
  * first call for new shapes and types builds programs, and the first with new or changed splats uploads them.
@@ -93,9 +111,18 @@ CLSPLAT_API clsplat_status clsplat_attend(clsplat_device *device, clsplat_attent
  *
  * Returns: SHAPE, INVALID, MEMORY, BUILD, OPENCL. After a failure earlier commands of the same call
  * may still run and write out and lse. */
-CLSPLAT_API clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
-                                                  clsplat_attention_tensors tensors, cl_uint wait_count,
-                                                  const cl_event *wait_list, cl_event *event);
+CLSPLAT_API clsplat_status clsplat_attend_enqueue_sized(clsplat_device *device,
+                                                        const clsplat_attention *attention,
+                                                        const clsplat_attention_tensors *tensors,
+                                                        cl_uint wait_count, const cl_event *wait_list,
+                                                        cl_event *event);
+static inline clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
+                                                    clsplat_attention_tensors tensors, cl_uint wait_count,
+                                                    const cl_event *wait_list, cl_event *event) {
+    attention.size = sizeof attention;
+    tensors.size = sizeof tensors;
+    return clsplat_attend_enqueue_sized(device, &attention, &tensors, wait_count, wait_list, event);
+}
 
 /* What a splat set's parameters receive, in host memory, each of the shape of the parameter
  * (clsplat_splats_parameters); NULL: not wanted. */
@@ -109,10 +136,11 @@ typedef struct clsplat_splats_gradient {
 } clsplat_splats_gradient;
 
 typedef struct clsplat_attention_gradients {
+    size_t size;                    /* see status.h */
     clsplat_tensor dout;            /* in: the gradient of some loss by out, of out's shape */
     clsplat_tensor dq, dk, dv;      /* out: of the shapes of q, k and v */
     clsplat_tensor dkey_bias;       /* out: [B,Hk,M,1]; may be absent, also where there is a key_bias */
-    clsplat_splats_gradient splats; /* out: gaussian only */
+    clsplat_splats_gradient splats; /* out: method splats only; it grows with this struct */
 } clsplat_attention_gradients;
 
 /* The gradients of Σ out · dout by every input, summed over whatever shares it: dk, dv and dkey_bias over the
@@ -137,9 +165,18 @@ typedef struct clsplat_attention_gradients {
  * it is complete. Threads: one at a time per device. Returns: SHAPE, INVALID, UNSUPPORTED (near and far on a
  * device that ends long loops), MEMORY, BUILD, OPENCL, CANCELLED (the gradients then hold anything). Source:
  * Dao et al. 2022 (arXiv 2205.14135), appendix B.2, for softmax. */
-CLSPLAT_API clsplat_status clsplat_attend_backward(clsplat_device *device, clsplat_attention attention,
-                                                   clsplat_attention_tensors tensors,
-                                                   clsplat_attention_gradients gradients);
+CLSPLAT_API clsplat_status clsplat_attend_backward_sized(clsplat_device *device,
+                                                         const clsplat_attention *attention,
+                                                         const clsplat_attention_tensors *tensors,
+                                                         const clsplat_attention_gradients *gradients);
+static inline clsplat_status clsplat_attend_backward(clsplat_device *device, clsplat_attention attention,
+                                                     clsplat_attention_tensors tensors,
+                                                     clsplat_attention_gradients gradients) {
+    attention.size = sizeof attention;
+    tensors.size = sizeof tensors;
+    gradients.size = sizeof gradients;
+    return clsplat_attend_backward_sized(device, &attention, &tensors, &gradients);
+}
 
 #ifdef __cplusplus
 }

@@ -37,8 +37,15 @@ CLSPLAT_API clsplat_device *clsplat_group_device(const clsplat_group *group, siz
 /* clsplat_attend by all devices. All tensors in host memory.
  * Writes: out, lse, exact_keys, error_estimate. Blocks. Returns: as clsplat_attend; the words name the device
  * that failed. After a failure the results hold anything. */
-CLSPLAT_API clsplat_status clsplat_group_attend(clsplat_group *group, clsplat_attention attention,
-                                                clsplat_attention_tensors tensors);
+CLSPLAT_API clsplat_status clsplat_group_attend_sized(clsplat_group *group,
+                                                      const clsplat_attention *attention,
+                                                      const clsplat_attention_tensors *tensors);
+static inline clsplat_status clsplat_group_attend(clsplat_group *group, clsplat_attention attention,
+                                                  clsplat_attention_tensors tensors) {
+    attention.size = sizeof attention;
+    tensors.size = sizeof tensors;
+    return clsplat_group_attend_sized(group, &attention, &tensors);
+}
 
 /* What a device had of the last call: its share of the work, and how long it was at it. */
 typedef struct clsplat_group_share {

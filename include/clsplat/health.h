@@ -55,16 +55,32 @@ typedef struct clsplat_health {
 /* errors [cycles]: of an adaptation after each of its cycles; NULL: there was none. Tensors and `measure` as
  * for clsplat_splats_measure. Writes: *health, for clsplat_health_free. Blocks: until done. Returns: SHAPE,
  * INVALID, MEMORY, BUILD, OPENCL; what is wrong with splats is no error. */
-CLSPLAT_API clsplat_status clsplat_splats_examine(clsplat_device *device, clsplat_measure measure,
-                                                  clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                                  const double *errors, size_t cycles,
-                                                  clsplat_health *health);
+CLSPLAT_API clsplat_status clsplat_splats_examine_sized(clsplat_device *device,
+                                                        const clsplat_measure *measure,
+                                                        const clsplat_attention_tensors *tensors,
+                                                        clsplat_splats *splats, const double *errors,
+                                                        size_t cycles, clsplat_health *health);
+static inline clsplat_status clsplat_splats_examine(clsplat_device *device, clsplat_measure measure,
+                                                    clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                    const double *errors, size_t cycles,
+                                                    clsplat_health *health) {
+    measure.size = sizeof measure;
+    tensors.size = sizeof tensors;
+    return clsplat_splats_examine_sized(device, &measure, &tensors, splats, errors, cycles, health);
+}
 
 /* Mends the set in place, in up to four rounds of looking and mending. Writes: *health, of the set as it is
  * then. Returns: as above; INVALID also where every splat of a head is not finite. */
-CLSPLAT_API clsplat_status clsplat_splats_repair(clsplat_device *device, clsplat_measure measure,
-                                                 clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                                 clsplat_health *health);
+CLSPLAT_API clsplat_status clsplat_splats_repair_sized(clsplat_device *device, const clsplat_measure *measure,
+                                                       const clsplat_attention_tensors *tensors,
+                                                       clsplat_splats *splats, clsplat_health *health);
+static inline clsplat_status clsplat_splats_repair(clsplat_device *device, clsplat_measure measure,
+                                                   clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                   clsplat_health *health) {
+    measure.size = sizeof measure;
+    tensors.size = sizeof tensors;
+    return clsplat_splats_repair_sized(device, &measure, &tensors, splats, health);
+}
 
 /* Accepts a zeroed struct; zeroes it. */
 CLSPLAT_API void clsplat_health_free(clsplat_health *health);

@@ -48,27 +48,45 @@ typedef struct clsplat_metrics {
 } clsplat_metrics;
 
 typedef struct clsplat_measure {
+    size_t size;   /* see status.h */
     bool causal;   /* query i sees the keys up to i + (M − N) */
     float scale;   /* of softmax; NaN: 1/sqrt(D) */
     size_t sample; /* 1024; rows of each query head */
     size_t pairs;  /* 32; rows of each query head for the four that need p and g of every key */
 } clsplat_measure;
-CLSPLAT_API clsplat_measure clsplat_measure_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_measure)
 
 /* Shapes: q, k, v and, if it is there, key_bias of `tensors` as clsplat_attend has them, in host memory; all
  * must fit the device. Writes: *metrics, for clsplat_metrics_free. Blocks: until done. Threads: one at a time
  * per device. Returns: SHAPE, INVALID, MEMORY, BUILD, OPENCL. */
-CLSPLAT_API clsplat_status clsplat_splats_measure(clsplat_device *device, clsplat_measure measure,
-                                                  clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                                  clsplat_metrics *metrics);
+CLSPLAT_API clsplat_status clsplat_splats_measure_sized(clsplat_device *device,
+                                                        const clsplat_measure *measure,
+                                                        const clsplat_attention_tensors *tensors,
+                                                        clsplat_splats *splats, clsplat_metrics *metrics);
+static inline clsplat_status clsplat_splats_measure(clsplat_device *device, clsplat_measure measure,
+                                                    clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                    clsplat_metrics *metrics) {
+    measure.size = sizeof measure;
+    tensors.size = sizeof tensors;
+    return clsplat_splats_measure_sized(device, &measure, &tensors, splats, metrics);
+}
 /* Level weights by measurement, in place: those under which the levels' mean shares of the attention are as
  * `shares` [L] are to each other; or with NULL those that lower the error of the rows, one weight after the
  * other until no step of e^0.03 helps. Of the whole set: weights are those of all heads. One attention of
  * each level's splats is all it takes. Writes: error, unless it is NULL: ‖out − softmax‖ / ‖softmax‖ of the
  * rows before and after. Returns: as above; INVALID for a share that is not above 0. */
-CLSPLAT_API clsplat_status clsplat_splats_balance(clsplat_device *device, clsplat_measure measure,
-                                                  clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                                  const double *shares, double error[2]);
+CLSPLAT_API clsplat_status clsplat_splats_balance_sized(clsplat_device *device,
+                                                        const clsplat_measure *measure,
+                                                        const clsplat_attention_tensors *tensors,
+                                                        clsplat_splats *splats, const double *shares,
+                                                        double error[2]);
+static inline clsplat_status clsplat_splats_balance(clsplat_device *device, clsplat_measure measure,
+                                                    clsplat_attention_tensors tensors, clsplat_splats *splats,
+                                                    const double *shares, double error[2]) {
+    measure.size = sizeof measure;
+    tensors.size = sizeof tensors;
+    return clsplat_splats_balance_sized(device, &measure, &tensors, splats, shares, error);
+}
 
 /* Accepts a zeroed struct; zeroes it. */
 CLSPLAT_API void clsplat_metrics_free(clsplat_metrics *metrics);

@@ -36,6 +36,7 @@ extern "C" {
 typedef struct clsplat_model clsplat_model;
 
 typedef struct clsplat_model_options {
+    size_t size;               /* see status.h */
     clsplat_dtype activations; /* of what products and attention read and write; F32. BF16 suits GPUs. What
                                   layers add to stays float32 */
     clsplat_dtype cache;       /* of keys and values in sessions; F32 */
@@ -46,7 +47,7 @@ typedef struct clsplat_model_options {
     clsplat_progress *progress; /* while weights are uploaded; NULL: none */
     void *progress_user;
 } clsplat_model_options;
-CLSPLAT_API clsplat_model_options clsplat_model_options_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_model_options)
 
 /* Opens a folder with config.json, model.safetensors (or the shards that model.safetensors.index.json names)
  * and, for texts, unless the vocabulary is the 256 bytes, tokenizer.json or tokenizer.model. Weights stay in
@@ -57,8 +58,14 @@ CLSPLAT_API clsplat_model_options clsplat_model_options_defaults(void);
  * Ownership: *model is the caller's; it keeps using the device. Blocks: until the weights are uploaded.
  * Returns: IO, FORMAT and UNSUPPORTED (naming the file and the key or tensor), INVALID (the options), MEMORY
  * (what is needed and what there is, before anything is uploaded), OPENCL, CANCELLED. */
-CLSPLAT_API clsplat_status clsplat_model_open(clsplat_device *device, const char *folder,
-                                              clsplat_model_options options, clsplat_model **model);
+CLSPLAT_API clsplat_status clsplat_model_open_sized(clsplat_device *device, const char *folder,
+                                                    const clsplat_model_options *options,
+                                                    clsplat_model **model);
+static inline clsplat_status clsplat_model_open(clsplat_device *device, const char *folder,
+                                                clsplat_model_options options, clsplat_model **model) {
+    options.size = sizeof options;
+    return clsplat_model_open_sized(device, folder, &options, model);
+}
 /* Accepts NULL and a NULL handle; sets *model to NULL. */
 CLSPLAT_API void clsplat_model_close(clsplat_model **model);
 
@@ -120,6 +127,7 @@ typedef enum clsplat_model_method {
 } clsplat_model_method;
 
 typedef struct clsplat_model_attention {
+    size_t size;                 /* see status.h */
     clsplat_model_method method; /* EXACT */
     size_t window;               /* WINDOW only: keys; 512 */
     float tolerance;    /* NEAR_FAR only: the relative error that a row may expect; 0.02. From 0.005 on,
@@ -138,7 +146,7 @@ typedef struct clsplat_model_attention {
     bool measure_errors; /* every layer attends exactly, too, and clsplat_session_errors tells the difference
                           */
 } clsplat_model_attention;
-CLSPLAT_API clsplat_model_attention clsplat_model_attention_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_model_attention)
 
 /* One text in the making: the keys and values of its tokens, and the logits after the last one. Several
  * sessions of one model are independent. */
@@ -148,8 +156,15 @@ typedef struct clsplat_session clsplat_session;
  * long texts or those for short ones. Ownership: *session is the caller's. Returns: INVALID (a capacity of 0
  * or above the model's context, an attention outside its range), UNSUPPORTED (an attention that this device
  * cannot compute), MEMORY. */
-CLSPLAT_API clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity,
-                                                clsplat_model_attention attention, clsplat_session **session);
+CLSPLAT_API clsplat_status clsplat_session_open_sized(clsplat_model *model, size_t capacity,
+                                                      const clsplat_model_attention *attention,
+                                                      clsplat_session **session);
+static inline clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity,
+                                                  clsplat_model_attention attention,
+                                                  clsplat_session **session) {
+    attention.size = sizeof attention;
+    return clsplat_session_open_sized(model, capacity, &attention, session);
+}
 /* Accepts NULL and a NULL handle; sets *session to NULL. */
 CLSPLAT_API void clsplat_session_close(clsplat_session **session);
 
@@ -176,18 +191,24 @@ CLSPLAT_API clsplat_status clsplat_session_logits(clsplat_session *session, floa
 
 /* How the next token is drawn. The filters apply in this order: temperature, top_k, top_p. */
 typedef struct clsplat_sampling {
+    size_t size;       /* see status.h */
     float temperature; /* logits are divided by it; 0: the most probable token, always; 0 */
     size_t top_k;      /* only the so many most probable tokens; 0: all; 0 */
     float top_p;       /* only the most probable tokens that together have this probability; 1: all; 1 */
     uint64_t seed;     /* seed and position in the text decide the draw; 0 */
 } clsplat_sampling;
-CLSPLAT_API clsplat_sampling clsplat_sampling_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_sampling)
 
 /* Draws a token from the logits after the last one, on the device; does not feed it. Blocks. Returns: INVALID
  * (also as clsplat_session_logits), NOT_FINITE if there is a NaN or +infinity among them, or nothing but
  * −infinity: *token is −1 then. */
-CLSPLAT_API clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling,
-                                                  int32_t *token);
+CLSPLAT_API clsplat_status clsplat_session_sample_sized(clsplat_session *session,
+                                                        const clsplat_sampling *sampling, int32_t *token);
+static inline clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling,
+                                                    int32_t *token) {
+    sampling.size = sizeof sampling;
+    return clsplat_session_sample_sized(session, &sampling, token);
+}
 
 /* Tokens read so far, and how many there is room for. */
 CLSPLAT_API size_t clsplat_session_length(const clsplat_session *session);
@@ -199,22 +220,36 @@ CLSPLAT_API clsplat_status clsplat_session_rewind(clsplat_session *session, size
 /* What attention cost since the session was opened or rewound to 0, summed over tokens, layers and query
  * heads. Blocks where the attention counts on the device. */
 typedef struct clsplat_session_statistics {
+    size_t size; /* see status.h */
     uint64_t tokens;
     double visible_keys; /* that the model lets its tokens see */
     double exact_keys;   /* of these, attended one by one */
     uint64_t bytes;      /* of device memory that the session holds */
 } clsplat_session_statistics;
-CLSPLAT_API clsplat_status clsplat_session_statistics_read(clsplat_session *session,
-                                                           clsplat_session_statistics *statistics);
+CLSPLAT_API clsplat_status clsplat_session_statistics_read_sized(clsplat_session *session,
+                                                                 clsplat_session_statistics *statistics);
+static inline clsplat_status clsplat_session_statistics_read(clsplat_session *session,
+                                                             clsplat_session_statistics *statistics) {
+    if (statistics)
+        statistics->size = sizeof *statistics;
+    return clsplat_session_statistics_read_sized(session, statistics);
+}
 
 /* What adaptation came to. Coverage of a key: φ of the splat that is nearest, 0 at its middle. */
 typedef struct clsplat_session_adaptation {
+    size_t size;                            /* see status.h */
     uint64_t cycles, decisions;             /* cycles made, and splats that were replaced in them */
     double coverage_before, coverage_after; /* of the last cycle: of the keys since the cycle before, over all
                                                layers and heads */
 } clsplat_session_adaptation;
-CLSPLAT_API void clsplat_session_adaptation_read(const clsplat_session *session,
-                                                 clsplat_session_adaptation *adaptation);
+CLSPLAT_API void clsplat_session_adaptation_read_sized(const clsplat_session *session,
+                                                       clsplat_session_adaptation *adaptation);
+static inline void clsplat_session_adaptation_read(const clsplat_session *session,
+                                                   clsplat_session_adaptation *adaptation) {
+    if (adaptation)
+        adaptation->size = sizeof *adaptation;
+    clsplat_session_adaptation_read_sized(session, adaptation);
+}
 
 /* How far each layer's attention is from softmax attention of the same queries, keys and values: ‖out −
  * exact‖ / ‖exact‖ over all tokens since the session was opened, rewound or not. Writes: errors [layers].
@@ -232,13 +267,14 @@ typedef enum clsplat_pooling {
 } clsplat_pooling;
 
 typedef struct clsplat_embedding {
-    clsplat_pooling pooling;           /* FOLDER */
-    bool normalise;                    /* to length 1, also where the folder does not; false */
-    clsplat_model_attention attention; /* EXACT or NEAR_FAR; EXACT */
-    clsplat_progress *progress;        /* NULL: none */
+    size_t size;                /* see status.h */
+    clsplat_pooling pooling;    /* FOLDER */
+    bool normalise;             /* to length 1, also where the folder does not; false */
+    clsplat_progress *progress; /* NULL: none */
     void *progress_user;
+    clsplat_model_attention attention; /* EXACT or NEAR_FAR; EXACT; it grows with this struct */
 } clsplat_embedding;
-CLSPLAT_API clsplat_embedding clsplat_embedding_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_embedding)
 
 /* Need not be valid UTF-8 and may hold NULs. */
 typedef struct clsplat_text {
@@ -252,16 +288,28 @@ typedef struct clsplat_text {
  *
  * Writes: vectors [count, hidden]. Blocks: until they are written. Returns: UNSUPPORTED (a model that writes;
  * an attention that is for those), INVALID, IO (no tokeniser), MEMORY, BUILD, OPENCL, CANCELLED. */
-CLSPLAT_API clsplat_status clsplat_model_embed(clsplat_model *model, clsplat_embedding how,
-                                               const clsplat_text *texts, size_t count, float *vectors);
+CLSPLAT_API clsplat_status clsplat_model_embed_sized(clsplat_model *model, const clsplat_embedding *how,
+                                                     const clsplat_text *texts, size_t count, float *vectors);
+static inline clsplat_status clsplat_model_embed(clsplat_model *model, clsplat_embedding how,
+                                                 const clsplat_text *texts, size_t count, float *vectors) {
+    how.size = sizeof how;
+    return clsplat_model_embed_sized(model, &how, texts, count, vectors);
+}
 
 /* One text as tokens. Writes: rows [count, hidden], what the last layer makes of every token, and logits
  * [count, vocabulary] of the head; either may be NULL. Blocks: until they are written. Returns: INVALID (no
  * token, too many, one outside the vocabulary), UNSUPPORTED (logits of a model without a head; otherwise as
  * clsplat_model_embed), … */
-CLSPLAT_API clsplat_status clsplat_model_read(clsplat_model *model, clsplat_model_attention attention,
-                                              const int32_t *tokens, size_t count, float *rows,
-                                              float *logits);
+CLSPLAT_API clsplat_status clsplat_model_read_sized(clsplat_model *model,
+                                                    const clsplat_model_attention *attention,
+                                                    const int32_t *tokens, size_t count, float *rows,
+                                                    float *logits);
+static inline clsplat_status clsplat_model_read(clsplat_model *model, clsplat_model_attention attention,
+                                                const int32_t *tokens, size_t count, float *rows,
+                                                float *logits) {
+    attention.size = sizeof attention;
+    return clsplat_model_read_sized(model, &attention, tokens, count, rows, logits);
+}
 
 #ifdef __cplusplus
 }

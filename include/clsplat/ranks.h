@@ -48,8 +48,13 @@ typedef struct clsplat_part {
 
 /* Who holds what, of sequences of so many queries and keys: for softmax attention an early and a late run,
  * for Gaussian attention one, the second being empty. Together the ranks' runs are the sequence. */
-CLSPLAT_API clsplat_part clsplat_ranks_part(clsplat_attention attention, size_t queries, size_t keys,
-                                            size_t ranks, size_t rank);
+CLSPLAT_API clsplat_part clsplat_ranks_part_sized(const clsplat_attention *attention, size_t queries,
+                                                  size_t keys, size_t ranks, size_t rank);
+static inline clsplat_part clsplat_ranks_part(clsplat_attention attention, size_t queries, size_t keys,
+                                              size_t ranks, size_t rank) {
+    attention.size = sizeof attention;
+    return clsplat_ranks_part_sized(&attention, queries, keys, ranks, rank);
+}
 
 /* OK if every rank says OK; otherwise on every rank the status of the lowest that does not, and its words as
  * the last error. Collective. */
@@ -64,9 +69,16 @@ CLSPLAT_API clsplat_status clsplat_ranks_agree(clsplat_ranks *ranks, clsplat_sta
  *
  * Writes: out, lse. Blocks. Collective. Returns: as clsplat_attend; INVALID if ranks differ; UNSUPPORTED
  * (near and far); IO if messages fail. */
-CLSPLAT_API clsplat_status clsplat_ranks_attend(clsplat_ranks *ranks, clsplat_device *device,
-                                                clsplat_attention attention, size_t queries, size_t keys,
-                                                clsplat_attention_tensors tensors);
+CLSPLAT_API clsplat_status clsplat_ranks_attend_sized(clsplat_ranks *ranks, clsplat_device *device,
+                                                      const clsplat_attention *attention, size_t queries,
+                                                      size_t keys, const clsplat_attention_tensors *tensors);
+static inline clsplat_status clsplat_ranks_attend(clsplat_ranks *ranks, clsplat_device *device,
+                                                  clsplat_attention attention, size_t queries, size_t keys,
+                                                  clsplat_attention_tensors tensors) {
+    attention.size = sizeof attention;
+    tensors.size = sizeof tensors;
+    return clsplat_ranks_attend_sized(ranks, device, &attention, queries, keys, &tensors);
+}
 
 /* Of this rank since the group was made: bytes of keys, values, states and results (not the few of agreeing),
  * and how long computing waited for them. */

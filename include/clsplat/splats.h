@@ -3,8 +3,11 @@
  * A set holds S splats in L levels, per head or shared by all heads. Amplitude, variance and
  * temperature are logarithms, so that any finite number is valid.
  *
- * Threads: one at a time per set. A set belongs to a library handle, not to a device: it is
- * uploaded to a device on first use there, and again after clsplat_splats_changed. */
+ * A set belongs to a library handle, not to a device: it is on as many devices as it is used on, uploaded on
+ * first use there, and again after clsplat_splats_changed.
+ *
+ * Threads: calls that attend through a set only read it, and may be made at once, each on its own device. One
+ * at a time, and no other meanwhile, for what writes it: its parameters, changed, destroy, adapting. */
 #ifndef CLSPLAT_SPLATS_H
 #define CLSPLAT_SPLATS_H
 
@@ -40,6 +43,7 @@ CLSPLAT_API void clsplat_splats_destroy(clsplat_splats **splats);
 
 /* The parameters, to read and to write in place. Ownership: the set's. */
 typedef struct clsplat_splats_parameters {
+    size_t size; /* see status.h */
     clsplat_splats_shape shape;
     float *mean;                    /* [Hs,S,D] */
     float *log_var;                 /* [Hs,S,1] or [Hs,S,D]; NULL when full */
@@ -50,7 +54,13 @@ typedef struct clsplat_splats_parameters {
     float *level_log_weight;        /* [L], need not be normalised */
     const char *const *level_names; /* [L], e.g. "Token"; never NULL */
 } clsplat_splats_parameters;
-CLSPLAT_API clsplat_splats_parameters clsplat_splats_get(clsplat_splats *splats);
+CLSPLAT_API void clsplat_splats_get_sized(clsplat_splats *splats, clsplat_splats_parameters *parameters);
+static inline clsplat_splats_parameters clsplat_splats_get(clsplat_splats *splats) {
+    clsplat_splats_parameters parameters;
+    parameters.size = sizeof parameters;
+    clsplat_splats_get_sized(splats, &parameters);
+    return parameters;
+}
 
 /* To be called after writing to the parameters; checks them.
  * Returns: INVALID, naming the first tensor and place that is not finite or out of range. */
@@ -71,13 +81,20 @@ CLSPLAT_API clsplat_status clsplat_splats_save(clsplat_splats *splats, const cha
 /* What a compact file loses at most: of a mean in widths of its splat, of ln Σ (of a factor's number, over
  * its row's diagonal), of ln a and of ln τ. */
 typedef struct clsplat_splats_loss {
+    size_t size; /* see status.h */
     double mean, covariance, log_amplitude, log_temperature;
 } clsplat_splats_loss;
 
 /* A file of 16 or 8 bits a number, which clsplat_splats_load reads like any other. Writes: *loss unless it is
  * NULL. Returns: as clsplat_splats_save; INVALID for other bits. */
-CLSPLAT_API clsplat_status clsplat_splats_save_compact(clsplat_splats *splats, const char *path,
-                                                       unsigned bits, clsplat_splats_loss *loss);
+CLSPLAT_API clsplat_status clsplat_splats_save_compact_sized(clsplat_splats *splats, const char *path,
+                                                             unsigned bits, clsplat_splats_loss *loss);
+static inline clsplat_status clsplat_splats_save_compact(clsplat_splats *splats, const char *path,
+                                                         unsigned bits, clsplat_splats_loss *loss) {
+    if (loss)
+        loss->size = sizeof *loss;
+    return clsplat_splats_save_compact_sized(splats, path, bits, loss);
+}
 
 /* A file of the splats that differ from the base's, without loss; and a set of both. The file is read with
  * the base that it was made for, to the bit, and with no other. Returns: as save and load; INVALID for
@@ -132,6 +149,7 @@ typedef enum clsplat_match {
 } clsplat_match;
 
 typedef struct clsplat_init {
+    size_t size;                        /* see status.h */
     clsplat_init_method method;         /* KMEANS */
     clsplat_covariance covariance;      /* DIAGONAL */
     const clsplat_hierarchy *hierarchy; /* NULL: clsplat_hierarchy_default */
@@ -144,7 +162,7 @@ typedef struct clsplat_init {
     clsplat_progress *progress;         /* NULL: none */
     void *progress_user;
 } clsplat_init;
-CLSPLAT_API clsplat_init clsplat_init_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_init)
 
 /* Splats from data: the tokens of head h are its queries and the keys of its key head together,
  * over the batch. The distances, assignments and moments are computed on the device; every draw comes from
@@ -157,8 +175,14 @@ CLSPLAT_API clsplat_init clsplat_init_defaults(void);
  * Returns: SHAPE, INVALID (more splats than tokens, numbers that are not finite), UNSUPPORTED (PCA or
  * SPECTRAL in a build without LAPACKE), MEMORY, BUILD, OPENCL, CANCELLED. Source: Arthur and Vassilvitskii
  * 2007 (k-means++); Ng, Jordan and Weiss 2001 (spectral). */
-CLSPLAT_API clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, clsplat_tensor q,
-                                               clsplat_tensor k, clsplat_splats **splats);
+CLSPLAT_API clsplat_status clsplat_splats_init_sized(clsplat_device *device, const clsplat_init *init,
+                                                     clsplat_tensor q, clsplat_tensor k,
+                                                     clsplat_splats **splats);
+static inline clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, clsplat_tensor q,
+                                                 clsplat_tensor k, clsplat_splats **splats) {
+    init.size = sizeof init;
+    return clsplat_splats_init_sized(device, &init, q, k, splats);
+}
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #define CLSPLAT_STATUS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -17,6 +18,24 @@ extern "C" {
 #else
 #define CLSPLAT_API
 #endif
+
+/* Structs that may grow. Parameters and results whose first member is `size` get new members at their end in
+ * later versions, and programs that were compiled before go on with a new library: `size` is the bytes that
+ * the program knows of. A library that knows more takes what is missing as clsplat_x_defaults() has it (0
+ * where there are no defaults), and writes no more than the program has room for. One that knows less takes a
+ * larger struct if what it does not know is 0, and says UNSUPPORTED otherwise.
+ *
+ * C and C++ need not care: clsplat_x_defaults() and every call that takes or gives such a struct are inline
+ * functions here that set `size`, around one of the library whose name ends in _sized and that takes
+ * addresses. Bindings call that one, and set `size` themselves: 0 is INVALID. Other structs do not change. */
+#define CLSPLAT_DEFAULTS(type)                                                                               \
+    CLSPLAT_API void type##_defaults_sized(type *defaults); /* Reads: size. Writes: the rest */              \
+    static inline type type##_defaults(void) {                                                               \
+        type defaults;                                                                                       \
+        defaults.size = sizeof defaults;                                                                     \
+        type##_defaults_sized(&defaults);                                                                    \
+        return defaults;                                                                                     \
+    }
 
 /* One list makes the enum, the names and the messages. Values are stable across releases. */
 #define CLSPLAT_STATUS_LIST(X)                                                                               \
@@ -48,31 +67,40 @@ typedef enum clsplat_log_level {
     CLSPLAT_LOG_INFO     /* what a person debugging would like to see: devices, builds, caches */
 } clsplat_log_level;
 
-/* Called on the thread that makes the library call; must not call the library. */
+/* Called on the thread that makes the library call, or on one that clsplat_group has started for it; of
+ * several threads one at a time. Must not call the library. */
 typedef void clsplat_log_callback(void *user, clsplat_log_level level, const char *message);
 
 /* Called now and then with the finished share, 0 to 1. Returning false stops the call with CANCELLED. */
 typedef bool clsplat_progress(void *user, double done);
 
 /* The library: carries the log and the words of the last error. Devices, splats and files are made
- * from it and must be destroyed before it. Threads: one at a time per library handle. */
+ * from it and must be destroyed before it.
+ *
+ * Threads: any, at once. What is made from it says for itself: a device is one thread's at a time, and
+ * several threads each have one, or take turns. Nothing may be in use when the handle is destroyed. */
 typedef struct clsplat clsplat;
 
 typedef struct clsplat_options {
+    size_t size;               /* see above */
     clsplat_log_callback *log; /* NULL: silent */
     void *user;                /* handed to log */
 } clsplat_options;
 
-CLSPLAT_API clsplat_options clsplat_options_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_options)
 
 /* Ownership: *lib is the caller's, to be given to clsplat_destroy. Returns: MEMORY. */
-CLSPLAT_API clsplat_status clsplat_create(clsplat_options options, clsplat **lib);
+CLSPLAT_API clsplat_status clsplat_create_sized(const clsplat_options *options, clsplat **lib);
+static inline clsplat_status clsplat_create(clsplat_options options, clsplat **lib) {
+    options.size = sizeof options;
+    return clsplat_create_sized(&options, lib);
+}
 
 /* Accepts NULL and a NULL handle; sets *lib to NULL. */
 CLSPLAT_API void clsplat_destroy(clsplat **lib);
 
-/* What went wrong in the last call that failed: the file, tensor, shape or build log, and how to
- * mend it. Ownership: the library's, valid until its next failing call. Never NULL. */
+/* What went wrong in the calling thread's last call that failed: the file, tensor, shape or build log, and
+ * how to mend it. Ownership: the library's, valid until the thread's next failing call. Never NULL. */
 CLSPLAT_API const char *clsplat_last_error(const clsplat *lib);
 
 #ifdef __cplusplus

@@ -31,6 +31,7 @@ typedef struct clsplat_tune_step {
 typedef bool clsplat_tune_progress(void *user, const clsplat_tune_step *step);
 
 typedef struct clsplat_tune_options {
+    size_t size;    /* see status.h */
     const char *op; /* "softmax", "gaussian" (diagonal splats), "gaussian-isotropic", "gaussian-full",
                        "near-far", "gemm"; NULL: all */
     size_t batch, heads, queries, keys, dim, value_dim, splats; /* 1, 4, 4096, 4096, 64, 64, 256; gemm:
@@ -40,12 +41,16 @@ typedef struct clsplat_tune_options {
     clsplat_tune_progress *progress; /* NULL: none */
     void *progress_user;
 } clsplat_tune_options;
-CLSPLAT_API clsplat_tune_options clsplat_tune_options_defaults(void);
+CLSPLAT_DEFAULTS(clsplat_tune_options)
 
 /* No launch takes much longer than a quarter of a second: the shape is cut down until the default is well
  * below. Blocks: until done. Returns: INVALID, IO (no place to keep the records, or another process tunes),
  * MEMORY, BUILD, OPENCL, CANCELLED. */
-CLSPLAT_API clsplat_status clsplat_tune(clsplat_device *device, clsplat_tune_options options);
+CLSPLAT_API clsplat_status clsplat_tune_sized(clsplat_device *device, const clsplat_tune_options *options);
+static inline clsplat_status clsplat_tune(clsplat_device *device, clsplat_tune_options options) {
+    options.size = sizeof options;
+    return clsplat_tune_sized(device, &options);
+}
 
 /* The user's records as a file, and records of a file among the user's: those that are new, or faster than
  * the one for the same use. Returns: IO, MEMORY. */

@@ -5,18 +5,20 @@
 
 #include "adapt/adjust.h"
 #include "adapt/rounds.h"
+#include "base/sized.h"
 
-clsplat_adapt clsplat_adapt_defaults(void) {
-    return (clsplat_adapt){.cycles = 4,
-                           .every = 1,
-                           .trades = 4,
-                           .rate = 0.03,
-                           .sample = 1024,
-                           .scale = NAN,
-                           .death_threshold = 0.01,
-                           .patience = 2,
-                           .merge_distance = 0.02,
-                           .least_gain = 1e-4};
+void clsplat_adapt_defaults_sized(clsplat_adapt *defaults) {
+    clsplat_adapt own = {.cycles = 4,
+                         .every = 1,
+                         .trades = 4,
+                         .rate = 0.03,
+                         .sample = 1024,
+                         .scale = NAN,
+                         .death_threshold = 0.01,
+                         .patience = 2,
+                         .merge_distance = 0.02,
+                         .least_gain = 1e-4};
+    sized_write(&own, sizeof own, defaults);
 }
 
 const char *clsplat_decision_name(clsplat_decision decision) {
@@ -117,13 +119,18 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_adapt adapt,
-                                    clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                    clsplat_splats **adapted, clsplat_adapt_result *result) {
+clsplat_status clsplat_splats_adapt_sized(clsplat_device *device, const clsplat_adapt *adapt_given,
+                                          const clsplat_attention_tensors *tensors_given,
+                                          clsplat_splats *splats, clsplat_splats **adapted,
+                                          clsplat_adapt_result *result) {
+    clsplat_adapt adapt = clsplat_adapt_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     layer l = {0};
     herd h = {0};
     *adapted = NULL;
+    TRY(SIZED_READ(device->lib, adapt, adapt_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     TRY(check(device->lib, &adapt));
     TRY(clsplat_splats_changed(splats));
     TRY(layer_open(device, &tensors, adapt.causal, adapt.scale, adapt.sample, &l));
@@ -136,7 +143,7 @@ clsplat_status clsplat_splats_adapt(clsplat_device *device, clsplat_adapt adapt,
         TRY(cycle(&h));
     h.result.error_after = herd_layer_error(&h);
     if (result)
-        *result = h.result;
+        sized_write(&h.result, sizeof h.result, result);
     TRY(population_set(&h.people, device->lib, splats, adapted));
 fail:
     herd_close(&h);

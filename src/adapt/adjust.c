@@ -116,6 +116,7 @@ static clsplat_status evaluate(adjusting *a, float *rows_out, float *rows_lse, b
     TRY(layer_download(l, a->out, a->lse));
     look_back(a);
     if (back) {
+        how.method = CLSPLAT_SPLATS;
         how.splats = set;
         how.causal = l->causal;
         g.dout = t.out, g.dout.host = a->dout;

@@ -5,6 +5,7 @@
 
 #include "adapt/layer.h"
 #include "base/clock.h"
+#include "base/sized.h"
 
 enum {
     TOKENS_PER_SPLAT = 8, /* of a part, at least, that splats are made from */
@@ -53,14 +54,14 @@ static clsplat_status attend(clsplat_device *device, clsplat_attention how,
     clsplat_attention_tensors part = *tensors;
     double taken[RUNS];
     const size_t *q = part.q.shape, *v = part.v.shape;
-    uint64_t peak = device->memory.peak;
+    uint64_t peak = clsplat_device_memory(device).peak, here;
     float *out = calloc(q[0] * q[1] * t->tokens * v[3], sizeof *out);
     if (!out)
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory for the outputs of %zu tokens", t->tokens);
     part.q = first(part.q, t->tokens), part.k = first(part.k, t->tokens), part.v = first(part.v, t->tokens);
     part.key_bias = first(part.key_bias, t->tokens);
     part.out = clsplat_tensor_host(CLSPLAT_F32, q[0], q[1], part.q.shape[2], v[3], out);
-    device->memory.peak = device->memory.now;
+    device_begin_peak(device, 0);
     for (int run = -1; run < RUNS; ++run) { /* the first builds kernels */
         double begin = clock_seconds();
         TRY(clsplat_attend(device, how, part));
@@ -69,9 +70,10 @@ static clsplat_status attend(clsplat_device *device, clsplat_attention how,
     }
     qsort(taken, RUNS, sizeof *taken, ascending);
     t->seconds = taken[RUNS / 2];
-    t->bytes = (double)device->memory.peak - (double)held;
+    t->bytes = (double)clsplat_device_memory(device).peak - (double)held;
 fail:
-    device->memory.peak = peak > device->memory.peak ? peak : device->memory.peak;
+    here = clsplat_device_memory(device).peak;
+    device_begin_peak(device, peak > here ? peak : here);
     free(out);
     return status;
 }
@@ -90,6 +92,7 @@ static clsplat_status measure(clsplat_device *device, bool causal, const clsplat
     trial a = {.tokens = tokens / 8 > least ? tokens / 8 : least}, b = {.tokens = 2 * a.tokens};
     clsplat_attention how = clsplat_attention_defaults();
     how.causal = causal;
+    how.method = CLSPLAT_SPLATS;
     how.splats = splats;
     b.tokens = b.tokens < tokens ? b.tokens : tokens;
     TRY(attend(device, how, tensors, held, &a));
@@ -100,17 +103,22 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init, bool causal,
-                                       clsplat_attention_tensors tensors, clsplat_forecast *forecast) {
+clsplat_status clsplat_splats_forecast_sized(clsplat_device *device, const clsplat_init *init_given,
+                                             bool causal, const clsplat_attention_tensors *tensors_given,
+                                             clsplat_forecast *forecast) {
+    clsplat_init init = clsplat_init_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     clsplat_adapt look = clsplat_adapt_defaults();
     clsplat_adapt_result result;
     clsplat_hierarchy usual = {0};
     clsplat_splats *splats = NULL, *same = NULL;
-    uint64_t held = device->memory.now;
-    size_t wanted = 0,
-           keys = tensors.k.shape[2] < tensors.q.shape[2] ? tensors.k.shape[2] : tensors.q.shape[2];
-    *forecast = (clsplat_forecast){0};
+    uint64_t held = clsplat_device_memory(device).now;
+    size_t wanted = 0, keys;
+    clsplat_forecast own = {0};
+    TRY(SIZED_READ(device->lib, init, init_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
+    keys = tensors.k.shape[2] < tensors.q.shape[2] ? tensors.k.shape[2] : tensors.q.shape[2];
     TRY(layer_check_tensors(device->lib, &tensors)); /* strides, before parts are taken */
     if (!init.hierarchy) {
         TRY(clsplat_hierarchy_default(device->lib, &usual));
@@ -126,10 +134,11 @@ clsplat_status clsplat_splats_forecast(clsplat_device *device, clsplat_init init
     look.sample = ROWS;
     look.causal = causal;
     TRY(clsplat_splats_adapt(device, look, tensors, splats, &same, &result));
-    forecast->error = result.error_before;
-    forecast->splats = wanted;
-    TRY(measure(device, causal, &tensors, splats, held, forecast));
+    own.error = result.error_before;
+    own.splats = wanted;
+    TRY(measure(device, causal, &tensors, splats, held, &own));
 fail:
+    sized_write(&own, sizeof own, forecast);
     clsplat_splats_destroy(&same);
     clsplat_splats_destroy(&splats);
     clsplat_hierarchy_free(&usual);

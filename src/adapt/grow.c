@@ -3,16 +3,24 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/sized.h"
 #include "runtime/device.h"
 
-clsplat_status clsplat_splats_grow(clsplat_device *device, clsplat_init init, clsplat_adapt adapt,
-                                   clsplat_attention_tensors tensors, clsplat_splats **splats,
-                                   clsplat_adapt_result *result) {
+clsplat_status clsplat_splats_grow_sized(clsplat_device *device, const clsplat_init *init_given,
+                                         const clsplat_adapt *adapt_given,
+                                         const clsplat_attention_tensors *tensors_given,
+                                         clsplat_splats **splats, clsplat_adapt_result *result) {
+    clsplat_init init = clsplat_init_defaults();
+    clsplat_adapt adapt = clsplat_adapt_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     clsplat_hierarchy usual = {0}, seed;
     clsplat_splats *first = NULL;
     size_t *ones = NULL;
     *splats = NULL;
+    TRY(SIZED_READ(device->lib, init, init_given));
+    TRY(SIZED_READ(device->lib, adapt, adapt_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     if (!init.hierarchy) {
         TRY(clsplat_hierarchy_default(device->lib, &usual));
         init.hierarchy = &usual;

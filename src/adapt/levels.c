@@ -7,6 +7,7 @@
 
 #include "adapt/layer.h"
 #include "adapt/population.h"
+#include "base/sized.h"
 
 /* What each level alone makes of the rows: the levels' states, which merge under any weights. */
 typedef struct balancing {
@@ -157,15 +158,19 @@ static void lower_error(balancing *b, double *share, double *mean) {
         }
 }
 
-clsplat_status clsplat_splats_balance(clsplat_device *device, clsplat_measure measure,
-                                      clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                      const double *shares, double error[2]) {
+clsplat_status clsplat_splats_balance_sized(clsplat_device *device, const clsplat_measure *measure_given,
+                                            const clsplat_attention_tensors *tensors_given,
+                                            clsplat_splats *splats, const double *shares, double error[2]) {
+    clsplat_measure measure = clsplat_measure_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     balancing b = {0};
     clsplat_splats_parameters p = clsplat_splats_get(splats);
     double *room = malloc(2 * p.shape.levels * sizeof *room), first, last;
     if (!room)
         return no_memory(device->lib, p.shape.levels);
+    TRY(SIZED_READ(device->lib, measure, measure_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     for (size_t n = 0; shares && n < p.shape.levels; ++n)
         if (!(shares[n] > 0) || !isfinite(shares[n])) {
             status =

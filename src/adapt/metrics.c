@@ -5,11 +5,13 @@
 
 #include "adapt/herd.h"
 #include "adapt/pairs.h"
+#include "base/sized.h"
 
 static const double covered_from = -2.302585; /* ln 0.1 */
 
-clsplat_measure clsplat_measure_defaults(void) {
-    return (clsplat_measure){.scale = NAN, .sample = 1024, .pairs = 32};
+void clsplat_measure_defaults_sized(clsplat_measure *defaults) {
+    clsplat_measure own = {.scale = NAN, .sample = 1024, .pairs = 32};
+    sized_write(&own, sizeof own, defaults);
 }
 
 void clsplat_metrics_free(clsplat_metrics *m) {
@@ -275,14 +277,18 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_measure(clsplat_device *device, clsplat_measure measure,
-                                      clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                      clsplat_metrics *metrics) {
+clsplat_status clsplat_splats_measure_sized(clsplat_device *device, const clsplat_measure *measure_given,
+                                            const clsplat_attention_tensors *tensors_given,
+                                            clsplat_splats *splats, clsplat_metrics *metrics) {
+    clsplat_measure measure = clsplat_measure_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     clsplat_adapt how = clsplat_adapt_defaults();
     layer l = {0};
     herd h = {0};
     *metrics = (clsplat_metrics){0};
+    TRY(SIZED_READ(device->lib, measure, measure_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     if (measure.sample == 0 || measure.pairs == 0)
         return log_error(device->lib, CLSPLAT_INVALID, "%s is 0; it is at least 1",
                          measure.sample ? "pairs" : "sample");

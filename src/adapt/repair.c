@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "adapt/health.h"
+#include "base/sized.h"
 
 enum { ROUNDS = 4 };
 
@@ -37,12 +38,17 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_examine(clsplat_device *device, clsplat_measure measure,
-                                      clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                      const double *errors, size_t cycles, clsplat_health *health) {
+clsplat_status clsplat_splats_examine_sized(clsplat_device *device, const clsplat_measure *measure_given,
+                                            const clsplat_attention_tensors *tensors_given,
+                                            clsplat_splats *splats, const double *errors, size_t cycles,
+                                            clsplat_health *health) {
+    clsplat_measure measure = clsplat_measure_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     patient p = {0};
     *health = (clsplat_health){0};
+    TRY(SIZED_READ(device->lib, measure, measure_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     TRY(patient_open(device, &measure, &tensors, splats, &p, health));
     TRY(health_find(&p.herd, health));
     if (errors && health_oscillates(errors, cycles))
@@ -176,12 +182,16 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_repair(clsplat_device *device, clsplat_measure measure,
-                                     clsplat_attention_tensors tensors, clsplat_splats *splats,
-                                     clsplat_health *health) {
+clsplat_status clsplat_splats_repair_sized(clsplat_device *device, const clsplat_measure *measure_given,
+                                           const clsplat_attention_tensors *tensors_given,
+                                           clsplat_splats *splats, clsplat_health *health) {
+    clsplat_measure measure = clsplat_measure_defaults();
+    clsplat_attention_tensors tensors = {0};
     clsplat_status status = CLSPLAT_OK;
     patient p = {0};
     *health = (clsplat_health){0};
+    TRY(SIZED_READ(device->lib, measure, measure_given));
+    TRY(SIZED_READ(device->lib, tensors, tensors_given));
     for (unsigned round = 0; round <= ROUNDS; ++round) {
         clsplat_health_free(health);
         TRY(patient_open(device, &measure, &tensors, splats, &p, health));

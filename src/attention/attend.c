@@ -4,16 +4,21 @@
 
 #include "attention/gaussian.h"
 #include "attention/near_far.h"
+#include "base/sized.h"
 #include "runtime/buffer.h"
 
-clsplat_attention clsplat_attention_defaults(void) {
-    return (clsplat_attention){.scale = NAN, .tolerance = 0.02F};
+void clsplat_attention_defaults_sized(clsplat_attention *defaults) {
+    clsplat_attention own = {.scale = NAN, .window = 512, .tolerance = 0.02F};
+    sized_write(&own, sizeof own, defaults);
 }
 
-clsplat_status clsplat_attend(clsplat_device *device, clsplat_attention attention,
-                              clsplat_attention_tensors tensors) {
+clsplat_status clsplat_attend_sized(clsplat_device *device, const clsplat_attention *attention_given,
+                                    const clsplat_attention_tensors *tensors_given) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_attention attention;
+    clsplat_attention_tensors tensors;
     attend_call call;
+    TRY(attend_read(device->lib, attention_given, tensors_given, &attention, &tensors));
     TRY(attend_check(device, attention, tensors, true, &call));
     TRY(attend_blocks(device, &call));
 fail:
@@ -98,7 +103,7 @@ static clsplat_status enqueue(queue *q, const attend_call *call, op_tensor lse) 
                            .lse = lse};
         return gaussian_enqueue(q, &g);
     }
-    if (call->attention.near_far)
+    if (call->attention.method == CLSPLAT_NEAR_FAR)
         return near_far_enqueue(q, call, lse);
     op_softmax_args s = {.q = tensor_on_device(&t->q),
                          .k = tensor_on_device(&t->k),
@@ -107,17 +112,21 @@ static clsplat_status enqueue(queue *q, const attend_call *call, op_tensor lse) 
                          .out = tensor_on_device(&t->out),
                          .lse = lse,
                          .scale = call->attention.scale,
-                         .diagonal = call->diagonal};
+                         .diagonal = call->diagonal,
+                         .window = call->window};
     return op_softmax(q, &s);
 }
 
-clsplat_status clsplat_attend_enqueue(clsplat_device *device, clsplat_attention attention,
-                                      clsplat_attention_tensors tensors, cl_uint wait_count,
-                                      const cl_event *wait_list, cl_event *event) {
+clsplat_status clsplat_attend_enqueue_sized(clsplat_device *device, const clsplat_attention *attention_given,
+                                            const clsplat_attention_tensors *tensors_given,
+                                            cl_uint wait_count, const cl_event *wait_list, cl_event *event) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_attention attention;
+    clsplat_attention_tensors tensors;
     attend_call call;
     op_tensor lse;
     queue q;
+    TRY(attend_read(device->lib, attention_given, tensors_given, &attention, &tensors));
     TRY(attend_check(device, attention, tensors, false, &call));
     TRY(lse_on_device(device, &call.tensors, &lse));
     queue_begin(device, wait_count, wait_list, &q);

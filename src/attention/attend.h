@@ -13,11 +13,17 @@ typedef enum attend_half { ATTEND_WHOLE, ATTEND_ABSORB, ATTEND_EMIT } attend_hal
 typedef struct attend_call {
     clsplat_attention attention;       /* scale is a number, chunk the one to take */
     clsplat_attention_tensors tensors; /* strides filled in; lse may be absent */
-    const op_splats *splats;           /* NULL: softmax, or near and far */
+    const op_splats *splats;           /* method splats, otherwise NULL */
+    uint32_t window;                   /* of softmax; 0: all keys */
     int32_t diagonal;                  /* M − N, or OP_SEES_ALL */
     attend_half half;
     float *carry; /* of a half: [B,Hw,S,Dv+2] in host memory, as op_scan keeps it */
 } attend_call;
+
+/* What a caller of whatever version gave. */
+clsplat_status attend_read(clsplat *lib, const clsplat_attention *attention_given,
+                           const clsplat_attention_tensors *tensors_given, clsplat_attention *attention,
+                           clsplat_attention_tensors *tensors);
 
 /* Checks everything that does not need the device. `on_host`: where all tensors must lie. */
 clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,

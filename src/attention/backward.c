@@ -8,6 +8,7 @@
 #include "attention/near_far.h"
 #include "attention/splats_gradient.h"
 #include "attention/stage.h"
+#include "base/sized.h"
 #include "runtime/buffer.h"
 #include "runtime/tensor.h"
 
@@ -73,7 +74,7 @@ static bool block_fits(const walk *w, const clsplat_limits *limits) {
     whole.q.shape[1] = t->q.shape[1];
     whole.k.shape[1] = t->k.shape[1];
     whole.v.shape[3] = t->v.shape[3];
-    if (w->call->attention.near_far &&
+    if (w->call->attention.method == CLSPLAT_NEAR_FAR &&
         !near_far_backward_fits(limits, w->call, w->batch_step, w->kv_step, &total))
         return false;
     return total <= (double)limits->global_memory / 2 &&
@@ -202,7 +203,8 @@ static clsplat_status softmax_block(walk *w, const block *b) {
                                      .dv = b->dv,
                                      .dkey_bias = b->dkey_bias,
                                      .scale = w->call->attention.scale,
-                                     .diagonal = w->call->diagonal};
+                                     .diagonal = w->call->diagonal,
+                                     .window = w->call->window};
     return op_softmax_backward(&w->queue, &args);
 }
 
@@ -219,9 +221,9 @@ static clsplat_status heads_back(walk *w, size_t batch, size_t kv_head) {
         w->splats.first_head = kv_head * w->group;
     }
     TRY(bring(w, &b));
-    TRY(w->call->splats               ? gaussian_block(w, &b)
-        : w->call->attention.near_far ? near_far_block(w, &b)
-                                      : softmax_block(w, &b));
+    TRY(w->call->splats                                 ? gaussian_block(w, &b)
+        : w->call->attention.method == CLSPLAT_NEAR_FAR ? near_far_block(w, &b)
+                                                        : softmax_block(w, &b));
     TRY(take(w, &b));
     const clsplat_attention *a = &w->call->attention;
     double done = (double)(batch * w->kv_heads + batches * (kv_head + heads)),
@@ -254,13 +256,18 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_attend_backward(clsplat_device *device, clsplat_attention attention,
-                                       clsplat_attention_tensors tensors,
-                                       clsplat_attention_gradients gradients) {
+clsplat_status clsplat_attend_backward_sized(clsplat_device *device, const clsplat_attention *attention_given,
+                                             const clsplat_attention_tensors *tensors_given,
+                                             const clsplat_attention_gradients *gradients_given) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_attention attention;
+    clsplat_attention_tensors tensors;
+    clsplat_attention_gradients gradients = {0};
     attend_call call;
     float *moments = NULL;
     walk w = {.call = &call, .gradients = &gradients};
+    TRY(attend_read(device->lib, attention_given, tensors_given, &attention, &tensors));
+    TRY(SIZED_READ(device->lib, gradients, gradients_given));
     TRY(attend_check(device, attention, tensors, true, &call));
     TRY(check(device->lib, &call, &gradients));
     w.batch = call.tensors.q.shape[0];

@@ -71,8 +71,8 @@ static bool memory_fits(const walk *w, const clsplat_limits *limits) {
         4 * queries,
         0, /* a forest's */
     };
-    double total = w->call->attention.near_far ? 8 * queries : 0, forest;
-    if (w->call->attention.near_far) {
+    double total = w->call->attention.method == CLSPLAT_NEAR_FAR ? 8 * queries : 0, forest;
+    if (w->call->attention.method == CLSPLAT_NEAR_FAR) {
         forest_bytes(w, &bytes[6], &forest);
         total += forest - bytes[6];
     }
@@ -87,7 +87,7 @@ static bool memory_fits(const walk *w, const clsplat_limits *limits) {
 static bool is_quick(const walk *w, const clsplat_limits *limits) {
     const clsplat_attention_tensors *t = &w->call->tensors;
     double sources = w->call->splats ? 2 * (double)w->call->splats->count : (double)w->size.keys;
-    if (w->call->attention.near_far)
+    if (w->call->attention.method == CLSPLAT_NEAR_FAR)
         sources /= 4;
     double rows = (double)(w->size.batch * w->size.kv_heads * w->group) * (double)w->size.queries;
     return w->size.queries <= 256 ||
@@ -112,7 +112,8 @@ static size_t half_of(size_t n) {
 /* Halves what is cheapest to cut until a block fits, or cannot be cut further. Queries and keys of causal
  * Gaussian blocks advance together, in multiples of the chunk. */
 static void choose_size(walk *w, const clsplat_limits *limits) {
-    bool together = w->call->splats && w->call->attention.causal, whole = w->call->attention.near_far;
+    bool together = w->call->splats && w->call->attention.causal,
+         whole = w->call->attention.method == CLSPLAT_NEAR_FAR;
     block_size *s = &w->size;
     *s = (block_size){w->batch, w->kv_heads, together ? smaller(w->queries, w->keys) : w->queries, w->keys};
     for (;;) {
@@ -206,6 +207,7 @@ static clsplat_status softmax_block(walk *w, bool accumulate) {
                             .lse = b->lse,
                             .scale = w->call->attention.scale,
                             .diagonal = block_diagonal(w),
+                            .window = w->call->window,
                             .accumulate = accumulate};
     return op_softmax(&w->queue, &args);
 }
@@ -320,7 +322,7 @@ static clsplat_status attend_heads(walk *w, size_t batch, size_t kv_head) {
            heads = smaller(w->size.kv_heads, w->kv_heads - kv_head);
     w->by_key = (stage_box){{batch, kv_head, 0}, {batches, heads, 0}};
     w->by_query = (stage_box){{batch, kv_head * w->group, 0}, {batches, heads * w->group, 0}};
-    if (w->call->attention.near_far)
+    if (w->call->attention.method == CLSPLAT_NEAR_FAR)
         return near_far_heads(w);
     if (!w->call->splats)
         return softmax_heads(w);

@@ -4,6 +4,7 @@
 
 #include "attention/attend.h"
 #include "attention/near_far.h"
+#include "base/sized.h"
 #include "runtime/buffer.h"
 #include "runtime/tensor.h"
 #include "splats/splats.h"
@@ -45,6 +46,17 @@ static clsplat_status check_parameters(clsplat *lib, const clsplat_attention *a,
                          "scale is infinite; it must be a finite number, or NaN for 1/sqrt(D)");
     if (a->mixing != CLSPLAT_JOINT && a->mixing != CLSPLAT_PER_LEVEL)
         return log_error(lib, CLSPLAT_INVALID, "there is no mixing %d", (int)a->mixing);
+    if (a->method > CLSPLAT_WINDOW || a->method < CLSPLAT_SOFTMAX)
+        return log_error(lib, CLSPLAT_INVALID, "there is no method %d", (int)a->method);
+    if ((a->method == CLSPLAT_SPLATS) != (a->splats != NULL))
+        return log_error(lib, CLSPLAT_INVALID, "%s",
+                         a->splats ? "splats are given, but the method is another; set CLSPLAT_SPLATS, or "
+                                     "leave splats NULL"
+                                   : "the method CLSPLAT_SPLATS needs splats");
+    if (a->method == CLSPLAT_WINDOW && (!a->causal || a->window == 0))
+        return log_error(lib, CLSPLAT_INVALID, "%s",
+                         a->causal ? "the window is 0 keys; it is at least 1"
+                                   : "a window is of the keys before a query: set causal");
     if (!a->splats)
         return CLSPLAT_OK;
     clsplat_splats_shape s = clsplat_splats_get(a->splats).shape;
@@ -71,9 +83,9 @@ static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host
         clsplat_tensor *extra = extras[i].tensor;
         if (is_absent(extra))
             continue;
-        if (!call->attention.near_far)
+        if (call->attention.method != CLSPLAT_NEAR_FAR)
             return log_error(lib, CLSPLAT_INVALID,
-                             "%s is a result of near and far only; set near_far, or leave it absent",
+                             "%s is a result of near and far only; set CLSPLAT_NEAR_FAR, or leave it absent",
                              extras[i].name);
         if (extras[i].counts != (extra->dtype == CLSPLAT_I32))
             return log_error(lib, CLSPLAT_INVALID, "%s must be of type %s", extras[i].name,
@@ -82,6 +94,18 @@ static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host
         TRY(tensor_check_shape(lib, extras[i].name, extra,
                                (size_t[]){t->q.shape[0], t->q.shape[1], t->q.shape[2], 1}));
     }
+fail:
+    return status;
+}
+
+clsplat_status attend_read(clsplat *lib, const clsplat_attention *attention_given,
+                           const clsplat_attention_tensors *tensors_given, clsplat_attention *attention,
+                           clsplat_attention_tensors *tensors) {
+    clsplat_status status = CLSPLAT_OK;
+    *attention = clsplat_attention_defaults();
+    *tensors = (clsplat_attention_tensors){0};
+    TRY(sized_read(lib, "attention", attention_given, attention, sizeof *attention));
+    TRY(sized_read(lib, "tensors", tensors_given, tensors, sizeof *tensors));
 fail:
     return status;
 }
@@ -103,11 +127,13 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
     TRY(check_extras(lib, call, on_host));
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));
-    if (attention.near_far)
+    if (attention.method == CLSPLAT_NEAR_FAR)
         TRY(near_far_check(device, call));
     if (isnan(attention.scale))
         call->attention.scale = 1.0f / sqrtf((float)t->q.shape[3]);
     call->diagonal = attention.causal ? (int32_t)t->k.shape[2] - (int32_t)t->q.shape[2] : OP_SEES_ALL;
+    if (attention.method == CLSPLAT_WINDOW && attention.window < t->k.shape[2]) /* otherwise it hides none */
+        call->window = (uint32_t)attention.window;
     if (attention.splats)
         TRY(splats_upload(device, attention.splats, &call->splats));
 fail:

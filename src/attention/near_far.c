@@ -115,11 +115,7 @@ clsplat_status near_far_check_device(const clsplat_device *device) {
 
 clsplat_status near_far_check(const clsplat_device *device, attend_call *call) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat *lib = device->lib;
     clsplat_attention *a = &call->attention;
-    if (a->splats)
-        return log_error(lib, CLSPLAT_INVALID,
-                         "near_far takes the place of softmax attention: leave splats NULL");
     TRY(near_far_check_device(device));
     TRY(near_far_choose(device, a->tolerance, a->sparse_topk, call->tensors.k.shape[2], &a->chunk));
     if (a->sparse_topk > UINT32_MAX)

@@ -8,10 +8,13 @@
 #include "cli/cli.h"
 #include "cli/input.h"
 
+/* What --method may be, by clsplat_method. */
+extern const char *const attend_methods[];
+
 typedef struct attend_request {
     const char *input;
-    char *output, *splats, *method, *mixing, *scale; /* as given; NULL: not given */
-    char *tolerance, *sparse_topk, *chunk, *variant; /* likewise */
+    char *output, *splats, *method, *mixing, *scale, *window; /* as given; NULL: not given */
+    char *tolerance, *sparse_topk, *chunk, *variant;          /* likewise */
     int causal, grad, show;
     bool near_far;
 } attend_request;

@@ -82,9 +82,11 @@ fail:
 static clsplat_status find(team *t) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = t->c->lib;
-    if (t->request->grad || t->request->near_far)
-        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s does not run over several ranks; leave mpirun away",
-                         t->request->grad ? "--grad" : "--method near-far");
+    clsplat_method method = t->attention.method;
+    if (t->request->grad || (method != CLSPLAT_SOFTMAX && method != CLSPLAT_SPLATS))
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s%s does not run over several ranks; leave mpirun away",
+                         t->request->grad ? "--grad" : "--method ",
+                         t->request->grad ? "" : attend_methods[method]);
     if (t->own == 0)
         TRY(output_check(lib, t->request->output));
     TRY(attend_find(lib, t->request, &t->problem));

@@ -8,10 +8,6 @@ static const char *mixing_name(const clsplat_attention *a) {
     return a->mixing == CLSPLAT_JOINT ? "joint" : "per-level";
 }
 
-static const char *method_name(const clsplat_attention *a) {
-    return a->splats ? "gaussian" : a->near_far ? "near-far" : "softmax";
-}
-
 /* Of the keys that the rows may see, those attended exactly; and the rows' mean estimate. */
 static void sum_near_far(const clsplat_attention *a, const attend_problem *p, double *share,
                          double *estimate) {
@@ -80,10 +76,10 @@ static json_t *ranks_json(const attend_cost *cost) {
 static clsplat_status print_json(cli *c, const clsplat_device *device, const clsplat_attention *a,
                                  const attend_problem *p, const attend_cost *cost) {
     json_t *report =
-        json_pack("{s:s, s:b, s:o, s:f, s:f, s:I, s:o, s:o}", "method", method_name(a), "causal", a->causal,
-                  "device", report_text(clsplat_device_describe(device)->name), "seconds", cost->seconds,
-                  "kernel_seconds", kernel_seconds(cost), "device_memory_peak", (json_int_t)cost->memory.peak,
-                  "shape", shape_json(p), "kernels", kernels_json(cost));
+        json_pack("{s:s, s:b, s:o, s:f, s:f, s:I, s:o, s:o}", "method", attend_methods[a->method], "causal",
+                  a->causal, "device", report_text(clsplat_device_describe(device)->name), "seconds",
+                  cost->seconds, "kernel_seconds", kernel_seconds(cost), "device_memory_peak",
+                  (json_int_t)cost->memory.peak, "shape", shape_json(p), "kernels", kernels_json(cost));
     if (p->splats) {
         report = report_set(report, "mixing", json_string(mixing_name(a)));
         report = report_set(report, "splats", splats_json(p->splats));
@@ -94,7 +90,7 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
         report = report_set(report, "devices", devices_json(cost));
     if (p->grad.dout.entry)
         json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
-    if (a->near_far) {
+    if (a->method == CLSPLAT_NEAR_FAR) {
         double share, estimate;
         sum_near_far(a, p, &share, &estimate);
         report = report_set(report, "tolerance", report_number((double)a->tolerance));
@@ -119,7 +115,7 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
                                   const attend_problem *p, const attend_cost *cost) {
     const size_t *q = p->q.tensor.shape, *k = p->k.tensor.shape;
     char memory[REPORT_BYTES], most[REPORT_BYTES];
-    printf("%s attention%s on %s\n", method_name(a), a->causal ? ", causal," : "",
+    printf("%s attention%s on %s\n", attend_methods[a->method], a->causal ? ", causal," : "",
            clsplat_device_describe(device)->name);
     printf("  %zu × %zu heads (%zu for keys), %zu queries, %zu keys, D %zu, Dv %zu\n", q[0], q[1], k[1], q[2],
            k[2], q[3], p->v.tensor.shape[3]);
@@ -129,7 +125,7 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
                report_covariance(s.covariance), s.levels,
                s.heads == 1 ? "shared by the heads" : "for each head", mixing_name(a));
     }
-    if (a->near_far) {
+    if (a->method == CLSPLAT_NEAR_FAR) {
         double share, estimate;
         sum_near_far(a, p, &share, &estimate);
         printf("  tolerance %g: %.2f %% of the keys exact, a mean error of %.2g expected\n",

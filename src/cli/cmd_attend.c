@@ -11,38 +11,45 @@
 #include "op/choose.h"
 #include "op/families.h"
 
-enum { METHOD_SOFTMAX, METHOD_GAUSSIAN, METHOD_NEAR_FAR };
-static const char *const methods[] = {
-    [METHOD_SOFTMAX] = "softmax", [METHOD_GAUSSIAN] = "gaussian", [METHOD_NEAR_FAR] = "near-far", NULL};
+const char *const attend_methods[] = {[CLSPLAT_SOFTMAX] = "softmax",
+                                      [CLSPLAT_SPLATS] = "gaussian",
+                                      [CLSPLAT_NEAR_FAR] = "near-far",
+                                      [CLSPLAT_WINDOW] = "window",
+                                      NULL};
 static const char *const mixings[] = {[CLSPLAT_JOINT] = "joint", [CLSPLAT_PER_LEVEL] = "per-level", NULL};
 
 static const char summary[] =
     "Reads queries q [B,H,N,D], keys k [B,Hk,M,D], values v [B,Hk,M,Dv] and, if it is there, key_bias\n"
     "[B,Hk,M] (F32, F16 or BF16 each), and writes out [B,H,N,Dv] and lse [B,H,N], both F32: exact\n"
-    "softmax attention, the same with an error of your choice (near-far, which adds exact_keys and\n"
-    "error_estimate [B,H,N]), or attention through Gaussian splats such as `clsplat init` makes.";
+    "softmax attention, also of the last keys only (window), the same with an error of your choice\n"
+    "(near-far, which adds exact_keys and error_estimate [B,H,N]), or attention through Gaussian splats such "
+    "as `clsplat init` makes.";
 
 /* Which options go together. */
 static clsplat_status check_options(cli *c, const attend_request *r, int method) {
     if (!r->output || r->output[0] == '\0')
         return cli_misuse(c, "-o is missing; it says where the result goes: -o OUT.safetensors");
-    if (method == METHOD_GAUSSIAN && !r->splats)
+    if (method == CLSPLAT_SPLATS && !r->splats)
         return cli_misuse(c,
                           "--method gaussian needs --splats SPLATS.safetensors; `clsplat init` makes them");
-    if (method != METHOD_GAUSSIAN && r->splats)
+    if (method != CLSPLAT_SPLATS && r->splats)
         return cli_misuse(c, "--splats is for --method gaussian; leave one of the two away");
-    if (method != METHOD_GAUSSIAN && r->mixing)
+    if (method != CLSPLAT_SPLATS && r->mixing)
         return cli_misuse(c, "--mixing is for --method gaussian, which needs --splats");
-    if (method == METHOD_GAUSSIAN && r->scale)
-        return cli_misuse(c, "--scale is for --method softmax and near-far; splats have their own width and "
-                             "temperature");
+    if (method == CLSPLAT_SPLATS && r->scale)
+        return cli_misuse(c, "--scale is for --method softmax, near-far and window; splats have their own "
+                             "width and temperature");
+    if (method != CLSPLAT_WINDOW && r->window)
+        return cli_misuse(c, "--window is for --method window; add that, or leave it away");
+    if (method == CLSPLAT_WINDOW && !r->causal)
+        return cli_misuse(c, "--method window is of the keys before a query: add --causal");
     const char *far = r->tolerance     ? "--tolerance"
                       : r->sparse_topk ? "--sparse-topk"
                       : r->chunk       ? "--chunk"
                                        : NULL;
-    if (method != METHOD_NEAR_FAR && far)
+    if (method != CLSPLAT_NEAR_FAR && far)
         return cli_misuse(c, "%s is for --method near-far; add that, or leave it away", far);
-    if (r->show && (method != METHOD_NEAR_FAR || c->json))
+    if (r->show && (method != CLSPLAT_NEAR_FAR || c->json))
         return cli_misuse(c, "--show is for --method near-far, and for people: leave %s away",
                           c->json ? "--json" : "it");
     return CLSPLAT_OK;
@@ -68,7 +75,6 @@ static clsplat_status read_near_far(cli *c, const attend_request *r, clsplat_att
         return cli_misuse(c,
                           "--chunk %s is more than --sparse-topk %s; a row's own chunk is exact and counts",
                           r->chunk, r->sparse_topk);
-    attention->near_far = true;
     attention->sparse_topk = topk;
     attention->chunk = chunk;
 fail:
@@ -77,15 +83,19 @@ fail:
 
 static clsplat_status read_request(cli *c, attend_request *r, clsplat_attention *attention) {
     clsplat_status status = CLSPLAT_OK;
-    int method = r->splats ? METHOD_GAUSSIAN : METHOD_SOFTMAX, mixing = CLSPLAT_JOINT;
+    int method = r->splats ? CLSPLAT_SPLATS : CLSPLAT_SOFTMAX, mixing = CLSPLAT_JOINT;
     double scale = NAN;
-    TRY(cli_choice(c, "--method", r->method, methods, &method));
+    uint64_t window = attention->window;
+    TRY(cli_choice(c, "--method", r->method, attend_methods, &method));
     TRY(cli_choice(c, "--mixing", r->mixing, mixings, &mixing));
     TRY(cli_number(c, "--scale", r->scale, &scale));
     TRY(check_options(c, r, method));
-    r->near_far = method == METHOD_NEAR_FAR;
+    r->near_far = method == CLSPLAT_NEAR_FAR;
     if (r->near_far)
         TRY(read_near_far(c, r, attention));
+    TRY(cli_count(c, "--window", r->window, 1, &window));
+    attention->method = (clsplat_method)method;
+    attention->window = window;
     attention->mixing = (clsplat_mixing)mixing;
     attention->causal = r->causal;
     attention->scale = (float)scale;
@@ -213,10 +223,14 @@ clsplat_status cmd_attend(cli *c, int argc, const char **argv) {
         {"output", 'o', POPT_ARG_STRING, &r.output, 0,
          "where the result goes; it appears only when it is complete", "OUT"},
         {"method", 0, POPT_ARG_STRING, &r.method, 0,
-         "softmax, gaussian or near-far; gaussian if --splats is given, otherwise softmax", "HOW"},
+         "softmax, gaussian, near-far or window; gaussian if --splats is given, otherwise softmax", "HOW"},
         {"causal", 0, POPT_ARG_NONE, &r.causal, 0, "query i sees the keys up to i + (M - N)", NULL},
         {"scale", 0, POPT_ARG_STRING, &r.scale, 0,
-         "factor on q.k for softmax and near-far; 1/sqrt(D) if it is not given", "X"},
+         "factor on q.k for softmax, near-far and window; 1/sqrt(D) if it is not given", "X"},
+        {"window", 0, POPT_ARG_STRING, &r.window, 0,
+         "for --method window: how many of the last keys a query sees, its own included; 512 if it is not "
+         "given",
+         "N"},
         {"variant", 0, POPT_ARG_STRING, &r.variant, 0,
          "the kernels of this name where they fit, instead of the fastest: see clsplat bench; --json tells "
          "what ran",

@@ -36,7 +36,7 @@ static clsplat_status read_options(table *t, const report_request *r) {
     TRY(cli_tolerance(c, r->model.tolerance, &t->attention.tolerance));
     TRY(cli_count(c, "--sparse-topk", r->model.sparse_topk, 0, &topk));
     TRY(cli_count(c, "--chunk", r->model.chunk, 1, &chunk));
-    t->attention.near_far = method == 1;
+    t->attention.method = method == 1 ? CLSPLAT_NEAR_FAR : CLSPLAT_SOFTMAX;
     t->attention.sparse_topk = topk;
     t->attention.chunk = chunk;
     t->attention.causal = r->causal;
@@ -61,7 +61,7 @@ static clsplat_status run(table *t, story *s) {
     s->peak = clsplat_device_memory(t->device).peak;
     s->memory[0].name = "inputs, trees and results in blocks";
     s->memory[0].bytes = s->peak;
-    for (size_t i = 0; t->attention.near_far && i < q[0] * q[1] * q[2]; ++i) {
+    for (size_t i = 0; t->attention.method == CLSPLAT_NEAR_FAR && i < q[0] * q[1] * q[2]; ++i) {
         double before = (double)(i % q[2]) + (double)p->k.tensor.shape[2] - (double)q[2];
         s->visible += t->attention.causal ? fmax(before + 1, 0) : (double)p->k.tensor.shape[2];
         s->exact += p->exact_keys[i];
@@ -176,7 +176,7 @@ static clsplat_status look_closer(table *t, story *s) {
                   .top = report_top(q[0] * q[1]),
                   .causal = t->attention.causal};
     double begin = clock_seconds();
-    if (t->attention.near_far) {
+    if (t->attention.method == CLSPLAT_NEAR_FAR) {
         shape.chunk = t->attention.chunk;
         TRY(near_far_choose(t->device, t->attention.tolerance, t->attention.sparse_topk, k[2], &shape.chunk));
     }
@@ -194,7 +194,8 @@ static clsplat_status name(table *t, const char *path, story *s) {
     const size_t *q = t->p.q.tensor.shape;
     text_add(&what, "Attention of %zu queries to %zu keys, %s%s; %zu queries recorded; on %s", q[2],
              t->p.k.tensor.shape[2],
-             t->attention.near_far ? "near exactly and far through trees of splats" : "exact",
+             t->attention.method == CLSPLAT_NEAR_FAR ? "near exactly and far through trees of splats"
+                                                     : "exact",
              t->attention.causal ? ", causal" : "", t->count, s->device);
     s->title = text_copy(path);
     s->what = what.data;
@@ -207,7 +208,8 @@ clsplat_status report_tensors(cli *c, report_request *r, const char *path, story
     clsplat_status status = CLSPLAT_OK;
     table t = {.c = c, .attention = clsplat_attention_defaults()};
     TRY(read_options(&t, r));
-    TRY(attend_load(c->lib, &(attend_request){.input = path, .near_far = t.attention.near_far}, &t.p));
+    TRY(attend_load(
+        c->lib, &(attend_request){.input = path, .near_far = t.attention.method == CLSPLAT_NEAR_FAR}, &t.p));
     TRY(choose(&t, r));
     progress_begin(&c->progress);
     TRY(clsplat_device_open(c->lib, c->device, &t.device));

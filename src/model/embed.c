@@ -3,11 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "model/block.h"
 #include "model/encoder.h"
 
-clsplat_embedding clsplat_embedding_defaults(void) {
-    return (clsplat_embedding){.attention = clsplat_model_attention_defaults()};
+void clsplat_embedding_defaults_sized(clsplat_embedding *defaults) {
+    clsplat_embedding own = {.attention = clsplat_model_attention_defaults()};
+    sized_write(&own, sizeof own, defaults);
 }
 
 /* Texts on their way, sorted by length, longest first. */
@@ -170,11 +172,13 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_model_embed(clsplat_model *model, clsplat_embedding how, const clsplat_text *texts,
-                                   size_t count, float *vectors) {
+clsplat_status clsplat_model_embed_sized(clsplat_model *model, const clsplat_embedding *how_given,
+                                         const clsplat_text *texts, size_t count, float *vectors) {
+    clsplat_embedding how = clsplat_embedding_defaults();
     clsplat_status status = CLSPLAT_OK;
     embedding e = {.model = model, .how = &how, .count = count};
     assert(model && (count == 0 || (texts && vectors)));
+    TRY(SIZED_READ(model->device->lib, how, how_given));
     TRY(encoder_check(model, &how.attention));
     if (count == 0)
         return CLSPLAT_OK;
@@ -223,12 +227,14 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_model_read(clsplat_model *model, clsplat_model_attention attention,
-                                  const int32_t *tokens, size_t count, float *rows, float *logits) {
+clsplat_status clsplat_model_read_sized(clsplat_model *model, const clsplat_model_attention *attention_given,
+                                        const int32_t *tokens, size_t count, float *rows, float *logits) {
+    clsplat_model_attention attention = clsplat_model_attention_defaults();
     clsplat_status status = CLSPLAT_OK;
     const token_list list = {.tokens = (int32_t *)tokens, .count = count}, *lists[] = {&list};
     encoder_pass pass;
     queue q;
+    TRY(SIZED_READ(model->device->lib, attention, attention_given));
     TRY(encoder_check(model, &attention));
     TRY(check_tokens(model, tokens, count, logits != NULL));
     queue_begin(model->device, 0, NULL, &q);

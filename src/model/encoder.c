@@ -83,7 +83,7 @@ static clsplat_tensor public_tensor(op_tensor t) {
 static clsplat_status near_far(clsplat_device *device, const clsplat_model_attention *a,
                                const op_softmax_args *s) {
     clsplat_attention how = clsplat_attention_defaults();
-    how.near_far = true;
+    how.method = CLSPLAT_NEAR_FAR;
     how.tolerance = a->tolerance;
     how.sparse_topk = a->sparse_topk;
     how.chunk = a->chunk;

@@ -1,12 +1,14 @@
 #include "model/model.h"
+#include "base/sized.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 enum { CHUNK_LIMIT = 1 << 16, CONTEXT_LIMIT = 1 << 30 };
 
-clsplat_model_options clsplat_model_options_defaults(void) {
-    return (clsplat_model_options){0};
+void clsplat_model_options_defaults_sized(clsplat_model_options *defaults) {
+    clsplat_model_options own = {0};
+    sized_write(&own, sizeof own, defaults);
 }
 
 static clsplat_status check_options(clsplat *lib, const clsplat_model_options *o) {
@@ -84,8 +86,9 @@ static void describe(clsplat_model *m) {
     };
 }
 
-clsplat_status clsplat_model_open(clsplat_device *device, const char *folder, clsplat_model_options options,
-                                  clsplat_model **model) {
+clsplat_status clsplat_model_open_sized(clsplat_device *device, const char *folder,
+                                        const clsplat_model_options *options_given, clsplat_model **model) {
+    clsplat_model_options options = clsplat_model_options_defaults();
     clsplat_status status = CLSPLAT_OK;
     assert(device && folder && model);
     clsplat *lib = device->lib;
@@ -94,6 +97,7 @@ clsplat_status clsplat_model_open(clsplat_device *device, const char *folder, cl
     if (!m)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory to open it", folder);
     m->device = device;
+    TRY(SIZED_READ(lib, options, options_given));
     m->activations = options.activations;
     m->cache = options.cache;
     TRY(check_options(lib, &options));

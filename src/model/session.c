@@ -1,4 +1,5 @@
 #include "model/session.h"
+#include "base/sized.h"
 
 #include <assert.h>
 #include <math.h>
@@ -10,12 +11,14 @@
 #include "model/splats_adapt.h"
 #include "runtime/buffer.h"
 
-clsplat_model_attention clsplat_model_attention_defaults(void) {
-    return (clsplat_model_attention){.window = 512, .tolerance = 0.02f};
+void clsplat_model_attention_defaults_sized(clsplat_model_attention *defaults) {
+    clsplat_model_attention own = {.window = 512, .tolerance = 0.02f};
+    sized_write(&own, sizeof own, defaults);
 }
 
-clsplat_sampling clsplat_sampling_defaults(void) {
-    return (clsplat_sampling){.top_p = 1};
+void clsplat_sampling_defaults_sized(clsplat_sampling *defaults) {
+    clsplat_sampling own = {.top_p = 1};
+    sized_write(&own, sizeof own, defaults);
 }
 
 static clsplat *library(const clsplat_session *s) {
@@ -203,9 +206,12 @@ static clsplat_status check_sampling(const clsplat_session *s, const clsplat_sam
     return CLSPLAT_OK;
 }
 
-clsplat_status clsplat_session_sample(clsplat_session *session, clsplat_sampling sampling, int32_t *token) {
+clsplat_status clsplat_session_sample_sized(clsplat_session *session, const clsplat_sampling *sampling_given,
+                                            int32_t *token) {
+    clsplat_sampling sampling = clsplat_sampling_defaults();
     clsplat_status status = CLSPLAT_OK;
     queue q;
+    TRY(SIZED_READ(library(session), sampling, sampling_given));
     random_state random = random_stream(sampling.seed, session->length);
     float draw = (float)random_uniform(&random);
     TRY(check_sampling(session, &sampling));
@@ -258,18 +264,19 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_session_statistics_read(clsplat_session *session,
-                                               clsplat_session_statistics *statistics) {
+clsplat_status clsplat_session_statistics_read_sized(clsplat_session *session,
+                                                     clsplat_session_statistics *statistics) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
-    *statistics = (clsplat_session_statistics){.tokens = session->tokens,
-                                               .visible_keys = session->visible_keys,
-                                               .exact_keys = session->exact_keys,
-                                               .bytes = session->bytes};
+    clsplat_session_statistics own = {.tokens = session->tokens,
+                                      .visible_keys = session->visible_keys,
+                                      .exact_keys = session->exact_keys,
+                                      .bytes = session->bytes};
     TRY(session_begin(session));
     queue_begin(session->model->device, 0, NULL, &q);
     if (session->form->count)
-        TRY(session->form->count(&q, session->state, &statistics->exact_keys));
+        TRY(session->form->count(&q, session->state, &own.exact_keys));
 fail:
+    sized_write(&own, sizeof own, statistics);
     return session_end(session, status, false);
 }

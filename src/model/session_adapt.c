@@ -1,3 +1,4 @@
+#include "base/sized.h"
 #include "model/session.h"
 #include "model/splats_adapt.h"
 
@@ -17,11 +18,13 @@ clsplat_status session_adapt(queue *q, clsplat_session *s) {
     return status;
 }
 
-void clsplat_session_adaptation_read(const clsplat_session *session, clsplat_session_adaptation *adaptation) {
+void clsplat_session_adaptation_read_sized(const clsplat_session *session,
+                                           clsplat_session_adaptation *adaptation) {
     const splat_adapting *a = session->splats ? session->splats->adapting : NULL;
-    *adaptation = a ? a->told : (clsplat_session_adaptation){0};
+    clsplat_session_adaptation own = a ? a->told : (clsplat_session_adaptation){0};
     if (a && a->heads) {
-        adaptation->coverage_before /= (double)a->heads;
-        adaptation->coverage_after /= (double)a->heads;
+        own.coverage_before /= (double)a->heads;
+        own.coverage_after /= (double)a->heads;
     }
+    sized_write(&own, sizeof own, adaptation);
 }

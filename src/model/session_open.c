@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "attention/near_far.h"
+#include "base/sized.h"
 #include "model/session.h"
 #include "runtime/buffer.h"
 
@@ -29,7 +30,7 @@ static clsplat_status check_memory(const clsplat_model *m, size_t capacity) {
     static const double mib = 1024.0 * 1024.0;
     const clsplat_limits *limits = &m->device->info.limits;
     double needed = (double)capacity * (double)m->info.token_bytes;
-    double left = (double)limits->global_memory - (double)m->device->memory.now;
+    double left = (double)limits->global_memory - (double)clsplat_device_memory(m->device).now;
     if (needed > left)
         return log_error(m->device->lib, CLSPLAT_MEMORY,
                          "a session of %zu tokens needs %.1f MiB for keys and values; %s has %.1f MiB left",
@@ -86,12 +87,15 @@ attention_shape session_shape(const clsplat_model *m, size_t capacity) {
                              .sinks = m->weights.has_sinks};
 }
 
-clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clsplat_model_attention attention,
-                                    clsplat_session **session) {
+clsplat_status clsplat_session_open_sized(clsplat_model *model, size_t capacity,
+                                          const clsplat_model_attention *attention_given,
+                                          clsplat_session **session) {
+    clsplat_model_attention attention = clsplat_model_attention_defaults();
     clsplat_status status = CLSPLAT_OK;
     assert(model && session);
-    uint64_t before = model->device->memory.now;
+    uint64_t before = clsplat_device_memory(model->device).now;
     *session = NULL;
+    TRY(SIZED_READ(model->device->lib, attention, attention_given));
     TRY(check_opening(model, capacity, &attention));
     TRY(check_memory(model, capacity));
     clsplat_session *s = calloc(1, sizeof *s);
@@ -114,7 +118,7 @@ clsplat_status clsplat_session_open(clsplat_model *model, size_t capacity, clspl
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
     TRY(clsplat_device_finish(model->device)); /* what it begins with is whole */
     s->failures = model->device->trail.failures;
-    s->bytes = model->device->memory.now - before;
+    s->bytes = clsplat_device_memory(model->device).now - before;
     return CLSPLAT_OK;
 fail:
     clsplat_session_close(session);

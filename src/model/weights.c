@@ -12,11 +12,12 @@ static const double MIB = 1024.0 * 1024.0;
 static clsplat_status check_memory(clsplat_device *device, const char *folder, const weight_plan *plan,
                                    uint64_t bytes) {
     const clsplat_limits *limits = &device->info.limits;
-    if (bytes > limits->global_memory - device->memory.now || device->memory.now > limits->global_memory)
+    uint64_t held = clsplat_device_memory(device).now;
+    if (bytes > limits->global_memory - held || held > limits->global_memory)
         return log_error(device->lib, CLSPLAT_MEMORY,
                          "%s: its weights need %.1f MiB; %s has %.1f MiB, of which %.1f are in use", folder,
                          (double)bytes / MIB, device->info.name, (double)limits->global_memory / MIB,
-                         (double)device->memory.now / MIB);
+                         (double)held / MIB);
     for (size_t i = 0; i < plan->count; ++i)
         if (plan->targets[i].bytes > limits->max_allocation)
             return log_error(

@@ -32,22 +32,17 @@ static void forget(clsplat_device *device) {
     device->choices = NULL;
 }
 
-/* Warnings of damaged records pass; errors do not, since no call fails for them. */
-static void relay(void *user, clsplat_log_level level, const char *message) {
-    if (level == CLSPLAT_LOG_WARNING)
-        log_warning(user, "%s", message);
-}
-
 /* NULL without memory. */
 static choices *remember(clsplat_device *device) {
     choices *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
-    clsplat quiet = {.options = {.log = relay, .user = device->lib}};
     c->on = tune_device_of(&device->info);
-    if (op_records_load(&quiet, &c->db) != CLSPLAT_OK)
+    log_quiet_begin(device->lib);
+    if (op_records_load(device->lib, &c->db) != CLSPLAT_OK)
         log_warning(device->lib, "the tuning records cannot be read, so defaults are used: %s",
-                    quiet.last_error);
+                    log_quiet_words(device->lib));
+    log_quiet_end(device->lib);
     device->choices = c;
     device->forget_choices = forget;
     return c;

@@ -44,9 +44,10 @@ static clsplat_status check_part(const ranks_call *c) {
     TRY(check_rows(c, "key_bias", &t->key_bias, keys, true));
     TRY(check_rows(c, "out", &t->out, queries, false));
     TRY(check_rows(c, "lse", &t->lse, queries, true));
-    if (c->attention.near_far)
+    if (c->attention.method != CLSPLAT_SOFTMAX && c->attention.method != CLSPLAT_SPLATS)
         return log_error(c->ranks->lib, CLSPLAT_UNSUPPORTED,
-                         "near and far does not run over several ranks; softmax and Gaussian attention do");
+                         "%s does not run over several ranks; softmax and Gaussian attention do",
+                         c->attention.method == CLSPLAT_WINDOW ? "a window" : "near and far");
     if (t->out.dtype != CLSPLAT_F32 || t->lse.dtype != CLSPLAT_F32)
         return log_error(c->ranks->lib, CLSPLAT_INVALID, "out and lse must be float32 over several ranks");
     if (c->device->lib != c->ranks->lib)
@@ -93,8 +94,9 @@ static clsplat_status compare_all(ranks_call *c) {
     size_t room = sizeof facts[0].here;
     snprintf(facts[0].here, room, "%s", clsplat_version());
     snprintf(facts[1].here, room, "%016llx", (unsigned long long)kernels_hash());
-    snprintf(facts[2].here, room, "%s, causal %d, mixing %d, scale %a", a->splats ? "gaussian" : "softmax",
-             a->causal, (int)a->mixing, (double)a->scale);
+    snprintf(facts[2].here, room, "%s, causal %d, mixing %d, scale %a",
+             a->method == CLSPLAT_SPLATS ? "gaussian" : "softmax", a->causal, (int)a->mixing,
+             (double)a->scale);
     snprintf(facts[3].here, room, "%016llx", a->splats ? (unsigned long long)splats_hash(a->splats) : 0ull);
     tell_shape(&t->q, c->queries, facts[4].here, room);
     tell_shape(&t->k, c->keys, facts[5].here, room / 2);
@@ -111,9 +113,14 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_ranks_attend(clsplat_ranks *ranks, clsplat_device *device, clsplat_attention attention,
-                                    size_t queries, size_t keys, clsplat_attention_tensors tensors) {
+clsplat_status clsplat_ranks_attend_sized(clsplat_ranks *ranks, clsplat_device *device,
+                                          const clsplat_attention *attention_given, size_t queries,
+                                          size_t keys, const clsplat_attention_tensors *tensors_given) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_attention attention;
+    clsplat_attention_tensors tensors;
+    TRY(clsplat_ranks_agree(ranks,
+                            attend_read(ranks->lib, attention_given, tensors_given, &attention, &tensors)));
     ranks_call c = {
         .ranks = ranks,
         .device = device,
@@ -124,7 +131,7 @@ clsplat_status clsplat_ranks_attend(clsplat_ranks *ranks, clsplat_device *device
         .part = clsplat_ranks_part(attention, queries, keys, (size_t)ranks->count, (size_t)ranks->own)};
     TRY(clsplat_ranks_agree(ranks, check_part(&c)));
     TRY(compare_all(&c));
-    TRY(attention.splats ? reduce_attend(&c) : ring_attend(&c));
+    TRY(attention.method == CLSPLAT_SPLATS ? reduce_attend(&c) : ring_attend(&c));
 fail:
     return status;
 }

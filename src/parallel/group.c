@@ -19,10 +19,8 @@ static clsplat_status add(clsplat_group *g, const char *which) {
     g->members = members;
     member *m = &members[g->count];
     *m = (member){0};
-    TRY(clsplat_create(clsplat_options_defaults(), &m->lib));
+    TRY(clsplat_device_open(g->lib, which, &m->device));
     g->count++;
-    if ((status = clsplat_device_open(m->lib, which, &m->device)) != CLSPLAT_OK)
-        log_error(g->lib, status, "%s", clsplat_last_error(m->lib));
 fail:
     return status;
 }
@@ -44,7 +42,6 @@ static clsplat_status add_all(clsplat_group *g) {
         member *m = &g->members[g->count - 1];
         if (m->device->quirks & QUIRK_LOOP_LIMIT) {
             clsplat_device_close(&m->device);
-            clsplat_destroy(&m->lib);
             --g->count;
         }
     }
@@ -88,10 +85,8 @@ fail:
 void clsplat_group_close(clsplat_group **group) {
     if (!group || !*group)
         return;
-    for (size_t i = 0; i < (*group)->count; ++i) {
+    for (size_t i = 0; i < (*group)->count; ++i)
         clsplat_device_close(&(*group)->members[i].device);
-        clsplat_destroy(&(*group)->members[i].lib);
-    }
     free((*group)->members);
     free(*group);
     *group = NULL;

@@ -7,17 +7,15 @@
 
 #include "attention/attend.h"
 
-/* A device with a library handle of its own, since another thread uses it. */
 typedef struct member {
-    clsplat *lib;
     clsplat_device *device;
-    clsplat_splats *splats; /* a copy of the call's; NULL: none */
-    attend_call call;       /* the whole call, on this device */
-    double speed;           /* work a second; 0: not measured yet */
-    double work, seconds;   /* of the units of this call */
+    attend_call call;     /* the whole call, on this device */
+    double speed;         /* work a second; 0: not measured yet */
+    double work, seconds; /* of the units of this call */
     size_t units;
     bool measured, left; /* left: it takes no more units */
     clsplat_status status;
+    char *words; /* of what failed; NULL: nothing, or no memory for them */
 } member;
 
 struct clsplat_group {

@@ -1,6 +1,8 @@
 /* Which rows are whose. */
 #include <clsplat/ranks.h>
 
+#include "base/sized.h"
+
 /* Piece `i` of `pieces` of so many rows. */
 static clsplat_run piece_of(size_t rows, size_t pieces, size_t i) {
     size_t least = rows / pieces, more = rows % pieces;
@@ -20,10 +22,13 @@ static clsplat_run queries_of(clsplat_run keys, size_t queries, size_t all_keys,
     return (clsplat_run){begin, end > begin ? end - begin : 0};
 }
 
-clsplat_part clsplat_ranks_part(clsplat_attention attention, size_t queries, size_t keys, size_t ranks,
-                                size_t rank) {
+clsplat_part clsplat_ranks_part_sized(const clsplat_attention *attention_given, size_t queries, size_t keys,
+                                      size_t ranks, size_t rank) {
     clsplat_part part = {0};
-    if (!attention.splats) {
+    clsplat_attention attention = clsplat_attention_defaults();
+    if (SIZED_READ(NULL, attention, attention_given) != CLSPLAT_OK)
+        return part;
+    if (attention.method != CLSPLAT_SPLATS) {
         size_t pieces[CLSPLAT_RUNS] = {rank, 2 * ranks - 1 - rank};
         for (int i = 0; i < CLSPLAT_RUNS; ++i) {
             part.queries[i] = piece_of(queries, 2 * ranks, pieces[i]);

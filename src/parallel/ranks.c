@@ -59,7 +59,7 @@ clsplat_status clsplat_ranks_agree(clsplat_ranks *r, clsplat_status mine) {
     int candidate = mine == CLSPLAT_OK ? r->count : r->own, lowest = r->count;
     struct {
         int status;
-        char words[sizeof r->lib->last_error];
+        char words[LOG_WORDS];
     } told = {.status = (int)mine};
     TRY_MPI(r, MPI_Allreduce(&candidate, &lowest, 1, MPI_INT, MPI_MIN, r->comm));
     if (lowest == r->count)

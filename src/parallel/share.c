@@ -2,12 +2,11 @@
  * next. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "parallel/group.h"
-#include "splats/splats.h"
 
 enum { UNITS = 16, LEAST_ROWS = 64 }; /* units for each device, if there are so many rows */
 static const size_t probe_rows = 128, probe_keys = 2048;
@@ -102,11 +101,13 @@ static clsplat_status measure(job *j, const member *m, double *speed) {
     if (t->key_bias.host)
         t->key_bias.shape[2] = keys;
     call.diagonal = OP_SEES_ALL;
+    call.window = 0;
     call.attention.causal = false;
     size_t group = t->q.shape[1], numbers = group * rows * t->v.shape[3];
     float *out = malloc(numbers * sizeof *out);
     if (!out)
-        return log_error(m->lib, CLSPLAT_MEMORY, "no memory for %zu numbers to measure the speed", numbers);
+        return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for %zu numbers to measure the speed",
+                         numbers);
     t->out = (clsplat_tensor){.dtype = CLSPLAT_F32,
                               .shape = {1, group, rows, t->v.shape[3]},
                               .stride = {numbers, rows * t->v.shape[3], t->v.shape[3]},
@@ -190,6 +191,8 @@ static void *in_thread(void *user) {
     while (must_wait(j, w->member))
         pthread_cond_wait(&j->changed, &j->lock);
     do_units(j, w->member);
+    if (w->member->status != CLSPLAT_OK)
+        w->member->words = text_copy(clsplat_last_error(j->group->lib));
     j->ready++;
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);
@@ -244,41 +247,15 @@ static clsplat_status outcome(const job *j) {
         const member *m = &j->group->members[i];
         if (m->status != CLSPLAT_OK)
             return log_error(j->group->lib, m->status, "%s: %s", m->device->info.name,
-                             clsplat_last_error(m->lib));
+                             m->words ? m->words : clsplat_status_text(m->status));
     }
     if (j->next < j->heads * j->pieces)
         return log_error(j->group->lib, CLSPLAT_CANCELLED, "stopped by the caller");
     return CLSPLAT_OK;
 }
 
-/* A set is uploaded to one device at a time: each has a copy. */
-static clsplat_status copy_splats(member *m, clsplat_splats *from) {
+static clsplat_status prepare(member *m, clsplat_attention attention, clsplat_attention_tensors tensors) {
     clsplat_status status = CLSPLAT_OK;
-    clsplat_splats_parameters p = clsplat_splats_get(from);
-    const clsplat_splats_shape *s = &p.shape;
-    size_t all = s->heads * s->count * sizeof(float), wide = all * splats_covariance_size(s);
-    TRY(clsplat_splats_create(m->lib, *s, &m->splats));
-    clsplat_splats_parameters to = clsplat_splats_get(m->splats);
-    memcpy(to.mean, p.mean, all * s->dim);
-    if (s->covariance == CLSPLAT_FULL)
-        memcpy(to.precision_chol, p.precision_chol, wide);
-    else
-        memcpy(to.log_var, p.log_var, wide);
-    memcpy(to.log_amplitude, p.log_amplitude, all);
-    memcpy(to.log_temperature, p.log_temperature, all);
-    memcpy(to.level, p.level, s->count * sizeof *p.level);
-    memcpy(to.level_log_weight, p.level_log_weight, s->levels * sizeof(float));
-    clsplat_splats_changed(m->splats);
-fail:
-    return status;
-}
-
-static clsplat_status prepare(clsplat_group *g, member *m, clsplat_attention attention,
-                              clsplat_attention_tensors tensors) {
-    clsplat_status status = CLSPLAT_OK;
-    if (attention.splats)
-        TRY(copy_splats(m, attention.splats));
-    attention.splats = m->splats;
     attention.progress = NULL;
     TRY(attend_check(m->device, attention, tensors, true, &m->call));
     m->speed = m->work = m->seconds = 0;
@@ -286,7 +263,7 @@ static clsplat_status prepare(clsplat_group *g, member *m, clsplat_attention att
     m->measured = m->left = false;
     m->status = CLSPLAT_OK;
 fail:
-    return status == CLSPLAT_OK ? status : log_error(g->lib, status, "%s", clsplat_last_error(m->lib));
+    return status;
 }
 
 /* Splats and trees are a head's: only softmax is cut along queries. */
@@ -295,7 +272,7 @@ static void cut_rows(job *j) {
     size_t queries = t->q.shape[2], wanted = UNITS * j->group->count;
     j->heads = t->k.shape[0] * t->k.shape[1];
     j->rows = queries;
-    if (!j->call->splats && !j->call->attention.near_far && j->group->count > 1) {
+    if (!j->call->splats && j->call->attention.method != CLSPLAT_NEAR_FAR && j->group->count > 1) {
         size_t pieces = (wanted + j->heads - 1) / j->heads;
         j->rows = (queries + pieces - 1) / pieces;
         j->rows = j->rows < LEAST_ROWS ? LEAST_ROWS : (j->rows + LEAST_ROWS - 1) / LEAST_ROWS * LEAST_ROWS;
@@ -303,15 +280,18 @@ static void cut_rows(job *j) {
     j->pieces = (queries + j->rows - 1) / j->rows;
 }
 
-clsplat_status clsplat_group_attend(clsplat_group *group, clsplat_attention attention,
-                                    clsplat_attention_tensors tensors) {
+clsplat_status clsplat_group_attend_sized(clsplat_group *group, const clsplat_attention *attention_given,
+                                          const clsplat_attention_tensors *tensors_given) {
     clsplat_status status = CLSPLAT_OK;
+    clsplat_attention attention;
+    clsplat_attention_tensors tensors;
     attend_call whole;
     job j = {.group = group, .call = &whole};
     pthread_mutex_init(&j.lock, NULL);
     pthread_cond_init(&j.changed, NULL);
+    TRY(attend_read(group->lib, attention_given, tensors_given, &attention, &tensors));
     for (size_t i = 0; i < group->count; ++i)
-        TRY(prepare(group, &group->members[i], attention, tensors));
+        TRY(prepare(&group->members[i], attention, tensors));
     whole = group->members[0].call;
     whole.attention.progress = attention.progress;
     cut_rows(&j);
@@ -321,8 +301,10 @@ clsplat_status clsplat_group_attend(clsplat_group *group, clsplat_attention atte
     TRY(run(&j));
     TRY(outcome(&j));
 fail:
-    for (size_t i = 0; i < group->count; ++i)
-        clsplat_splats_destroy(&group->members[i].splats);
+    for (size_t i = 0; i < group->count; ++i) {
+        free(group->members[i].words);
+        group->members[i].words = NULL;
+    }
     pthread_cond_destroy(&j.changed);
     pthread_mutex_destroy(&j.lock);
     return status;

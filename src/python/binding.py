@@ -3,7 +3,7 @@
 
     binding.py include/clsplat > _c.py
 
-What it knows is what the headers use: enums, structs of numbers, pointers, arrays and other structs, callbacks, functions marked
+What it knows is what the headers use: functions of the library (inline ones are for C and C++ alone), enums, structs of numbers, pointers, arrays and other structs, callbacks, functions marked
 CLSPLAT_API, and the one list of statuses. Anything else is an error that names file and words.
 """
 import re
@@ -25,12 +25,15 @@ class Reader:
     def __init__(self):
         self.types = dict(NUMBERS)
         self.callbacks, self.out, self.functions = set(), [], []
+        self.sized = set()  # structs that begin with their size: passed by address, which ctypes takes of them by itself
 
     def type_of(self, words, stars):
         """The ctypes type of `words` with `stars` behind it; pointers but for strings and callbacks have no type."""
         name = " ".join(w for w in words.split() if w not in ("const", "struct"))
         if name in self.callbacks and stars == 1:
             return name
+        if stars == 1 and name in self.sized:
+            return f"POINTER({name})"
         if stars:
             return "c_char_p" if name == "char" and stars == 1 and "const" in words else "c_void_p"
         if name == "void":
@@ -67,7 +70,12 @@ class Reader:
         fields = [f for line in filter(None, (x.strip() for x in body.split(";"))) for f in self.variables(line)]
         listed = "".join(f'        ("{field}", {kind}),\n' for field, kind in fields)
         self.types[name] = name
-        self.out.append(f"\n\nclass {name}(Structure):  # noqa: F405\n    _fields_ = [\n{listed}    ]\n")
+        sized = ""
+        if fields[0] == ("size", "c_size_t"):
+            self.sized.add(name)
+            sized = ("\n    def __init__(self, *values, **named):\n        super().__init__(0, *values, **named)\n"
+                     "        self.size = sizeof(self)  # noqa: F405\n")
+        self.out.append(f"\n\nclass {name}(Structure):  # noqa: F405\n    _fields_ = [\n{listed}    ]\n{sized}")
 
     def parameters(self, text):
         if text.strip() in ("", "void"):
@@ -109,6 +117,8 @@ def declarations(text):
     entries = re.search(r"#define CLSPLAT_STATUS_LIST\(X\)(.*)", text)
     listed = "".join(f"CLSPLAT_{name} = {value}," for name, value in re.findall(r"X\((\w+), (\d+),", entries[1])) if entries else ""
     text = re.sub(r"^\s*#.*$", "", text, flags=re.M).replace("CLSPLAT_STATUS_LIST(X)", listed)
+    text = re.sub(r"\bCLSPLAT_DEFAULTS\((\w+)\)", r"CLSPLAT_API void \1_defaults_sized(\1 *defaults);", text)
+    text = re.sub(r"\bstatic inline [^{;]*\{[^}]*\}", "", text)
     text = re.sub(r'extern "C"\s*\{', "", text)
     begin = depth = 0
     for at, letter in enumerate(text):

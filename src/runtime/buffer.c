@@ -10,7 +10,7 @@ static clsplat_status no_memory(clsplat_device *device, size_t bytes, const char
         "%s has no room for a buffer of %.1f MiB: %s; it allows %.1f MiB in one piece and %.1f MiB in all, "
         "of which this handle has %.1f MiB",
         device->info.name, (double)bytes / MIB, reason, (double)limits->max_allocation / MIB,
-        (double)limits->global_memory / MIB, (double)device->memory.now / MIB);
+        (double)limits->global_memory / MIB, (double)clsplat_device_memory(device).now / MIB);
 }
 
 clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem) {
@@ -29,19 +29,21 @@ clsplat_status buffer_create_from(clsplat_device *device, size_t bytes, const vo
         return no_memory(device, bytes, cl_error_name(code));
     if (code != CL_SUCCESS)
         return cl_failed(device->lib, "clCreateBuffer", code);
-    device->memory.now += bytes;
-    if (device->memory.now > device->memory.peak)
-        device->memory.peak = device->memory.now;
+    device_count(device->lib, device->serial, (int64_t)bytes);
     return CLSPLAT_OK;
 }
 
 void buffer_release(clsplat_device *device, size_t bytes, cl_mem *mem) {
+    if (*mem)
+        buffer_release_of(device->lib, device->serial, bytes, mem);
+}
+
+void buffer_release_of(clsplat *lib, uint64_t device, size_t bytes, cl_mem *mem) {
     if (!*mem)
         return;
     clReleaseMemObject(*mem);
     *mem = NULL;
-    if (device)
-        device->memory.now -= bytes;
+    device_count(lib, device, -(int64_t)bytes);
 }
 
 size_t buffer_bytes(cl_mem mem) {

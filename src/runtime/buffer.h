@@ -9,9 +9,10 @@
 clsplat_status buffer_create(clsplat_device *device, size_t bytes, cl_mem *mem);
 /* The same, holding a copy of `host`, which may go at once; waits for no queue. */
 clsplat_status buffer_create_from(clsplat_device *device, size_t bytes, const void *host, cl_mem *mem);
-/* Accepts a NULL buffer; sets *mem to NULL. `bytes` as at creation. device may be NULL if it is already
- * closed. */
+/* Accepts a NULL buffer; sets *mem to NULL. `bytes` as at creation. */
 void buffer_release(clsplat_device *device, size_t bytes, cl_mem *mem);
+/* The same by the device's serial; it may be closed. Threads: any. */
+void buffer_release_of(clsplat *lib, uint64_t device, size_t bytes, cl_mem *mem);
 
 /* The size of any buffer of the context, 0 for one that is not a buffer. */
 size_t buffer_bytes(cl_mem mem);

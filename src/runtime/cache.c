@@ -25,11 +25,6 @@ _Static_assert(sizeof(entry_header) == 48, "the header of a cache entry has padd
 static const char MAGIC[8] = {'C', 'L', 'S', 'P', 'L', 'A', 'T', 'B'};
 enum { FORMAT_VERSION = 1, NAME_DIGITS = 32 };
 
-/* What goes wrong with a cache file is no error of the call: it is kept out of the library's log. */
-static clsplat quiet_log(void) {
-    return (clsplat){.options = clsplat_options_defaults()};
-}
-
 /* Empty if the cache is off. A relative XDG_CACHE_HOME is to be ignored, says its specification. */
 static text cache_folder(void) {
     text folder = {0};
@@ -83,11 +78,14 @@ static size_t payload_offset(const char *bytes, size_t count, const void *key, s
     return offset;
 }
 
-static bool read_entry(const char *path, const void *key, size_t key_bytes, void **bytes, size_t *count) {
-    clsplat quiet = quiet_log();
+static bool read_entry(clsplat *lib, const char *path, const void *key, size_t key_bytes, void **bytes,
+                       size_t *count) {
     char *file = NULL;
     size_t file_bytes = 0;
-    if (file_load(&quiet, path, CACHE_LIMIT, &file, &file_bytes) != CLSPLAT_OK)
+    log_quiet_begin(lib);
+    clsplat_status status = file_load(lib, path, CACHE_LIMIT, &file, &file_bytes);
+    log_quiet_end(lib);
+    if (status != CLSPLAT_OK)
         return false;
     size_t offset = payload_offset(file, file_bytes, key, key_bytes);
     if (offset == 0) {
@@ -107,7 +105,7 @@ bool cache_get(clsplat *lib, const void *key, size_t key_bytes, void **bytes, si
     if (folder_ok(&folder) && is_private(folder.data))
         path = entry_path(&folder, key, key_bytes);
     if (path.length > 0)
-        hit = read_entry(path.data, key, key_bytes, bytes, count);
+        hit = read_entry(lib, path.data, key, key_bytes, bytes, count);
     if (path.length > 0)
         log_info(lib, "kernel cache: %s %s", hit ? "found" : "no", path.data);
     text_free(&path);
@@ -131,7 +129,6 @@ fail:
 }
 
 void cache_put(clsplat *lib, const void *key, size_t key_bytes, const void *bytes, size_t count) {
-    clsplat quiet = quiet_log();
     text folder = cache_folder(), path = {0};
     if (!folder_ok(&folder) || count == 0 || sizeof(entry_header) + key_bytes + count > CACHE_LIMIT)
         goto out;
@@ -147,14 +144,17 @@ void cache_put(clsplat *lib, const void *key, size_t key_bytes, const void *byte
     path = entry_path(&folder, key, key_bytes);
     if (!text_ok(&path))
         goto out;
-    if (write_entry(&quiet, path.data, key, key_bytes, bytes, count) == CLSPLAT_OK)
+    log_quiet_begin(lib);
+    clsplat_status status = write_entry(lib, path.data, key, key_bytes, bytes, count);
+    log_quiet_end(lib);
+    if (status == CLSPLAT_OK)
         cache_evict(lib, CACHE_LIMIT);
     else
         log_warning(
             lib,
             "compiled kernels cannot be kept, so every start compiles them anew: %s. Mend the folder, name "
             "another in XDG_CACHE_HOME, or set CLSPLAT_CACHE=off",
-            quiet.last_error);
+            log_quiet_words(lib));
 out:
     text_free(&path);
     text_free(&folder);

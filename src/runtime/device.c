@@ -29,9 +29,11 @@ static clsplat_status wrap(clsplat *lib, cl_device_id id, cl_context context, cl
     TRY_CL(lib, clGetCommandQueueInfo(commands, CL_QUEUE_PROPERTIES, sizeof properties, &properties, NULL));
     d->in_order = !(properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE);
     d->queue_profiles = properties & CL_QUEUE_PROFILING_ENABLE;
+    pthread_mutex_lock(&lib->lock);
     d->serial = ++lib->device_serials;
     d->next = lib->devices;
     lib->devices = d;
+    pthread_mutex_unlock(&lib->lock);
     d->quirks = device_describe(id, &d->info);
     TRY(profile_create(d));
     if (d->quirks & QUIRK_LOOP_LIMIT)
@@ -111,20 +113,49 @@ fail:
     return status;
 }
 
-clsplat_device *device_of_serial(clsplat *lib, uint64_t serial) {
+/* With the lock held. */
+static clsplat_device *find(clsplat *lib, uint64_t serial) {
     clsplat_device *d = lib->devices;
     while (d && d->serial != serial)
         d = d->next;
     return d;
 }
 
+bool device_is_open(clsplat *lib, uint64_t serial) {
+    pthread_mutex_lock(&lib->lock);
+    bool open = find(lib, serial);
+    pthread_mutex_unlock(&lib->lock);
+    return open;
+}
+
+void device_count(clsplat *lib, uint64_t serial, int64_t bytes) {
+    pthread_mutex_lock(&lib->lock);
+    clsplat_device *d = find(lib, serial);
+    if (d) {
+        d->memory.now += (uint64_t)bytes;
+        if (d->memory.now > d->memory.peak)
+            d->memory.peak = d->memory.now;
+    }
+    pthread_mutex_unlock(&lib->lock);
+}
+
+uint64_t device_begin_peak(clsplat_device *device, uint64_t least) {
+    pthread_mutex_lock(&device->lib->lock);
+    uint64_t peak = device->memory.peak;
+    device->memory.peak = least > device->memory.now ? least : device->memory.now;
+    pthread_mutex_unlock(&device->lib->lock);
+    return peak;
+}
+
 /* One that could not be made whole is not in it. */
 static void leave_list(clsplat_device *device) {
     clsplat_device **at = &device->lib->devices;
+    pthread_mutex_lock(&device->lib->lock);
     while (*at && *at != device)
         at = &(*at)->next;
     if (*at)
         *at = device->next;
+    pthread_mutex_unlock(&device->lib->lock);
 }
 
 void clsplat_device_close(clsplat_device **device) {
@@ -179,5 +210,8 @@ cl_command_queue clsplat_device_queue(const clsplat_device *device) {
 }
 
 clsplat_memory clsplat_device_memory(const clsplat_device *device) {
-    return device->memory;
+    pthread_mutex_lock(&device->lib->lock);
+    clsplat_memory memory = device->memory;
+    pthread_mutex_unlock(&device->lib->lock);
+    return memory;
 }

@@ -52,8 +52,12 @@ struct clsplat_device {
     void (*on_close)(void); /* makes another library let go of the context; NULL: none has been used */
 };
 
-/* The open device of that serial; NULL if it has been closed. */
-clsplat_device *device_of_serial(clsplat *lib, uint64_t serial);
+bool device_is_open(clsplat *lib, uint64_t serial);
+/* Counts bytes of device memory in and out of a device's figures; of one that has been closed nothing.
+ * Threads: any. */
+void device_count(clsplat *lib, uint64_t serial, int64_t bytes);
+/* Begins a new peak at `least`, or at what is held if that is more. Returns: the peak until now. */
+uint64_t device_begin_peak(clsplat_device *device, uint64_t least);
 
 /* The sentence for an OpenCL error code: "clEnqueueNDRangeKernel: CL_INVALID_WORK_GROUP_SIZE (-54)". Memory
  * exhaustion becomes MEMORY; that a kernel asks for more items, registers or local memory than there are

@@ -24,6 +24,7 @@ typedef struct waiting {
 } waiting;
 
 struct trace {
+    pthread_mutex_t lock;
     step *steps;
     size_t count, capacity;
     waiting waiting[FOLD];
@@ -36,7 +37,11 @@ struct trace {
 clsplat_status trace_begin(clsplat *lib) {
     if (!lib->trace)
         lib->trace = calloc(1, sizeof *lib->trace);
-    if (!lib->trace)
+    else
+        return CLSPLAT_OK;
+    if (lib->trace)
+        pthread_mutex_init(&lib->trace->lock, NULL);
+    else
         return log_error(lib, CLSPLAT_MEMORY, "there is no memory for a trace");
     return CLSPLAT_OK;
 }
@@ -103,26 +108,35 @@ void trace_command(clsplat_device *device, const char *name, cl_event event) {
     struct trace *t = device->lib->trace;
     if (!t || !event)
         return;
+    pthread_mutex_lock(&t->lock);
     compare_clocks(t, device, event);
     if (t->waiting_count == FOLD) {
         clFlush(device->queue);
         fold(t, NULL);
     }
-    if (clRetainEvent(event) != CL_SUCCESS)
-        return;
-    waiting *w = &t->waiting[t->waiting_count++];
-    *w = (waiting){.event = event, .device = device};
-    snprintf(w->name, sizeof w->name, "%s", name);
+    if (clRetainEvent(event) == CL_SUCCESS) {
+        waiting *w = &t->waiting[t->waiting_count++];
+        *w = (waiting){.event = event, .device = device};
+        snprintf(w->name, sizeof w->name, "%s", name);
+    }
+    pthread_mutex_unlock(&t->lock);
 }
 
 void trace_step(clsplat *lib, const char *name, double began) {
-    if (lib->trace)
-        add_step(lib->trace, name, HOST, began, clock_seconds() - began);
+    if (!lib->trace)
+        return;
+    pthread_mutex_lock(&lib->trace->lock);
+    add_step(lib->trace, name, HOST, began, clock_seconds() - began);
+    pthread_mutex_unlock(&lib->trace->lock);
 }
 
 void trace_leave(clsplat_device *device) {
-    if (device->lib->trace)
-        fold(device->lib->trace, device);
+    struct trace *t = device->lib->trace;
+    if (!t)
+        return;
+    pthread_mutex_lock(&t->lock);
+    fold(t, device);
+    pthread_mutex_unlock(&t->lock);
 }
 
 /* Names are kernels' and our own: letters, digits, dots, blanks. */
@@ -176,6 +190,7 @@ void trace_end(clsplat *lib) {
         return;
     for (size_t i = 0; i < lib->trace->waiting_count; ++i)
         clReleaseEvent(lib->trace->waiting[i].event);
+    pthread_mutex_destroy(&lib->trace->lock);
     free(lib->trace->steps);
     free(lib->trace);
     lib->trace = NULL;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "splats/file.h"
 
 static const char *const covariances[] = {
@@ -111,8 +112,8 @@ static double loss_of(const clsplat_splats *set, const splats_array *a, const st
     return most;
 }
 
-clsplat_status clsplat_splats_save_compact(clsplat_splats *splats, const char *path, unsigned bits,
-                                           clsplat_splats_loss *loss) {
+clsplat_status clsplat_splats_save_compact_sized(clsplat_splats *splats, const char *path, unsigned bits,
+                                                 clsplat_splats_loss *loss) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_splats_parameters *p = &splats->parameters;
     uint64_t heads = p->shape.heads, count = p->shape.count;
@@ -145,11 +146,13 @@ clsplat_status clsplat_splats_save_compact(clsplat_splats *splats, const char *p
         (safetensors_output){"level_log_weight", "F32", 1, {p->shape.levels}, p->level_log_weight};
     const char *const extra[][2] = {{"kind", "compact"}, {"covariance", covariances[p->shape.covariance]}};
     TRY(splats_file_write(splats, path, "2", tensors, next, extra, 2));
-    if (loss)
-        *loss = (clsplat_splats_loss){.mean = loss_of(splats, &arrays[0], &steps[0], bits),
-                                      .covariance = loss_of(splats, &arrays[1], &steps[1], bits),
-                                      .log_amplitude = loss_of(splats, &arrays[2], &steps[2], bits),
-                                      .log_temperature = loss_of(splats, &arrays[3], &steps[3], bits)};
+    if (loss) {
+        clsplat_splats_loss own = {.mean = loss_of(splats, &arrays[0], &steps[0], bits),
+                                   .covariance = loss_of(splats, &arrays[1], &steps[1], bits),
+                                   .log_amplitude = loss_of(splats, &arrays[2], &steps[2], bits),
+                                   .log_temperature = loss_of(splats, &arrays[3], &steps[3], bits)};
+        sized_write(&own, sizeof own, loss);
+    }
 fail:
     for (size_t i = 0; i < SPLATS_ARRAYS; ++i)
         stepped_free(&steps[i]);

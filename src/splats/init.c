@@ -2,18 +2,20 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/sized.h"
 #include "runtime/buffer.h"
 #include "splats/eigen.h"
 #include "splats/seed.h"
 #include "splats/splats.h"
 #include "splats/tokens.h"
 
-clsplat_init clsplat_init_defaults(void) {
-    return (clsplat_init){.method = CLSPLAT_INIT_KMEANS,
-                          .covariance = CLSPLAT_DIAGONAL,
-                          .lloyd_steps = 10,
-                          .sample = 65536,
-                          .variance_scale = 1};
+void clsplat_init_defaults_sized(clsplat_init *defaults) {
+    clsplat_init own = {.method = CLSPLAT_INIT_KMEANS,
+                        .covariance = CLSPLAT_DIAGONAL,
+                        .lloyd_steps = 10,
+                        .sample = 65536,
+                        .variance_scale = 1};
+    sized_write(&own, sizeof own, defaults);
 }
 
 /* One call: where the tokens are and what they become. */
@@ -285,13 +287,15 @@ fail:
     return status;
 }
 
-clsplat_status clsplat_splats_init(clsplat_device *device, clsplat_init init, clsplat_tensor q,
-                                   clsplat_tensor k, clsplat_splats **splats) {
+clsplat_status clsplat_splats_init_sized(clsplat_device *device, const clsplat_init *init_given,
+                                         clsplat_tensor q, clsplat_tensor k, clsplat_splats **splats) {
+    clsplat_init init = clsplat_init_defaults();
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = device->lib;
     clsplat_hierarchy usual = {0};
     clsplat_splats *set = NULL;
     *splats = NULL;
+    TRY(SIZED_READ(lib, init, init_given));
     if (!init.hierarchy) {
         TRY(clsplat_hierarchy_default(lib, &usual));
         init.hierarchy = &usual;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/sized.h"
 #include "base/text.h"
 
 size_t splats_covariance_size(const clsplat_splats_shape *shape) {
@@ -73,6 +74,8 @@ clsplat_status clsplat_splats_create(clsplat *lib, clsplat_splats_shape shape, c
     set = calloc(1, sizeof *set);
     if (set) {
         set->lib = lib;
+        set->version = 1;
+        pthread_mutex_init(&set->lock, NULL);
         set->parameters.shape = shape;
     }
     if (!set || !allocate(set)) {
@@ -96,7 +99,8 @@ void clsplat_splats_destroy(clsplat_splats **splats) {
         return;
     clsplat_splats *set = *splats;
     clsplat_splats_parameters *p = &set->parameters;
-    splats_upload_release(set);
+    splats_uploads_release(set);
+    pthread_mutex_destroy(&set->lock);
     for (size_t l = 0; set->level_names && l < p->shape.levels; ++l)
         free(set->level_names[l]);
     free(set->level_names);
@@ -111,8 +115,8 @@ void clsplat_splats_destroy(clsplat_splats **splats) {
     *splats = NULL;
 }
 
-clsplat_splats_parameters clsplat_splats_get(clsplat_splats *splats) {
-    return splats->parameters;
+void clsplat_splats_get_sized(clsplat_splats *splats, clsplat_splats_parameters *parameters) {
+    sized_write(&splats->parameters, sizeof splats->parameters, parameters);
 }
 
 clsplat_status clsplat_splats_set_level_name(clsplat_splats *splats, size_t level, const char *name) {

@@ -6,9 +6,10 @@
 
 #include "op/op.h"
 
-/* What a set looks like on the device it was last used on. */
+/* What a set looks like on one of the devices that it was used on. */
 typedef struct splats_upload_state {
-    uint64_t device;  /* clsplat_device.serial; 0: nowhere yet */
+    struct splats_upload_state *next;
+    uint64_t device;  /* clsplat_device.serial */
     uint64_t version; /* of the parameters */
     op_splats ready;
 } splats_upload_state;
@@ -17,8 +18,9 @@ struct clsplat_splats {
     clsplat *lib;
     clsplat_splats_parameters parameters;
     char **level_names;
-    uint64_t version; /* grows with clsplat_splats_changed */
-    splats_upload_state upload;
+    uint64_t version;             /* grows with clsplat_splats_changed */
+    splats_upload_state *uploads; /* a list */
+    pthread_mutex_t lock;         /* of the list */
 };
 
 /* Numbers per splat: of log_var, or of precision_chol for a full covariance. */
@@ -29,9 +31,9 @@ size_t splats_covariance_size(const clsplat_splats_shape *shape);
 clsplat_status splats_check(const clsplat_splats *splats, clsplat_status bad, const char *where);
 
 /* The set on the device: uploaded on first use there and after a change, otherwise as it is. Ownership: the
- * set's. Blocks: while it uploads. */
+ * set's. Blocks: while it uploads. Threads: any, of as many devices. */
 clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, const op_splats **ready);
-/* Takes it off the device, and off that one's memory figures if it is still open. */
-void splats_upload_release(clsplat_splats *splats);
+/* Takes it off all devices, and off the memory figures of those that are still open. */
+void splats_uploads_release(clsplat_splats *splats);
 
 #endif

@@ -131,54 +131,97 @@ static void list_parts(op_splats *ready, const clsplat_splats_parameters *from, 
     parts[5] = (part){&ready->level_log_weight, from->level_log_weight, s->levels * sizeof(float)};
 }
 
-void splats_upload_release(clsplat_splats *splats) {
-    clsplat_device *device = device_of_serial(splats->lib, splats->upload.device);
+static void release(clsplat_splats *splats, splats_upload_state *u) {
     part parts[PARTS];
-    list_parts(&splats->upload.ready, &splats->parameters, NULL, parts);
+    list_parts(&u->ready, &splats->parameters, NULL, parts);
     for (size_t i = 0; i < PARTS; ++i)
-        buffer_release(device, parts[i].bytes, parts[i].mem);
-    splats->upload = (splats_upload_state){0};
+        buffer_release_of(splats->lib, u->device, parts[i].bytes, parts[i].mem);
+    u->version = 0;
 }
 
-static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, const prepared *p) {
+void splats_uploads_release(clsplat_splats *splats) {
+    for (splats_upload_state *u; (u = splats->uploads);) {
+        splats->uploads = u->next;
+        release(splats, u);
+        free(u);
+    }
+}
+
+static clsplat_status upload(clsplat_device *device, clsplat_splats *splats, const prepared *p,
+                             splats_upload_state *u) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_splats_shape *s = &splats->parameters.shape;
-    op_splats *ready = &splats->upload.ready;
     part parts[PARTS];
-    *ready = (op_splats){.covariance = s->covariance,
-                         .heads = s->heads,
-                         .count = s->count,
-                         .dim = s->dim,
-                         .levels = s->levels,
-                         .spread = p->spread,
-                         .distance = p->distance};
-    list_parts(ready, &splats->parameters, p, parts);
-    splats->upload.device = device->serial;
+    u->ready = (op_splats){.covariance = s->covariance,
+                           .heads = s->heads,
+                           .count = s->count,
+                           .dim = s->dim,
+                           .levels = s->levels,
+                           .spread = p->spread,
+                           .distance = p->distance};
+    list_parts(&u->ready, &splats->parameters, p, parts);
     for (size_t i = 0; i < PARTS; ++i)
         TRY(buffer_create_from(device, parts[i].bytes, parts[i].host, parts[i].mem));
-    splats->upload.version = splats->version;
+    u->version = splats->version;
 fail:
     return status;
 }
 
-clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, const op_splats **ready) {
+static void leave_closed(clsplat_splats *splats) {
+    for (splats_upload_state **at = &splats->uploads, *u; (u = *at);) {
+        if (device_is_open(splats->lib, u->device)) {
+            at = &u->next;
+            continue;
+        }
+        *at = u->next;
+        release(splats, u);
+        free(u);
+    }
+}
+
+/* The device's place in the list. */
+static splats_upload_state *place_of(clsplat_splats *splats, uint64_t device) {
+    splats_upload_state *u = splats->uploads;
+    while (u && u->device != device)
+        u = u->next;
+    if (u)
+        return u;
+    leave_closed(splats);
+    if ((u = calloc(1, sizeof *u))) {
+        *u = (splats_upload_state){.next = splats->uploads, .device = device};
+        splats->uploads = u;
+    }
+    return u;
+}
+
+static clsplat_status bring(clsplat_device *device, clsplat_splats *splats, splats_upload_state *u) {
     clsplat_status status = CLSPLAT_OK;
     prepared p = {0};
-    *ready = &splats->upload.ready;
-    if (splats->upload.device == device->serial && splats->upload.version == splats->version)
-        return CLSPLAT_OK;
     TRY(splats_check(splats, CLSPLAT_INVALID, ""));
-    splats_upload_release(splats);
+    release(splats, u);
     if (!prepared_allocate(&p, &splats->parameters.shape)) {
         status = log_error(device->lib, CLSPLAT_MEMORY, "no memory to upload %zu splats",
                            splats->parameters.shape.count);
         goto fail;
     }
     prepare(&p, &splats->parameters);
-    TRY(upload(device, splats, &p));
+    TRY(upload(device, splats, &p, u));
 fail:
     prepared_free(&p);
     if (status != CLSPLAT_OK)
-        splats_upload_release(splats);
+        release(splats, u);
+    return status;
+}
+
+clsplat_status splats_upload(clsplat_device *device, clsplat_splats *splats, const op_splats **ready) {
+    clsplat_status status = CLSPLAT_OK;
+    pthread_mutex_lock(&splats->lock);
+    splats_upload_state *u = place_of(splats, device->serial);
+    if (!u)
+        status = log_error(device->lib, CLSPLAT_MEMORY, "no memory for a set of splats on another device");
+    else if (u->version != splats->version)
+        status = bring(device, splats, u);
+    *ready = u ? &u->ready : NULL;
+    pthread_mutex_unlock(&splats->lock);
     return status;
 }

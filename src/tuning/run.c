@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/sized.h"
 #include "op/choose.h"
 #include "tuning/task.h"
 
@@ -59,15 +60,16 @@ typedef struct session {
     clsplat_status tried_status;
 } session;
 
-clsplat_tune_options clsplat_tune_options_defaults(void) {
-    return (clsplat_tune_options){.batch = 1,
-                                  .heads = 4,
-                                  .queries = 4096,
-                                  .keys = 4096,
-                                  .dim = 64,
-                                  .value_dim = 64,
-                                  .splats = 256,
-                                  .seconds = 60};
+void clsplat_tune_options_defaults_sized(clsplat_tune_options *defaults) {
+    clsplat_tune_options own = {.batch = 1,
+                                .heads = 4,
+                                .queries = 4096,
+                                .keys = 4096,
+                                .dim = 64,
+                                .value_dim = 64,
+                                .splats = 256,
+                                .seconds = 60};
+    sized_write(&own, sizeof own, defaults);
 }
 
 static bool is_wanted(const clsplat_tune_options *o, const subject *t) {
@@ -181,7 +183,7 @@ static clsplat_status run_task(session *s, clsplat_device *device, const subject
     TRY(status == CLSPLAT_OK ? kept : status);
     if (!isfinite(result.seconds))
         TRY(log_error(s->lib, CLSPLAT_UNSUPPORTED, "no variant of %s runs here: %s", t->words,
-                      s->task.quiet.last_error));
+                      log_quiet_words(s->lib)));
     TRY(tell(s, &result, true));
 fail:
     tune_database_free(&all);
@@ -279,10 +281,12 @@ static clsplat_status check_options(clsplat *lib, const clsplat_tune_options *o)
     return CLSPLAT_OK;
 }
 
-clsplat_status clsplat_tune(clsplat_device *device, clsplat_tune_options options) {
+clsplat_status clsplat_tune_sized(clsplat_device *device, const clsplat_tune_options *options_given) {
+    clsplat_tune_options options = clsplat_tune_options_defaults();
     clsplat_status status = CLSPLAT_OK;
     session s = {
         .lib = device->lib, .options = &options, .journal = {.descriptor = -1}, .begun = clock_seconds()};
+    TRY(SIZED_READ(device->lib, options, options_given));
     TRY(check_name(device->lib, options.op));
     TRY(check_options(device->lib, &options));
     for (size_t i = 0; i < SUBJECTS; ++i)

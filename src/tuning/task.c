@@ -65,18 +65,18 @@ static clsplat_status try_first(tuning_task *c, tune_candidate candidate, double
     tune_record record = task_record(c, candidate, INFINITY);
     tune_record_write(&record, &line);
     if (has_crashed(c, &record))
-        TRY(log_error(&c->quiet, CLSPLAT_UNSUPPORTED, "it crashed before"));
+        TRY(log_error(c->lib, CLSPLAT_UNSUPPORTED, "it crashed before"));
     if (!text_ok(&line))
-        TRY(log_error(&c->quiet, CLSPLAT_MEMORY, "no memory for the journal"));
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "no memory for the journal"));
     log_info(c->lib, "trying %s: %s %s", c->words, record.variant, record.parameters);
-    TRY(tune_journal_begin(&c->quiet, c->journal, line.data));
+    TRY(tune_journal_begin(c->lib, c->journal, line.data));
     status = verify_row(&c->verified, variant_of(c, candidate.row), &point, error);
     tune_journal_end(c->journal);
 fail:
     if (status != CLSPLAT_OK) {
         *error = INFINITY;
         log_info(c->lib, "rejected %s: %s %s: %s", c->words, record.variant, record.parameters,
-                 c->quiet.last_error);
+                 log_quiet_words(c->lib));
     }
     text_free(&line);
     return status;
@@ -87,12 +87,12 @@ static double evaluate(void *user, tune_candidate candidate) {
     clsplat_status status = CLSPLAT_OK;
     double *error = &c->errors[candidate.row][candidate.index], seconds = INFINITY;
     tune_point point = point_of(c, candidate);
-    c->device->lib = &c->quiet;
+    log_quiet_begin(c->lib);
     if (isnan(*error))
         status = try_first(c, candidate, error);
     if (status == CLSPLAT_OK)
         status = verify_time(&c->verified, variant_of(c, candidate.row), &point, &seconds);
-    c->device->lib = c->lib;
+    log_quiet_end(c->lib);
     return status == CLSPLAT_OK ? seconds : INFINITY;
 }
 
@@ -117,7 +117,6 @@ clsplat_status task_open(tuning_task *c, const example_kind *kind, const example
                          tune_search *search) {
     clsplat_status status = CLSPLAT_OK;
     c->lib = c->device->lib;
-    c->quiet = (clsplat){.options = clsplat_options_defaults()};
     c->on = tune_device_of(&c->device->info);
     TRY(verify_create(c->device, kind, shape, &c->verified));
     c->shape = timed_shape(c);

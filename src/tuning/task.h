@@ -8,9 +8,7 @@
 
 typedef struct tuning_task {
     clsplat_device *device;
-    clsplat *lib; /* the device's own, while a candidate runs with `quiet`: what a candidate does wrong is no
-                     error of the call */
-    clsplat quiet;
+    clsplat *lib;      /* the device's; what a candidate does wrong is no error of the call */
     const char *words; /* "softmax causal" */
     const tune_journal *journal;
     const tune_database *db; /* the user's records, with those that crashed */

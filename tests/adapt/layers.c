@@ -98,6 +98,7 @@ double layer_error(clsplat_device *device, const layer_data *d, clsplat_splats *
     clsplat_attention how = clsplat_attention_defaults();
     double apart = 0, norm = 0;
     ck_assert_ptr_nonnull(out);
+    how.method = CLSPLAT_SPLATS;
     how.splats = set;
     how.causal = d->is.causal;
     clsplat_attention_tensors t = d->tensors;

@@ -71,6 +71,7 @@ static clsplat_status run(timing *t, bool causal, int kind) {
     clsplat_adapt adapt = clsplat_adapt_defaults();
     clsplat_splats *adapted = NULL;
     clsplat_metrics metrics = {0};
+    attention.method = CLSPLAT_SPLATS;
     attention.splats = t->splats;
     attention.causal = measure.causal = adapt.causal = causal;
     adapt.cycles = 1;

@@ -70,6 +70,7 @@ static void create_tensors(problem *p) {
     t[PROBLEM_LSE] = problem_tensor_of(s->lse, s->layout, (const size_t[4]){b, h, n, 1});
     p->reference = (naive_tensors){.shape = {b, h, hk, n, m, s->dim, s->value_dim},
                                    .causal = s->causal,
+                                   .window = s->window,
                                    .out = calloc(b * h * n * s->value_dim, sizeof(double)),
                                    .lse = calloc(b * h * n, sizeof(double))};
 }
@@ -85,7 +86,11 @@ problem problem_create(clsplat *lib, const problem_spec *spec, uint64_t seed) {
     p.attention.splats = p.splats;
     p.attention.mixing = spec->mixing;
     p.attention.causal = spec->causal;
-    p.attention.near_far = spec->near_far;
+    p.attention.method = spec->splats     ? CLSPLAT_SPLATS
+                         : spec->near_far ? CLSPLAT_NEAR_FAR
+                         : spec->window   ? CLSPLAT_WINDOW
+                                          : CLSPLAT_SOFTMAX;
+    p.attention.window = spec->window;
     p.attention.tolerance = spec->tolerance;
     p.attention.sparse_topk = spec->sparse_topk;
     p.attention.chunk = spec->chunk;

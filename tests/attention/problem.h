@@ -43,6 +43,7 @@ typedef struct problem_spec {
     bool near_far; /* and its parameters; tolerance 0 must give softmax attention */
     float tolerance;
     size_t sparse_topk, chunk;
+    size_t window;         /* of so many keys; 0: none */
     size_t splats, levels; /* no splats: softmax */
     bool shared;
     clsplat_covariance covariance;

@@ -106,8 +106,32 @@ static void no_such_mixing(call *c) {
     c->attention.mixing = (clsplat_mixing)5;
 }
 
+static void no_such_method(call *c) {
+    c->attention.method = (clsplat_method)9;
+}
+static void splats_and_another_method(call *c) {
+    static char any;
+    c->attention.method = CLSPLAT_SOFTMAX;
+    c->attention.splats = (clsplat_splats *)&any;
+}
+static void splats_left_away(call *c) {
+    c->attention.method = CLSPLAT_SPLATS;
+    c->attention.splats = NULL;
+}
+static void a_window_of_nothing(call *c) {
+    c->attention.method = CLSPLAT_WINDOW;
+    c->attention.splats = NULL;
+    c->attention.causal = true;
+    c->attention.window = 0;
+}
+static void a_window_to_both_sides(call *c) {
+    a_window_of_nothing(c);
+    c->attention.causal = false;
+    c->attention.window = 5;
+}
+
 static void far_with_nan(call *c) {
-    c->attention.near_far = true;
+    c->attention.method = CLSPLAT_NEAR_FAR;
     c->attention.splats = NULL;
     c->attention.tolerance = NAN;
 }
@@ -134,7 +158,7 @@ static void exact_keys_without_near_far(call *c) {
     c->t.exact_keys = c->t.lse;
 }
 static void exact_keys_of_floats(call *c) {
-    c->attention.near_far = true;
+    c->attention.method = CLSPLAT_NEAR_FAR;
     c->attention.splats = NULL;
     c->t.exact_keys = c->t.lse;
 }
@@ -165,6 +189,11 @@ static const mistake mistakes[] = {
     {no_such_type, CLSPLAT_INVALID, "v"},
     {infinite_scale, CLSPLAT_INVALID, "scale"},
     {no_such_mixing, CLSPLAT_INVALID, "mixing"},
+    {no_such_method, CLSPLAT_INVALID, "method"},
+    {splats_and_another_method, CLSPLAT_INVALID, "splats are given"},
+    {splats_left_away, CLSPLAT_INVALID, "needs splats"},
+    {a_window_of_nothing, CLSPLAT_INVALID, "window"},
+    {a_window_to_both_sides, CLSPLAT_INVALID, "causal"},
     {far_with_nan, CLSPLAT_INVALID, "tolerance"},
     {far_below_0, CLSPLAT_INVALID, "tolerance"},
     {far_with_an_odd_chunk, CLSPLAT_INVALID, "power of two"},
@@ -247,6 +276,7 @@ START_TEST(splats_must_fit) {
     problem_stage s = problem_on_stage();
     problem p = problem_create(s.lib, &specs[0], 1);
     suite_ok(s.lib, clsplat_splats_create(s.lib, shapes[_i], &p.splats));
+    p.attention.method = CLSPLAT_SPLATS;
     p.attention.splats = p.splats;
     ck_assert_int_eq(problem_attend(&p, s.device), CLSPLAT_SHAPE);
     ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "splats"));

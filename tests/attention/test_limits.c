@@ -34,6 +34,8 @@ static const problem_spec specs[] = {
      .mixing = CLSPLAT_PER_LEVEL},
     {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 200, .keys = 257, .dim = 8, .value_dim = 8, .bias = BIAS_HOLES,
      .near_far = true, .chunk = 16},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 257, .keys = 300, .dim = 8, .value_dim = 8, .causal = true,
+     .layout = LAYOUT_TOKENS, .bias = BIAS_HOLES, .window = 70},
     {.heads = 2, .queries = 300, .keys = 257, .dim = 8, .value_dim = 8, .causal = true, .near_far = true, .chunk = 32},
     {.heads = 2, .queries = 700, .keys = 800, .dim = 8, .value_dim = 8, .causal = true, .splats = 7, .shared = true,
      .covariance = CLSPLAT_FULL},

@@ -132,7 +132,7 @@ START_TEST(log_remembers_the_last_error_alone) {
     longer[99999] = '\0';
     log_error(lib, CLSPLAT_BUILD, "%s", longer);
     log_info(lib, "%s", longer);
-    ck_assert_uint_eq(strlen(clsplat_last_error(lib)), sizeof lib->last_error - 1);
+    ck_assert_uint_eq(strlen(clsplat_last_error(lib)), LOG_WORDS - 1);
     free(longer);
     clsplat_destroy(&lib);
     clsplat_destroy(&lib);

@@ -19,6 +19,7 @@ typedef struct naive_tensors {
     double *out, *lse;       /* [B,H,N,Dv] [B,H,N] */
     double *largest; /* NULL, or the largest |lse| of any row, or any level of it, joins what is there */
     double cap;      /* of products: cap tanh(scale q·k / cap); 0: none */
+    size_t window;   /* of the keys that a query sees the last so many; 0: all */
 } naive_tensors;
 
 /* out_i = Σ_j e^(l_ij) v_j / Σ_j e^(l_ij), l_ij = cap(scale q_i·k_j) + b_j, lse_i = ln Σ_j e^(l_ij). */

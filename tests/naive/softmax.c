@@ -15,6 +15,8 @@ static void logits(const naive_tensors *t, double scale, size_t i, const double 
                    const double *bias, double *l) {
     for (size_t j = 0; j < t->shape.keys; j++) {
         bool hidden = t->causal && j + t->shape.queries > i + t->shape.keys;
+        if (t->window && j + t->shape.queries + t->window <= i + t->shape.keys)
+            hidden = true;
         double product = scale * dot(q, k + j * t->shape.dim, t->shape.dim);
         if (t->cap != 0)
             product = t->cap * tanh(product / t->cap);

@@ -201,7 +201,7 @@ START_TEST(read_of_write_is_attention) {
     float amplitude[S] = {0, 1, -2}, temperature[S] = {0.2F, 0, -0.3F};
     int32_t level[S] = {1, 0, 1};
     clsplat_splats_parameters s = {
-        {CLSPLAT_DIAGONAL, 1, S, D, 2}, mean, log_var, NULL, amplitude, temperature, level, weight, NULL};
+        0, {CLSPLAT_DIAGONAL, 1, S, D, 2}, mean, log_var, NULL, amplitude, temperature, level, weight, NULL};
     double q[N * D], k[M * D], v[M * DV], bias[M] = {0, 1, -INFINITY, -0.5, 0};
     double out[N * DV], lse[N], state_lse[S], state_value[S * DV], read_out[DV];
     for (size_t i = 0; i < M * D; i++) {
@@ -209,7 +209,7 @@ START_TEST(read_of_write_is_attention) {
         v[i] = cos(3 * (double)i);
         q[i % (N * D)] = cos((double)i + 1);
     }
-    naive_gaussian(&(naive_tensors){{1, 1, 1, N, M, D, DV}, false, q, k, v, bias, out, lse, NULL, 0}, &s,
+    naive_gaussian(&(naive_tensors){{1, 1, 1, N, M, D, DV}, false, q, k, v, bias, out, lse, NULL, 0, 0}, &s,
                    (clsplat_mixing)_i);
     for (size_t i = 0; i < S; i++)
         state_lse[i] = naive_write(&s, 0, i, &(naive_keys){M, D, DV, k, v, bias}, state_value + i * DV);

@@ -25,9 +25,9 @@ static clsplat_tensor tensor(size_t rows, float *x) {
     return clsplat_tensor_host(CLSPLAT_F32, 1, HEADS, rows, DIM, x);
 }
 
-/* Every row of any sequence belongs to one rank. Of splats only counts whether there are any. */
+/* Every row of any sequence belongs to one rank. */
 static int check_parts(bool causal, bool splats) {
-    clsplat_attention a = {.causal = causal, .splats = splats ? (clsplat_splats *)&a : NULL};
+    clsplat_attention a = {.causal = causal, .method = splats ? CLSPLAT_SPLATS : CLSPLAT_SOFTMAX};
     for (size_t ranks = 1; ranks <= 7; ++ranks)
         for (size_t queries = 1; queries < 40; queries += 3)
             for (size_t keys = 1; keys < 40; keys += 3) {

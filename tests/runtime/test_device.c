@@ -225,7 +225,7 @@ START_TEST(memory_is_counted) {
     ck_assert_uint_eq(clsplat_device_memory(device).peak, 1700);
     suite_ok(lib, buffer_create(device, 0, &mem));
     ck_assert_uint_ge(buffer_bytes(mem), 1);
-    buffer_release(NULL, 0, &mem);
+    buffer_release_of(lib, UINT64_MAX, 0, &mem);
     workspace_release_all(device);
     ck_assert_uint_eq(clsplat_device_memory(device).now, 0);
     ck_assert_uint_eq(buffer_bytes(NULL), 0);

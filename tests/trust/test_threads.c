@@ -1,9 +1,9 @@
-/* Several threads at once, each with a library handle of its own, as the headers ask (one thread at a time to
- * a handle: its log and its last error are not locked, and a lock there would only hide that two calls take
- * turns on one queue). What threads share without knowing is tried here: the first look at platforms, the
- * kernel cache and the tuner's records on disk, the loader, the driver. Under ThreadSanitizer: tests/run.sh.
- */
+/* Several threads at once, each with a device of its own: of a library handle for each, or of one for all,
+ * with one set of splats on all those devices. What threads share without knowing is tried, too: the first
+ * look at platforms, the kernel cache and the tuner's records on disk, the loader, the driver. Under
+ * ThreadSanitizer: tests/run.sh. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,8 +41,18 @@ typedef struct worker {
     problem problems[SPECS];
     void *bits[SPECS];
     clsplat_status status;
-    bool differs;
+    bool differs, misled; /* misled: clsplat_last_error had another thread's words */
+    size_t number;
 } worker;
+
+/* A call that fails with words that only this thread has. */
+static bool is_told_its_own(const worker *w) {
+    char name[32];
+    clsplat_device *none = NULL;
+    snprintf(name, sizeof name, "device of thread %zu", w->number);
+    bool failed = clsplat_device_open(w->lib, name, &none) == CLSPLAT_NO_DEVICE;
+    return failed && strstr(clsplat_last_error(w->lib), name);
+}
 
 static void *work(void *user) {
     worker *w = user;
@@ -56,6 +66,7 @@ static void *work(void *user) {
             memcpy(w->bits[i], out->bytes, problem_bytes(out));
         else if (i >= SPECS && memcmp(w->bits[i % SPECS], out->bytes, problem_bytes(out)) != 0)
             w->differs = true;
+        w->misled = w->misled || !is_told_its_own(w);
     }
     clsplat_device_close(&w->device);
     return NULL;
@@ -63,7 +74,7 @@ static void *work(void *user) {
 
 static void check_worker(worker *w, const worker *first) {
     suite_ok(w->lib, w->status);
-    ck_assert(!w->differs);
+    ck_assert(!w->differs && !w->misled);
     for (int i = 0; i < SPECS; ++i) {
         ck_assert(memcmp(w->bits[i], first->bits[i], problem_bytes(&w->problems[i].tensors[PROBLEM_OUT])) ==
                   0);
@@ -74,15 +85,23 @@ static void check_worker(worker *w, const worker *first) {
     }
 }
 
-START_TEST(a_library_handle_for_every_thread) {
+/* 0: a handle for every thread; 1: one for all, and one set of splats. */
+START_TEST(threads_at_once) {
     worker workers[THREADS] = {0};
+    bool one = _i == 1;
     pthread_barrier_t start;
     pthread_barrier_init(&start, NULL, THREADS);
     for (int t = 0; t < THREADS; ++t) {
         workers[t].start = &start;
-        workers[t].lib = suite_library();
-        for (int i = 0; i < SPECS; ++i)
+        workers[t].number = (size_t)t;
+        workers[t].lib = one && t ? workers[0].lib : suite_library();
+        for (int i = 0; i < SPECS; ++i) {
             workers[t].problems[i] = problem_create(workers[t].lib, &specs[i], 20);
+            if (one && workers[t].problems[i].splats)
+                workers[t].problems[i].attention.splats = workers[0].problems[i].splats;
+        }
+    }
+    for (int t = 0; t < THREADS; ++t) {
         ck_assert_int_eq(pthread_create(&workers[t].thread, NULL, work, &workers[t]), 0);
     }
     for (int t = 0; t < THREADS; ++t)
@@ -94,14 +113,17 @@ START_TEST(a_library_handle_for_every_thread) {
             free(workers[t].bits[i]);
             problem_free(&workers[t].problems[i]);
         }
-        clsplat_destroy(&workers[t].lib);
+    }
+    for (int t = 0; t < THREADS; ++t) {
+        if (!one || t == 0)
+            clsplat_destroy(&workers[t].lib);
     }
     pthread_barrier_destroy(&start);
 }
 END_TEST
 
 static void add_threads(TCase *part) {
-    tcase_add_test(part, a_library_handle_for_every_thread);
+    tcase_add_loop_test(part, threads_at_once, 0, 2);
 }
 
 int main(void) {

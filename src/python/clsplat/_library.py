@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _c
 from .errors import Error, NoDeviceError
@@ -21,13 +21,25 @@ _functions: _Functions | None = None
 
 
 class _Functions:
-    """The functions of the library as attributes, with the types of the headers."""
+    """The functions of the library as attributes, with the types of the headers. Those that take structs that may grow go by their
+    names in C (attend is clsplat_attend_sized), and x_defaults() returns a struct as there."""
 
     def __init__(self, library: ctypes.CDLL):
         for name, (result, parameters) in _c.FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, parameters
-            setattr(self, name[len("clsplat_"):], function)
+            short = name[len("clsplat_"):].removesuffix("_sized")
+            setattr(self, short, self._filled(function, name) if short.endswith("_defaults") else function)
+
+    @staticmethod
+    def _filled(fill: Callable[[Any], None], name: str) -> Callable[[], Any]:
+        struct = getattr(_c, name[:-len("_defaults_sized")])
+
+        def defaults() -> Any:
+            made = struct()
+            fill(made)
+            return made
+        return defaults
 
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...

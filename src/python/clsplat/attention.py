@@ -11,7 +11,7 @@ from .device import Device, Progress, default_device
 from .errors import InvalidError, ShapeError
 from .splats import Splats
 
-METHODS = ("exact", "near-far", "splats")
+METHODS = {"exact": _c.CLSPLAT_SOFTMAX, "near-far": _c.CLSPLAT_NEAR_FAR, "splats": _c.CLSPLAT_SPLATS, "window": _c.CLSPLAT_WINDOW}
 _MIXINGS = {"joint": _c.CLSPLAT_JOINT, "per-level": _c.CLSPLAT_PER_LEVEL}
 
 
@@ -24,10 +24,10 @@ class Attended(NamedTuple):
     error_estimate: Optional[numpy.ndarray]  # of each row, relative; near and far only
 
 
-def method_of(method: Optional[str], tolerance: Optional[float], splats: Optional[Splats]) -> str:
+def method_of(method: Optional[str], tolerance: Optional[float], splats: Optional[Splats], window: int = 0) -> str:
     """What is meant: by name, or by what else was given."""
     if method is None:
-        method = "splats" if splats is not None else "near-far" if tolerance else "exact"
+        method = "splats" if splats is not None else "near-far" if tolerance else "window" if window else "exact"
     method = method.replace("_", "-")
     if method not in METHODS:
         raise InvalidError(f"there is no method {method!r}; {', '.join(METHODS)}")
@@ -37,21 +37,24 @@ def method_of(method: Optional[str], tolerance: Optional[float], splats: Optiona
         raise InvalidError(f"tolerance is {tolerance}; it is 0 or more")
     if tolerance and method != "near-far":
         raise InvalidError(f"tolerance is near and far's; method={method!r} has none")
+    if window and method != "window":
+        raise InvalidError(f"window is for method='window'; method={method!r} has none")
     return method
 
 
 def parameters(device: Device, method: Optional[str] = None, tolerance: Optional[float] = None, splats: Optional[Splats] = None,
                causal: bool = False, scale: Optional[float] = None, mixing: str = "joint", sparse_topk: int = 0,
-               chunk: int = 0) -> _c.clsplat_attention:
+               chunk: int = 0, window: int = 0) -> _c.clsplat_attention:
     """The C structure of a call."""
     a = device._c.attention_defaults()
-    method = method_of(method, tolerance, splats)
-    a.causal = causal
+    method = method_of(method, tolerance, splats, window)
+    a.method, a.causal = METHODS[method], causal
+    if window:
+        a.window = window
     device._watched(a)
     if scale is not None:
         a.scale = scale
     if method == "near-far":
-        a.near_far = True
         if tolerance is not None:
             a.tolerance = tolerance
         a.sparse_topk, a.chunk = sparse_topk, chunk
@@ -66,7 +69,7 @@ def parameters(device: Device, method: Optional[str] = None, tolerance: Optional
 
 def attend(q: Any, k: Any, v: Any, *, method: Optional[str] = None, tolerance: Optional[float] = None, splats: Optional[Splats] = None,
            causal: bool = False, scale: Optional[float] = None, key_bias: Any = None, mixing: str = "joint", sparse_topk: int = 0,
-           chunk: int = 0, out: Any = None, details: bool = False, device: Optional[Device] = None, progress: Progress = None) -> Any:
+           chunk: int = 0, window: int = 0, out: Any = None, details: bool = False, device: Optional[Device] = None, progress: Progress = None) -> Any:
     """Attention: out_i = Σ_j A_ij v_j / Σ_j A_ij.
 
     q [B,H,N,D], k [B,Hk,M,D], v [B,Hk,M,Dv]; batch and heads may be left out, H is a multiple of Hk. float32, float16 or bfloat16, of
@@ -74,11 +77,13 @@ def attend(q: Any, k: Any, v: Any, *, method: Optional[str] = None, tolerance: O
     clsplat.torch.attend, which differentiates.
 
     method      "exact" softmax; "near-far": softmax with an error of about `tolerance` (relative, on average over a layer; 0.02);
-                "splats": through `splats`, in linear cost. None: as `splats` or `tolerance` say
+                "splats": through `splats`, in linear cost; "window": softmax over the last `window` keys that a query sees, its own
+                included (causal). None: as `splats`, `tolerance` or `window` say
     causal      query i sees the keys j ≤ i + (M − N)
     scale       of q·k; 1/√D
     key_bias    added to the logits of a key, −inf for padding: [M], [Hk,M] or [B,Hk,M]
     mixing      of splats' levels: "joint", or "per-level"
+    window      512
     sparse_topk, chunk   near and far: the most keys a row attends to one by one, and the keys of a tree; 0: the library's choice
     out         where to write, of the result's shape and of any of the three types
     details     return Attended (with lse, and near and far's keys and errors) instead of the result alone
@@ -89,17 +94,19 @@ def attend(q: Any, k: Any, v: Any, *, method: Optional[str] = None, tolerance: O
     """
     if type(q).__module__ == "torch" and out is None and not details:
         from . import torch as clsplat_torch
+        if window or method == "window":
+            raise InvalidError("tensors of PyTorch have no windows yet: scaled_dot_product_attention takes a mask; or give numpy arrays")
         return clsplat_torch.attend(q, k, v, method=method, tolerance=tolerance, splats=splats, causal=causal, scale=scale,
                                     key_bias=key_bias, mixing=mixing, sparse_topk=sparse_topk, chunk=chunk, device=device)
     device = device or (splats.device if splats is not None else default_device())
-    a = parameters(device, method, tolerance, splats, causal, scale, mixing, sparse_topk, chunk)
+    a = parameters(device, method, tolerance, splats, causal, scale, mixing, sparse_topk, chunk, window)
     t, shape, keep = _inputs(q, k, v, key_bias)
     place = arrays.optional("out", out, shape)
     if place is None:
         out = arrays.like(shape, q, t.q.dtype)
         place = arrays.of_numpy("out", out)
     t.out, _ = arrays.tensor("out", place, writes=True)
-    extra = _details(t, shape[:-1], a.near_far) if details else None
+    extra = _details(t, shape[:-1], a.method == _c.CLSPLAT_NEAR_FAR) if details else None
     device._run(device._c.attend, device._handle, a, t, progress=progress)
     del keep
     return Attended(out, *extra) if extra is not None else out
@@ -142,14 +149,14 @@ class Gradients(NamedTuple):
 
 def attend_backward(q: Any, k: Any, v: Any, out: Any, lse: Any, dout: Any, *, method: Optional[str] = None,
                     tolerance: Optional[float] = None, splats: Optional[Splats] = None, causal: bool = False,
-                    scale: Optional[float] = None, key_bias: Any = None, mixing: str = "joint", device: Optional[Device] = None,
-                    progress: Progress = None) -> Gradients:
+                    scale: Optional[float] = None, key_bias: Any = None, mixing: str = "joint", window: int = 0,
+                    device: Optional[Device] = None, progress: Progress = None) -> Gradients:
     """The gradients of Σ out · dout by q, k, v, the key bias [B,Hk,M] and the splats' parameters, in float32.
 
     `out` and `lse` are those of `attend(…, details=True)` of the same arguments.
     """
     device = device or (splats.device if splats is not None else default_device())
-    a = parameters(device, method, tolerance, splats, causal, scale, mixing)
+    a = parameters(device, method, tolerance, splats, causal, scale, mixing, window=window)
     t, shape, keep = _inputs(q, k, v, key_bias)
     t.out, keep_out = arrays.tensor("out", arrays.describe("out", out))
     lse = arrays.describe("lse", numpy.asarray(lse)[..., None])

@@ -130,7 +130,9 @@ class Splats:
 
     def _get(self) -> _c.clsplat_splats_parameters:
         self.device._run(lambda: 0)
-        return self.device._c.splats_get(self._on(self.device))
+        parameters = _c.clsplat_splats_parameters()
+        self.device._c.splats_get(self._on(self.device), parameters)
+        return parameters
 
     def _shapes(self, p: _c.clsplat_splats_parameters) -> dict[str, tuple[int, ...]]:
         h, n, d = p.shape.heads, p.shape.count, p.shape.dim

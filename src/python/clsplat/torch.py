@@ -108,7 +108,7 @@ def compute(q: Tensor, k: Tensor, v: Tensor, key_bias: Optional[Tensor], causal:
     t.out = _tensor("out", to, keep, True)
     t.lse = _c.clsplat_tensor(arrays.F32, (*t.q.shape[:3], 1), (0, 0, 0), tl.data_ptr())
     a = _call(on, method, tolerance, splats, causal, scale, mixing, sparse_topk, chunk)
-    if counts is not None and a.near_far:
+    if counts is not None and a.method == _c.CLSPLAT_NEAR_FAR:
         counts["exact_keys"], t.exact_keys = arrays.per_row(tuple(t.q.shape[:3]), numpy.int32)
         counts["error_estimate"], t.error_estimate = arrays.per_row(tuple(t.q.shape[:3]))
     on._run(on._c.attend, on._handle, a, t)
