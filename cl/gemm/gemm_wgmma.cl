@@ -202,8 +202,8 @@ INLINED uint2 four_columns(warp w, uint first, uint second) {
     if ((w).lane % 2 < blocks)                                                                                         \
         *(global uint2 *)((p) + (w).lane % 2 * 8 + (w).lane % 4 / 2 * 4) = four_;
 
-/* Parts of the group's tiles on their way into local memory, in their order: the next one is DEPTH columns from `column`
- * on of tile `number`. */
+/* Parts of the group's tiles on their way into local memory, in their order: the next one is DEPTH columns of tile
+ * `number` from `column` on. */
 typedef struct course {
     global const ushort *a_from, *b_from;
     INDEX a_stride, b_stride;
