@@ -242,7 +242,8 @@ clsplat_status train_run(const trainee *t, const train_request *request, train_r
         TRY(train_adapting_open(t, request->adapted, request->user, &r.adapting));
     r.since = r.progress.seconds;
     r.saved = clock_seconds();
-    if (r.progress.step == 0)
+    if (r.progress.step == 0 ||
+        is_over(&r)) /* who stopped at the end may have died before the model was written */
         TRY(save(&r));
     TRY(steps(&r, &report));
 fail:
