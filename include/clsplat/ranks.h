@@ -13,6 +13,12 @@
  * Gaussian attention: one all-reduce of what the splats know of each rank's keys, S·(Dv + 2) numbers a head
  * however long the sequence is; an exclusive scan of them where it is causal.
  *
+ * Near and far: every rank grows the trees of its own keys; keys that stand apart and the nodes of whole
+ * chunks go to all, and of the rest each rank fetches what its rows open, in batches, until none misses
+ * anything. The keys that a row opens are those of one process. With many rows to a rank that is nearly all
+ * that there is, so that it sends about as much as the ring does; the memory of a rank is that of all keys.
+ * No sparse_topk. Source: the locally essential trees of Warren and Salmon 1992.
+ *
  * All calls that say Collective must be made by all ranks of the group in the same order. One that fails on
  * any rank fails on all, with the words of the lowest rank on which it does, within one block's work. A rank
  * whose process ends takes the others with it, as MPI's launcher sees to.
@@ -47,7 +53,8 @@ typedef struct clsplat_part {
 } clsplat_part;
 
 /* Who holds what, of sequences of so many queries and keys: for softmax attention an early and a late run,
- * for Gaussian attention one, the second being empty. Together the ranks' runs are the sequence. */
+ * for Gaussian attention one, the second being empty; for near and far runs of whole chunks of keys, and
+ * where it is causal the queries that end in them. Together the ranks' runs are the sequence. */
 CLSPLAT_API clsplat_part clsplat_ranks_part_sized(const clsplat_attention *attention, size_t queries,
                                                   size_t keys, size_t ranks, size_t rank);
 static inline clsplat_part clsplat_ranks_part(clsplat_attention attention, size_t queries, size_t keys,
@@ -68,7 +75,7 @@ CLSPLAT_API clsplat_status clsplat_ranks_agree(clsplat_ranks *ranks, clsplat_sta
  * devices work together, with a warning, since the bits then depend on who computes what.
  *
  * Writes: out, lse. Blocks. Collective. Returns: as clsplat_attend; INVALID if ranks differ; UNSUPPORTED
- * (near and far); IO if messages fail. */
+ * (sparse_topk, a window); IO if messages fail. */
 CLSPLAT_API clsplat_status clsplat_ranks_attend_sized(clsplat_ranks *ranks, clsplat_device *device,
                                                       const clsplat_attention *attention, size_t queries,
                                                       size_t keys, const clsplat_attention_tensors *tensors);

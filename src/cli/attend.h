@@ -68,7 +68,10 @@ typedef struct attend_cost {
     uint64_t most_sent, all_sent; /* bytes */
     double most_waited;           /* seconds, for messages */
     double least_seconds;         /* of the call, on the rank that was the first to end */
+    double near_far[2];           /* sums of exact keys and of expected errors */
 } attend_cost;
+/* The sums over so many rows. */
+void attend_sum_near_far(const attend_problem *problem, size_t rows, double sums[2]);
 /* On stdout, as JSON or for a person. */
 clsplat_status attend_report(cli *c, const clsplat_device *device, const clsplat_attention *attention,
                              const attend_problem *problem, const attend_cost *cost);

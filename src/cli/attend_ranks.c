@@ -82,11 +82,12 @@ fail:
 static clsplat_status find(team *t) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = t->c->lib;
-    clsplat_method method = t->attention.method;
-    if (t->request->grad || (method != CLSPLAT_SOFTMAX && method != CLSPLAT_SPLATS))
-        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s%s does not run over several ranks; leave mpirun away",
-                         t->request->grad ? "--grad" : "--method ",
-                         t->request->grad ? "" : attend_methods[method]);
+    bool window = t->attention.method == CLSPLAT_WINDOW;
+    if (t->request->grad || t->request->show || window)
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "%s does not run over several ranks; leave mpirun away",
+                         window             ? "--method window"
+                         : t->request->grad ? "--grad"
+                                            : "--show");
     if (t->own == 0)
         TRY(output_check(lib, t->request->output));
     TRY(attend_find(lib, t->request, &t->problem));
@@ -110,6 +111,11 @@ static clsplat_status compute(team *t) {
     t->cost.seconds = clock_seconds() - begin;
     progress_clear(&c->progress);
     TRY(launch_sum_up(t->ranks, t->cost.seconds, &sum));
+    if (t->request->near_far) {
+        const size_t *q = t->problem.q.tensor.shape;
+        attend_sum_near_far(&t->problem, q[0] * q[1] * q[2], t->cost.near_far);
+        TRY(launch_total(t->ranks, t->cost.near_far, 2));
+    }
     t->cost.ranks = t->count;
     t->cost.most_sent = sum.most_sent;
     t->cost.all_sent = sum.all_sent;
@@ -124,22 +130,29 @@ fail:
     return status;
 }
 
-/* The numbers of a result as the file has them: [B,H,rows,columns], which the ranks hold in pieces. */
+/* The numbers of a result as the file has them: [B,H,rows,columns] of four bytes each, which the ranks hold
+ * in pieces. */
+enum { RESULTS = 4 };
 typedef struct result {
-    const float *own;
+    const void *own;
     size_t columns;
 } result;
 
 typedef struct writing {
     team *t;
-    result results[2];
+    result results[RESULTS];
+    size_t count;
     size_t done;           /* results that have been taken from the others */
     clsplat_status status; /* of the file; the others are heard to the end all the same */
 } writing;
 
-static void list_results(team *t, result results[2]) {
+/* Returns: how many. */
+static size_t list_results(team *t, result results[RESULTS]) {
     results[0] = (result){t->problem.out, t->problem.v.tensor.shape[INPUT_COLUMNS]};
     results[1] = (result){t->problem.lse, 1};
+    results[2] = (result){t->problem.exact_keys, 1};
+    results[3] = (result){t->problem.error_estimate, 1};
+    return t->request->near_far ? RESULTS : 2;
 }
 
 /* Piece `i` of the sequence: whose it is, and where it is there. */
@@ -157,8 +170,8 @@ static clsplat_status take_piece(writing *w, const result *r, size_t head, size_
     size_t rank, first, own = t->problem.q.tensor.shape[INPUT_ROWS];
     clsplat_run piece = piece_of(t, i, &rank, &first);
     size_t bytes = piece.count * r->columns * sizeof(float);
-    const float *rows = r->own + (head * own + first) * r->columns;
-    float *theirs = NULL;
+    const void *rows = (const float *)r->own + (head * own + first) * r->columns;
+    void *theirs = NULL;
     if (bytes == 0)
         return CLSPLAT_OK;
     if (rank > 0) {
@@ -191,13 +204,15 @@ fail:
 static clsplat_status save(team *t) {
     const size_t *q = t->problem.q.tensor.shape;
     writing w = {.t = t};
-    list_results(t, w.results);
+    w.count = list_results(t, w.results);
     safetensors_output tensors[] = {{"out", "F32", 4, {q[0], q[1], t->queries, w.results[0].columns}, NULL},
-                                    {"lse", "F32", 3, {q[0], q[1], t->queries}, NULL}};
-    safetensors_parts parts = {tensors, 2, write_result, &w};
+                                    {"lse", "F32", 3, {q[0], q[1], t->queries}, NULL},
+                                    {"exact_keys", "I32", 3, {q[0], q[1], t->queries}, NULL},
+                                    {"error_estimate", "F32", 3, {q[0], q[1], t->queries}, NULL}};
+    safetensors_parts parts = {tensors, w.count, write_result, &w};
     w.status = safetensors_save_parts(t->c->lib, t->request->output, &parts, NULL, 0);
     clsplat_status status = w.status;
-    while (w.done < 2) /* what they send has to go somewhere */
+    while (w.done < w.count) /* what they send has to go somewhere */
         write_result(&w, w.done, NULL);
     return status;
 }
@@ -206,15 +221,15 @@ static clsplat_status save(team *t) {
 static clsplat_status send_results(team *t) {
     clsplat_status status = CLSPLAT_OK;
     const size_t *q = t->problem.q.tensor.shape;
-    result results[2];
-    list_results(t, results);
-    for (size_t r = 0; r < 2; ++r)
+    result results[RESULTS];
+    size_t count = list_results(t, results);
+    for (size_t r = 0; r < count; ++r)
         for (size_t head = 0; head < q[0] * q[1]; ++head)
             for (size_t i = 0; i < 2 * t->count; ++i) {
                 size_t rank, first, columns = results[r].columns;
                 clsplat_run piece = piece_of(t, i, &rank, &first);
                 if (rank == t->own && piece.count > 0)
-                    TRY(launch_send(t->ranks, results[r].own + (head * q[2] + first) * columns,
+                    TRY(launch_send(t->ranks, (const float *)results[r].own + (head * q[2] + first) * columns,
                                     piece.count * columns * sizeof(float)));
             }
 fail:

@@ -8,20 +8,26 @@ static const char *mixing_name(const clsplat_attention *a) {
     return a->mixing == CLSPLAT_JOINT ? "joint" : "per-level";
 }
 
+void attend_sum_near_far(const attend_problem *p, size_t rows, double sums[2]) {
+    sums[0] = sums[1] = 0;
+    for (size_t row = 0; row < rows; ++row) {
+        sums[0] += p->exact_keys[row];
+        sums[1] += (double)p->error_estimate[row];
+    }
+}
+
 /* Of the keys that the rows may see, those attended exactly; and the rows' mean estimate. */
-static void sum_near_far(const clsplat_attention *a, const attend_problem *p, double *share,
-                         double *estimate) {
+static void share_near_far(const clsplat_attention *a, const attend_problem *p, const attend_cost *cost,
+                           double *share, double *estimate) {
     const size_t *q = p->q.tensor.shape;
     size_t rows = q[0] * q[1] * q[2], keys = p->k.tensor.shape[2];
-    double exact = 0, visible = 0, sum = 0;
-    for (size_t row = 0; row < rows; ++row) {
-        double last = (double)(row % q[2]) + (double)keys - (double)q[2];
-        visible += a->causal ? fmax(last + 1, 0) : (double)keys;
-        exact += p->exact_keys[row];
-        sum += (double)p->error_estimate[row];
-    }
-    *share = visible > 0 ? exact / visible : 0;
-    *estimate = sum / (double)rows;
+    double visible = 0, sums[2] = {cost->near_far[0], cost->near_far[1]};
+    for (size_t row = 0; row < rows; ++row)
+        visible += a->causal ? fmax((double)(row % q[2]) + (double)keys - (double)q[2] + 1, 0) : (double)keys;
+    if (!cost->ranks)
+        attend_sum_near_far(p, rows, sums);
+    *share = visible > 0 ? sums[0] / visible : 0;
+    *estimate = sums[1] / (double)rows;
 }
 
 static double kernel_seconds(const attend_cost *cost) {
@@ -92,7 +98,7 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
         json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
     if (a->method == CLSPLAT_NEAR_FAR) {
         double share, estimate;
-        sum_near_far(a, p, &share, &estimate);
+        share_near_far(a, p, cost, &share, &estimate);
         report = report_set(report, "tolerance", report_number((double)a->tolerance));
         report = report_set(report, "exact_keys_share", report_number(share));
         report = report_set(report, "error_estimate", report_number(estimate));
@@ -127,7 +133,7 @@ static clsplat_status print_lines(cli *c, const clsplat_device *device, const cl
     }
     if (a->method == CLSPLAT_NEAR_FAR) {
         double share, estimate;
-        sum_near_far(a, p, &share, &estimate);
+        share_near_far(a, p, cost, &share, &estimate);
         printf("  tolerance %g: %.2f %% of the keys exact, a mean error of %.2g expected\n",
                (double)a->tolerance, 100 * share, estimate);
     }

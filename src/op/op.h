@@ -212,10 +212,19 @@ typedef struct op_forest {
 
 /* Grows the trees of the chunks from first_chunk on, and the nodes above them. Row 0 of k is the first key of
  * that chunk; the last chunk may lack keys, and may be gathered again when it has more. */
+typedef enum op_gather_phase {
+    OP_GATHER_FIND =
+        1, /* which keys stand apart: lists, and each chunk's number in the place after its own */
+    OP_GATHER_COUNT = 2,  /* from numbers to how many there are before each chunk */
+    OP_GATHER_CHUNKS = 4, /* keys apart to their slots, the chunks' trees, and the sums of whole runs */
+    OP_GATHER_MEANS = 8,  /* from sums of runs to covariances */
+    OP_GATHER_ABOVE = 16  /* nodes above chunks */
+} op_gather_phase;
 typedef struct op_gather_args {
     const op_forest *forest;
     size_t first_chunk;
     op_tensor k, v, key_bias; /* [B,Hk,keys,D], [B,Hk,keys,Dv], [B,Hk,keys,1] */
+    unsigned phases;          /* of op_gather_phase, by whoever has chunks of his own in each; 0: all */
 } op_gather_args;
 clsplat_status op_gather(queue *q, const op_gather_args *args);
 

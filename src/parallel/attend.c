@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "attention/attend.h"
+#include "attention/near_far.h"
 #include "parallel/ranks.h"
 #include "runtime/program.h"
 #include "splats/splats.h"
@@ -15,7 +16,7 @@ bool ranks_progress(void *user, double done) {
     return !a->progress || a->progress(a->progress_user, (c->done + done) / c->steps);
 }
 
-static size_t rows_of(const clsplat_run runs[CLSPLAT_RUNS]) {
+size_t ranks_rows(const clsplat_run runs[CLSPLAT_RUNS]) {
     return runs[0].count + runs[1].count;
 }
 
@@ -37,17 +38,20 @@ static clsplat_status check_rows(const ranks_call *c, const char *name, const cl
 static clsplat_status check_part(const ranks_call *c) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_attention_tensors *t = &c->tensors;
-    size_t queries = rows_of(c->part.queries), keys = rows_of(c->part.keys);
+    size_t queries = ranks_rows(c->part.queries), keys = ranks_rows(c->part.keys);
     TRY(check_rows(c, "q", &t->q, queries, false));
     TRY(check_rows(c, "k", &t->k, keys, false));
     TRY(check_rows(c, "v", &t->v, keys, false));
     TRY(check_rows(c, "key_bias", &t->key_bias, keys, true));
     TRY(check_rows(c, "out", &t->out, queries, false));
     TRY(check_rows(c, "lse", &t->lse, queries, true));
-    if (c->attention.method != CLSPLAT_SOFTMAX && c->attention.method != CLSPLAT_SPLATS)
+    TRY(check_rows(c, "exact_keys", &t->exact_keys, queries, true));
+    TRY(check_rows(c, "error_estimate", &t->error_estimate, queries, true));
+    if (c->attention.method == CLSPLAT_WINDOW)
+        return log_error(c->ranks->lib, CLSPLAT_UNSUPPORTED, "a window does not run over several ranks");
+    if (c->attention.method == CLSPLAT_NEAR_FAR && c->attention.sparse_topk)
         return log_error(c->ranks->lib, CLSPLAT_UNSUPPORTED,
-                         "%s does not run over several ranks; softmax and Gaussian attention do",
-                         c->attention.method == CLSPLAT_WINDOW ? "a window" : "near and far");
+                         "a limit on exact keys (sparse_topk) does not run over several ranks; leave it 0");
     if (t->out.dtype != CLSPLAT_F32 || t->lse.dtype != CLSPLAT_F32)
         return log_error(c->ranks->lib, CLSPLAT_INVALID, "out and lse must be float32 over several ranks");
     if (c->device->lib != c->ranks->lib)
@@ -97,6 +101,10 @@ static clsplat_status compare_all(ranks_call *c) {
     snprintf(facts[2].here, room, "%s, causal %d, mixing %d, scale %a",
              a->method == CLSPLAT_SPLATS ? "gaussian" : "softmax", a->causal, (int)a->mixing,
              (double)a->scale);
+    if (a->method == CLSPLAT_NEAR_FAR)
+        snprintf(facts[2].here, room,
+                 "near-far in chunks of %zu (%zu asked), causal %d, tolerance %a, scale %a", c->chunk,
+                 a->chunk, a->causal, (double)a->tolerance, (double)a->scale);
     snprintf(facts[3].here, room, "%016llx", a->splats ? (unsigned long long)splats_hash(a->splats) : 0ull);
     tell_shape(&t->q, c->queries, facts[4].here, room);
     tell_shape(&t->k, c->keys, facts[5].here, room / 2);
@@ -129,9 +137,14 @@ clsplat_status clsplat_ranks_attend_sized(clsplat_ranks *ranks, clsplat_device *
         .queries = queries,
         .keys = keys,
         .part = clsplat_ranks_part(attention, queries, keys, (size_t)ranks->count, (size_t)ranks->own)};
-    TRY(clsplat_ranks_agree(ranks, check_part(&c)));
+    bool far = attention.method == CLSPLAT_NEAR_FAR;
+    c.chunk = attention.chunk;
+    status = check_part(&c);
+    if (status == CLSPLAT_OK && far)
+        status = near_far_choose(device, attention.tolerance, 0, keys, &c.chunk);
+    TRY(clsplat_ranks_agree(ranks, status));
     TRY(compare_all(&c));
-    TRY(attention.method == CLSPLAT_SPLATS ? reduce_attend(&c) : ring_attend(&c));
+    TRY(far ? far_attend(&c) : attention.method == CLSPLAT_SPLATS ? reduce_attend(&c) : ring_attend(&c));
 fail:
     return status;
 }

@@ -52,3 +52,11 @@ clsplat_status launch_sum_up(clsplat_ranks *r, double seconds, launch_sum *sum) 
 fail:
     return status;
 }
+
+clsplat_status launch_total(clsplat_ranks *r, double *numbers, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY_MPI(r, MPI_Reduce(r->own == 0 ? MPI_IN_PLACE : numbers, numbers, (int)count, MPI_DOUBLE, MPI_SUM, 0,
+                          r->comm));
+fail:
+    return status;
+}

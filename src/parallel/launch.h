@@ -24,4 +24,7 @@ typedef struct launch_sum {
 } launch_sum;
 clsplat_status launch_sum_up(clsplat_ranks *ranks, double seconds, launch_sum *sum);
 
+/* Sums over the ranks, on rank 0. Collective. */
+clsplat_status launch_total(clsplat_ranks *ranks, double *numbers, size_t count);
+
 #endif

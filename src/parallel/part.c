@@ -2,6 +2,7 @@
 #include <clsplat/ranks.h>
 
 #include "base/sized.h"
+#include "op/op.h"
 
 /* Piece `i` of `pieces` of so many rows. */
 static clsplat_run piece_of(size_t rows, size_t pieces, size_t i) {
@@ -22,6 +23,18 @@ static clsplat_run queries_of(clsplat_run keys, size_t queries, size_t all_keys,
     return (clsplat_run){begin, end > begin ? end - begin : 0};
 }
 
+/* Keys of trees that share their covariances, of chunks of any size that the library chooses itself. */
+static size_t far_unit(const clsplat_attention *attention) {
+    enum { LARGEST = 256 };
+    return OP_FOREST_RUN * (attention->chunk ? attention->chunk : LARGEST);
+}
+
+static clsplat_run whole_units(size_t rows, size_t unit, size_t pieces, size_t i) {
+    clsplat_run units = piece_of((rows + unit - 1) / unit, pieces, i);
+    size_t begin = units.begin * unit < rows ? units.begin * unit : rows, end = begin + units.count * unit;
+    return (clsplat_run){begin, (end < rows ? end : rows) - begin};
+}
+
 clsplat_part clsplat_ranks_part_sized(const clsplat_attention *attention_given, size_t queries, size_t keys,
                                       size_t ranks, size_t rank) {
     clsplat_part part = {0};
@@ -33,6 +46,12 @@ clsplat_part clsplat_ranks_part_sized(const clsplat_attention *attention_given, 
         for (int i = 0; i < CLSPLAT_RUNS; ++i) {
             part.queries[i] = piece_of(queries, 2 * ranks, pieces[i]);
             part.keys[i] = piece_of(keys, 2 * ranks, pieces[i]);
+            if (attention.method != CLSPLAT_NEAR_FAR)
+                continue;
+            part.keys[i] = whole_units(keys, far_unit(&attention), 2 * ranks, pieces[i]);
+            if (attention.causal) /* a row's own chunk is where the row is */
+                part.queries[i] =
+                    queries_of(part.keys[i], queries, keys, pieces[i] == 0, pieces[i] + 1 == 2 * ranks);
         }
         return part;
     }

@@ -55,6 +55,7 @@ typedef struct ranks_call {
     clsplat_device *device;
     clsplat_attention attention;
     clsplat_attention_tensors tensors; /* this rank's; strides filled in */
+    size_t chunk;                      /* of near and far, whatever the caller left open */
     size_t queries, keys;              /* of the whole sequence */
     clsplat_part part;
     double done, steps; /* for progress */
@@ -63,6 +64,9 @@ typedef struct ranks_call {
 /* Tells the caller's callback how far one step of several has come. */
 clsplat_progress ranks_progress;
 
+size_t ranks_rows(const clsplat_run runs[CLSPLAT_RUNS]);
+
+clsplat_status far_attend(ranks_call *c);
 clsplat_status ring_attend(ranks_call *c);
 clsplat_status reduce_attend(ranks_call *c);
 

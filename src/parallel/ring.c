@@ -25,14 +25,10 @@ typedef struct ring {
     double *tops, *masses; /* [B,H,rows]: ln of the sum of weights is top + ln mass */
 } ring;
 
-static size_t rows_of(const clsplat_run runs[CLSPLAT_RUNS]) {
-    return runs[0].count + runs[1].count;
-}
-
 static block block_of(const ranks_call *c, int rank, char *bytes) {
     block b = {.bytes = bytes};
     b.part = clsplat_ranks_part(c->attention, c->queries, c->keys, (size_t)c->ranks->count, (size_t)rank);
-    b.rows = rows_of(b.part.keys);
+    b.rows = ranks_rows(b.part.keys);
     return b;
 }
 
@@ -169,7 +165,7 @@ static void take_results(const ring *r) {
 static clsplat_status make_room(ring *r) {
     const ranks_call *c = r->call;
     const clsplat_attention_tensors *t = &c->tensors;
-    size_t heads = t->q.shape[0] * t->q.shape[1], rows = heads * rows_of(c->part.queries);
+    size_t heads = t->q.shape[0] * t->q.shape[1], rows = heads * ranks_rows(c->part.queries);
     size_t key_heads = t->k.shape[0] * t->k.shape[1], most = 0;
     r->row_bytes = key_heads * (t->k.shape[3] * clsplat_dtype_size(t->k.dtype) +
                                 t->v.shape[3] * clsplat_dtype_size(t->v.dtype) +
@@ -229,7 +225,7 @@ clsplat_status ring_attend(ranks_call *c) {
     pack(t->key_bias, r.now.rows, pack(t->v, r.now.rows, pack(t->k, r.now.rows, r.now.bytes)));
     for (int i = 0; i < c->ranks->count; ++i)
         TRY(step(&r, i));
-    if (rows_of(c->part.queries) > 0)
+    if (ranks_rows(c->part.queries) > 0)
         take_results(&r);
 fail:
     free(r.now.bytes);

@@ -26,8 +26,8 @@ static clsplat_tensor tensor(size_t rows, float *x) {
 }
 
 /* Every row of any sequence belongs to one rank. */
-static int check_parts(bool causal, bool splats) {
-    clsplat_attention a = {.causal = causal, .method = splats ? CLSPLAT_SPLATS : CLSPLAT_SOFTMAX};
+static int check_parts(bool causal, clsplat_method method) {
+    clsplat_attention a = {.causal = causal, .method = method, .chunk = 1};
     for (size_t ranks = 1; ranks <= 7; ++ranks)
         for (size_t queries = 1; queries < 40; queries += 3)
             for (size_t keys = 1; keys < 40; keys += 3) {
@@ -103,9 +103,10 @@ int main(int argc, char **argv) {
     else if (!(error < 1e-6))
         fprintf(stderr, "rank %d: off by %g\n", rank, error);
     bool good = status == CLSPLAT_OK && error < 1e-6;
-    for (int i = 0; i < 4; ++i)
-        if (check_parts(i & 1, i & 2) != 0) {
-            fprintf(stderr, "a row belongs to no rank, or to two (causal %d, splats %d)\n", i & 1, i / 2);
+    static const clsplat_method methods[] = {CLSPLAT_SOFTMAX, CLSPLAT_SPLATS, CLSPLAT_NEAR_FAR};
+    for (int i = 0; i < 6; ++i)
+        if (check_parts(i & 1, methods[i / 2]) != 0) {
+            fprintf(stderr, "a row belongs to no rank, or to two (causal %d, method %d)\n", i & 1, i / 2);
             good = false;
         }
     clsplat_ranks_destroy(&ranks);

@@ -94,6 +94,7 @@ def problem(path, queries, keys, heads=4, kv_heads=2, dim=16, value_dim=24, kind
     save(path, tensors)
 
 
+FAR = ["--method", "near-far", "--chunk", "16", "--tolerance", "0.1"]
 CASES = [  # queries, keys, options of the problem, ranks, words of the command
     (300, 300, {}, (2, 3), ["--causal"]),
     (257, 411, {"bias": True}, (2, 3), []),
@@ -105,6 +106,10 @@ CASES = [  # queries, keys, options of the problem, ranks, words of the command
     (2, 7, {}, (4,), ["--splats", "splats", "--causal"]),
     (9, 2, {}, (3,), ["--splats", "splats", "--causal"]),
     (9, 2, {}, (3,), ["--splats", "splats"]),
+    (700, 700, {"value_dim": 16}, (2, 3), [*FAR, "--causal"]),  # the same keys opened: exact_keys are compared with the rest
+    (257, 411, {"bias": True}, (2, 3), FAR),
+    (411, 257, {"bias": True}, (2, 3), [*FAR, "--causal"]),
+    (9, 40, {"bias": True}, (4,), [*FAR, "--causal"]),
 ]
 
 
@@ -152,13 +157,14 @@ def check_refusals(bench):
     problem(bench.path("in"), 60, 60)
     problem(bench.path("other"), 60, 61)
     one, two, out = ["attend", bench.path("in")], ["attend", bench.path("other")], ["-o", bench.path("out")]
-    far = ["--method", "near-far"]
+    far = [*FAR, "--sparse-topk", "64"]
     cases = [(one + out, one + out + ["--causal"], "attention:"), (one + out, two + out, "k and v:"),
              (one + out, one + out + ["--splats", bench.path("splats")], "attention:"),
              (one + out, ["attend", bench.path("missing")] + out, "missing: cannot be opened"),
              (one + out, one + out + ["--device", "nothing"], "nothing"),
              (one + ["-o", bench.path("no/folder")], one + ["-o", bench.path("no/folder")], "no/folder"),
-             (one + out + far, one + out + far, "near-far"),
+             (one + out + far, one + out + far, "sparse_topk"),
+             (one + out + FAR, one + out + FAR + ["--causal"], "attention:"),
              (["embed", "x"], ["embed", "x"], "one process's work")]
     for first, second, words in cases:
         with open(bench.path("out"), "w", encoding="utf-8") as file:

@@ -67,6 +67,10 @@ static void options_gather(kernel_options *o, const queue *q, const op_gather_ar
     options_inputs(o, a);
 }
 
+static bool does(const op_gather_args *a, op_gather_phase phase) {
+    return !a->phases || (a->phases & (unsigned)phase);
+}
+
 static clsplat_status gather_chunks(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = a->forest;
@@ -126,6 +130,8 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
     size_t first = a->first_chunk * f->chunk / run, runs = keys / run - first;
     double products = (double)(f->batch * f->heads * runs * f->dim * f->value_dim);
     for (int pass = 0; pass < 2 && runs > 0; ++pass) {
+        if (!does(a, pass ? OP_GATHER_MEANS : OP_GATHER_CHUNKS))
+            continue;
         kernel_options o;
         launch l;
         options_gather(&o, q, a, who == LOCAL ? ITEM : who);
@@ -163,16 +169,19 @@ static clsplat_status apart_begin(queue *q, const op_gather_args *a, const char 
     return options_launch(o, q->device, "apart.cl", kernel, l);
 }
 
-/* Which keys of the chunks stand apart, and a copy of them. */
-static clsplat_status gather_apart(queue *q, const op_gather_args *a) {
+static size_t chunks_of(const op_gather_args *a) {
+    return (a->k.shape[2] + a->forest->chunk - 1) / a->forest->chunk;
+}
+
+/* Which keys of the chunks stand apart. */
+static clsplat_status find_apart(queue *q, const op_gather_args *a) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = a->forest;
-    size_t keys = a->k.shape[2], chunks = (keys + f->chunk - 1) / f->chunk;
-    double numbers = (double)(f->batch * f->heads * keys * f->dim);
+    double numbers = (double)(f->batch * f->heads * a->k.shape[2] * f->dim);
     kernel_options o;
     launch l;
     TRY(apart_begin(q, a, "find_apart", &o, &l));
-    launch_uint(&l, (uint32_t)keys);
+    launch_uint(&l, (uint32_t)a->k.shape[2]);
     launch_uint(&l, (uint32_t)a->first_chunk);
     launch_uint(&l, f->apart_chunks < UINT32_MAX ? (uint32_t)f->apart_chunks : UINT32_MAX);
     launch_forest_shape(&l, f);
@@ -180,16 +189,35 @@ static clsplat_status gather_apart(queue *q, const op_gather_args *a) {
     if (a->key_bias.mem)
         launch_tensor(&l, &o, &a->key_bias);
     launch_mem(&l, f->apart);
-    TRY(launch_run(&l, q, grid_of(chunks * o.group, f->heads, f->batch, o.group),
+    TRY(launch_run(&l, q, grid_of(chunks_of(a) * o.group, f->heads, f->batch, o.group),
                    (work){.flops = 6 * numbers, .bytes = 8 * numbers}));
+fail:
+    return status;
+}
+
+static clsplat_status count_apart(queue *q, const op_gather_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    kernel_options o;
+    launch l;
     TRY(apart_begin(q, a, "count_apart", &o, &l));
     launch_uint(&l, (uint32_t)a->first_chunk);
-    launch_uint(&l, (uint32_t)(a->first_chunk + chunks));
+    launch_uint(&l, (uint32_t)(a->first_chunk + chunks_of(a)));
     launch_forest_shape(&l, f);
     launch_mem(&l, f->apart);
     TRY(launch_run(&l, q, grid_of(1, f->heads, f->batch, 1), (work){0}));
+fail:
+    return status;
+}
+
+/* A copy of those that stand apart. */
+static clsplat_status place_apart(queue *q, const op_gather_args *a) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = a->forest;
+    kernel_options o;
+    launch l;
     TRY(apart_begin(q, a, "place_apart", &o, &l));
-    launch_uint(&l, (uint32_t)keys);
+    launch_uint(&l, (uint32_t)a->k.shape[2]);
     launch_uint(&l, (uint32_t)a->first_chunk);
     launch_forest_shape(&l, f);
     launch_tensor(&l, &o, &a->k);
@@ -198,17 +226,23 @@ static clsplat_status gather_apart(queue *q, const op_gather_args *a) {
         launch_tensor(&l, &o, &a->key_bias);
     launch_mem(&l, f->apart);
     launch_forest_keys(&l, f);
-    TRY(launch_run(&l, q, grid_of(chunks * o.group, f->heads, f->batch, o.group), (work){0}));
+    TRY(launch_run(&l, q, grid_of(chunks_of(a) * o.group, f->heads, f->batch, o.group), (work){0}));
 fail:
     return status;
 }
 
 static clsplat_status gather(queue *q, const op_gather_args *a, worker who) {
     clsplat_status status = CLSPLAT_OK;
-    if (forest_apart_room(a->forest) > 0)
-        TRY(gather_apart(q, a));
-    TRY(gather_chunks(q, a, who));
-    for (size_t level = a->forest->top + 1; level < a->forest->levels; ++level)
+    bool apart = forest_apart_room(a->forest) > 0;
+    if (apart && does(a, OP_GATHER_FIND))
+        TRY(find_apart(q, a));
+    if (apart && does(a, OP_GATHER_COUNT))
+        TRY(count_apart(q, a));
+    if (apart && does(a, OP_GATHER_CHUNKS))
+        TRY(place_apart(q, a));
+    if (does(a, OP_GATHER_CHUNKS))
+        TRY(gather_chunks(q, a, who));
+    for (size_t level = a->forest->top + 1; level < a->forest->levels && does(a, OP_GATHER_ABOVE); ++level)
         TRY(gather_nodes(q, a, level, who));
     TRY(gather_covariances(q, a, who));
 fail:
