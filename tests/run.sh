@@ -168,6 +168,7 @@ has_icd() { ls /etc/OpenCL/vendors/"$1"*.icd > /dev/null 2>&1; }
 on_pocl() {
   stage suite on pocl suites "$build" suite
   stage golden on pocl "${golden[@]}"
+  stage golden-far on pocl "${golden[@]}" --cases tests/golden/far
   stage cli on pocl python3 tests/cli/test_cli.py "$binary"
   if command -v chromium > /dev/null; then
     stage report on pocl python3 tests/report/check.py "$binary"
