@@ -1,21 +1,28 @@
-/* Near-far attention in tiles of local memory (local_tile.clh), for GPUs of any vendor. Mathematics, shapes and what a
- * row opens as in near_far.cl, but that rows start from chunks however many there are; any storage types, float32
- * arithmetic.
+/* Near-far attention in tiles of local memory (local_tile.clh), for GPUs of any vendor. Mathematics and shapes as
+ * in near_far.cl, but that rows start from chunks however many there are; any storage types, float32 arithmetic.
  *
- * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of 16 sources: keys of the
- * own chunk, keys apart, chunks, of each chunk that some row opens its leaves, and of those the keys. A row has no
- * weight for what it has not opened, and item (x, y) has the same two sources of a step whatever came before: what
- * other rows open makes no difference to a row's bits. There is one body for all kinds of steps, and no barrier of
- * its own that depends on a condition: compilers copy what follows.
+ * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of KEYS sources: keys of the
+ * own chunk, keys apart, chunks, of those that some row opens the leaves, and of those the keys. As in near_far_mma.cl
+ * **a row gets what itself or an earlier token of its tile opened**, and has no weight for the rest; item (x, y) has
+ * the same sources of a step whatever came before. So later tokens make no difference to a row's bits. There is one
+ * body for all kinds of steps, and no barrier of its own that depends on a condition: compilers copy what follows.
  *
  * The first pass, with all chunks closed, finds a row's mass and its output's size. The second opens. If rows then
- * expect a larger error than they may, they open more in a third, in which the others come to the same again.
+ * expect a larger error than they may, they open more in a third.
  *
  * Needs CHUNK = 16 LEAF, no limit on exact keys, SHARE and ROWS / SHARE ≤ CHUNK powers of two.
  * Work: a group a tile, which begins at a multiple of ROWS / SHARE in the positions of keys; grid (tiles · WG,
- * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, one number a
- * row and node statistics: 15 KiB for D = DV = 64 and TY 8, 25 KiB for TY 16. */
+ * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, a few
+ * numbers a row and node statistics: 15 KiB for D = DV = 64, TY 8 and CT 2, 21 KiB with CT 4, 34 with TY 16, too. */
+#ifndef CT /* KEYS = 8 CT sources in a step, no more than a chunk has keys */
 #define CT 2
+#endif
+#ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for the tile */
+#define EASE(past) sqrt(sqrt((float)(past)))
+#endif
+#ifndef TOGETHER /* a row accepts so many times its share of the error, since other rows open for it, too */
+#define TOGETHER 2.0f
+#endif
 #ifndef SHARE /* heads of a tile */
 #define SHARE 1
 #endif
@@ -52,7 +59,8 @@ INLINED void view_measure(private view *w, private const float norm[RT], private
     FOR_ROWS(a) {
         w->mass[a] = log_mass[a];
         w->inverse_size[a] = inverse_of(norm[a]);
-        w->accepted[a] = tolerance == 0.0f ? -1.0f : accepted_error(tolerance, spread * w->inverse_size[a], past);
+        w->accepted[a] =
+            tolerance == 0.0f ? -1.0f : TOGETHER * accepted_error(tolerance, spread * w->inverse_size[a], past);
     }
 }
 
@@ -119,12 +127,12 @@ INLINED void pass_over(private rows *r, private view *w, private const stage *s,
                        private const own_keys *own, uint past, uint apart_keys, bool measure) {
     float chunk[RT][CT];
     uint begin = OWN ? past * CHUNK : 0;
-    place p = {OWN_KEYS, begin - 16, 0, 0};
+    place p = {OWN_KEYS, begin - KEYS, 0, 0, 0};
     rows_clear(r);
     FOR_SOURCES(c)
     FOR_ROWS(a) chunk[a][c] = 0.0f;
     FOR_ROWS(a) w->squares[a] = w->sum[a] = w->slopes[a] = w->exact[a] = 0.0f;
-    for (place_move(&p, s->opened, own->end, apart_keys, measure); p.kind != CHUNKS || p.at < past;
+    for (place_move(&p, s->opened, own->end, apart_keys, measure); p.kind != SPREADS || p.at < past;
          place_move(&p, s->opened, own->end, apart_keys, measure))
         step(r, w, chunk, s, &p, t, own, past, apart_keys, measure);
 }
@@ -202,8 +210,9 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_local(INPUTS, RESULTS) {
-    local float query_tile[D * ROWS] ALIGNED, shared[SHARED] ALIGNED, stat_tile[STATS * 16] ALIGNED, whole[ROWS];
-    local uint opened[2 * ROWS + 2];
+    local float query_tile[D * ROWS] ALIGNED, shared[SHARED] ALIGNED, stat_tile[STATS * KEYS] ALIGNED;
+    local float whole[BLOCKS * ROWS];
+    local uint opened[OPENED];
     local int raise;
     stage s = {query_tile, shared, stat_tile, whole, opened, &raise, get_local_id(0) % TX, get_local_id(0) / TX};
     uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;

@@ -66,6 +66,9 @@
 #ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for all rows of the tile */
 #define EASE(past) sqrt(sqrt((float)(past)))
 #endif
+#ifndef TOGETHER /* a row accepts so many times its share of the error, since other rows open for it, too */
+#define TOGETHER 2.0f
+#endif
 #ifndef WG /* a multiple of 32 */
 #define WG 256
 #endif
