@@ -29,6 +29,7 @@ static const subcommand subcommands[] = {
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},
     {"init", cmd_init, "splats from the queries and keys in a tensor file"},
     {"metrics", cmd_metrics, "what splats do for given tokens: entropies, divergences, who contributes"},
+    {"plan", cmd_plan, "what a context would take on how many devices, before it is run"},
     {"presets", cmd_presets, "hierarchies of splats by name, and what they take"},
     {"report", cmd_report, "a page to look at: what attention did, token by token"},
     {"selftest", cmd_selftest, "whether every variant of every operation is right on a device"},
@@ -73,7 +74,7 @@ static int unknown(const char *name) {
 
 /* What mpirun may start several of: the others would all do the same and write the same file. */
 static bool runs_over_ranks(const subcommand *s) {
-    return s->run == cmd_attend || s->run == cmd_devices || s->run == cmd_selftest;
+    return s->run == cmd_attend || s->run == cmd_devices || s->run == cmd_plan || s->run == cmd_selftest;
 }
 
 static int run(const subcommand *s, int argc, const char **argv) {

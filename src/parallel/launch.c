@@ -1,5 +1,9 @@
 #include "parallel/launch.h"
 
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
 #include "parallel/ranks.h"
 
 clsplat_status launch_begin(clsplat *lib, clsplat_ranks **ranks) {
@@ -58,5 +62,46 @@ clsplat_status launch_total(clsplat_ranks *r, double *numbers, size_t count) {
     TRY_MPI(r, MPI_Reduce(r->own == 0 ? MPI_IN_PLACE : numbers, numbers, (int)count, MPI_DOUBLE, MPI_SUM, 0,
                           r->comm));
 fail:
+    return status;
+}
+
+/* Seconds of the fastest of a few exchanges of so many bytes with the neighbours. */
+static clsplat_status time_exchange(clsplat_ranks *r, char *out, char *in, size_t bytes, double *seconds) {
+    enum { TIMES = 8 };
+    clsplat_status status = CLSPLAT_OK;
+    *seconds = INFINITY;
+    for (int i = 0; i < TIMES; ++i) {
+        exchange e = {.ranks = r,
+                      .out = out,
+                      .in = in,
+                      .out_bytes = bytes,
+                      .in_bytes = bytes,
+                      .to = (r->own + 1) % r->count,
+                      .from = (r->own + r->count - 1) % r->count};
+        TRY_MPI(r, MPI_Barrier(r->comm));
+        double begin = clock_seconds();
+        TRY(exchange_end(&e));
+        *seconds = fmin(*seconds, clock_seconds() - begin);
+    }
+fail:
+    return status;
+}
+
+clsplat_status launch_measure(clsplat_ranks *r, double *bytes_per_second, double *latency) {
+    enum { BYTES = 16 << 20, SMALL = 8 };
+    clsplat_status status = CLSPLAT_OK;
+    char *out = calloc(BYTES, 1), *in = calloc(BYTES, 1);
+    double mine[2] = {0, 0}, most[2] = {0, 0};
+    TRY(clsplat_ranks_agree(
+        r, out && in ? CLSPLAT_OK
+                     : log_error(r->lib, CLSPLAT_MEMORY, "no memory for messages of %d bytes", BYTES)));
+    TRY(time_exchange(r, out, in, BYTES, &mine[0]));
+    TRY(time_exchange(r, out, in, SMALL, &mine[1]));
+    TRY_MPI(r, MPI_Allreduce(mine, most, 2, MPI_DOUBLE, MPI_MAX, r->comm));
+    *latency = most[1];
+    *bytes_per_second = BYTES / fmax(most[0] - most[1], 1e-9);
+fail:
+    free(out);
+    free(in);
     return status;
 }

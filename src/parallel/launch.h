@@ -24,6 +24,10 @@ typedef struct launch_sum {
 } launch_sum;
 clsplat_status launch_sum_up(clsplat_ranks *ranks, double seconds, launch_sum *sum);
 
+/* What the slowest rank sends to the next a second, all at once, as the ring of keys does, and how long a
+ * small message takes. Blocks for some tenths of a second. Collective. Returns: MEMORY, IO. */
+clsplat_status launch_measure(clsplat_ranks *ranks, double *bytes_per_second, double *latency);
+
 /* Sums over the ranks, on rank 0. Collective. */
 clsplat_status launch_total(clsplat_ranks *ranks, double *numbers, size_t count);
 

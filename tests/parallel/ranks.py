@@ -152,6 +152,34 @@ def check_traffic(bench):
         bench.check(states[0] == states[1], f"{ranks} ranks: {states} bytes of states")
 
 
+def check_plan(bench):
+    """What a plan says is sent is what attention over ranks of that model's shape sends; other figures are there."""
+    model = os.path.join(os.path.dirname(__file__), "../model/llama")
+    with open(f"{model}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    heads, rows = config["num_attention_heads"], 240
+    dim = config.get("head_dim", config["hidden_size"] // heads)
+    problem(bench.path("in"), rows, rows, heads=heads, kv_heads=config["num_key_value_heads"], dim=dim, value_dim=dim)
+    words = ["plan", model, "--context", str(rows), "--json"]
+    answer = bench.run([*MPIRUN, "-n", "2", bench.binary, *words, "--devices", "1,2,3"])
+    bench.check(answer.returncode == 0, f"plan: {answer.stderr[:400]}")
+    report = json.loads(answer.stdout or "{}")
+    plans = report.get("plans", [])
+    good = len(plans) == 3 and report["network_measured"] and report["network_bytes_per_second"] > 0 and report["network_latency"] > 0
+    good = good and all(p["seconds"] >= max(p["products_seconds"], p["attention_seconds"]) > 0 and p["memory_bytes"] > 0 for p in plans)
+    bench.check(good and plans[0]["token_seconds"] > 0 and plans[0]["sent_bytes"] == 0, f"plan: {report}")
+    for p in plans[1:]:
+        answer = bench.attend(p["ranks"], bench.path("in"), bench.path("out"), "--causal")
+        most = json.loads(answer.stdout)["ranks"]["sent_most"] * config["num_hidden_layers"]
+        bench.check(p["sent_bytes"] == most, f"plan of {p['ranks']}: {p['sent_bytes']} bytes sent, not {most}")
+    paper = bench.run([bench.binary, *words, "--devices", "8*H200,1024*H200", "--dtype", "bf16"])
+    listed = json.loads(paper.stdout or "{}").get("plans", [])
+    bench.check(len(listed) == 2 and "H200" in listed[0]["device"] and listed[1]["seconds"] > 0, f"plan by records: {paper.stderr[:300]}")
+    for more, word, status in [(["--devices", "4*no such"], "no such", 1), (["--devices", "0"], "--devices", 2), (["--context", "x"], "--context", 2)]:
+        answer = bench.run([bench.binary, *words, *more])
+        bench.check(answer.returncode == status and word in answer.stderr, f"plan {more}: {answer.returncode}, {answer.stderr[:200]}")
+
+
 def check_refusals(bench):
     """What differs between ranks, or fails on one of them, is said once, and nothing is written."""
     problem(bench.path("in"), 60, 60)
@@ -237,6 +265,7 @@ def main():
         return 0
     check_numbers(bench)
     check_traffic(bench)
+    check_plan(bench)
     check_refusals(bench)
     check_full_disk(bench)
     check_death(bench)
