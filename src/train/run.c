@@ -225,14 +225,32 @@ clsplat_status train_check(clsplat *lib, const train_request *request) {
     return CLSPLAT_OK;
 }
 
+static bool is_short(const clsplat_device *device) {
+    return (double)clsplat_device_memory(device).now > (double)device->info.limits.global_memory;
+}
+
+/* Where there is no room for what all layers leave for the way back, they share one place, and are run again.
+ * Some devices hand out memory that they do not have. */
+static clsplat_status open_pass(run *r) {
+    const train_settings *s = &r->r->settings;
+    clsplat_device *device = r->t->device;
+    clsplat_status status = pass_open(r->t, s->batch, s->context, r->r->again, &r->pass);
+    bool is_out = status == CLSPLAT_MEMORY || (status == CLSPLAT_OK && is_short(device));
+    if (!is_out || r->r->again)
+        return status;
+    log_info(device->lib, "memory is short for a step of %zu tokens: layers are run again on the way back",
+             s->batch * s->context);
+    pass_close(&r->pass);
+    return pass_open(r->t, s->batch, s->context, true, &r->pass);
+}
+
 clsplat_status train_run(const trainee *t, const train_request *request, train_report *last) {
     clsplat_status status = CLSPLAT_OK;
     train_report report = {0};
-    const train_settings *s = &request->settings;
     run r = {.t = t, .r = request, .progress = request->progress, .validation = (double)NAN};
     TRY(train_check(t->device->lib, request));
     queue_begin(t->device, 0, NULL, &r.q);
-    TRY(pass_open(t, s->batch, s->context, request->again, &r.pass));
+    TRY(open_pass(&r));
     r.ids = calloc(r.pass.rows, sizeof *r.ids);
     r.targets = calloc(r.pass.rows, sizeof *r.targets);
     if (!r.ids || !r.targets)

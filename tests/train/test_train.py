@@ -7,6 +7,7 @@ a model that generate and eval run; what must be refused. --long kills at ten mo
 """
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -187,6 +188,17 @@ def schedules(t):
         t.bench.check(f"{name}: rates", len(rates) == 20 and off < 1e-4, f"{len(rates)} rates, off by {off:.2g}")
 
 
+def scarce(t):
+    """Where memory is short layers are run again. (PoCL's limit, in GiB; other devices have more than 1.)"""
+    shape = {"vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 28, "num_attention_heads": 1, "intermediate_size": 256,
+             "training": {"context": 64, "batch_size": 192, "steps": 1, "seed": 3}}
+    config = t.bench.write("scarce.json", json.dumps(shape).encode())
+    environment = {**os.environ, "POCL_MEMORY_LIMIT": "1"}
+    status, _, err = t.bench.run(*t.command("scarce", "--config", config, "--dtype", "f32", "-v"), limit=LIMIT, env=environment)
+    said = "run again" in err or "Portable Computing" not in err
+    t.bench.check("scarce", status == 0 and said, lines(err))
+
+
 def refusals(t):
     b, path = t.bench, t.bench.path
     b.refused("no folder", [t.text], ["-o DIR"], statuses=[2], command="train")
@@ -224,6 +236,7 @@ def main():
         use(training)
         schedules(training)
         tokens(training)
+        scarce(training)
         refusals(training)
         return bench.summary()
 
