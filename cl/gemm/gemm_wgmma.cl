@@ -61,13 +61,12 @@ typedef struct feed {
     uint row_bytes, rows;
 } feed;
 
-INLINED feed feed_of(global const ushort *x, INDEX stride, uint first, uint rows) {
+INLINED void feed_begin(private feed *f, global const ushort *x, INDEX stride, uint first, uint rows) {
     uint row = first + (uint)get_local_id(0) / 8;
     bool inside = row < rows;
-    feed f = {.at = (global const uchar *)(x + (inside ? (INDEX)row * stride + get_local_id(0) % 8 * 8 : 0)),
-              .row_bytes = (uint)stride * 2,
-              .rows = inside ? rows - row : 0};
-    return f;
+    f->at = (global const uchar *)(x + (inside ? (INDEX)row * stride + get_local_id(0) % 8 * 8 : 0));
+    f->row_bytes = (uint)stride * 2;
+    f->rows = inside ? rows - row : 0;
 }
 
 /* Where an item's first chunk lies in a tile; STEP rows further down it is STEP · 128 bytes further. */
@@ -214,8 +213,8 @@ typedef struct course {
 
 INLINED void course_aim(private course *o) {
     uint2 tile = tile_of(o->rows, o->columns, o->number);
-    o->a = feed_of(o->a_from, o->a_stride, tile.y * HIGH, o->rows);
-    o->b = feed_of(o->b_from, o->b_stride, tile.x * BROAD, o->columns);
+    feed_begin(&o->a, o->a_from, o->a_stride, tile.y * HIGH, o->rows);
+    feed_begin(&o->b, o->b_from, o->b_stride, tile.x * BROAD, o->columns);
 }
 
 INLINED void course_copy(private course *o, local uchar *to) {
