@@ -144,8 +144,8 @@ bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
         if (!tensor_suits_mma(operands[i]) || operands[i]->dtype != a->q.dtype)
             return false;
     return limits_have_mma(limits) && softmax_backward_local_fits(limits, args) && !a->key_bias.mem &&
-           a->q.shape[3] % 16 == 0 && a->v.shape[3] % 16 == 0 && a->q.shape[3] <= 64 && a->v.shape[3] <= 64 &&
-           is_even(&a->dq) && is_even(&a->dk) && is_even(&a->dv);
+           !a->dkey_bias.mem && a->q.shape[3] % 16 == 0 && a->v.shape[3] % 16 == 0 && a->q.shape[3] <= 64 &&
+           a->v.shape[3] <= 64 && is_even(&a->dq) && is_even(&a->dk) && is_even(&a->dv);
 }
 
 clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
