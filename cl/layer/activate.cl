@@ -2,7 +2,7 @@
  *
  *     activate_rows: y_d = x_d + bias_d      out_d = f(y_d)                        (GATED 0)
  *                                            out_d = f(y_d) y_{C+d}                (GATED 1)
- *     embed_rows:    out_i = SCALE · table[ids_i]
+ *     embed_rows:    out_i = SCALE · table[ids_i − TABLE_ROW], if there is such a row
  *
  *     f (ACTIVATION): 0 y · 1 y / (1 + e^(−y)) · 2 y Φ(y) · 3 y / (1 + e^(−2u)), u = √(2/π) (y + 0.044715 y³)
  *                     4 max(y, 0) · 5 tanh y · 6 cap tanh(y / cap)
@@ -111,12 +111,12 @@ activate_rows(uint columns, uint heads, float cap, global const ELEMENT(X_TYPE) 
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-embed_rows(uint columns, uint first, float scale, global const int *ids, global const ELEMENT(TABLE_TYPE) *table,
-           INDEX4 table_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
-    uint d = get_global_id(0) * W, i = get_global_id(1);
-    if (d >= columns)
+embed_rows(uint columns, uint first, uint table_row, uint rows, float scale, global const int *ids,
+           global const ELEMENT(TABLE_TYPE) *table, INDEX4 table_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
+    uint d = get_global_id(0) * W, i = get_global_id(1), id = (uint)ids[first + i] - table_row;
+    if (d >= columns || id >= rows)
         return;
-    table = PLACE(TABLE_TYPE, table, table_at.s0 + (INDEX)ids[first + i] * table_at.s3);
+    table = PLACE(TABLE_TYPE, table, table_at.s0 + (INDEX)id * table_at.s3);
     out += out_at.s0 + i * out_at.s3;
     if (d + W <= columns) {
         STOREW(OUT_TYPE, out, d, scale * LOADW(TABLE_TYPE, table, d));

@@ -14,16 +14,34 @@ op_tensor block_heads(op_tensor rows, size_t first, size_t heads, size_t dim) {
     return rows;
 }
 
-/* By up to `count` matrices whose columns lie side by side. */
-static clsplat_status multiply(const block *b, op_tensor from, const op_tensor *matrices, size_t count,
-                               op_tensor to) {
+/* By a matrix in parts, whose columns lie side by side in c. */
+static clsplat_status multiply_parts(queue *q, op_tensor a, const op_tensor parts[MATRIX_PARTS],
+                                     op_tensor c) {
     clsplat_status status = CLSPLAT_OK;
-    op_tensor c = block_rows(b, to);
-    for (size_t i = 0; i < count && matrices[i].mem; ++i) {
-        c.shape[3] = matrices[i].shape[2];
-        TRY(op_gemm(b->q, &(op_gemm_args){.a = block_rows(b, from), .b = matrices[i], .c = c}));
+    for (size_t i = 0; i < MATRIX_PARTS && parts[i].mem; ++i) {
+        c.shape[3] = parts[i].shape[2];
+        TRY(op_gemm(q, &(op_gemm_args){.a = a, .b = parts[i], .c = c}));
         c.offset += c.shape[3];
     }
+fail:
+    return status;
+}
+
+static clsplat_status multiply(const block *b, op_tensor from, const op_tensor parts[MATRIX_PARTS],
+                               op_tensor to) {
+    return multiply_parts(b->q, block_rows(b, from), parts, block_rows(b, to));
+}
+
+clsplat_status block_embed(const block *b, cl_mem ids, size_t first, float scale, op_tensor out) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_tensor *parts = b->model->weights.embedding;
+    for (size_t i = 0, row = 0; i < MATRIX_PARTS && parts[i].mem; row += parts[i++].shape[2])
+        TRY(op_embed(b->q, &(op_embed_args){.ids = ids,
+                                            .first = first,
+                                            .table = parts[i],
+                                            .table_row = row,
+                                            .out = out,
+                                            .scale = scale}));
 fail:
     return status;
 }
@@ -87,13 +105,13 @@ static clsplat_status feed_forward(const block *b, const model_layer *l) {
     const model_scratch *t = &b->model->scratch;
     const layer_kind *kind = &b->model->config.layer;
     op_tensor to = kind->gated ? t->gated : t->gate_up;
-    TRY(multiply(b, t->h, l->gate_up, 2, t->gate_up));
+    TRY(multiply(b, t->h, l->gate_up, t->gate_up));
     TRY(op_activate(b->q, &(op_activate_args){.x = block_rows(b, t->gate_up),
                                               .bias = l->gate_up_bias,
                                               .out = block_rows(b, to),
                                               .activation = kind->activation,
                                               .gated = kind->gated}));
-    TRY(multiply(b, to, &l->down, 1, t->y));
+    TRY(multiply(b, to, l->down, t->y));
 fail:
     return status;
 }
@@ -106,14 +124,14 @@ clsplat_status block_layer(block *b, size_t layer, op_tensor to) {
     bool last = layer + 1 == b->model->config.layers;
     size_t live = b->live;
     b->live = b->count;
-    TRY(multiply(b, t->h, l->qkv, 3, t->qkv));
+    TRY(multiply(b, t->h, l->qkv, t->qkv));
     TRY(b->driver->take(b, layer));
     if (last)
         b->live = live;
     if (b->live == 0)
         return CLSPLAT_OK;
     TRY(b->driver->attend(b, layer));
-    TRY(multiply(b, t->attended, &l->out, 1, t->y));
+    TRY(multiply(b, t->attended, l->out, t->y));
     TRY(finish(b, l->out_bias, &l->attention_result, &l->mlp_norm, block_rows(b, t->h)));
     TRY(feed_forward(b, l));
     TRY(finish(b, l->down_bias, &l->mlp_result, last ? &w->norm : &w->layers[layer + 1].attention_norm,
@@ -144,7 +162,7 @@ clsplat_status block_logits(queue *q, const clsplat_model *m, op_tensor rows, op
     float cap = m->config.layer.logit_cap;
     if (w->head_dense.mem)
         TRY(transform(q, m, rows));
-    TRY(op_gemm(q, &(op_gemm_args){.a = rows, .b = w->head, .c = logits}));
+    TRY(multiply_parts(q, rows, w->head, logits));
     if (w->head_bias.mem || cap != 0)
         TRY(op_activate(q, &(op_activate_args){.x = logits,
                                                .bias = w->head_bias,

@@ -29,6 +29,8 @@ op_tensor block_rows(const block *b, op_tensor tensor);
 /* Rows whose columns are heads of D each: [1,1,n,heads·D] as [1,heads,n,D], from head `first` on, without a
  * copy. An absent tensor stays absent. */
 op_tensor block_heads(op_tensor rows, size_t first, size_t heads, size_t dim);
+/* out = scale · embedding of ids from `first` on; `scale` as op_embed has it. */
+clsplat_status block_embed(const block *b, cl_mem ids, size_t first, float scale, op_tensor out);
 
 /* out = norm(x); without one a copy. */
 clsplat_status block_norm(const block *b, op_tensor x, const model_norm *norm, op_tensor out);

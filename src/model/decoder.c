@@ -127,11 +127,7 @@ static clsplat_status begin(const block *b, size_t first) {
     const model_weights *w = &b->model->weights;
     op_tensor x = op_slice(b->model->scratch.x, 2, 0, b->count);
     bool far = c->short_context && p->session->capacity > c->short_context;
-    TRY(op_embed(b->q, &(op_embed_args){.ids = p->session->ids,
-                                        .first = first,
-                                        .table = w->embedding,
-                                        .out = x,
-                                        .scale = c->layer.embedding_scale}));
+    TRY(block_embed(b, p->session->ids, first, c->layer.embedding_scale, x));
     TRY(op_turn(b->q, &(op_turn_args){.frequencies = w->frequencies[far],
                                       .turn = b->model->scratch.turn.mem,
                                       .rows = b->count,

@@ -164,7 +164,7 @@ static clsplat_status begin(const block *b) {
     const model_weights *w = &b->model->weights;
     const model_scratch *t = &b->model->scratch;
     op_tensor x = op_slice(t->x, 2, 0, b->count), y = op_slice(t->y, 2, 0, b->count);
-    TRY(op_embed(b->q, &(op_embed_args){.ids = t->ids, .table = w->embedding, .out = x}));
+    TRY(block_embed(b, t->ids, 0, 0, x));
     TRY(op_embed(b->q, &(op_embed_args){.ids = t->positions, .table = w->positions, .out = y}));
     TRY(block_begin(b, y, w->types.mem ? op_slice(w->types, 2, 0, 1) : w->types));
 fail:

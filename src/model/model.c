@@ -80,7 +80,7 @@ static void describe(clsplat_model *m) {
         .ends = c->ends,
         .end_count = c->end_count,
         .encoder = c->layer.encoder,
-        .head = m->weights.head.mem != NULL,
+        .head = m->weights.head[0].mem != NULL,
         .longest = longest < m->context ? longest : m->context,
         .mask = c->layer.encoder ? tokenizer_mask(m->tokenizer) : -1,
     };
@@ -108,7 +108,7 @@ clsplat_status clsplat_model_open_sized(clsplat_device *device, const char *fold
     if (m->config.layer.encoder)
         TRY(model_pooling_load(lib, folder, &m->pooling));
     TRY(model_scratch_create(device, &m->config, rows_at_once(m, options.chunk), m->activations,
-                             m->weights.head.mem != NULL, &m->scratch));
+                             m->weights.head[0].mem != NULL, &m->scratch));
     describe(m);
     *model = m;
     return CLSPLAT_OK;

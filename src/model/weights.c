@@ -49,7 +49,9 @@ static char *order_halves(const model_tensor *part, const char *pairs) {
     return halves;
 }
 
-static clsplat_status upload_part(upload *u, const model_tensor *part, cl_mem mem, size_t offset) {
+/* `count` bytes of a tensor of the file, from `begin` on, to `offset` of a buffer. */
+static clsplat_status upload_part(upload *u, const model_tensor *part, size_t begin, size_t count, cl_mem mem,
+                                  size_t offset) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = u->q.device->lib;
     const void *bytes = NULL;
@@ -62,15 +64,14 @@ static clsplat_status upload_part(upload *u, const model_tensor *part, cl_mem me
                           model_folder_path_of(u->folder, part), part->entry->name));
         bytes = halves;
     }
-    for (uint64_t at = 0; at < part->entry->bytes; at += PIECE) {
-        uint64_t left = part->entry->bytes - at;
-        size_t count = left < PIECE ? (size_t)left : PIECE;
+    for (size_t at = 0, piece; at < count; at += piece) {
+        piece = count - at < PIECE ? count - at : PIECE;
         TRY(queue_upload(&u->q, (queue_copy){.mem = mem,
-                                             .mem_offset = offset + (size_t)at,
-                                             .host = (char *)bytes + at,
-                                             .row = count,
+                                             .mem_offset = offset + at,
+                                             .host = (char *)bytes + begin + at,
+                                             .row = piece,
                                              .rows = 1}));
-        u->done += count;
+        u->done += piece;
         if (u->options->progress &&
             !u->options->progress(u->options->progress_user, (double)u->done / (double)u->total))
             TRY(log_error(lib, CLSPLAT_CANCELLED, "stopped by the caller"));
@@ -90,8 +91,9 @@ static clsplat_status upload_all(clsplat_device *device, const model_folder *fol
         size_t offset = 0;
         TRY(buffer_create(device, target->bytes, &target->tensor->mem));
         for (size_t part = 0; part < target->count; ++part) {
-            TRY(upload_part(&u, &target->parts[part], target->tensor->mem, offset));
-            offset += (size_t)target->parts[part].entry->bytes;
+            size_t count = target->count == 1 ? target->bytes : (size_t)target->parts[part].entry->bytes;
+            TRY(upload_part(&u, &target->parts[part], target->begin, count, target->tensor->mem, offset));
+            offset += count;
         }
     }
 fail:
@@ -108,7 +110,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
     weights->layers = calloc(config->layers, sizeof *weights->layers);
     if (!weights->layers)
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors", folder));
-    TRY(weight_plan_make(lib, files, config, weights, &weights->plan));
+    TRY(weight_plan_make(lib, files, config, device->info.limits.max_allocation, weights, &weights->plan));
     for (size_t i = 0; i < weights->plan->count; ++i)
         weights->bytes += weights->plan->targets[i].bytes;
     weights->parameters = weights->plan->parameters;
@@ -120,7 +122,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
         TRY(buffer_create_from(device, weights->plan->frequency_bytes,
                                config->frequencies + i * (config->head_dim / 2), &weights->frequencies[i]));
     if (weights->plan->tied && (!config->layer.encoder || weights->head_dense.mem))
-        weights->head = weights->embedding;
+        memcpy(weights->head, weights->embedding, sizeof weights->head);
 fail:
     model_folder_close(&files);
     if (status != CLSPLAT_OK)

@@ -8,8 +8,10 @@
 #include "op/op.h"
 
 /* Matrices are [1,1,out,in], vectors [1,1,1,C]; what a model does not have is absent. Projections that read
- * the same rows lie one after the other in one matrix, in several where their types differ: the rest are
- * absent. */
+ * the same rows lie one after the other in one matrix. A matrix of several types, or larger than one buffer
+ * may be, lies in several, each with the rows that follow those of the one before; the rest are absent. */
+enum { MATRIX_PARTS = 24 };
+
 typedef struct model_norm {
     op_tensor weight, shift; /* absent: rows stay as they are */
 } model_norm;
@@ -17,21 +19,22 @@ typedef struct model_norm {
 /* As layer_kind tells. */
 typedef struct model_layer {
     model_norm attention_norm, attention_result, mlp_norm, mlp_result;
-    op_tensor qkv[3], qkv_bias, q_norm, k_norm, out, out_bias; /* qkv [(H+2·Hk)·D, hidden] */
+    op_tensor qkv[MATRIX_PARTS], qkv_bias, q_norm, k_norm, out[MATRIX_PARTS], out_bias;
+    /* qkv [(H+2·Hk)·D, hidden] */
     op_tensor splat_mean, splat_precision,
         splat_amplitude; /* splat layers: [Hk·S,D], logarithms [Hk·S,D], [Hk·S] */
     op_tensor splat_strength, splat_strength_bias; /* [Hk,hidden], [Hk] */
     op_tensor sinks;                               /* [1,H,1,1]; absent: heads have none */
-    op_tensor gate_up[2], gate_up_bias, down,
-        down_bias; /* gate_up [2·I, hidden], without gates [I, hidden] */
+    op_tensor gate_up[MATRIX_PARTS], gate_up_bias; /* [2·I, hidden], without gates [I, hidden] */
+    op_tensor down[MATRIX_PARTS], down_bias;
 } model_layer;
 
 typedef struct model_weights {
-    op_tensor embedding, positions, types;
+    op_tensor embedding[MATRIX_PARTS], positions, types;
     model_norm embedding_norm, norm;
     op_tensor head_dense, head_dense_bias; /* encoders: x becomes norm(f(dense x)) before the head reads it */
     model_norm head_norm;
-    op_tensor head, head_bias; /* head may be the embedding; absent if there is none */
+    op_tensor head[MATRIX_PARTS], head_bias; /* head may be the embedding; absent if there is none */
     model_layer *layers;
     cl_mem frequencies[2]; /* float32 [D/2] each, as in the configuration; the second may be NULL */
     bool has_sinks;        /* some layer's heads */

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "model/head.h"
 
-enum { TARGETS_PER_LAYER = 29, TARGETS_BESIDE = 13 };
+enum { TARGETS_PER_LAYER = 29 + 4 * MATRIX_PARTS, TARGETS_BESIDE = 13 + 2 * MATRIX_PARTS };
 
 /* Biases that a key of config.json asks for. */
 typedef enum bias_kind { BIAS_QKV, BIAS_OUT, BIAS_GATE_UP, BIAS_DOWN } bias_kind;
@@ -96,31 +96,8 @@ static clsplat_status find_part(const search *s, const part_spec *spec, part_kin
     return CLSPLAT_OK;
 }
 
-/* Plans a buffer for the first parts that are of one type, one below the other. Returns: how many they are.
- */
-static size_t plan_alike(search *s, op_tensor *tensor, part_kind kind, const model_tensor *parts,
-                         size_t count) {
-    weight_target *target = &s->plan->targets[s->plan->count++];
-    size_t size = 0, columns = kind.columns;
-    *target = (weight_target){.tensor = tensor};
-    while (target->count < count && strcmp(parts[target->count].entry->dtype, parts[0].entry->dtype) == 0) {
-        const safetensors_entry *e = parts[target->count].entry;
-        target->parts[target->count] = parts[target->count];
-        ++target->count;
-        target->bytes += e->bytes;
-        s->plan->parameters += e->count;
-        size += (size_t)e->shape[0];
-    }
-    size_t numbers = columns ? size * columns : size;
-    *tensor = (op_tensor){.shape = {1, 1, columns ? size : 1, columns ? columns : size},
-                          .stride = {numbers, numbers, columns ? columns : size}};
-    op_dtype_named(parts[0].entry->dtype, &tensor->dtype);
-    return target->count;
-}
-
-/* Plans the parts, in as many buffers as there are types among them; vectors are of one type. */
-static clsplat_status plan(search *s, op_tensor *tensors, part_kind kind, const part_spec *specs,
-                           size_t count) {
+/* Plans the parts, in as many buffers as there are types among them, or more; vectors are of one type. */
+static clsplat_status plan(search *s, weight_place to, part_kind kind, const part_spec *specs, size_t count) {
     clsplat_status status = CLSPLAT_OK;
     model_tensor parts[PARTS_MOST];
     for (size_t i = 0; i < count; ++i) {
@@ -132,23 +109,33 @@ static clsplat_status plan(search *s, op_tensor *tensors, part_kind kind, const 
                              parts[i].entry->name, parts[0].entry->dtype, parts[i].entry->dtype);
     }
     for (size_t i = 0; i < count;)
-        i += plan_alike(s, tensors++, kind, parts + i, count - i);
+        i += weight_plan_alike(s->plan, &to, kind.columns, parts + i, count - i);
 fail:
     return status;
 }
 
 /* What a family has no name for stays absent. */
+static clsplat_status plan_one(search *s, weight_place to, const char *name, part_kind kind, size_t size) {
+    return name ? plan(s, to, kind, &(part_spec){name, size}, 1) : CLSPLAT_OK;
+}
+
 static clsplat_status plan_vector(search *s, op_tensor *tensor, const char *name, size_t size) {
-    return name ? plan(s, tensor, (part_kind){".weight", 0}, &(part_spec){name, size}, 1) : CLSPLAT_OK;
+    return plan_one(s, (weight_place){tensor, 1}, name, (part_kind){".weight", 0}, size);
 }
 
 static clsplat_status plan_bias(search *s, op_tensor *tensor, const char *name, size_t size) {
-    return name ? plan(s, tensor, (part_kind){".bias", 0}, &(part_spec){name, size}, 1) : CLSPLAT_OK;
+    return plan_one(s, (weight_place){tensor, 1}, name, (part_kind){".bias", 0}, size);
 }
 
+/* A matrix that is small wherever there is one. */
 static clsplat_status plan_matrix(search *s, op_tensor *tensor, const char *name, size_t rows,
                                   size_t columns) {
-    return name ? plan(s, tensor, (part_kind){".weight", columns}, &(part_spec){name, rows}, 1) : CLSPLAT_OK;
+    return plan_one(s, (weight_place){tensor, 1}, name, (part_kind){".weight", columns}, rows);
+}
+
+static clsplat_status plan_parts(search *s, op_tensor tensors[MATRIX_PARTS], const char *name, size_t rows,
+                                 size_t columns) {
+    return plan_one(s, (weight_place){tensors, MATRIX_PARTS}, name, (part_kind){".weight", columns}, rows);
 }
 
 /* Whether a bias that only a key asks for is not in the file at all: then it is 0, as transformers 5 starts
@@ -194,14 +181,14 @@ static clsplat_status plan_attention(search *s, model_layer *l) {
     const part_spec *qkv = n->qkv ? whole : apart;
     size_t parts = n->qkv ? 1 : 3, all = c->layer.qk == QK_ALL_HEADS;
     TRY(plan_norm(s, &l->attention_norm, n->attention_norm));
-    TRY(plan(s, l->qkv, (part_kind){".weight", c->hidden}, qkv, parts));
+    TRY(plan(s, (weight_place){l->qkv, MATRIX_PARTS}, (part_kind){".weight", c->hidden}, qkv, parts));
     if (c->qkv_bias && !is_left_out(s, BIAS_QKV, qkv, parts))
-        TRY(plan(s, &l->qkv_bias, (part_kind){".bias", 0}, qkv, parts));
+        TRY(plan(s, (weight_place){&l->qkv_bias, 1}, (part_kind){".bias", 0}, qkv, parts));
     if (c->layer.qk != QK_AS_THEY_ARE) {
         TRY(plan_vector(s, &l->q_norm, n->q_norm, all ? q_rows : c->head_dim));
         TRY(plan_vector(s, &l->k_norm, n->k_norm, all ? kv_rows : c->head_dim));
     }
-    TRY(plan_matrix(s, &l->out, n->out, c->hidden, q_rows));
+    TRY(plan_parts(s, l->out, n->out, c->hidden, q_rows));
     if (c->out_bias && !is_left_out(s, BIAS_OUT, &(part_spec){n->out, c->hidden}, 1))
         TRY(plan_bias(s, &l->out_bias, n->out, c->hidden));
     TRY(plan_norm(s, &l->attention_result, n->attention_result));
@@ -219,7 +206,8 @@ static clsplat_status plan_sinks(search *s, model_weights *w, model_layer *l) {
     snprintf(name, sizeof name, "%s%s", s->prefix, c->names->sinks);
     if (!model_folder_find(s->folder, name).entry)
         return CLSPLAT_OK;
-    TRY(plan(s, &l->sinks, (part_kind){"", 0}, &(part_spec){c->names->sinks, c->heads}, 1));
+    TRY(plan(s, (weight_place){&l->sinks, 1}, (part_kind){"", 0}, &(part_spec){c->names->sinks, c->heads},
+             1));
     l->sinks.shape[1] = c->heads;
     l->sinks.shape[3] = l->sinks.stride[1] = l->sinks.stride[2] = 1;
     w->has_sinks = true;
@@ -251,10 +239,10 @@ static clsplat_status plan_mlp(search *s, model_layer *l) {
     const part_spec *gate_up = n->gate_up ? whole : apart + (2 - halves);
     size_t parts = n->gate_up ? 1 : halves;
     TRY(plan_norm(s, &l->mlp_norm, n->mlp_norm));
-    TRY(plan(s, l->gate_up, (part_kind){".weight", c->hidden}, gate_up, parts));
-    TRY(plan_matrix(s, &l->down, n->down, c->hidden, c->intermediate));
+    TRY(plan(s, (weight_place){l->gate_up, MATRIX_PARTS}, (part_kind){".weight", c->hidden}, gate_up, parts));
+    TRY(plan_parts(s, l->down, n->down, c->hidden, c->intermediate));
     if (c->mlp_bias && !is_left_out(s, BIAS_GATE_UP, gate_up, parts))
-        TRY(plan(s, &l->gate_up_bias, (part_kind){".bias", 0}, gate_up, parts));
+        TRY(plan(s, (weight_place){&l->gate_up_bias, 1}, (part_kind){".bias", 0}, gate_up, parts));
     if (c->mlp_bias && !is_left_out(s, BIAS_DOWN, &(part_spec){n->down, c->hidden}, 1))
         TRY(plan_bias(s, &l->down_bias, n->down, c->hidden));
     TRY(plan_norm(s, &l->mlp_result, n->mlp_result));
@@ -279,7 +267,7 @@ static clsplat_status plan_head(search *s, model_weights *w) {
     TRY(plan_norm(s, &w->head_norm, n->head_norm));
     TRY(plan_bias(s, &w->head_bias, n->head_bias, c->vocabulary));
     if (!s->plan->tied)
-        TRY(plan_matrix(s, &w->head, n->head, c->vocabulary, c->hidden));
+        TRY(plan_parts(s, w->head, n->head, c->vocabulary, c->hidden));
 fail:
     return status;
 }
@@ -313,7 +301,7 @@ static clsplat_status plan_all(search *s, model_weights *w) {
     const model_config *c = s->config;
     const model_names *n = c->names;
     snprintf(s->prefix, sizeof s->prefix, "%s", s->above);
-    TRY(plan_matrix(s, &w->embedding, n->embedding, c->vocabulary, c->hidden));
+    TRY(plan_parts(s, w->embedding, n->embedding, c->vocabulary, c->hidden));
     TRY(plan_matrix(s, &w->positions, n->positions, c->positions, c->hidden));
     TRY(plan_matrix(s, &w->types, n->types, c->types, c->hidden));
     TRY(plan_norm(s, &w->embedding_norm, n->embedding_norm));
@@ -368,13 +356,15 @@ static void warn_of_others(const search *s) {
 }
 
 clsplat_status weight_plan_make(clsplat *lib, model_folder *folder, const model_config *config,
-                                model_weights *weights, weight_plan **made) {
+                                uint64_t limit, model_weights *weights, weight_plan **made) {
     clsplat_status status = CLSPLAT_OK;
     search s = {.lib = lib, .folder = folder, .config = config};
     *made = s.plan = calloc(1, sizeof *s.plan);
-    if (s.plan)
+    if (s.plan) {
+        s.plan->limit = limit;
         s.plan->targets =
             calloc(config->layers * TARGETS_PER_LAYER + TARGETS_BESIDE, sizeof *s.plan->targets);
+    }
     if (!s.plan || !s.plan->targets)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors",
                          model_folder_path(folder));

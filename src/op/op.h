@@ -316,12 +316,13 @@ typedef struct op_activate_args {
 } op_activate_args;
 clsplat_status op_activate(queue *q, const op_activate_args *args);
 
-/* out_i = scale · table[ids_i]. Shapes: ids [N] int32, each a row of table [1,1,V,C], perhaps in blocks; out
- * [1,1,N,C]. */
+/* out_i = scale · table[ids_i − table_row], or as it was if there is no such row: a table may come in parts.
+ * Shapes: ids [N] int32; table [1,1,V,C], perhaps in blocks; out [1,1,N,C]. */
 typedef struct op_embed_args {
     cl_mem ids;
     size_t first; /* the first of ids that counts */
     op_tensor table, out;
+    size_t table_row;
     float scale; /* 0: 1 */
 } op_embed_args;
 clsplat_status op_embed(queue *q, const op_embed_args *args);

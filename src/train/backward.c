@@ -29,7 +29,7 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
     for (size_t first = 0, count; first < p->rows; first += count) {
         count = p->rows - first < at_once ? p->rows - first : at_once;
         op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->h, 2, first, count);
-        TRY(product_run(q, p, h, w->head, logits));
+        TRY(product_run(q, p, h, w->head[0], logits));
         TRY(op_cross_entropy(q, &(op_cross_entropy_args){.logits = logits,
                                                          .targets = p->targets,
                                                          .log_likelihood = p->log_likelihood,
@@ -37,8 +37,8 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
                                                          .scale = scale}));
         if (scale == 0)
             continue;
-        TRY(product_to_rows(q, p, logits, w->head, op_slice(p->dh, 2, first, count)));
-        TRY(product_to_weight(q, p, logits, h, g->head));
+        TRY(product_to_rows(q, p, logits, w->head[0], op_slice(p->dh, 2, first, count)));
+        TRY(product_to_weight(q, p, logits, h, g->head[0]));
     }
 fail:
     return status;
@@ -55,8 +55,8 @@ static clsplat_status feed_forward_back(queue *q, const pass *p, size_t layer) {
     TRY(op_activate(
         q, &(op_activate_args){
                .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
-    TRY(product_to_weight(q, p, dx, p->gated, g->down));
-    TRY(product_to_rows(q, p, dx, l->down, p->dgated));
+    TRY(product_to_weight(q, p, dx, p->gated, g->down[0]));
+    TRY(product_to_rows(q, p, dx, l->down[0], p->dgated));
     TRY(op_activate_backward(q, &(op_activate_backward_args){.x = kept->gate_up,
                                                              .dout = p->dgated,
                                                              .dx = p->dgate_up,
@@ -113,8 +113,8 @@ static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     const pass_layer *kept = pass_layer_of(p, layer);
     op_tensor dx;
     TRY(product_narrow(q, p, p->dx, &dx));
-    TRY(product_to_weight(q, p, dx, kept->attended, g->out));
-    TRY(product_to_rows(q, p, dx, l->out, p->dattended));
+    TRY(product_to_weight(q, p, dx, kept->attended, g->out[0]));
+    TRY(product_to_rows(q, p, dx, l->out[0], p->dattended));
     TRY(pass_is_splatted(p, layer) ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
@@ -151,7 +151,7 @@ clsplat_status pass_backward(queue *q, const pass *p) {
         TRY(attention_back(q, p, layer));
     }
     TRY(op_embed_backward(q, &(op_embed_backward_args){.ids = p->ids,
-                                                       .dtable = g->embedding.mem,
+                                                       .dtable = g->embedding[0].mem,
                                                        .vocabulary = c->vocabulary,
                                                        .dout = p->dx,
                                                        .scale = c->layer.embedding_scale}));

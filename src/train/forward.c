@@ -109,13 +109,13 @@ clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
     bool last = layer + 1 == c->layers;
     TRY(project(q, p, layer));
     TRY(attend(q, p, layer));
-    TRY(product_run(q, p, kept->attended, l->out, kept->mid));
+    TRY(product_run(q, p, kept->attended, l->out[0], kept->mid));
     TRY(add_and_norm(q, p, kept->mid, p->x[layer], &l->mlp_norm));
     TRY(product_run(q, p, p->h, l->gate_up[0], kept->gate_up));
     TRY(op_activate(
         q, &(op_activate_args){
                .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
-    TRY(product_run(q, p, p->gated, l->down, p->x[layer + 1]));
+    TRY(product_run(q, p, p->gated, l->down[0], p->x[layer + 1]));
     TRY(add_and_norm(q, p, p->x[layer + 1], kept->mid,
                      last ? &w->norm : &w->layers[layer + 1].attention_norm));
 fail:
@@ -128,7 +128,7 @@ clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *
     const model_weights *w = &p->model->model->weights;
     TRY(op_embed(
         q, &(op_embed_args){
-               .ids = p->ids, .table = w->embedding, .out = p->x[0], .scale = c->layer.embedding_scale}));
+               .ids = p->ids, .table = w->embedding[0], .out = p->x[0], .scale = c->layer.embedding_scale}));
     TRY(pass_norm(q, p, p->x[0], &w->layers[0].attention_norm, p->h));
     for (size_t layer = 0; layer < c->layers; ++layer) {
         TRY(pass_layer_forward(q, p, layer));

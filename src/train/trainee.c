@@ -67,11 +67,16 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee 
             device->lib, CLSPLAT_UNSUPPORTED,
             "%s: its heads have sinks (self_attn.sinks), which are not trained; take a model without them",
             folder));
+    if (t->model->weights.plan->cut)
+        TRY(log_error(device->lib, CLSPLAT_UNSUPPORTED,
+                      "%s: %s has no room for its largest matrix in one buffer; it is not trained there",
+                      folder, device->info.name));
     TRY(model_folder_open(device->lib, folder, &t->files));
     t->gradient.layers = calloc(t->model->config.layers, sizeof *t->gradient.layers);
     if (!t->gradient.layers)
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "%s: no memory for its list of gradients", folder));
-    TRY(weight_plan_make(device->lib, t->files, &t->model->config, &t->gradient, &t->gradient.plan));
+    TRY(weight_plan_make(device->lib, t->files, &t->model->config, device->info.limits.max_allocation,
+                         &t->gradient, &t->gradient.plan));
     t->parameters = calloc(t->gradient.plan->count, sizeof *t->parameters);
     if (!t->parameters)
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "%s: no memory for its list of gradients", folder));
@@ -79,7 +84,7 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee 
         TRY(make_parameter(t, &t->model->weights.plan->targets[t->count],
                            &t->gradient.plan->targets[t->count], &t->parameters[t->count]));
     if (t->gradient.plan->tied)
-        t->gradient.head = t->gradient.embedding;
+        memcpy(t->gradient.head, t->gradient.embedding, sizeof t->gradient.head);
     TRY(buffer_create(device, t->parts * sizeof(float), &t->partials));
     TRY(buffer_create(device, 2 * sizeof(float), &t->clip));
 fail:

@@ -30,6 +30,7 @@ static const selftest_case cases[] = {
     {"read", "causal", &example_read, true, 129, 129, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
     {"respond", "diagonal", &example_respond, false, 75, 75, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
     {"near-far", "causal", &example_near_far, true, 33, 1021, 64, 0, CLSPLAT_F32},
+    {"near-far-backward", "causal", &example_near_far_backward, true, 33, 509, 64, 0, CLSPLAT_F32},
     {"softmax-backward", "causal", &example_softmax_backward, true, 75, 261, 64, 0, CLSPLAT_F32},
     {"gemm", "a matrix", &example_gemm, false, 75, 130, 64, 0, CLSPLAT_F32},
     {"gemm", "a matrix", &example_gemm, false, 75, 130, 64, 0, CLSPLAT_BF16},

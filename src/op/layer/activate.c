@@ -44,6 +44,8 @@ static clsplat_status embed_run(queue *q, const void *args) {
     TRY(options_launch(&o, q->device, "activate.cl", "embed_rows", &l));
     launch_uint(&l, (uint32_t)a->out.shape[3]);
     launch_uint(&l, (uint32_t)a->first);
+    launch_uint(&l, (uint32_t)a->table_row);
+    launch_uint(&l, (uint32_t)a->table.shape[2]);
     launch_float(&l, a->scale != 0 ? a->scale : 1);
     launch_mem(&l, a->ids);
     launch_tensor(&l, &o, &a->table);
