@@ -5,8 +5,8 @@
  *
  * Environment: CLSPLAT_DEVICE chooses the device; CLSPLAT_TEST_TIER is small, normal (also if unset) or long;
  * CLSPLAT_TEST_GPU makes the device of test_softmax and the like look like a GPU: 0, or NVIDIA's compute
- * capability, 80 or 90; CLSPLAT_TEST_VERBOSE shows the library's messages; CK_RUN_CASE runs the parts of that
- * name alone. */
+ * capability, 80 or 90, or wmma, mfma, dpas8, dpas16; CLSPLAT_TEST_VERBOSE shows the library's messages;
+ * CK_RUN_CASE runs the parts of that name alone. */
 #ifndef CLSPLAT_TESTS_SUITE_H
 #define CLSPLAT_TESTS_SUITE_H
 

@@ -1,5 +1,5 @@
-/* Exact softmax attention on NVIDIA's matrix units (mma_tile.clh). Mathematics and shapes as in softmax.cl; q, k and v
- * of one 16-bit type, weights rounded to it, sums in float32.
+/* Exact softmax attention on matrix units, NVIDIA's or others' (mma_tile.clh). Mathematics and shapes as in softmax.cl;
+ * q, k and v of one 16-bit type, weights rounded to it, sums in float32.
  *
  * Work: a group of WG / 32 warps for GROUP_ROWS consecutive queries; grid (⌈N / GROUP_ROWS⌉ · WG, H, B), the rows that
  * see most keys first, of all heads. Two tiles of keys and of values in local memory; the tiles after the last repeat
@@ -43,24 +43,18 @@
 INLINED void scores_mask(warp w, private scores *s, uint first, int diagonal, uint begin, uint keys) {
     FOR_ROWS(b, i) {
         int seen = (int)visible_keys(first + row_of(w, b, i), diagonal, keys) - (int)begin;
-        UNROLL
-        for (uint n = 0; n < KEYS / 8; ++n)
-            UNROLL
-        for (uint x = 0; x < 2; ++x)
-            if ((int)(column_of(w, n) + x) >= seen)
-                s->s[b][n][2 * i + x] = -INFINITY;
+        FOR_SPAN(n, KEYS, x)
+        if ((int)(column_of(w, n) + x) >= seen)
+            s->s[b][n][SPAN * i + x] = -INFINITY;
     }
 }
 
 /* Scales the scores and adds the keys' offsets; one of −inf wins over any score. */
 INLINED void scores_offset(warp w, private scores *s, float factor, local const float *offset) {
-    UNROLL
-    for (uint n = 0; n < KEYS / 8; ++n)
-        UNROLL
-    for (uint x = 0; x < 2; ++x) {
+    FOR_SPAN(n, KEYS, x) {
         float more = offset[column_of(w, n) + x];
         FOR_ROWS(b, i) {
-            float *l = &s->s[b][n][2 * i + x];
+            float *l = &s->s[b][n][SPAN * i + x];
             *l = more == -INFINITY ? more : MAD(*l, factor, more);
         }
     }
@@ -72,16 +66,18 @@ INLINED void rows_load(warp w, private rows *r, uint first, uint queries, global
     FOR_ROWS(b, i) {
         uint row = min(first + row_of(w, b, i), queries - 1);
         r->top[b][i] = LOG2_E * LOAD(LSE_TYPE, lse, row * lse_pitch);
-        r->mass[b][i] = w.lane % 4 == 0 && r->top[b][i] != -INFINITY ? 1.0f : 0.0f;
-        UNROLL
-        for (uint n = 0; n < DV / 8; ++n)
-            UNROLL
-        for (uint x = 0; x < 2; ++x)
-            r->sum[b][n][2 * i + x] = LOAD(OUT_TYPE, out, row * out_pitch + column_of(w, n) + x);
+        r->mass[b][i] = is_first(w) && r->top[b][i] != -INFINITY ? 1.0f : 0.0f;
+        FOR_SPAN(n, DV, x)
+        r->sum[b][n][SPAN * i + x] = LOAD(OUT_TYPE, out, row * out_pitch + column_of(w, n) + x);
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+#if UNITS == UNITS_DPAS && MATRIX_UNITS
+#define OF_ONE_WIDTH __attribute__((intel_reqd_sub_group_size(WARP)))
+#else
+#define OF_ONE_WIDTH
+#endif
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) OF_ONE_WIDTH void
 softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint accumulate,
             global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(Q_TYPE) *k, INDEX4 k_at,
             global const ELEMENT(Q_TYPE) *v, INDEX4 v_at,
@@ -89,7 +85,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
             global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at) {
-    local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][TILE_SIZE(DV)] TILE_ALIGNED;
+    local ushort k_tile[2][TILE_SIZE(D)] TILE_ALIGNED, v_tile[2][VALUE_SIZE] TILE_ALIGNED;
     WARP_DECLARE(w)
     uint item = get_local_id(0);
     uint tile = get_group_id(0), h = get_global_id(1), b_ = get_global_id(2);
@@ -138,7 +134,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
     copy_wait();
     barrier(CLK_LOCAL_MEM_FENCE);
     feed_tile(&k_feed, D, k_tile[1]);
-    feed_tile(&v_feed, DV, v_tile[0]);
+    feed_values(&v_feed, v_tile[0]);
     /* Even a group whose queries see nothing goes through one tile. Weights are multiplied while the next tile's are
      * made, so there are two of them in turns. */
 #define WEIGH(stage, p)                                                                                                \
@@ -158,7 +154,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
         barrier(CLK_LOCAL_MEM_FENCE);
         tile_begin(&s, &r, &a, k_tile[stage ^ 1], &p[turn], v_tile[stage]);
         feed_tile(&k_feed, D, k_tile[stage]);
-        feed_tile(&v_feed, DV, v_tile[stage ^ 1]);
+        feed_values(&v_feed, v_tile[stage ^ 1]);
 #if BIAS
         if (item < KEYS)
             offset[stage][item] = LOAD_OFFSET(begin + 2 * KEYS);
@@ -178,7 +174,7 @@ softmax_mma(uint queries, uint keys, uint group, float scale, int diagonal, uint
         uint row = first + row_of(w, b, i);
         bool inside = row < queries;
         STORE_ROW(OUT_TYPE, w, out + row * out_at.s3, inside, r.sum[b], i)
-        if (inside && w.lane % 4 == 0)
+        if (inside && is_first(w))
             STORE(LSE_TYPE, lse, row * lse_at.s3, r.top[b][i]);
     }
 }

@@ -30,6 +30,14 @@ extern "C" {
 
 typedef struct clsplat_device clsplat_device;
 
+/* Matrix units of other vendors than NVIDIA, and how their subgroups take part. */
+typedef enum clsplat_matrix_units {
+    CLSPLAT_UNITS_NONE,
+    CLSPLAT_UNITS_WMMA, /* AMD's RDNA 3: waves of 32 */
+    CLSPLAT_UNITS_MFMA, /* AMD's CDNA 2 and 3: waves of 64 */
+    CLSPLAT_UNITS_DPAS  /* Intel's Xe: subgroups of 8 or 16 */
+} clsplat_matrix_units;
+
 /* What a device can do, read once. Kernel variants and the cutting of large problems look here and
  * nowhere else, so that another device's limits can be put in by hand. */
 typedef struct clsplat_limits {
@@ -46,12 +54,14 @@ typedef struct clsplat_limits {
     uint32_t base_address_align;     /* bytes that a sub-buffer's origin must divide by */
     uint32_t timer_resolution_ns;    /* of event times */
     uint32_t nvidia_capability;      /* compute capability, 90 for 9.0; 0 on other vendors' devices */
-    bool fast_fma;                   /* fma() is hardware; if false, mad() is used instead */
-    bool half_arithmetic;            /* cl_khr_fp16; half storage needs no extension */
-    bool subgroups;                  /* cl_khr_subgroups or OpenCL 2.1+ with them */
-    bool int64;                      /* false only on some embedded-profile devices */
-    bool unified_memory;             /* host and device share memory */
-    bool cpu;                        /* a work-item has a core's vectors and caches to itself */
+    uint32_t subgroup;               /* work-items of the smallest that it offers; 0: it does not say */
+    clsplat_matrix_units matrix_units;
+    bool fast_fma;        /* fma() is hardware; if false, mad() is used instead */
+    bool half_arithmetic; /* cl_khr_fp16; half storage needs no extension */
+    bool subgroups;       /* cl_khr_subgroups or OpenCL 2.1+ with them */
+    bool int64;           /* false only on some embedded-profile devices */
+    bool unified_memory;  /* host and device share memory */
+    bool cpu;             /* a work-item has a core's vectors and caches to itself */
 } clsplat_limits;
 
 typedef struct clsplat_device_info {

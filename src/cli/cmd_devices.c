@@ -14,9 +14,15 @@ static const char summary[] =
     "Lists the OpenCL devices of this machine. The one with the star is what the other commands take:\n"
     "--device, else the environment variable CLSPLAT_DEVICE, else the highest score.";
 
+static const char *const unit_names[] = {[CLSPLAT_UNITS_NONE] = "",
+                                         [CLSPLAT_UNITS_WMMA] = "wmma",
+                                         [CLSPLAT_UNITS_MFMA] = "mfma",
+                                         [CLSPLAT_UNITS_DPAS] = "dpas"};
+
 static json_t *limits_json(const clsplat_limits *l) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b, "
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b, s:b, "
+        "s:b, s:b, "
         "s:b}",
         "global_memory", (json_int_t)l->global_memory, "max_allocation", (json_int_t)l->max_allocation,
         "local_memory", (json_int_t)l->local_memory, "constant_memory", (json_int_t)l->constant_memory,
@@ -26,7 +32,8 @@ static json_t *limits_json(const clsplat_limits *l) {
         (json_int_t)l->max_work_item_sizes[2], "vector_width_float", (json_int_t)l->vector_width_float,
         "cache_line", (json_int_t)l->cache_line, "base_address_align", (json_int_t)l->base_address_align,
         "timer_resolution_ns", (json_int_t)l->timer_resolution_ns, "nvidia_capability",
-        (json_int_t)l->nvidia_capability, "fast_fma", l->fast_fma, "half_arithmetic", l->half_arithmetic,
+        (json_int_t)l->nvidia_capability, "subgroup", (json_int_t)l->subgroup, "matrix_units",
+        unit_names[l->matrix_units], "fast_fma", l->fast_fma, "half_arithmetic", l->half_arithmetic,
         "subgroups", l->subgroups, "int64", l->int64, "unified_memory", l->unified_memory, "cpu", l->cpu);
 }
 

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "runtime/quirks.h"
+
 static void options_group(kernel_options *o, const clsplat_device *device, uint32_t group, uint32_t width) {
     const clsplat_limits *limits = &device->info.limits;
     uint32_t most = limits->max_work_group < 64 ? limits->max_work_group : 64;
@@ -92,7 +94,13 @@ size_t limits_local_share(const clsplat_limits *limits) {
     return (size_t)(limits->local_memory >= 64 << 10 ? limits->local_memory / 2 : limits->local_memory);
 }
 
+void options_registers(kernel_options *o, const clsplat_device *device) {
+    if (device->quirks & QUIRK_LARGE_REGISTERS)
+        text_add(&o->text, " -cl-intel-256-GRF-per-thread");
+}
+
 void options_eager(kernel_options *o, const clsplat_device *device) {
+    options_registers(o, device);
     options_number(o, "EAGER", device->info.limits.nvidia_capability > 0);
 }
 

@@ -53,7 +53,10 @@ bool limits_allow_group(const clsplat_limits *limits, uint32_t items);
  * One of less tells what a group may have (NVIDIA, Mali). */
 size_t limits_local_share(const clsplat_limits *limits);
 
-/* EAGER of cl/shared/local_tile.clh. */
+/* For kernels that keep tiles in registers: a larger file of them where there is a choice and it is needed.
+ */
+void options_registers(kernel_options *o, const clsplat_device *device);
+/* The same, and EAGER of cl/shared/local_tile.clh. */
 void options_eager(kernel_options *o, const clsplat_device *device);
 
 /* Whether so many items may meet in so many bytes of local memory of their own. */

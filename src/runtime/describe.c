@@ -97,6 +97,41 @@ static uint32_t nvidia_capability(cl_device_id id, const char *extensions) {
     return 10 * get_uint(id, CAPABILITY_MAJOR_NV) + get_uint(id, CAPABILITY_MINOR_NV);
 }
 
+/* Of the smallest subgroup: cl_intel_required_subgroup_size names them all, AMD's attributes a wave. */
+static uint32_t subgroup_size(cl_device_id id, const char *extensions) {
+    enum { WAVEFRONT_WIDTH_AMD = 0x4043, SUB_GROUP_SIZES_INTEL = 0x4108 };
+    size_t sizes[16] = {0}, smallest = 0;
+    if (has_extension(extensions, "cl_amd_device_attribute_query"))
+        return get_uint(id, WAVEFRONT_WIDTH_AMD);
+    if (has_extension(extensions, "cl_intel_required_subgroup_size"))
+        get(id, SUB_GROUP_SIZES_INTEL, sizes, sizeof sizes);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i)
+        if (sizes[i] && (!smallest || sizes[i] < smallest))
+            smallest = sizes[i];
+    return (uint32_t)smallest;
+}
+
+/* Intel has an extension for its matrix units. AMD has none: the chip's name tells, as its compiler has it.
+ */
+static clsplat_matrix_units matrix_units(cl_device_id id, const char *extensions) {
+    static const struct {
+        const char *chip;
+        clsplat_matrix_units units;
+    } chips[] = {
+        {"gfx11", CLSPLAT_UNITS_WMMA}, {"gfx90a", CLSPLAT_UNITS_MFMA}, {"gfx94", CLSPLAT_UNITS_MFMA}};
+    clsplat_matrix_units units = CLSPLAT_UNITS_NONE;
+    char *name = device_string(id, CL_DEVICE_NAME);
+    if (has_extension(extensions, "cl_intel_subgroup_matrix_multiply_accumulate"))
+        units = CLSPLAT_UNITS_DPAS;
+    for (size_t i = 0; name && has_extension(extensions, "cl_amd_device_attribute_query") &&
+                       i < sizeof chips / sizeof *chips;
+         ++i)
+        if (strncmp(name, chips[i].chip, strlen(chips[i].chip)) == 0)
+            units = chips[i].units;
+    free(name);
+    return units;
+}
+
 static void describe_groups(cl_device_id id, clsplat_limits *limits) {
     size_t sizes[16] = {0}; /* a device may have more than the three dimensions of a full profile */
     limits->max_work_group = (uint32_t)get_size(id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
@@ -126,6 +161,8 @@ static clsplat_limits describe_limits(cl_device_id id, const char *version) {
         .cache_line = get_uint(id, CL_DEVICE_GLOBAL_MEM_CACHELINE_SIZE),
         .base_address_align = get_uint(id, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8,
         .nvidia_capability = nvidia_capability(id, extensions),
+        .subgroup = subgroup_size(id, extensions),
+        .matrix_units = matrix_units(id, extensions),
         .timer_resolution_ns = (uint32_t)get_size(id, CL_DEVICE_PROFILING_TIMER_RESOLUTION),
         .fast_fma = (get_ulong(id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_FMA) != 0,
         .half_arithmetic = has_extension(extensions, "cl_khr_fp16"),

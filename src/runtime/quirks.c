@@ -21,11 +21,33 @@ const quirk quirks[] = {
      .flags = QUIRK_LOOP_LIMIT,
      .why = "Mesa 22.3.6: loops of a work-item end after 65,535 iterations in all, silently. At D = 64 exact "
             "attention over 960 keys is right and over 990 wrong"},
+    {.name = "spills-at-128-registers",
+     .vendor = "Intel",
+     .device = "Arc(TM)",
+     .flags = QUIRK_LARGE_REGISTERS,
+     .why = "IGC 1.0.12504 for dg2: kernels in local memory spill 5 to 15 of 128 registers, none of 256; a "
+            "kernel "
+            "that spills builds some 50 times slower (intel-graphics-compiler issue 420)"},
+    {.name = "buffers-up-to-4-gib",
+     .vendor = "Intel",
+     .device = "Graphics",
+     .flags = QUIRK_BUFFER_LIMIT,
+     .buffer = UINT64_C(4) << 30,
+     .why =
+         "drivers that allow more compute nonsense beyond 4 GiB unless a program asks for slower addressing "
+         "(compute-runtime issue 627, oneDNN issue 1638)"},
+    {.name = "buffers-up-to-4-gib",
+     .vendor = "Intel",
+     .device = "Data Center GPU",
+     .flags = QUIRK_BUFFER_LIMIT,
+     .buffer = UINT64_C(4) << 30,
+     .why = "as on Intel's other GPUs"},
 };
 const size_t quirk_count = sizeof quirks / sizeof *quirks;
 
 static bool matches(const quirk *row, const clsplat_device_info *info) {
     return (!row->platform || text_contains(info->platform, row->platform)) &&
+           (!row->vendor || text_contains(info->vendor, row->vendor)) &&
            (!row->device || text_contains(info->name, row->device)) &&
            (!row->driver || strncmp(info->driver, row->driver, strlen(row->driver)) == 0);
 }
@@ -47,6 +69,8 @@ unsigned quirks_apply(clsplat_device_info *info) {
         if (!matches(&quirks[i], info))
             continue;
         flags |= quirks[i].flags;
+        if (quirks[i].buffer && info->limits.max_allocation > quirks[i].buffer)
+            info->limits.max_allocation = quirks[i].buffer;
         add_name(info->quirks, sizeof info->quirks, quirks[i].name);
     }
     return flags;

@@ -226,8 +226,11 @@ size_t problem_spoilt(const problem_tensor *t) {
 /* Matrix units round weights, and means of splats, to the 16 bits of the inputs. */
 static bool on_matrix_units(const problem *p) {
     clsplat_device *device = problem_on_stage().device;
-    return device && clsplat_device_describe(device)->limits.nvidia_capability >= 80 &&
-           p->spec.q != CLSPLAT_F32 && p->spec.k != CLSPLAT_F32 && p->spec.v != CLSPLAT_F32;
+    if (!device)
+        return false;
+    clsplat_limits limits = clsplat_device_describe(device)->limits;
+    return (limits.nvidia_capability >= 80 || limits.matrix_units) && p->spec.q != CLSPLAT_F32 &&
+           p->spec.k != CLSPLAT_F32 && p->spec.v != CLSPLAT_F32;
 }
 
 /* Storage decides: the arithmetic is float32 for any input. With extreme variances an early causal row may be

@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/problem.h"
 
@@ -29,20 +30,33 @@ static problem_stage stage;
 
 /* Lets a CPU run the rows for GPUs: slowly, but with every index and barrier of theirs. Matrix units are
  * emulated (cl/shared/mma.clh), which only Oclgrind compiles in reasonable time. */
-static void feign_gpu(clsplat_device *device, uint32_t capability) {
+static void feign_gpu(clsplat_device *device, const char *gpu) {
+    static const struct {
+        const char *name;
+        clsplat_matrix_units units;
+        uint32_t subgroup;
+    } others[] = {{"wmma", CLSPLAT_UNITS_WMMA, 32},
+                  {"mfma", CLSPLAT_UNITS_MFMA, 64},
+                  {"dpas8", CLSPLAT_UNITS_DPAS, 8},
+                  {"dpas16", CLSPLAT_UNITS_DPAS, 16}};
     clsplat_limits limits = clsplat_device_describe(device)->limits;
     limits.vector_width_float = 1;
-    limits.local_memory = capability ? 48 << 10 : 32 << 10;
-    limits.nvidia_capability = capability;
+    limits.nvidia_capability = (uint32_t)atoi(gpu);
+    limits.local_memory = strcmp(gpu, "0") == 0 ? 32 << 10 : 48 << 10;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(gpu, others[i].name) == 0) {
+            limits.matrix_units = others[i].units;
+            limits.subgroup = others[i].subgroup;
+        }
     clsplat_device_set_limits(device, limits);
 }
 
 static void open_stage(void) {
     stage.lib = suite_library();
     stage.device = suite_device(stage.lib);
-    const char *capability = getenv("CLSPLAT_TEST_GPU");
-    if (capability)
-        feign_gpu(stage.device, (uint32_t)atoi(capability));
+    const char *gpu = getenv("CLSPLAT_TEST_GPU");
+    if (gpu)
+        feign_gpu(stage.device, gpu);
 }
 
 static void close_stage(void) {

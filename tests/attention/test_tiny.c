@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "attention/problem.h"
+#include "op/choose.h"
 
 // clang-format off
 static const problem_spec specs[] = {
@@ -28,7 +29,8 @@ static const problem_spec specs[] = {
      .q = CLSPLAT_BF16, .k = CLSPLAT_F16, .v = CLSPLAT_BF16, .out = CLSPLAT_F16},
 };
 // clang-format on
-/* What matrix units take: CLSPLAT_TEST_GPU=80, or 90 for the layout of Hopper's tiles. */
+/* What matrix units take: CLSPLAT_TEST_GPU=80, or 90 for the layout of Hopper's tiles; without splats also
+ * others' units. */
 // clang-format off
 static const problem_spec halves[] = {
     {.queries = 17, .keys = 70, .dim = 64, .value_dim = 64, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16, .v = CLSPLAT_BF16,
@@ -62,6 +64,9 @@ START_TEST(attention) {
 END_TEST
 
 START_TEST(half) {
+    problem_stage s = problem_on_stage();
+    if (clsplat_device_describe(s.device)->limits.matrix_units)
+        op_prefer(s.device, "units"); /* and no other takes its place */
     solve(&halves[_i], 50 + (uint64_t)_i);
 }
 END_TEST
@@ -106,12 +111,16 @@ enum { INITIALISATIONS = 3 * FORMS, FIRST_HALF = FORMS * SPECS + INITIALISATIONS
  * without which it does not know what clang leaves where it inlines `mma`. A row for tiles of local memory
  * comes again on a GPU without such units. */
 static void print_rows(void) {
+    static const char *const others[] = {"wmma", "mfma", "dpas8", "dpas16"};
     for (int row = 0; row < FORMS * SPECS; row++)
         printf("%d - all\n", row);
     for (int row = FORMS * SPECS; row < FIRST_HALF; row++)
         printf("%d - races\n", row);
     for (int i = 0; i < HALVES; i++)
         printf("%d %d optimised\n", FIRST_HALF + i, i % 2 ? 80 : 90);
+    for (int i = 0; i < HALVES; i++)
+        for (size_t unit = 0; unit < sizeof others / sizeof *others && !halves[i].splats; unit++)
+            printf("%d %s optimised\n", FIRST_HALF + i, others[unit]);
     for (int row = 0; row < FORMS * SPECS; row++)
         if (specs[row % SPECS].shared && row / SPECS != CLSPLAT_FULL)
             printf("%d 0 all\n", row);

@@ -23,7 +23,7 @@ static const struct {
     unsigned kinds;
 } expected[] = {
     {"softmax", "plain", ANY},  {"softmax", "wide", WIDE},  {"softmax", "split", WIDE}, {"softmax", "local", GROUPS},
-    {"softmax", "mma", TINY},   {"softmax", "wgmma", TINY}, {"softmax", "few", GROUPS},
+    {"softmax", "units", TINY}, {"softmax", "mma", TINY},   {"softmax", "wgmma", TINY}, {"softmax", "few", GROUPS},
     {"write", "plain", ANY},    {"write", "wide", WIDE},    {"write", "local", GROUPS}, {"write", "mma", TINY},
     {"write", "wgmma", TINY},
     {"scan", "plain", ANY},     {"scan", "columns", GROUPS},

@@ -20,12 +20,14 @@ def attention(dim, dtype):
     yield ("softmax", few)
     yield from (("near-far", s, "--causal") for s in (long, f"1,2,1,2048,{dim},{dim}"))
     if dtype == "f32":
-        yield ("gaussian-full", shape)
+        yield from ((op, shape) for op in ("gaussian-full", "gaussian-backward", "gaussian-isotropic-backward"))
+        yield from ((op, shape, "--causal") for op in ("softmax-backward", "gaussian-backward"))
+        yield ("near-far-backward", f"1,2,256,2048,{dim},{dim}", "--causal")
 
 
 def commands(folder, long):
-    """Every command of a dump; short: attention of 64 columns in F32, and a matrix product."""
-    dims, dtypes = ((64, 128), ("f32", "f16")) if long else ((64,), ("f32",))
+    """Every command of a dump; short: attention of 64 columns in F32, a matrix product, and softmax on matrix units."""
+    dims, dtypes = ((64, 128), ("f32", "f16", "bf16")) if long else ((64,), ("f32",))
     for dtype in dtypes:
         for dim in dims:
             for op, shape, *more in attention(dim, dtype):
@@ -33,6 +35,7 @@ def commands(folder, long):
         for shape in ("1,2,64,256,64,64", "1,1,1,512,64,64"):
             yield ["bench", "--op", "gemm", "--shape", shape, "--dtype", dtype, "--repeat", "1"]
     if not long:
+        yield ["bench", "--op", "softmax", "--shape", "1,2,64,256,64,64", "--dtype", "bf16", "--repeat", "1", "--causal"]
         return
     for more in ([], ["--dtype", "f16"], ["--dtype", "bf16"], ["--temperature", "1", "--top-k", "5"],
                  ["--attention", "near-far", "--chunk", "64", "--sparse-topk", "128"],

@@ -7,7 +7,9 @@
  * ITEMS-OF-A-GROUP" in `launches`. */
 #include <CL/cl_layer.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,29 +23,41 @@ typedef struct pose {
     size_t group;
     cl_ulong local; /* KiB; with own_local false it is ordinary memory */
     bool own_local;
-    cl_ulong buffer; /* MiB in one, of four times as much in all */
+    cl_ulong buffer; /* MiB in one */
+    cl_ulong all;    /* MiB in all */
+    size_t subgroup; /* items of the smallest; 0: not told */
+    bool embedded;   /* its profile: no 64-bit integers */
 } pose;
 
 #define AMD "cl_khr_fp64 cl_khr_fp16 cl_khr_subgroups cl_khr_int64_base_atomics cl_khr_byte_addressable_store"
+#define AMD_NAMED AMD " cl_amd_device_attribute_query"
 #define INTEL "cl_khr_fp16 cl_khr_subgroups cl_intel_subgroups cl_intel_required_subgroup_size"
-/* As their drivers describe them; compute units of a card in the middle of the series. */
+#define INTEL_XE INTEL " cl_intel_subgroup_matrix_multiply_accumulate"
+/* As their drivers describe them; compute units of a card in the middle of the series. `least` is the least
+ * there is of everything: no subgroups, no fp16, no 64-bit integers. */
 static const pose poses[] = {
     {"amd", "gfx1030", "Advanced Micro Devices, Inc.", "OpenCL 2.0 ", AMD, CL_DEVICE_TYPE_GPU, 36, 1,
-     CL_FALSE, 256, 64, true, 4096},
+     CL_FALSE, 256, 64, true, 4096, 16384, 32, false},
+    {"rdna3", "gfx1100", "Advanced Micro Devices, Inc.", "OpenCL 2.0 ", AMD_NAMED, CL_DEVICE_TYPE_GPU, 48, 1,
+     CL_FALSE, 256, 64, true, 4096, 16384, 32, false},
+    {"cdna", "gfx90a:sramecc+:xnack-", "Advanced Micro Devices, Inc.", "OpenCL 2.0 ", AMD_NAMED,
+     CL_DEVICE_TYPE_GPU, 104, 1, CL_FALSE, 256, 64, true, 4096, 16384, 64, false},
     {"intel", "Intel(R) Iris(R) Xe Graphics", "Intel(R) Corporation", "OpenCL 3.0 NEO ", INTEL,
-     CL_DEVICE_TYPE_GPU, 96, 1, CL_TRUE, 256, 64, true, 4096},
-    {"pvc", "Intel(R) Data Center GPU Max 1550", "Intel(R) Corporation", "OpenCL 3.0 NEO ", INTEL,
-     CL_DEVICE_TYPE_GPU, 512, 1, CL_FALSE, 1024, 128, true, 4096},
-    {"adreno", "QUALCOMM Adreno(TM)", "QUALCOMM", "OpenCL 2.0 Adreno(TM) 640", "cl_khr_fp16 cl_khr_subgroups",
-     CL_DEVICE_TYPE_GPU, 2, 1, CL_TRUE, 1024, 32, true, 1024},
+     CL_DEVICE_TYPE_GPU, 96, 1, CL_TRUE, 256, 64, true, 4096, 16384, 8, false},
+    {"arc", "Intel(R) Arc(TM) A770 Graphics", "Intel(R) Corporation", "OpenCL 3.0 NEO ", INTEL_XE,
+     CL_DEVICE_TYPE_GPU, 512, 1, CL_FALSE, 1024, 64, true, 15360, 16384, 8, false},
+    {"pvc", "Intel(R) Data Center GPU Max 1550", "Intel(R) Corporation", "OpenCL 3.0 NEO ", INTEL_XE,
+     CL_DEVICE_TYPE_GPU, 512, 1, CL_FALSE, 1024, 128, true, 4096, 65536, 16, false},
+    {"adreno", "QUALCOMM Adreno(TM) 740", "QUALCOMM", "OpenCL 3.0 Adreno(TM) 740",
+     "cl_khr_fp16 cl_khr_subgroups", CL_DEVICE_TYPE_GPU, 2, 1, CL_TRUE, 1024, 32, true, 884, 5120, 64, false},
     {"mali", "Mali-G78", "ARM", "OpenCL 2.1 v1.r32p1", "cl_khr_fp16 cl_khr_subgroups", CL_DEVICE_TYPE_GPU, 14,
-     4, CL_TRUE, 512, 32, false, 1024},
+     4, CL_TRUE, 512, 32, false, 1024, 4096, 16, false},
     {"v3d", "V3D 7.1.7", "Broadcom", "OpenCL 3.0 CLVK", "", CL_DEVICE_TYPE_GPU, 1, 1, CL_TRUE, 256, 16, true,
-     128},
-    {"least", "the least", "Nobody", "OpenCL 1.2 ", "", CL_DEVICE_TYPE_GPU, 4, 1, CL_FALSE, 64, 16, true,
-     128},
+     128, 512, 16, false},
+    {"least", "the least", "Nobody", "OpenCL 1.2 ", "", CL_DEVICE_TYPE_GPU, 4, 1, CL_FALSE, 64, 16, true, 128,
+     400, 0, true},
     {"arm", "Cortex-A76", "ARM", "OpenCL 3.0 PoCL", "", CL_DEVICE_TYPE_CPU, 4, 4, CL_TRUE, 4096, 512, false,
-     1024},
+     1024, 4096, 0, false},
 };
 
 /* A layer cannot be handed anything but globals. */
@@ -110,10 +124,15 @@ static const char *words_of(cl_device_info what) {
         return posed->version;
     case CL_DEVICE_EXTENSIONS:
         return posed->extensions;
+    case CL_DEVICE_PROFILE:
+        return posed->embedded ? "EMBEDDED_PROFILE" : "FULL_PROFILE";
     default:
         return NULL;
     }
 }
+
+/* Questions of vendors' extensions, which Khronos' headers do not have. */
+enum { WAVEFRONT_WIDTH_AMD = 0x4043, SUB_GROUP_SIZES_INTEL = 0x4108 };
 
 /* Numbers of the size that the question has; 0: not one of the pose's. */
 static size_t number_of(cl_device_info what, cl_ulong *n) {
@@ -144,8 +163,14 @@ static size_t number_of(cl_device_info what, cl_ulong *n) {
         *n = posed->buffer << 20;
         return sizeof(cl_ulong);
     case CL_DEVICE_GLOBAL_MEM_SIZE:
-        *n = posed->buffer << 22;
+        *n = posed->all << 20;
         return sizeof(cl_ulong);
+    case WAVEFRONT_WIDTH_AMD:
+        *n = posed->subgroup;
+        return sizeof(cl_uint);
+    case SUB_GROUP_SIZES_INTEL:
+        *n = posed->subgroup;
+        return sizeof(size_t);
     default:
         return 0;
     }
@@ -166,20 +191,36 @@ static CL_API_ENTRY cl_int CL_API_CALL get_device_info(cl_device_id device, cl_d
     return below->clGetDeviceInfo(device, what, room, to, needed);
 }
 
+/* Bytes of all buffers that there are. */
+static atomic_ullong held;
+
+static void CL_CALLBACK give_back(cl_mem mem, void *bytes) {
+    (void)mem;
+    held -= (uintptr_t)bytes;
+}
+
 static CL_API_ENTRY cl_mem CL_API_CALL create_buffer(cl_context context, cl_mem_flags flags, size_t bytes,
                                                      void *host, cl_int *code) {
-    if (bytes <= posed->buffer << 20)
-        return below->clCreateBuffer(context, flags, bytes, host, code);
+    cl_mem mem = NULL;
+    cl_int why = bytes > posed->buffer << 20       ? CL_INVALID_BUFFER_SIZE
+                 : held + bytes > posed->all << 20 ? CL_MEM_OBJECT_ALLOCATION_FAILURE
+                                                   : CL_SUCCESS;
+    if (why == CL_SUCCESS)
+        mem = below->clCreateBuffer(context, flags, bytes, host, &why);
+    if (mem) {
+        held += bytes;
+        below->clSetMemObjectDestructorCallback(mem, give_back, (void *)bytes);
+    }
     if (code)
-        *code = CL_INVALID_BUFFER_SIZE;
-    return NULL;
+        *code = why;
+    return mem;
 }
 
 static CL_API_ENTRY cl_program CL_API_CALL create_program(cl_context context, cl_uint count,
                                                           const char **texts, const size_t *lengths,
                                                           cl_int *code) {
     cl_program p = below->clCreateProgramWithSource(context, count, texts, lengths, code);
-    if (p && folder)
+    if (p && (folder || posed->embedded))
         remember(&programs, p, texts[0], 0);
     return p;
 }
@@ -190,6 +231,8 @@ static CL_API_ENTRY cl_int CL_API_CALL build_program(cl_program p, cl_uint count
                                                      void *user) {
     char name[64];
     known *k = find(programs, p);
+    if (k && posed->embedded && (strstr(k->name, "ulong") || strstr(options, "ulong")))
+        return CL_BUILD_PROGRAM_FAILURE; /* it has no 64-bit integers */
     if (!folder || !k)
         return below->clBuildProgram(p, count, devices, options, done, user);
     k->number = ++numbers;

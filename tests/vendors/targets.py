@@ -2,7 +2,7 @@
 
 A compiler answers with {kernel: found}, found being {"error": words} or numbers: `registers`, `spills` (registers that went to memory),
 `scratch` (bytes of private memory an item, or a hardware thread on Intel's), `local` (bytes), `width` (of a wave or a SIMD), `waves`
-(on a SIMD at once, AMD's), and `undefined` (what does not link)."""
+(on a SIMD at once, AMD's), `products` (instructions of matrix units in the program), and `undefined` (what does not link)."""
 import os
 import re
 import subprocess
@@ -12,7 +12,8 @@ from pathlib import Path
 # A SIMD's registers, how many are given out at a time, waves at most, SIMDs that share 64 KiB of local memory.
 CHIPS = {"gfx900": (256, 4, 10, 4), "gfx90a": (512, 8, 8, 4), "gfx942": (512, 8, 8, 4), "gfx1030": (1024, 16, 16, 2), "gfx1100": (1536, 24, 16, 2)}
 # Which pose of pose.c has their limits.
-POSES = {**{chip: "amd" for chip in CHIPS}, "gen9": "intel", "tgllp": "intel", "dg2": "intel", "pvc": "pvc", "spirv": "amd"}
+POSES = {**{chip: "amd" for chip in CHIPS}, "gfx1100": "rdna3", "gfx90a": "cdna", "gfx942": "cdna", "gen9": "intel", "tgllp": "intel", "dg2": "arc",
+         "pvc": "pvc", "spirv": "amd"}
 
 
 class Tools:
@@ -79,11 +80,13 @@ def amd(tools, target, source, program, folder):
         registers, local, width = (int(fields[f]) for f in ("vgpr_count", "group_segment_fixed_size", "wavefront_size"))
         made[name] = {"undefined": missing, "registers": registers, "spills": int(fields["vgpr_spill_count"]),
                       "scratch": int(fields["private_segment_fixed_size"]), "local": local, "width": width,
-                      "waves": waves_of(target, registers, local, width, program["kernels"][name])}
+                      "products": len(re.findall(r"^\s+v_(?:wmma|mfma)_", text, re.MULTILINE)), "waves": waves_of(target, registers, local, width, program["kernels"][name])}
     return made
 
 
 def intel(tools, target, source, program, folder):
+    if any(f.startswith("-DUNITS=") for f in program["flags"]):  # their instructions are to be seen
+        tools.environment |= {"IGC_ShaderDumpEnable": "1", "IGC_DumpToCustomDir": f"{folder}/"}
     _, said = tools.run("ocloc", "compile", "--format", "zebin", "-file", source, "-device", target, "-options", " ".join(program["flags"]), "-out_dir", folder)
     binary = next(folder.glob("*.bin"), None)
     if not binary:
@@ -91,6 +94,7 @@ def intel(tools, target, source, program, folder):
     tools.run("llvm-objcopy-22", "--dump-section", f".ze_info={folder / 'info'}", binary, folder / "null")
     if not (folder / "info").exists():
         return failed(program, "no .ze_info in " + binary.name)
+    products = sum(len(re.findall(r"\bdpas", p.read_text(errors="replace"))) for p in folder.glob("*.asm"))
     text, made = (folder / "info").read_text().split("kernels_misc_info")[0], {}
     spills = {m[1]: int(m[3]) for m in re.finditer(r"kernel (\w+)\s+compiled SIMD\d+ allocated (\d+) regs and spilled around (\d+)", said)}
     for block in text.split("\n  - name:")[1:]:
@@ -100,7 +104,7 @@ def intel(tools, target, source, program, folder):
         numbers = {m[1]: int(m[2]) for m in re.finditer(r"^\s+(simd_size|grf_count|slm_size):\s+(\d+)", block, re.MULTILINE)}
         private = sum(int(n) for n in re.findall(r"- type:\s+\w+\n\s+usage:\s+\w+\n\s+size:\s+(\d+)", block))
         made[name] = {"undefined": [], "registers": numbers.get("grf_count", 0), "spills": spills.get(name, 0), "scratch": private,
-                      "local": numbers.get("slm_size", 0), "width": numbers.get("simd_size", 0), "waves": 0}
+                      "products": products, "local": numbers.get("slm_size", 0), "width": numbers.get("simd_size", 0), "waves": 0}
     return made
 
 

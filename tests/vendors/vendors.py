@@ -24,7 +24,7 @@ from dump import dump, programs
 from targets import POSES, Tools, compile_for
 
 HERE = Path(__file__).resolve().parent
-LOCAL = {"amd": 64 << 10, "intel": 64 << 10, "pvc": 128 << 10}
+LOCAL = {"amd": 64 << 10, "rdna3": 64 << 10, "cdna": 64 << 10, "intel": 64 << 10, "arc": 64 << 10, "pvc": 128 << 10}
 SECONDS = 10
 
 
@@ -39,7 +39,7 @@ def columns(program):
     return found.get("D") or found.get("DV") or "-"
 
 
-def faults(found, pose, plain):
+def faults(found, pose, plain, on_units):
     if "error" in found:
         return ["does not build: " + found["error"].splitlines()[-1]]
     wrong = ["undefined: " + ", ".join(found["undefined"])] if found["undefined"] else []
@@ -47,6 +47,8 @@ def faults(found, pose, plain):
         wrong.append(f"{found['local']} bytes of local memory")
     if found["seconds"] > SECONDS:
         wrong.append(f"{found['seconds']} s of compiling")
+    if on_units and not found["products"]:
+        wrong.append("no instruction of matrix units")
     if found["spills"] and not plain:
         wrong.append(f"{found['spills']} registers spilled")
     return wrong
@@ -79,7 +81,7 @@ def judge(results, whole):
     """Prints what fails; returns how many passed and failed."""
     known, seen, passed, failed = known_faults(), set(), 0, 0
     for r in results:
-        wrong = faults(r["found"], POSES[r["target"]], r["plain"])
+        wrong = faults(r["found"], POSES[r["target"]], r["plain"], "-DUNITS=" in r["options"] and r["target"] != "spirv")
         which = next((i for i, k in enumerate(known) if wrong and all(fnmatch.fnmatch(r[w], k[j]) for j, w in enumerate(("target", "kernel", "columns")))), None)
         if which is not None:
             if which not in seen:

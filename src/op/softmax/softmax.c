@@ -118,6 +118,8 @@ static const op_variant variants[] = {
      "softmax_split.cl", &tune_nothing},
     {"local", "relative error of out below 1e-5 in float32", softmax_local_fits, softmax_local_run,
      "softmax_local.cl", &tune_nothing},
+    {"units", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_units_fits,
+     softmax_units_run, "softmax_mma.cl", &tune_nothing},
     {"mma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_mma_fits,
      softmax_mma_run, "softmax_mma.cl", &tune_nothing},
     {"wgmma", "relative error of out below 1e-2: weights are rounded to the inputs' type", softmax_wgmma_fits,

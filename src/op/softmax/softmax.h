@@ -35,9 +35,12 @@ clsplat_status softmax_split_run(queue *q, const void *args);
 bool softmax_few_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_few_run(queue *q, const void *args);
 
-/* GPUs: tiles in local memory, of any vendor; NVIDIA's matrix units; Hopper's own instructions for them. */
+/* GPUs: tiles in local memory, of any vendor; AMD's and Intel's matrix units; NVIDIA's matrix units; Hopper's
+ * own instructions for them. */
 bool softmax_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_local_run(queue *q, const void *args);
+bool softmax_units_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_units_run(queue *q, const void *args);
 bool softmax_mma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_mma_run(queue *q, const void *args);
 bool softmax_wgmma_fits(const clsplat_limits *limits, const void *args);

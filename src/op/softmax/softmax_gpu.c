@@ -48,13 +48,67 @@ clsplat_status softmax_local_run(queue *q, const void *args) {
     return softmax_launch(q, a, &o, "softmax_local.cl", "softmax_local", 4 * tile.high);
 }
 
-bool softmax_mma_fits(const clsplat_limits *limits, const void *args) {
+/* What every matrix unit takes. */
+static bool halves_fit(const op_softmax_args *a) {
+    return a->window == 0 && a->cap == 0 && tensor_suits_mma(&a->q) && tensor_suits_mma(&a->k) &&
+           tensor_suits_mma(&a->v) && a->k.dtype == a->q.dtype && a->v.dtype == a->q.dtype &&
+           columns_fit(a, 16) && a->scale > 0 && a->k.shape[2] > 0 && a->q.shape[2] >= 16 &&
+           a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 && a->out.stride[1] % 4 == 0 &&
+           a->out.stride[2] % 4 == 0;
+}
+
+/* How cl/shared/units.clh is built. More than 128 columns leave registers for fewer keys or rows at a time,
+ * and for nothing with subgroups of 8. */
+typedef struct units_form {
+    size_t group, warp, block_rows, blocks, keys;
+} units_form;
+
+static units_form units_form_of(const clsplat_limits *limits, const op_softmax_args *a) {
+    bool large = a->q.shape[3] + a->v.shape[3] > 128;
+    size_t warp = limits->subgroup;
+    switch (limits->matrix_units) {
+    case CLSPLAT_UNITS_WMMA:
+        return (units_form){128, 32, 16, 1, large ? 16 : 32};
+    case CLSPLAT_UNITS_MFMA:
+        return (units_form){256, 64, 16, large ? 1 : 2, 32};
+    case CLSPLAT_UNITS_DPAS:
+        return (units_form){(warp == 8 && !large) || warp == 16 ? 128 : 0, warp, warp, 1, large ? 16 : 32};
+    case CLSPLAT_UNITS_NONE:
+        break;
+    }
+    return (units_form){0};
+}
+
+/* Bytes of two tiles each of keys, of values, and of biases. */
+static size_t units_bytes(const units_form *f, const op_softmax_args *a) {
+    return 4 * (f->keys * (a->q.shape[3] + 8) + a->v.shape[3] * (f->keys + 8) + 2 * f->keys);
+}
+
+bool softmax_units_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_args *a = args;
-    return limits_have_mma(limits) && a->window == 0 && a->cap == 0 && tensor_suits_mma(&a->q) &&
-           tensor_suits_mma(&a->k) && tensor_suits_mma(&a->v) && a->k.dtype == a->q.dtype &&
-           a->v.dtype == a->q.dtype && columns_fit(a, 16) && a->scale > 0 && a->k.shape[2] > 0 &&
-           a->q.shape[2] >= 16 && a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 &&
-           a->out.stride[1] % 4 == 0 && a->out.stride[2] % 4 == 0;
+    units_form form = units_form_of(limits, a);
+    return form.group > 0 && halves_fit(a) && limits_allow_group(limits, (uint32_t)form.group) &&
+           units_bytes(&form, a) <= limits_local_share(limits);
+}
+
+clsplat_status softmax_units_run(queue *q, const void *args) {
+    const op_softmax_args *a = args;
+    const clsplat_limits *limits = &q->device->info.limits;
+    units_form form = units_form_of(limits, a);
+    kernel_options o = {.group = (uint32_t)form.group};
+    options_number(&o, "WG", form.group);
+    options_registers(&o, q->device);
+    options_number(&o, "UNITS", (size_t)limits->matrix_units);
+    if (limits->matrix_units == CLSPLAT_UNITS_DPAS)
+        options_number(&o, "WARP", form.warp);
+    options_number(&o, "BLOCKS", form.blocks);
+    options_number(&o, "KEYS", form.keys);
+    return softmax_launch(q, a, &o, "softmax_mma.cl", "softmax_mma",
+                          form.group / form.warp * form.block_rows * form.blocks);
+}
+
+bool softmax_mma_fits(const clsplat_limits *limits, const void *args) {
+    return limits_have_mma(limits) && halves_fit(args);
 }
 
 static clsplat_status mma_run(queue *q, const op_softmax_args *a, size_t blocks, bool wgmma) {

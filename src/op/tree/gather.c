@@ -57,6 +57,7 @@ static void options_inputs(kernel_options *o, const op_gather_args *a) {
 static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, worker who) {
     if (who == LOCAL) {
         *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
+        options_registers(o, q->device);
         options_number(o, "WG", a->forest->chunk);
     } else if (who == ALONE) {
         *o = (kernel_options){.group = 1, .vector = 16};
