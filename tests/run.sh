@@ -220,9 +220,9 @@ on_rusticl() {
   stage golden-rusticl on rusticl "${llvmpipe[@]}" "${golden[@]}"
 }
 
-# The sample: attention of 64 columns in F32 for one of AMD's and one of Intel's. All of it takes half an hour.
+# The sample: attention of 64 columns in F32 for two of AMD's and one of Intel's, with their matrix units. All of it takes half an hour.
 on_vendors() {
-  local tools=$build/vendors/tools sample=(--targets "gfx1030,dg2")
+  local tools=$build/vendors/tools sample=(--targets "gfx1030,gfx1100,dg2")
   [ $tier = normal ] || sample=(--long --table "$logs/vendors.table")
   if ! tests/vendors/tools.sh "$tools"; then
     echo "skipped: vendors: no compilers"
@@ -231,13 +231,23 @@ on_vendors() {
   python3 tests/vendors/vendors.py "$build" "$tools" "$build/vendors" "${sample[@]}"
 }
 
-# What works on devices that PoCL poses as: the least there is (groups of 64, 16 KiB of local memory, buffers of 128 MiB), and a CPU
-# with vectors of 4.
+# Bits per byte of a small language model over the licence, with the device as it is or posing.
+bits_of() { # attention pose
+  limited env CLSPLAT_POSE="$2" "$binary" eval demos/bytelm-4m LICENSE --attention "$1" --chunk 64 --json | sed -n 's/.*"bits_per_byte": \([0-9.]*\).*/\1/p'
+}
+
+# What works on devices that PoCL poses as: the least there is (groups of 64, 16 KiB of local memory, buffers of 128 MiB and 400 in
+# all, no subgroups, fp16 or 64-bit integers), and a CPU with vectors of 4.
 on_feigned() {
-  local pose status=0
+  local pose attention here there status=0
   for pose in least arm; do
     echo "$pose:"
     CLSPLAT_POSE=$pose limited "$binary" selftest || status=1
+  done
+  for attention in softmax near-far; do
+    here=$(bits_of $attention '') there=$(bits_of $attention least)
+    echo "$attention: $here bits a byte, $there on the least"
+    awk -v a="$here" -v b="$there" 'BEGIN { exit !(a > 0 && a - b < 1e-3 && b - a < 1e-3) }' || { echo "FAIL: they differ"; status=1; }
   done
   return $status
 }

@@ -12,6 +12,11 @@ MODEL = HERE.parent.parent / "demos" / "bytelm-4m"
 PROMPT = "Near and far " * 20
 
 
+# Rows for GPUs. Nothing is computed in a dump, so that bench stops at the first row's results: each row has a run of its own.
+ROWS = {"softmax": ("plain", "local", "units", "few"), "gaussian": ("plain", "local", "causal-local"), "near-far": ("plain", "local"),
+        "gemm": ("plain", "local", "few")}
+
+
 def attention(dim, dtype):
     """The options of `clsplat bench` for attention of so many columns."""
     shape, few, long = f"1,2,64,256,{dim},{dim},64", f"1,2,1,4096,{dim},{dim}", f"1,2,32,8192,{dim},{dim}"
@@ -20,9 +25,21 @@ def attention(dim, dtype):
     yield ("softmax", few)
     yield from (("near-far", s, "--causal") for s in (long, f"1,2,1,2048,{dim},{dim}"))
     if dtype == "f32":
-        yield from ((op, shape) for op in ("gaussian-full", "gaussian-backward", "gaussian-isotropic-backward"))
-        yield from ((op, shape, "--causal") for op in ("softmax-backward", "gaussian-backward"))
-        yield ("near-far-backward", f"1,2,256,2048,{dim},{dim}", "--causal")
+        yield ("gaussian-full", shape)
+
+
+def gradients(dim):
+    shape = f"1,2,64,256,{dim},{dim},64"
+    yield from ((op, shape) for op in ("gaussian-backward", "gaussian-isotropic-backward", "gaussian-full-backward"))
+    yield from ((op, shape, "--causal") for op in ("softmax-backward", "gaussian-backward"))
+    yield ("near-far-backward", f"1,2,256,2048,{dim},{dim}", "--causal")
+
+
+def bench(dtype, op, shape, *more):
+    """A command for each row of an operation."""
+    rows = ROWS.get(op if op in ROWS else op.split("-")[0], ()) if not op.endswith("backward") else ("plain",)
+    for row in rows:
+        yield ["bench", "--op", op, "--shape", shape, "--dtype", dtype, "--variant", row, "--repeat", "1", *more]
 
 
 def commands(folder, long):
@@ -30,12 +47,12 @@ def commands(folder, long):
     dims, dtypes = ((64, 128), ("f32", "f16", "bf16")) if long else ((64,), ("f32",))
     for dtype in dtypes:
         for dim in dims:
-            for op, shape, *more in attention(dim, dtype):
-                yield ["bench", "--op", op, "--shape", shape, "--dtype", dtype, "--repeat", "1", *more]
+            for options in (*attention(dim, dtype), *(gradients(dim) if long and dtype == "f32" else ())):
+                yield from bench(dtype, *options)
         for shape in ("1,2,64,256,64,64", "1,1,1,512,64,64"):
-            yield ["bench", "--op", "gemm", "--shape", shape, "--dtype", dtype, "--repeat", "1"]
+            yield from bench(dtype, "gemm", shape)
     if not long:
-        yield ["bench", "--op", "softmax", "--shape", "1,2,64,256,64,64", "--dtype", "bf16", "--repeat", "1", "--causal"]
+        yield ["bench", "--op", "softmax", "--shape", "1,2,64,256,64,64", "--dtype", "bf16", "--variant", "units", "--repeat", "1", "--causal"]
         return
     for more in ([], ["--dtype", "f16"], ["--dtype", "bf16"], ["--temperature", "1", "--top-k", "5"],
                  ["--attention", "near-far", "--chunk", "64", "--sparse-topk", "128"],
