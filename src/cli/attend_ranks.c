@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "cli/attend.h"
 #include "cli/output.h"
+#include "cli/ranks_device.h"
 #include "parallel/launch.h"
 
 typedef struct team {
@@ -23,41 +24,6 @@ typedef struct team {
 
 static clsplat_status agree(team *t, clsplat_status status) {
     return clsplat_ranks_agree(t->ranks, status);
-}
-
-/* Several devices like the best one, in one machine: every process takes another one. */
-static clsplat_status choose_device(team *t, size_t place, char which[32]) {
-    clsplat_status status = CLSPLAT_OK;
-    clsplat_device_info *list = NULL;
-    size_t count = 0, best = 0, alike = 0;
-    TRY(clsplat_device_list(t->c->lib, &list, &count));
-    for (size_t i = 1; i < count; ++i)
-        if (list[i].score > list[best].score)
-            best = i;
-    for (size_t i = 0; i < count; ++i)
-        alike += list[i].available && strcmp(list[i].name, list[best].name) == 0 &&
-                 strcmp(list[i].platform, list[best].platform) == 0;
-    for (size_t i = 0, seen = 0; i < count && alike > 0; ++i) {
-        if (!list[i].available || strcmp(list[i].name, list[best].name) != 0 ||
-            strcmp(list[i].platform, list[best].platform) != 0)
-            continue;
-        if (seen++ == place % alike)
-            snprintf(which, 32, "%zu", i);
-    }
-fail:
-    clsplat_device_list_free(&list);
-    return status;
-}
-
-static clsplat_status open_device(team *t, size_t place) {
-    clsplat_status status = CLSPLAT_OK;
-    char which[32] = "";
-    const char *environment = getenv("CLSPLAT_DEVICE");
-    if (!t->c->device && !(environment && environment[0]))
-        TRY(choose_device(t, place, which));
-    TRY(clsplat_device_open(t->c->lib, which[0] ? which : t->c->device, &t->device));
-fail:
-    return status;
 }
 
 static clsplat_status read_rows(team *t, input *in, const clsplat_run runs[CLSPLAT_RUNS], bool padding) {
@@ -246,12 +212,10 @@ static clsplat_status report(team *t) {
 
 static clsplat_status run(team *t) {
     clsplat_status status = CLSPLAT_OK;
-    size_t place = 0;
     TRY(agree(t, find(t)));
     progress_begin(&t->c->progress);
     t->c->progress.terminal = t->c->progress.terminal && t->own == 0;
-    TRY(launch_place(t->ranks, &place));
-    TRY(agree(t, open_device(t, place)));
+    TRY(ranks_open_device(t->c, t->ranks, &t->device));
     TRY(agree(t, read_part(t)));
     TRY(compute(t));
     TRY(agree(t, t->own == 0 ? report(t) : CLSPLAT_OK));

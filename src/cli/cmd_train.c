@@ -236,21 +236,44 @@ fail:
     return status;
 }
 
+/* What OK means for all processes of a team. */
+static clsplat_status agree(const train_request *r, clsplat_status status) {
+    return r->team.count ? r->team.agree(r->team.user, status) : status;
+}
+
+/* The folder's model, where it stands, and texts as its tokens. */
+static clsplat_status open_trainee(const train_options *o, clsplat_device *device, corpus *data, corpus *held,
+                                   trainee *t) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(trainee_open(device, o->folder, t));
+    if (o->resume && checkpoint_is_there(o->folder))
+        TRY(checkpoint_load(t, o->folder));
+    TRY(corpus_encode(data, t->model));
+    TRY(corpus_encode(held, t->model));
+fail:
+    return status;
+}
+
+static clsplat_status open_history(cli *c, const train_options *o, const trainee *t, train_show *show) {
+    clsplat_status status = CLSPLAT_OK;
+    text decisions = {0};
+    text_add(&decisions, "%s/adaptation.jsonl", o->folder);
+    if (!text_ok(&decisions))
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
+    if (train_adapts(t))
+        TRY(history_open(c->lib, decisions.data, NULL, true, &show->decisions));
+fail:
+    text_free(&decisions);
+    return status;
+}
+
 static clsplat_status learn(cli *c, const train_options *o, clsplat_device *device, corpus *data,
                             corpus *held, train_request *r) {
     clsplat_status status = CLSPLAT_OK;
     trainee t = {0};
     train_report last = {0};
     train_show show = {.c = c};
-    text decisions = {0};
-    text_add(&decisions, "%s/adaptation.jsonl", o->folder);
-    if (!text_ok(&decisions))
-        TRY(log_error(c->lib, CLSPLAT_MEMORY, "%s: no memory for its path", o->folder));
-    TRY(trainee_open(device, o->folder, &t));
-    if (o->resume && checkpoint_is_there(o->folder))
-        TRY(checkpoint_load(&t, o->folder));
-    TRY(corpus_encode(data, t.model));
-    TRY(corpus_encode(held, t.model));
+    TRY(agree(r, open_trainee(o, device, data, held, &t)));
     trainee_take_type(&t, r->settings.type);
     log_info(c->lib, "%s: %.1f million parameters on %s in %s, %zu tokens a step", o->folder,
              1e-6 * (double)t.model->info.parameters, clsplat_device_describe(device)->name,
@@ -261,23 +284,40 @@ static clsplat_status learn(cli *c, const train_options *o, clsplat_device *devi
     r->report = train_show_report;
     r->stopped = train_show_stopped;
     r->adapted = train_show_adapted;
-    if (train_adapts(&t))
-        TRY(history_open(c->lib, decisions.data, NULL, true, &show.decisions));
+    TRY(agree(r, open_history(c, o, &t, &show)));
     clsplat_profile_set(device, c->verbose);
     status = train_run(&t, r, &last);
     train_show_end(&show);
     clsplat_status told = history_end(&show.decisions); /* of a run that was interrupted, too */
     status = status == CLSPLAT_OK ? told : status;
-    if (c->verbose)
+    if (c->verbose && !c->quiet)
         train_show_profile(&show, device);
     TRY(status);
-    if (c->json)
+    if (c->json && !c->quiet)
         TRY(train_show_json(&show, &last, device));
 fail:
     history_close(&show.decisions);
-    text_free(&decisions);
     trainee_close(&t);
     return status;
+}
+
+/* Everything before the first step. */
+static clsplat_status look(cli *c, const train_options *o, json_t **config, train_request *r, corpus *data,
+                           corpus *held) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!o->folder)
+        return cli_misuse(c, "-o DIR is needed: the folder that the model goes to");
+    TRY(read_saving(c, o, r));
+    TRY(decide(c, o, config, r));
+    TRY(read_texts(c, o, &r->settings, data, held));
+    TRY(train_check(c->lib, r));
+fail:
+    return status;
+}
+
+static clsplat_status open_device(cli *c, const train_request *r, clsplat_device **device) {
+    return r->team.count ? train_team_device(c, &r->team, device)
+                         : clsplat_device_open(c->lib, c->device, device);
 }
 
 static clsplat_status train(cli *c, const train_options *o) {
@@ -286,25 +326,49 @@ static clsplat_status train(cli *c, const train_options *o) {
     clsplat_device *device = NULL;
     json_t *config = NULL;
     train_request r = {.settings = train_settings_defaults(), .text = &data, .held_out = &held};
-    if (!o->folder)
-        return cli_misuse(c, "-o DIR is needed: the folder that the model goes to");
-    TRY(read_saving(c, o, &r));
-    TRY(decide(c, o, &config, &r));
-    TRY(read_texts(c, o, &r.settings, &data, &held));
-    TRY(train_check(c->lib, &r));
+    if (cli_ranks() > 1)
+        TRY(train_team_begin(c, &r.team));
+    TRY(agree(&r, look(c, o, &config, &r, &data, &held)));
+    if (r.team.count)
+        TRY(train_team_compare(&r.team, &r));
     progress_begin(&c->progress);
-    TRY(clsplat_device_open(c->lib, c->device, &device));
-    TRY(prepare(c, o, config, &r));
+    TRY(open_device(c, &r, &device));
+    TRY(agree(&r, r.team.own == 0 ? prepare(c, o, config, &r) : CLSPLAT_OK));
     TRY(learn(c, o, device, &data, &held, &r));
 fail:
+    if (status != CLSPLAT_OK && r.team.count) { /* before any rank can end: a launcher then ends the others */
+        cli_print_error(c, status);
+        c->quiet = true;
+    }
     clsplat_device_close(&device);
     json_decref(config);
     if (!o->validation)
         held.bytes = NULL; /* data's */
     corpus_free(&held);
     corpus_free(&data);
+    if (r.team.count)
+        train_team_end(&r.team);
     return status;
 }
+
+#ifndef CLSPLAT_MPI
+clsplat_status train_team_begin(cli *c, train_team *team) {
+    (void)team;
+    return log_error(c->lib, CLSPLAT_UNSUPPORTED,
+                     "there is no MPI in it: build it with -Dmpi=enabled, or leave mpirun away");
+}
+void train_team_end(train_team *team) {
+    (void)team;
+}
+clsplat_status train_team_device(cli *c, const train_team *team, clsplat_device **device) {
+    (void)team;
+    return clsplat_device_open(c->lib, c->device, device);
+}
+clsplat_status train_team_compare(const train_team *team, const train_request *request) {
+    (void)team, (void)request;
+    return CLSPLAT_OK;
+}
+#endif
 
 clsplat_status cmd_train(cli *c, int argc, const char **argv) {
     train_options o = {0};

@@ -59,4 +59,11 @@ void train_show_end(train_show *show);
 void train_show_profile(train_show *show, clsplat_device *device);
 clsplat_status train_show_json(train_show *show, const train_report *last, const clsplat_device *device);
 
+/* The processes that mpirun started, as a team; without MPI, UNSUPPORTED. What must be alike: version,
+ * settings, texts and the step. Collective, all of them. */
+clsplat_status train_team_begin(cli *c, train_team *team);
+void train_team_end(train_team *team);
+clsplat_status train_team_device(cli *c, const train_team *team, clsplat_device **device);
+clsplat_status train_team_compare(const train_team *team, const train_request *request);
+
 #endif

@@ -1,6 +1,7 @@
 #include "parallel/launch.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -104,4 +105,37 @@ fail:
     free(out);
     free(in);
     return status;
+}
+
+/* Summed up by the first rank, which tells the others: no rank has another order of additions. */
+static clsplat_status sum_on_all(clsplat_ranks *r, void *numbers, int count, MPI_Datatype type) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY_MPI(r, MPI_Reduce(r->own == 0 ? MPI_IN_PLACE : numbers, numbers, count, type, MPI_SUM, 0, r->comm));
+    TRY_MPI(r, MPI_Bcast(numbers, count, type, 0, r->comm));
+fail:
+    return status;
+}
+
+clsplat_status launch_sum_floats(clsplat_ranks *r, float *numbers, size_t count) {
+    enum { PIECE = 1 << 26 };
+    clsplat_status status = CLSPLAT_OK;
+    double begin = clock_seconds();
+    for (size_t done = 0; done < count; done += PIECE)
+        TRY(sum_on_all(r, numbers + done, (int)(count - done < PIECE ? count - done : PIECE), MPI_FLOAT));
+    r->traffic.sent += count * sizeof *numbers;
+    r->traffic.received += count * sizeof *numbers;
+    r->traffic.waited += clock_seconds() - begin;
+fail:
+    return status;
+}
+
+clsplat_status launch_sum_doubles(clsplat_ranks *r, double *numbers, size_t count) {
+    return sum_on_all(r, numbers, (int)count, MPI_DOUBLE);
+}
+
+clsplat_status launch_compare(clsplat_ranks *r, const char *name, const char *words) {
+    ranks_fact fact = {0};
+    snprintf(fact.name, sizeof fact.name, "%s", name);
+    snprintf(fact.here, sizeof fact.here, "%s", words);
+    return ranks_compare(r, &fact, 1);
 }

@@ -28,6 +28,13 @@ clsplat_status launch_sum_up(clsplat_ranks *ranks, double seconds, launch_sum *s
  * small message takes. Blocks for some tenths of a second. Collective. Returns: MEMORY, IO. */
 clsplat_status launch_measure(clsplat_ranks *ranks, double *bytes_per_second, double *latency);
 
+/* Sums over the ranks, the same bits on all of them. Collective. Returns: IO. */
+clsplat_status launch_sum_floats(clsplat_ranks *ranks, float *numbers, size_t count);
+clsplat_status launch_sum_doubles(clsplat_ranks *ranks, double *numbers, size_t count);
+
+/* Whether the words are the same on all ranks. Collective. Returns: INVALID, with both. */
+clsplat_status launch_compare(clsplat_ranks *ranks, const char *name, const char *words);
+
 /* Sums over the ranks, on rank 0. Collective. */
 clsplat_status launch_total(clsplat_ranks *ranks, double *numbers, size_t count);
 

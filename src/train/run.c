@@ -24,6 +24,8 @@ typedef struct run {
     train_progress progress;
     double sum, counted, since; /* since the last report: nats, tokens, and when that was */
     double rate, saved, validation;
+    bool stopped; /* asked for, on any process */
+    float *sums;  /* of a team: the largest parameter's gradients */
     train_log log;
     train_adapting adapting;
 } run;
@@ -43,12 +45,30 @@ static void fill_row(const run *r, const corpus *from, size_t row, size_t at) {
     }
 }
 
-/* Windows from places that the seed, the step and the part of it decide, and nothing else. */
-static void draw_windows(const run *r, uint64_t step, size_t part) {
+/* Windows from places that the seed, the step and the part of it decide, and nothing else: of the batch's the
+ * rows that are process `own`'s. */
+static void draw_windows(const run *r, uint64_t step, size_t part, size_t own) {
     const train_settings *s = &r->r->settings;
     random_state random = random_stream(s->seed ^ 0x7261696eu, step * s->accumulate + part);
-    for (size_t row = 0; row < r->pass.batch; ++row)
-        fill_row(r, r->r->text, row, random_below(&random, corpus_length(r->r->text) - s->context));
+    for (size_t row = 0; row < (own + 1) * r->pass.batch; ++row) {
+        size_t at = random_below(&random, corpus_length(r->r->text) - s->context);
+        if (row >= own * r->pass.batch)
+            fill_row(r, r->r->text, row - own * r->pass.batch, at);
+    }
+}
+
+static size_t processes(const run *r) {
+    return r->r->team.count ? r->r->team.count : 1;
+}
+
+static clsplat_status agree(const run *r, clsplat_status status) {
+    const train_team *team = &r->r->team;
+    return team->count ? team->agree(team->user, status) : status;
+}
+
+/* Whether this process writes and reports. */
+static bool speaks(const run *r) {
+    return r->r->team.own == 0;
 }
 
 static clsplat_status validate(run *r, double *bits) {
@@ -85,33 +105,92 @@ static bool is_over(const run *r) {
     return s->steps ? r->progress.step >= s->steps : r->progress.seconds >= s->seconds;
 }
 
-static clsplat_status step(run *r) {
+/* The gradients of this process's windows; *nats: their losses. */
+static clsplat_status learn(run *r, double tokens, double *nats) {
     clsplat_status status = CLSPLAT_OK;
     const train_settings *s = &r->r->settings;
-    double begin = clock_seconds(), tokens = (double)(r->pass.rows * s->accumulate), nats = 0;
+    *nats = 0;
     TRY(trainee_clear(&r->q, r->t));
     for (size_t part = 0; part < s->accumulate; ++part) {
         double likelihood = 0;
-        draw_windows(r, r->progress.step, part);
+        draw_windows(r, r->progress.step, part, r->r->team.own);
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
         TRY(pass_forward(&r->q, &r->pass, NULL, NULL));
         TRY(pass_head(&r->q, &r->pass, (float)(1 / tokens)));
         TRY(pass_backward(&r->q, &r->pass));
         TRY(pass_likelihood(&r->q, &r->pass, &likelihood));
-        nats -= likelihood;
+        *nats -= likelihood;
     }
+fail:
+    return status;
+}
+
+/* A parameter's gradients between host and device. */
+static queue_copy gradients_of(const run *r, size_t i) {
+    const train_parameter *p = &r->t->parameters[i];
+    return (queue_copy){
+        .mem = p->gradient.mem, .host = r->sums, .row = p->count * sizeof *r->sums, .rows = 1};
+}
+
+/* Parameter after parameter, over all processes. */
+static clsplat_status sum_gradients(run *r) {
+    clsplat_status status = CLSPLAT_OK, mine = CLSPLAT_OK;
+    const train_team *team = &r->r->team;
+    for (size_t i = 0; i < r->t->count; ++i) {
+        if (mine == CLSPLAT_OK)
+            mine = queue_download(&r->q, gradients_of(r, i));
+        TRY(team->sum(team->user, r->sums, r->t->parameters[i].count));
+        if (mine == CLSPLAT_OK)
+            mine = queue_upload(&r->q, gradients_of(r, i));
+    }
+    TRY(team->agree(team->user, mine));
+fail:
+    return status;
+}
+
+static clsplat_status update(run *r) {
+    clsplat_status status = CLSPLAT_OK;
+    r->rate = train_rate(&r->r->settings, share(r));
+    TRY(trainee_step(&r->q, r->t, &r->r->settings, r->rate, r->progress.step + 1));
+    TRY(clsplat_device_finish(r->t->device));
+fail:
+    return status;
+}
+
+/* The losses of all, whether any is to stop, and the first one's clock. */
+static clsplat_status meet(run *r, double *nats, double seconds) {
+    clsplat_status status = CLSPLAT_OK;
+    const train_team *team = &r->r->team;
+    bool stopped = r->r->stopped && r->r->stopped(r->r->user);
+    double numbers[3] = {*nats, stopped, speaks(r) ? seconds : 0};
+    if (team->count)
+        TRY(team->meet(team->user, numbers, 3));
+    *nats = numbers[0];
+    r->stopped = r->stopped || numbers[1] > 0;
+    r->progress.seconds += numbers[2];
+fail:
+    return status;
+}
+
+static clsplat_status step(run *r) {
+    clsplat_status status = CLSPLAT_OK;
+    double begin = clock_seconds(), nats = 0,
+           tokens = (double)(r->pass.rows * processes(r) * r->r->settings.accumulate);
+    TRY(agree(r, learn(r, tokens, &nats)));
+    if (r->r->team.count)
+        TRY(sum_gradients(r));
+    TRY(meet(r, &nats, 0));
     if (!isfinite(nats))
         return log_error(
             r->t->device->lib, CLSPLAT_NOT_FINITE,
             "%s: the loss of step %llu is no number; what was saved before stays: a lower learning rate, or "
             "a longer warm-up, may help",
             r->r->folder, (unsigned long long)r->progress.step + 1);
-    r->rate = train_rate(s, share(r));
-    TRY(trainee_step(&r->q, r->t, s, r->rate, r->progress.step + 1));
-    TRY(clsplat_device_finish(r->t->device));
+    TRY(agree(r, update(r)));
     r->sum += nats;
     r->counted += tokens;
-    r->progress.seconds += clock_seconds() - begin;
+    nats = 0;
+    TRY(meet(r, &nats, clock_seconds() - begin));
     ++r->progress.step;
 fail:
     return status;
@@ -125,7 +204,7 @@ static clsplat_status adapt(run *r) {
     if (!r->adapting.t || r->progress.step % every != 0)
         return CLSPLAT_OK;
     double begin = clock_seconds();
-    draw_windows(r, r->progress.step, 0);
+    draw_windows(r, r->progress.step, 0, 0);
     TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
     TRY(train_adapt(&r->q, &r->pass, &r->adapting, &result));
     r->progress.seconds += clock_seconds() - begin;
@@ -188,29 +267,32 @@ static clsplat_status save_or_warn(run *r) {
     return CLSPLAT_OK;
 }
 
+/* What the first process does after a step: reports, and saves. */
+static clsplat_status look_after(run *r, train_report *report) {
+    clsplat_status status = CLSPLAT_OK;
+    bool over = is_over(r), due = save_is_due(r), last = r->stopped || over;
+    if ((over || (due && !r->stopped)) && r->r->held_out->count > 1)
+        TRY(validate(r, &r->validation));
+    if (last || due || clock_seconds() - r->log.told >= r->r->report_every)
+        TRY(tell(r, report));
+    if (last)
+        TRY(save(r));
+    else if (due)
+        TRY(save_or_warn(r));
+fail:
+    return status;
+}
+
 static clsplat_status steps(run *r, train_report *report) {
     clsplat_status status = CLSPLAT_OK;
     while (!is_over(r)) {
         TRY(step(r));
-        TRY(adapt(r));
-        bool stopped = r->r->stopped && r->r->stopped(r->r->user), over = is_over(r);
-        if (stopped || over) {
-            if (!stopped && r->r->held_out->count > 1)
-                TRY(validate(r, &r->validation));
-            TRY(tell(r, report));
-            TRY(save(r));
-            return over ? CLSPLAT_OK
-                        : log_error(r->t->device->lib, CLSPLAT_CANCELLED,
-                                    "stopped at step %llu, which is saved: --resume goes on from there",
-                                    (unsigned long long)r->progress.step);
-        }
-        bool due = save_is_due(r);
-        if (due && r->r->held_out->count > 1)
-            TRY(validate(r, &r->validation));
-        if (due || clock_seconds() - r->log.told >= r->r->report_every)
-            TRY(tell(r, report));
-        if (due)
-            TRY(save_or_warn(r));
+        TRY(agree(r, adapt(r)));
+        TRY(agree(r, speaks(r) ? look_after(r, report) : CLSPLAT_OK));
+        if (r->stopped && !is_over(r))
+            return log_error(r->t->device->lib, CLSPLAT_CANCELLED,
+                             "stopped at step %llu, which is saved: --resume goes on from there",
+                             (unsigned long long)r->progress.step);
     }
 fail:
     return status;
@@ -222,6 +304,12 @@ clsplat_status train_check(clsplat *lib, const train_request *request) {
         return log_error(lib, CLSPLAT_INVALID,
                          "the text has %zu %s to learn from, which is no more than a window of %zu", count,
                          request->text->tokens ? "tokens" : "bytes", length);
+    if (request->team.count && request->settings.batch % request->team.count != 0)
+        return log_error(
+            lib, CLSPLAT_INVALID,
+            "a batch of %zu windows does not divide by %zu processes; choose another --batch, or "
+            "another number of them",
+            request->settings.batch, request->team.count);
     return CLSPLAT_OK;
 }
 
@@ -234,14 +322,44 @@ static bool is_short(const clsplat_device *device) {
 static clsplat_status open_pass(run *r) {
     const train_settings *s = &r->r->settings;
     clsplat_device *device = r->t->device;
-    clsplat_status status = pass_open(r->t, s->batch, s->context, r->r->again, &r->pass);
+    clsplat_status status = pass_open(r->t, s->batch / processes(r), s->context, r->r->again, &r->pass);
     bool is_out = status == CLSPLAT_MEMORY || (status == CLSPLAT_OK && is_short(device));
     if (!is_out || r->r->again)
         return status;
     log_info(device->lib, "memory is short for a step of %zu tokens: layers are run again on the way back",
-             s->batch * s->context);
+             s->batch / processes(r) * s->context);
     pass_close(&r->pass);
-    return pass_open(r->t, s->batch, s->context, true, &r->pass);
+    return pass_open(r->t, s->batch / processes(r), s->context, true, &r->pass);
+}
+
+/* Everything that steps need. */
+static clsplat_status begin(run *r) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat *lib = r->t->device->lib;
+    size_t most = 0;
+    TRY(open_pass(r));
+    r->ids = calloc(r->pass.rows, sizeof *r->ids);
+    r->targets = calloc(r->pass.rows, sizeof *r->targets);
+    for (size_t i = 0; i < r->t->count && r->r->team.count; ++i)
+        most = r->t->parameters[i].count > most ? r->t->parameters[i].count : most;
+    r->sums = calloc(most + 1, sizeof *r->sums);
+    if (!r->ids || !r->targets || !r->sums)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r->pass.rows));
+    if (speaks(r))
+        TRY(train_log_open(lib, r->r->folder, &r->log));
+    if (train_adapts(r->t) && r->r->team.count)
+        TRY(log_error(lib, CLSPLAT_UNSUPPORTED,
+                      "%s: adaptation of splats does not run over several processes: adaptation.steps 0",
+                      r->r->folder));
+    if (train_adapts(r->t))
+        TRY(train_adapting_open(r->t, r->r->adapted, r->r->user, &r->adapting));
+    r->since = r->progress.seconds;
+    r->saved = clock_seconds();
+    /* Who stopped at the end may have died before the model was written. */
+    if (speaks(r) && (r->progress.step == 0 || is_over(r)))
+        TRY(save(r));
+fail:
+    return status;
 }
 
 clsplat_status train_run(const trainee *t, const train_request *request, train_report *last) {
@@ -250,19 +368,7 @@ clsplat_status train_run(const trainee *t, const train_request *request, train_r
     run r = {.t = t, .r = request, .progress = request->progress, .validation = (double)NAN};
     TRY(train_check(t->device->lib, request));
     queue_begin(t->device, 0, NULL, &r.q);
-    TRY(open_pass(&r));
-    r.ids = calloc(r.pass.rows, sizeof *r.ids);
-    r.targets = calloc(r.pass.rows, sizeof *r.targets);
-    if (!r.ids || !r.targets)
-        TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r.pass.rows));
-    TRY(train_log_open(t->device->lib, request->folder, &r.log));
-    if (train_adapts(t))
-        TRY(train_adapting_open(t, request->adapted, request->user, &r.adapting));
-    r.since = r.progress.seconds;
-    r.saved = clock_seconds();
-    if (r.progress.step == 0 ||
-        is_over(&r)) /* who stopped at the end may have died before the model was written */
-        TRY(save(&r));
+    TRY(agree(&r, begin(&r)));
     TRY(steps(&r, &report));
 fail:
     if (last)
@@ -270,6 +376,7 @@ fail:
     train_log_close(&r.log);
     free(r.ids);
     free(r.targets);
+    free(r.sums);
     train_adapting_close(&r.adapting);
     pass_close(&r.pass);
     return status;

@@ -19,8 +19,21 @@ typedef struct train_report {
     double seconds, left; /* spent on steps so far, and as far as one can tell still to come */
 } train_report;
 
+/* Processes that learn together: each takes its part of every batch, gradients are summed up, and all take
+ * the same step. The first of them writes, reports, validates, and says when it is over. */
+typedef struct train_team {
+    size_t own, count; /* count 0: one process alone, and nothing below is called */
+    void *user;
+    /* Of every process, the same on all. Collective. Returns: IO. */
+    clsplat_status (*sum)(void *user, float *numbers, size_t count);
+    clsplat_status (*meet)(void *user, double *numbers, size_t count);
+    /* OK if every process says OK. Collective. */
+    clsplat_status (*agree)(void *user, clsplat_status status);
+} train_team;
+
 typedef struct train_request {
     const char *folder;
+    train_team team; /* its count divides the batch */
     const corpus *text, *held_out;
     train_settings settings;
     train_progress progress;
@@ -37,14 +50,15 @@ typedef struct train_request {
     void *user;
 } train_request;
 
-/* Whether there is enough text. Returns: INVALID. */
+/* Whether there is enough text, and a part of a batch for every process. Returns: INVALID. */
 clsplat_status train_check(clsplat *lib, const train_request *request);
 
 /* Goes on from request->progress, which the trainee must be at. Saves every so often, at the end and when it
  * is stopped, and then returns CANCELLED. A file that cannot be written on the way is a warning; what was
  * saved before stays. Writes: FOLDER/log.jsonl, a line for every report. Returns: NOT_FINITE if the loss
  * becomes so (nothing is saved then), IO, MEMORY, OPENCL, …; the last report is in *last, if it is not NULL.
- */
+ * Of a team, collective: the same number of processes on the same devices make the same bits, another number
+ * the same windows in the same order. */
 clsplat_status train_run(const trainee *t, const train_request *request, train_report *last);
 
 #endif

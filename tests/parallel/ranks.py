@@ -1,4 +1,4 @@
-"""One attention over several processes: ranks.py BINARY [PROGRAM]
+"""One attention, and one training, over several processes: ranks.py BINARY [PROGRAM]
 
 Against one process's numbers, with two and three ranks and more ranks than rows; traffic as computed; what a rank that
 dies, a full disk or a rank of other options leaves behind. PROGRAM (group.c) has a communicator of its own. All ranks
@@ -180,6 +180,43 @@ def check_plan(bench):
         bench.check(answer.returncode == status and word in answer.stderr, f"plan {more}: {answer.returncode}, {answer.stderr[:200]}")
 
 
+LEARN = {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+         "attention": ["softmax", "splat"], "sliding_window": 12, "splats": 6, "splat_chunk": 8,
+         "training": {"context": 32, "batch_size": 12, "steps": 6, "seed": 5, "schedule": "constant", "warmup": 0}}
+
+
+def check_training(bench):
+    """Learning together: one process's losses and weights, the same bits again, and on with another number of ranks."""
+    for name, change in (("learn", {}), ("other", {"learning_rate": 0.01})):
+        with open(bench.path(name), "w", encoding="utf-8") as file:
+            json.dump(dict(LEARN, training=dict(LEARN["training"], **change)), file)
+
+    def train(ranks, folder, *more):
+        run = [] if ranks == 1 else [*MPIRUN, "-n", str(ranks)]
+        begun = ["--resume"] if os.path.exists(bench.path(f"{folder}/training.safetensors")) else ["--config", bench.path("learn")]
+        answer = bench.run([*run, bench.binary, "train", __file__, "-o", bench.path(folder), "--report", "0", *begun, *more])
+        bench.check(answer.returncode == 0, f"train, {ranks} ranks, {more}: {answer.stderr[:400]}")
+
+    def weights(folder):
+        return load(bench.path(f"{folder}/model.safetensors"))
+
+    for ranks, folder in ((1, "alone"), (2, "two"), (2, "again"), (3, "three")):
+        train(ranks, folder)
+    train(3, "on", "--budget", "3")
+    train(2, "on", "--budget", "6")
+    for folder in ("two", "three", "on"):
+        off = distance(weights("alone"), weights(folder))
+        bench.check(off < 1e-4, f"train, {folder}: weights off by {off:.2e}")
+    bench.check(distance(weights("two"), weights("again")) == 0, "train: other bits the second time")
+    words = ["train", __file__, "-o", bench.path("none"), "--config"]
+    answer = bench.run([*MPIRUN, "-n", "5", bench.binary, *words, bench.path("learn")])
+    bench.check(answer.returncode != 0 and "divide by 5" in answer.stderr, f"train, 5 ranks: {answer.stderr[:300]}")
+    one, two = [bench.binary, *words, bench.path("learn")], [bench.binary, *words, bench.path("other")]
+    answer = bench.run([*MPIRUN, "-n", "1", *one, ":", "-n", "1", *two])
+    bench.check(answer.returncode != 0 and "training:" in answer.stderr, f"train, other settings: {answer.stderr[:300]}")
+    bench.check(not os.path.exists(bench.path("none")), "train: a folder of a training that was refused")
+
+
 def check_refusals(bench):
     """What differs between ranks, or fails on one of them, is said once, and nothing is written."""
     problem(bench.path("in"), 60, 60)
@@ -266,6 +303,7 @@ def main():
     check_numbers(bench)
     check_traffic(bench)
     check_plan(bench)
+    check_training(bench)
     check_refusals(bench)
     check_full_disk(bench)
     check_death(bench)
