@@ -1,22 +1,22 @@
 /* Near-far attention in tiles of local memory (local_tile.clh), for GPUs of any vendor. Mathematics and shapes as
  * in near_far.cl, but that rows start from chunks however many there are; any storage types, float32 arithmetic.
  *
- * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of KEYS sources: keys of the
+ * A group has ROWS rows, consecutive tokens of SHARE heads of a key head, and takes steps of 16 sources: keys of the
  * own chunk, keys apart, chunks, of those that some row opens the leaves, and of those the keys. As in near_far_mma.cl
  * **a row gets what itself or an earlier token of its tile opened**, and has no weight for the rest; item (x, y) has
  * the same sources of a step whatever came before. So later tokens make no difference to a row's bits. There is one
  * body for all kinds of steps, and no barrier of its own that depends on a condition: compilers copy what follows.
  *
- * The first pass, with all chunks closed, finds a row's mass and its output's size. The second opens. If rows then
- * expect a larger error than they may, they open more in a third.
+ * The first pass, with all chunks closed, finds a row's mass and its output's size. The second opens.
  *
  * Needs CHUNK = 16 LEAF, no limit on exact keys, SHARE and ROWS / SHARE ≤ CHUNK powers of two.
  * Work: a group a tile, which begins at a multiple of ROWS / SHARE in the positions of keys; grid (tiles · WG,
  * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, a few
- * numbers a row and node statistics: 15 KiB for D = DV = 64, TY 8 and CT 2, 21 KiB with CT 4, 34 with TY 16, too. */
-#ifndef CT /* KEYS = 8 CT sources in a step, no more than a chunk has keys */
+ * numbers a row and node statistics: 15 KiB for D = DV = 64 and TY 8, 25 KiB for TY 16.
+ *
+ * Measured (H200, bf16, H = 16 on 8 key heads, 65,536 tokens): steps of two whole leaves, of which mostly one is open,
+ * half as long again; a third pass with smaller shares, for all rows of a tile where one expects too much: twice. */
 #define CT 2
-#endif
 #ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for the tile */
 #define EASE(past) sqrt(sqrt((float)(past)))
 #endif
@@ -71,14 +71,6 @@ INLINED void rows_expect(private float expected[RT], private const view *w, priv
     expected[a] = expected_error(w->squares[a], w->sum[a], exp(w->mass[a] - log_mass[a]), w->inverse_size[a] * norm[a]);
 }
 
-/* Rows that expect more than they may accept less, and tell in `opened` that there is to be another pass. */
-INLINED void view_narrow(private view *w, private const float expected[RT], private const stage *s, float tolerance) {
-    FOR_ROWS(a) if (w->alive[a] && w->accepted[a] > 0.0f && expected[a] > tolerance) {
-        w->accepted[a] *= second_share(tolerance, expected[a]);
-        atomic_or(s->opened + OPEN_ANY, 1u);
-    }
-}
-
 /* Moves the means by what values of closed leaves follow the logits on average: near_far.cl. */
 INLINED void tilts_add(private rows *r, private const view *w, private const float log_mass[RT], private const stage *s,
                        global const float *covariance, uint columns) {
@@ -127,7 +119,7 @@ INLINED void pass_over(private rows *r, private view *w, private const stage *s,
                        private const own_keys *own, uint past, uint apart_keys, bool measure) {
     float chunk[RT][CT];
     uint begin = OWN ? past * CHUNK : 0;
-    place p = {OWN_KEYS, begin - KEYS, 0, 0, 0};
+    place p = {OWN_KEYS, begin - 16, 0, 0, 0};
     rows_clear(r);
     FOR_SOURCES(c)
     FOR_ROWS(a) chunk[a][c] = 0.0f;
@@ -176,32 +168,22 @@ INLINED void view_begin(private view *w, private const stage *s, int first, uint
 #define OWN_BEGIN(own) (own).end = 0;
 #endif
 
-/* All passes of a tile: means and log-masses of its rows, and what they expect. */
+/* Both passes of a tile: means and log-masses of its rows, and what they expect. */
 INLINED void rows_attend(private rows *r, private view *w, private float log_mass[RT], private float expected[RT],
                          private const stage *s, private const trees *t, private const own_keys *own, float tolerance,
                          uint past, uint apart_keys, global const float *covariance) {
-    bool again = true;
     float spread = spread_of_values(s, t, past), norm[RT];
-    for (uint pass = past ? 0 : 1; pass < 3 && again; ++pass) {
+    for (uint pass = past ? 0 : 1; pass < 2; ++pass) {
         pass_over(r, w, s, t, own, past, apart_keys, pass == 0);
         rows_finish(r, log_mass, s->x, s->y, s->shared);
         rows_norm(norm, r, s);
-        share_total(w->squares, s);
-        share_total(w->sum, s);
-        share_total(w->slopes, s);
-        share_total(w->exact, s);
-        opened_clear(s, false);
-        barrier(CLK_LOCAL_MEM_FENCE);
         if (pass == 0)
             view_measure(w, norm, log_mass, tolerance, spread, past);
-        else {
-            rows_expect(expected, w, norm, log_mass);
-            view_narrow(w, expected, s, tolerance);
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
-        again = pass == 0 || s->opened[OPEN_ANY] != 0;
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
+    share_total(w->squares, s);
+    share_total(w->sum, s);
+    share_total(w->slopes, s);
+    share_total(w->exact, s);
     tilts_add(r, w, log_mass, s, covariance, covariance ? D : 0);
 #if ESTIMATED
     rows_norm(norm, r, s);
@@ -211,7 +193,7 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_local(INPUTS, RESULTS) {
     local float query_tile[D * ROWS] ALIGNED, shared[SHARED] ALIGNED, stat_tile[STATS * KEYS] ALIGNED;
-    local float whole[BLOCKS * ROWS];
+    local float whole[ROWS];
     local uint opened[OPENED];
     local int raise;
     stage s = {query_tile, shared, stat_tile, whole, opened, &raise, get_local_id(0) % TX, get_local_id(0) / TX};
