@@ -92,22 +92,39 @@ static clsplat_status time_attention(clsplat_device *device, const plan_model *m
     return status;
 }
 
+/* A token alone reads all weights, from memory where they do not fit caches: by the time of one matrix, as
+ * large. */
+static clsplat_status time_reading(clsplat_device *device, const plan_model *m, double *seconds) {
+    static const double MOST = 1 << 27;
+    double row = (double)m->config.hidden * (double)clsplat_dtype_size(m->dtype);
+    double rows = fmax(floor(fmin(m->weight_bytes, MOST) / row), 1);
+    clsplat_status status = time_product(device, m, (size_t[]){m->config.hidden, (size_t)rows}, 1, seconds);
+    *seconds *= m->weight_bytes / (rows * row);
+    return status;
+}
+
+/* A launch of next to nothing. */
+static clsplat_status time_launch(clsplat_device *device, const plan_model *m, double *seconds) {
+    enum { LITTLE = 16 };
+    return time_product(device, m, (size_t[]){LITTLE, LITTLE}, 1, seconds);
+}
+
 clsplat_status plan_time(cli *c, const plan_model *m, plan_speed *speed) {
+    enum { LAUNCHES = 10 }; /* of a layer in decoding: products, norms, rotary positions, attention, sums */
     clsplat_status status = CLSPLAT_OK;
-    const model_config *f = &m->config;
     size_t rows = m->context < CHUNK ? (size_t)m->context : CHUNK;
     clsplat_device *device = NULL;
-    double one = 0, head = 0, pair = 0;
+    double reading = 0, pair = 0, little = 0, layers = (double)m->config.layers;
     *speed = (plan_speed){0};
     TRY(clsplat_device_open(c->lib, c->device, &device));
     snprintf(speed->device, sizeof speed->device, "%s", clsplat_device_describe(device)->name);
     TRY(time_products(device, m, rows, &speed->token));
     speed->token /= (double)rows;
     TRY(time_attention(device, m, rows, &speed->pair));
-    TRY(time_products(device, m, 1, &one));
-    TRY(time_product(device, m, (size_t[]){f->hidden, f->vocabulary}, 1, &head));
+    TRY(time_reading(device, m, &reading));
     TRY(time_attention(device, m, 1, &pair));
-    speed->single = (double)f->layers * (one + pair * (m->splats > 0 ? 1 : m->context)) + head;
+    TRY(time_launch(device, m, &little));
+    speed->single = reading + layers * (LAUNCHES * little + pair * (m->splats > 0 ? 1 : m->context));
 fail:
     clsplat_device_close(&device);
     return status;
