@@ -22,40 +22,41 @@ typedef struct choices {
     size_t count, capacity;
 } choices;
 
-static void forget(clsplat_device *device) {
-    choices *c = device->choices;
-    if (!c)
-        return;
+static void forget(void *kept) {
+    choices *c = kept;
     tune_database_free(&c->db);
     free(c->list);
-    free(c);
-    device->choices = NULL;
+}
+
+static const device_keeper keeper = {sizeof(choices), forget, .by_limits = true};
+
+void op_forget(clsplat_device *device) {
+    device_forget(device, &keeper);
 }
 
 /* NULL without memory. */
 static choices *remember(clsplat_device *device) {
-    choices *c = calloc(1, sizeof *c);
-    if (!c)
-        return NULL;
+    choices *c = device_kept(device, &keeper);
+    if (c || !(c = device_keep(device, &keeper)))
+        return c;
     c->on = tune_device_of(&device->info);
     log_quiet_begin(device->lib);
     if (op_records_load(device->lib, &c->db) != CLSPLAT_OK)
         log_warning(device->lib, "the tuning records cannot be read, so defaults are used: %s",
                     log_quiet_words(device->lib));
     log_quiet_end(device->lib);
-    device->choices = c;
-    device->forget_choices = forget;
     return c;
 }
 
 void op_prefer(clsplat_device *device, const char *name) {
-    choices *c = device->choices || !name ? device->choices : remember(device);
+    choices *c = name ? remember(device) : device_kept(device, &keeper);
     if (c)
         c->preferred = name;
 }
 
 const char *op_preferred(const clsplat_device *device) {
-    return device->choices ? device->choices->preferred : NULL;
+    const choices *c = device_kept(device, &keeper);
+    return c ? c->preferred : NULL;
 }
 
 clsplat_status op_records_load(clsplat *lib, tune_database *db) {
@@ -130,7 +131,7 @@ static chosen *look_up(choices *c, const clsplat_limits *limits, const op_family
 
 /* The entry of the arguments' class; NULL if there is none, which is without memory. */
 static chosen *entry_of(clsplat_device *device, const op_family *family, const void *args) {
-    choices *c = device->choices ? device->choices : remember(device);
+    choices *c = remember(device);
     tune_shape shape = {.type = ""};
     if (!family->shape || !c)
         return NULL;

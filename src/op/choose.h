@@ -14,6 +14,9 @@ typedef struct op_choice {
  * later ones find their class in a list. Trouble with the records is a warning, and then the default. */
 op_choice op_choose(clsplat_device *device, const op_family *family, const void *args);
 
+/* The next call reads the records anew. */
+void op_forget(clsplat_device *device);
+
 /* From here on operations on the device take their row of that name, if they have one that fits: for
  * comparing rows. NULL: op_choose's again. `name` must stay until then; lost with the device's choices, or
  * without memory. */

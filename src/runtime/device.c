@@ -158,6 +158,47 @@ static void leave_list(clsplat_device *device) {
     pthread_mutex_unlock(&device->lib->lock);
 }
 
+struct device_kept {
+    struct device_kept *next;
+    const device_keeper *keeper;
+    max_align_t bytes[];
+};
+
+void *device_kept(const clsplat_device *device, const device_keeper *keeper) {
+    struct device_kept *k = device->kept;
+    while (k && k->keeper != keeper)
+        k = k->next;
+    return k ? k->bytes : NULL;
+}
+
+void *device_keep(clsplat_device *device, const device_keeper *keeper) {
+    void *kept = device_kept(device, keeper);
+    struct device_kept *k = kept ? NULL : calloc(1, sizeof *k + keeper->bytes);
+    if (!k)
+        return kept;
+    k->keeper = keeper;
+    k->next = device->kept;
+    device->kept = k;
+    return k->bytes;
+}
+
+/* All of them; those that hang on limits; or that one. */
+static void forget(clsplat_device *device, bool all, bool by_limits, const device_keeper *only) {
+    for (struct device_kept **at = &device->kept, *k; (k = *at);) {
+        if (!all && !(by_limits && k->keeper->by_limits) && k->keeper != only) {
+            at = &k->next;
+            continue;
+        }
+        *at = k->next;
+        k->keeper->forget(k->bytes);
+        free(k);
+    }
+}
+
+void device_forget(clsplat_device *device, const device_keeper *keeper) {
+    forget(device, false, false, keeper);
+}
+
 void clsplat_device_close(clsplat_device **device) {
     if (!device || !*device)
         return;
@@ -170,10 +211,7 @@ void clsplat_device_close(clsplat_device **device) {
     profile_release(d);
     program_release_all(d);
     workspace_release_all(d);
-    if (d->forget_choices)
-        d->forget_choices(d);
-    if (d->on_close)
-        d->on_close();
+    forget(d, true, true, NULL);
     leave_list(d);
     clReleaseCommandQueue(d->queue);
     clReleaseContext(d->context);
@@ -197,8 +235,7 @@ const clsplat_device_info *clsplat_device_describe(const clsplat_device *device)
 
 void clsplat_device_set_limits(clsplat_device *device, clsplat_limits limits) {
     device->info.limits = limits;
-    if (device->forget_choices)
-        device->forget_choices(device);
+    forget(device, false, true, NULL);
 }
 
 cl_context clsplat_device_context(const clsplat_device *device) {

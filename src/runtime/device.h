@@ -25,9 +25,16 @@ typedef struct trail {
     uint64_t failures; /* told so far: what was on the device before the last may be wrong */
 } trail;
 
+/* What a floor above keeps with a device, which knows no more of it than this. */
+typedef struct device_keeper {
+    size_t bytes;
+    void (*forget)(void *kept); /* before the device closes */
+    bool by_limits;             /* and when its limits change */
+} device_keeper;
+
 struct program;
 struct profile;
-struct choices;
+struct device_kept;
 
 struct clsplat_device {
     clsplat *lib;
@@ -45,12 +52,14 @@ struct clsplat_device {
     struct profile *profile;
     workspace workspaces[WORKSPACE_SLOTS];
     clsplat_memory memory;
-    struct choices
-        *choices; /* what the operations' tables chose so far, and how to let go of it (op/choose.h) */
-    void (*forget_choices)(struct clsplat_device *device);
-    uint32_t clblast[6];    /* what op/gemm_clblast.c told CLBlast about this device last; 0s: nothing */
-    void (*on_close)(void); /* makes another library let go of the context; NULL: none has been used */
+    struct device_kept *kept; /* a list */
 };
+
+/* What is kept by this keeper; NULL: nothing. */
+void *device_kept(const clsplat_device *device, const device_keeper *keeper);
+/* The same, made and zeroed the first time. Returns: NULL without memory. */
+void *device_keep(clsplat_device *device, const device_keeper *keeper);
+void device_forget(clsplat_device *device, const device_keeper *keeper);
 
 bool device_is_open(clsplat *lib, uint64_t serial);
 /* Counts bytes of device memory in and out of a device's figures; of one that has been closed nothing.

@@ -300,8 +300,7 @@ clsplat_status clsplat_tune_sized(clsplat_device *device, const clsplat_tune_opt
     }
 fail:
     close_session(&s);
-    if (device->forget_choices) /* so that the next call finds the new records */
-        device->forget_choices(device);
+    op_forget(device); /* so that the next call finds the new records */
     return status;
 }
 

@@ -61,7 +61,7 @@ static void dispatch_twice(record *r, clsplat_status expected) {
         queue_begin(stage.device, 0, NULL, &q);
         ck_assert_int_eq(op_dispatch(&q, &family, &r), expected);
     }
-    stage.device->forget_choices(stage.device);
+    op_forget(stage.device);
 }
 
 /* What row 3 answers, and row 1; how often rows 3, 1 and 0 run in two calls then. */

@@ -94,16 +94,28 @@ static CLBlastStatusCode tell(const clsplat_device *device, const tune_point *po
     return CLBlastOverrideParameters(device->id, "Xgemm", CLBlastPrecisionSingle, COUNT, names, values);
 }
 
+/* CLBlast keeps programs per context, and with them the context; letting go of it lets go of them. */
+static void forget(void *told) {
+    (void)told;
+    CLBlastClearCache();
+}
+
+/* What CLBlast was told about a device last; 0s: nothing. */
+static const device_keeper keeper = {PARAMETERS * sizeof(uint32_t), forget, .by_limits = false};
+
 /* Tells CLBlast only what it does not know yet, since it throws its programs away each time. It cannot be
  * told to forget: after that, 0s are the usual values. */
 static clsplat_status override(const queue *q) {
     clsplat_device *device = q->device;
+    uint32_t *told = device_keep(device, &keeper);
     tune_point point = {{0}};
+    if (!told)
+        return log_error(device->lib, CLSPLAT_MEMORY, "no memory for what CLBlast is told");
     bool wanted = false, known = true;
     for (size_t p = 0; p < PARAMETERS; ++p) {
         point.value[p] = tuned_value(q, &gemm_clblast_space, p);
-        wanted = wanted || point.value[p] || device->clblast[p];
-        known = known && device->clblast[p] == value_of(&point, p);
+        wanted = wanted || point.value[p] || told[p];
+        known = known && told[p] == value_of(&point, p);
     }
     if (!wanted || known)
         return CLSPLAT_OK;
@@ -112,13 +124,8 @@ static clsplat_status override(const queue *q) {
         return log_error(device->lib, CLSPLAT_UNSUPPORTED, "CLBlast refuses its parameters: code %d",
                          (int)code);
     for (size_t p = 0; p < PARAMETERS; ++p)
-        device->clblast[p] = value_of(&point, p);
+        told[p] = value_of(&point, p);
     return CLSPLAT_OK;
-}
-
-/* CLBlast keeps programs per context, and with them the context; letting go of it lets go of them. */
-static void forget(void) {
-    CLBlastClearCache();
 }
 
 /* CLBlast takes no wait-list: a barrier waits for it. */
@@ -163,7 +170,6 @@ fail:
 
 static clsplat_status multiply_all(queue *q, const op_gemm_args *a) {
     clsplat_status status = CLSPLAT_OK;
-    q->device->on_close = forget;
     TRY(override(q));
     for (size_t batch = 0; batch < a->c.shape[0]; ++batch)
         for (size_t head = 0; head < a->c.shape[1]; ++head)
