@@ -1,27 +1,21 @@
-/* The families, one a file. */
+/* The families, one a file: the list makes their declarations here, and op_families in variant.c. */
 #ifndef CLSPLAT_OP_FAMILIES_H
 #define CLSPLAT_OP_FAMILIES_H
 
 #include "op/variant.h"
 
-extern const op_family op_softmax_family, op_write_family, op_scan_family, op_respond_family, op_read_family,
-    op_gemm_family, op_topk_family, op_norm_family, op_turn_family, op_rope_family, op_activate_family,
-    op_embed_family, op_score_family, op_sample_family, op_gather_family, op_near_far_family,
-    op_distance_family;
-/* op/backward.h */
-extern const op_family op_softmax_backward_family, op_read_backward_family, op_collect_family,
-    op_write_backward_family, op_token_gradient_family, op_splat_moments_family, op_level_lifts_family,
-    op_near_far_backward_family;
+/* clang-format off */
+#define OP_FAMILIES(X) \
+    X(softmax) X(write) X(scan) X(respond) X(read) X(gemm) X(topk) X(norm) X(turn) X(rope) X(activate) \
+    X(embed) X(score) X(sample) X(gather) X(near_far) X(distance) X(softmax_backward) X(read_backward) \
+    X(collect) X(write_backward) X(token_gradient) X(splat_moments) X(level_lifts) X(near_far_backward) \
+    X(norm_backward) X(activate_backward) X(embed_backward) X(cross_entropy) X(turn_back) X(transpose) \
+    X(column_sums) X(square_sums) X(clip_factor) X(adamw) X(token_features) X(token_features_backward) \
+    X(splat_features) X(splat_features_backward) X(splat_scan) X(splat_scan_backward)
+/* clang-format on */
 
-/* op/layer/layer_backward.h */
-extern const op_family op_norm_backward_family, op_activate_backward_family, op_embed_backward_family,
-    op_cross_entropy_family, op_turn_back_family, op_transpose_family, op_column_sums_family;
-
-/* op/layer/optimise.h */
-extern const op_family op_square_sums_family, op_clip_factor_family, op_adamw_family;
-
-/* op/splat/splat_layer.h */
-extern const op_family op_token_features_family, op_token_features_backward_family, op_splat_features_family,
-    op_splat_features_backward_family, op_splat_scan_family, op_splat_scan_backward_family;
+#define X(name) extern const op_family op_##name##_family;
+OP_FAMILIES(X)
+#undef X
 
 #endif

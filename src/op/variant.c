@@ -6,47 +6,9 @@
 #include "op/choose.h"
 #include "op/families.h"
 
-const op_family *const op_families[] = {&op_softmax_family,
-                                        &op_write_family,
-                                        &op_scan_family,
-                                        &op_respond_family,
-                                        &op_read_family,
-                                        &op_gemm_family,
-                                        &op_topk_family,
-                                        &op_norm_family,
-                                        &op_turn_family,
-                                        &op_rope_family,
-                                        &op_activate_family,
-                                        &op_embed_family,
-                                        &op_score_family,
-                                        &op_sample_family,
-                                        &op_gather_family,
-                                        &op_near_far_family,
-                                        &op_distance_family,
-                                        &op_softmax_backward_family,
-                                        &op_read_backward_family,
-                                        &op_collect_family,
-                                        &op_write_backward_family,
-                                        &op_token_gradient_family,
-                                        &op_splat_moments_family,
-                                        &op_level_lifts_family,
-                                        &op_near_far_backward_family,
-                                        &op_norm_backward_family,
-                                        &op_activate_backward_family,
-                                        &op_embed_backward_family,
-                                        &op_cross_entropy_family,
-                                        &op_turn_back_family,
-                                        &op_transpose_family,
-                                        &op_column_sums_family,
-                                        &op_square_sums_family,
-                                        &op_clip_factor_family,
-                                        &op_adamw_family,
-                                        &op_token_features_family,
-                                        &op_token_features_backward_family,
-                                        &op_splat_features_family,
-                                        &op_splat_features_backward_family,
-                                        &op_splat_scan_family,
-                                        &op_splat_scan_backward_family};
+#define X(name) &op_##name##_family,
+const op_family *const op_families[] = {OP_FAMILIES(X)};
+#undef X
 const size_t op_family_count = sizeof op_families / sizeof *op_families;
 
 bool op_fits_all(const clsplat_limits *limits, const void *args) {

@@ -115,4 +115,9 @@ typedef struct problem_stage {
 void problem_add_stage(TCase *part);
 problem_stage problem_on_stage(void);
 
+/* A problem of its own on the stage: solved, and right; also by each row for matrix units, where the device
+ * has it. */
+void problem_solve_here(const problem_spec *spec, uint64_t seed);
+void problem_solve_by_matrix_rows(const problem_spec *spec, uint64_t seed);
+
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/problem.h"
+#include "op/choose.h"
 
 void problem_describe(const problem_spec *s, char *words, size_t room) {
     static const char *const types[] = {"f32", "f16", "bf16"}, *const shapes[] = {"isotropic", "diagonal",
@@ -70,4 +71,21 @@ void problem_add_stage(TCase *part) {
 
 problem_stage problem_on_stage(void) {
     return stage;
+}
+
+void problem_solve_here(const problem_spec *spec, uint64_t seed) {
+    problem_stage s = problem_on_stage();
+    problem p = problem_create(s.lib, spec, seed);
+    problem_solve(&p, s.device);
+    problem_free(&p);
+}
+
+void problem_solve_by_matrix_rows(const problem_spec *spec, uint64_t seed) {
+    static const char *const rows[] = {"mma", "wgmma"};
+    problem_stage s = problem_on_stage();
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        op_prefer(s.device, rows[row]);
+        problem_solve_here(spec, seed);
+        op_prefer(s.device, NULL);
+    }
 }

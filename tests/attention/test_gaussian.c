@@ -1,6 +1,5 @@
 /* Attention through Gaussian splats against its definition. */
 #include "attention/problem.h"
-#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -152,42 +151,29 @@ static problem_spec in_form(problem_spec spec, int form) {
     return spec;
 }
 
-static void solve(const problem_spec *spec, uint64_t seed) {
-    problem_stage s = problem_on_stage();
-    problem p = problem_create(s.lib, spec, seed);
-    problem_solve(&p, s.device);
-    problem_free(&p);
-}
-
 START_TEST(shape) {
-    solve(&shapes[_i], 100 + (uint64_t)_i);
+    problem_solve_here(&shapes[_i], 100 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(kind) {
     for (int form = 0; form < FORMS; form++) {
         problem_spec spec = in_form(kinds[_i], form);
-        solve(&spec, 200 + (uint64_t)_i);
+        problem_solve_here(&spec, 200 + (uint64_t)_i);
     }
 }
 END_TEST
 
 START_TEST(type) {
-    solve(&types[_i], 300 + (uint64_t)_i);
+    problem_solve_here(&types[_i], 300 + (uint64_t)_i);
 }
 END_TEST
 
 /* By each of those rows, where the device has it. */
 START_TEST(half) {
-    static const char *const rows[] = {"mma", "wgmma"};
-    problem_stage s = problem_on_stage();
     problem_spec spec = halves[_i];
     spec.covariance = ISOTROPIC;
-    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
-        op_prefer(s.device, rows[row]);
-        solve(&spec, 350 + (uint64_t)_i);
-        op_prefer(s.device, NULL);
-    }
+    problem_solve_by_matrix_rows(&spec, 350 + (uint64_t)_i);
 }
 END_TEST
 

@@ -116,45 +116,33 @@ static problem_spec as_wide(problem_spec spec, int width) {
     return spec;
 }
 
-static void solve(const problem_spec *spec, uint64_t seed) {
-    problem_stage s = problem_on_stage();
-    problem p = problem_create(s.lib, spec, seed);
-    problem_solve(&p, s.device);
-    problem_free(&p);
-}
-
 START_TEST(shape) {
-    solve(&shapes[_i], 100 + (uint64_t)_i);
+    problem_solve_here(&shapes[_i], 100 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(kind) {
     for (int width = 0; width < WIDTHS; width++) {
         problem_spec spec = as_wide(kinds[_i], width);
-        solve(&spec, 200 + (uint64_t)_i);
+        problem_solve_here(&spec, 200 + (uint64_t)_i);
     }
 }
 END_TEST
 
 START_TEST(type) {
-    solve(&types[_i], 300 + (uint64_t)_i);
+    problem_solve_here(&types[_i], 300 + (uint64_t)_i);
 }
 END_TEST
 
 /* By each of those rows, where the device has it. */
 START_TEST(half) {
-    problem_stage s = problem_on_stage();
-    for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
-        op_prefer(s.device, matrix_rows[row]);
-        solve(&halves[_i], 350 + (uint64_t)_i);
-        op_prefer(s.device, NULL);
-    }
+    problem_solve_by_matrix_rows(&halves[_i], 350 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(random_shape) {
     problem_spec spec = properties_random((uint64_t)_i);
-    solve(&spec, (uint64_t)_i);
+    problem_solve_here(&spec, (uint64_t)_i);
 }
 END_TEST
 

@@ -6,44 +6,20 @@
 #include "attention/problem.h"
 #include "base/text.h"
 
+// clang-format off
 static const problem_spec specs[] = {
     {.heads = 4, .kv_heads = 2, .queries = 300, .keys = 333, .dim = 16, .value_dim = 24, .causal = true},
     {.batch = 2, .heads = 2, .queries = 130, .keys = 70, .dim = 16, .value_dim = 16, .bias = BIAS_HOLES},
-    {.heads = 2,
-     .queries = 200,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .causal = true,
-     .layout = LAYOUT_TOKENS},
-    {.batch = 2,
-     .heads = 4,
-     .kv_heads = 2,
-     .queries = 70,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .splats = 9,
-     .levels = 2,
-     .covariance = CLSPLAT_DIAGONAL},
-    {.heads = 4,
-     .queries = 70,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .splats = 5,
-     .causal = true,
+    {.heads = 2, .queries = 200, .keys = 90, .dim = 16, .value_dim = 16, .causal = true, .layout = LAYOUT_TOKENS},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 70, .keys = 90, .dim = 16, .value_dim = 16, .splats = 9,
+     .levels = 2, .covariance = CLSPLAT_DIAGONAL},
+    {.heads = 4, .queries = 70, .keys = 90, .dim = 16, .value_dim = 16, .splats = 5, .causal = true,
      .covariance = CLSPLAT_FULL},
-    {.heads = 2,
-     .queries = 90,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .causal = true,
-     .near_far = true,
+    {.heads = 2, .queries = 90, .keys = 90, .dim = 16, .value_dim = 16, .causal = true, .near_far = true,
      .chunk = 16},
     {.queries = 1, .keys = 7, .dim = 3, .value_dim = 5},
 };
+// clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
 /* As the device that the environment asks for, so many times. */

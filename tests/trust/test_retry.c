@@ -105,32 +105,16 @@ static void check_deed(const deed *d) {
     free(expected);
 }
 
+// clang-format off
 static const problem_spec specs[] = {
     {.heads = 2, .queries = 45, .keys = 70, .dim = 16, .value_dim = 16, .causal = true},
-    {.heads = 2,
-     .queries = 90,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .causal = true,
-     .near_far = true,
-     .tolerance = 0.1f,
-     .chunk = 16},
-    {.queries = 40,
-     .keys = 60,
-     .dim = 16,
-     .value_dim = 16,
-     .splats = 9,
-     .levels = 2,
-     .covariance = CLSPLAT_DIAGONAL},
-    {.queries = 40,
-     .keys = 60,
-     .dim = 16,
-     .value_dim = 16,
-     .splats = 9,
-     .causal = true,
+    {.heads = 2, .queries = 90, .keys = 90, .dim = 16, .value_dim = 16, .causal = true, .near_far = true,
+     .tolerance = 0.1f, .chunk = 16},
+    {.queries = 40, .keys = 60, .dim = 16, .value_dim = 16, .splats = 9, .levels = 2, .covariance = CLSPLAT_DIAGONAL},
+    {.queries = 40, .keys = 60, .dim = 16, .value_dim = 16, .splats = 9, .causal = true,
      .covariance = CLSPLAT_ISOTROPIC},
 };
+// clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
 static clsplat_status attend(void *user) {

@@ -11,25 +11,15 @@
 
 enum { THREADS = 4, ROUNDS = 3 };
 
+// clang-format off
 static const problem_spec specs[] = {
     {.heads = 2, .queries = 45, .keys = 70, .dim = 16, .value_dim = 16, .causal = true},
-    {.heads = 2,
-     .queries = 90,
-     .keys = 90,
-     .dim = 16,
-     .value_dim = 16,
-     .causal = true,
-     .near_far = true,
-     .tolerance = 0.1f,
-     .chunk = 16},
-    {.queries = 40,
-     .keys = 60,
-     .dim = 16,
-     .value_dim = 16,
-     .splats = 9,
-     .causal = true,
+    {.heads = 2, .queries = 90, .keys = 90, .dim = 16, .value_dim = 16, .causal = true, .near_far = true,
+     .tolerance = 0.1f, .chunk = 16},
+    {.queries = 40, .keys = 60, .dim = 16, .value_dim = 16, .splats = 9, .causal = true,
      .covariance = CLSPLAT_DIAGONAL},
 };
+// clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };
 
 /* Check's assertions may not be made outside of its own thread: what went wrong is told by `status`. */
