@@ -1,13 +1,17 @@
 #include "op/gemm/gemm.h"
 
-/* Parts of c that a work-group may make, cl/gemm/gemm_wgmma.cl: teams of 128 work-items, parts of the summed
- * dimension in local memory, and groups that a multiprocessor holds at once. */
+/* Parts of c that a work-group may make, cl/gemm/gemm_wgmma.cl: teams of 128 work-items, and groups that a
+ * multiprocessor holds at once. What a round of them takes on an H200, in hundredths of a microsecond: each
+ * DEPTH of the summed dimension, and what comes before and after. */
 typedef struct tile {
-    size_t high, broad, teams, stages, groups;
+    size_t high, broad, teams, groups, step, more;
 } tile;
-static const tile tiles[] = {
-    {128, 256, 2, 4, 1}, {256, 128, 2, 4, 1}, {256, 192, 2, 4, 1}, {192, 192, 3, 4, 1}, {64, 128, 1, 4, 2}};
-enum { TILES = sizeof tiles / sizeof *tiles };
+static const tile tiles[] = {{128, 256, 2, 1, 73, 300},
+                             {192, 192, 3, 1, 75, 400},
+                             {128, 192, 2, 1, 50, 270},
+                             {64, 128, 1, 1, 21, 500},
+                             {64, 128, 1, 2, 51, 300}};
+enum { TILES = sizeof tiles / sizeof *tiles, DEPTH = 64, STAGES = 4 };
 
 bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args) {
     enum { ROWS_LEAST = 32 };
@@ -22,16 +26,10 @@ static size_t groups_of(const tile *t, const op_gemm_args *a) {
     return ((a->c.shape[2] + t->high - 1) / t->high) * ((a->c.shape[3] + t->broad - 1) / t->broad);
 }
 
-/* What all groups take in time: rounds over all multiprocessors, and a little for each group, as they share
- * memory. What a group does before its first product and after its last is worth OVERHEAD columns of the
- * summed dimension, less where another group multiplies meanwhile. */
-static double time_of(const tile *t, size_t units, const op_gemm_args *a) {
-    enum { OVERHEAD = 400, SHARED = 8 };
-    size_t all = groups_of(t, a) * a->c.shape[0] * a->c.shape[1], beside = all > units ? t->groups : 1;
-    size_t rounds = (all + units * beside - 1) / (units * beside);
-    double columns = (double)a->a.shape[3] + OVERHEAD / (double)beside;
-    double parts = (double)(rounds * beside) + (double)all / (double)(units * SHARED);
-    return parts * columns * (double)(t->high * t->broad);
+static size_t time_of(const tile *t, size_t units, const op_gemm_args *a) {
+    size_t all = groups_of(t, a) * a->c.shape[0] * a->c.shape[1], at_once = units * t->groups;
+    size_t steps = (a->a.shape[3] + DEPTH - 1) / DEPTH, rounds = (all + at_once - 1) / at_once;
+    return rounds * (steps * t->step + t->more);
 }
 
 static const tile *choose_tile(const clsplat_limits *limits, const op_gemm_args *a) {
@@ -54,7 +52,7 @@ clsplat_status gemm_wgmma_run(queue *q, const void *args) {
     options_number(&o, "HIGH", t->high);
     options_number(&o, "BROAD", t->broad);
     options_number(&o, "EACH", t->broad);
-    options_number(&o, "STAGES", t->stages);
+    options_number(&o, "STAGES", STAGES);
     options_number(&o, "BAND", tuned_value(q, &gemm_wgmma_space, BAND));
     size_t all = groups_of(t, a), matrices = a->c.shape[0] * a->c.shape[1];
     size_t groups = (t->groups * q->device->info.limits.compute_units + matrices - 1) / matrices;
