@@ -75,12 +75,10 @@ static clsplat_status copy(clsplat *lib, const char *from, const char *to, const
         goto fail;
     TRY(file_load(lib, source.data, limit, &bytes, &count));
     TRY(file_create(lib, target.data, &file));
-    status = file_write(lib, &file, bytes, count);
-    if (status == CLSPLAT_OK)
-        status = file_commit(lib, &file);
-    else
-        file_discard(&file);
+    TRY(file_write(lib, &file, bytes, count));
+    TRY(file_commit(lib, &file));
 fail:
+    file_discard(&file);
     free(bytes);
     text_free(&source);
     text_free(&target);
