@@ -277,8 +277,8 @@ static size_t row_called(const char *name) {
     return row;
 }
 
-/* What the row in local memory opens in between is what the plain one does; on cases of few numbers to
- * compile for. */
+/* The row in local memory, on cases of few numbers to compile for; what it opens in between, where rows of a
+ * tile share, keeps the error that was asked for (test_judged has more of that). */
 START_TEST(walk_in_groups) {
     static const far_spec whole = {
         {.heads = 2, .queries = 33, .keys = 700, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM}, 128, 0};
@@ -297,24 +297,21 @@ START_TEST(walk_in_groups) {
             ck_assert(forest_case_run(&b, &op_near_far_family, row_called("local"), &args));
         check_results(&b, open);
     }
-    double *out[2], *estimate[2];
+    double *out[2];
     int32_t *exact[2];
     for (int local = 0; local < 2; local++) {
-        op_near_far_args args = args_at(&b, 0.1F);
+        op_near_far_args args = args_at(&b, local ? 0.1F : 0);
         poison(&b);
         ck_assert(forest_case_run(&b, &op_near_far_family, row_called(local ? "local" : "plain"), &args));
         out[local] = forest_case_floats(&b, b.t[PROBLEM_OUT].mem, rows * s->value_dim);
-        estimate[local] = forest_case_floats(&b, b.estimate.mem, rows);
         exact[local] = forest_case_bytes(&b, b.exact.mem, rows * sizeof(int32_t));
     }
-    ck_assert_int_eq(memcmp(exact[0], exact[1], rows * sizeof(int32_t)), 0);
-    ck_assert_double_lt(compare_norm(out[1], out[0], rows * s->value_dim), 2e-5);
-    ck_assert_double_lt(compare_norm(estimate[1], estimate[0], rows),
-                        1e-2); /* before the tilt, and behind it */
+    for (size_t row = 0; row < rows; row++)
+        ck_assert_int_le(exact[1][row], exact[0][row]);
+    ck_assert_double_lt(compare_norm(out[1], out[0], rows * s->value_dim), 0.1);
     b.device->info.limits.local_memory = 0;
     for (int local = 0; local < 2; local++) {
         free(out[local]);
-        free(estimate[local]);
         free(exact[local]);
     }
     forest_case_free(&b);
