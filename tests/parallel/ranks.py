@@ -200,14 +200,14 @@ def check_training(bench):
     def weights(folder):
         return load(bench.path(f"{folder}/model.safetensors"))
 
-    for ranks, folder in ((1, "alone"), (2, "two"), (2, "again"), (3, "three")):
+    for ranks, folder in ((1, "alone"), (2, "two"), (2, "twice"), (3, "three")):
         train(ranks, folder)
     train(3, "on", "--budget", "3")
     train(2, "on", "--budget", "6")
     for folder in ("two", "three", "on"):
         off = distance(weights("alone"), weights(folder))
         bench.check(off < 1e-4, f"train, {folder}: weights off by {off:.2e}")
-    bench.check(distance(weights("two"), weights("again")) == 0, "train: other bits the second time")
+    bench.check(distance(weights("two"), weights("twice")) == 0, "train: other bits the second time")
     words = ["train", __file__, "-o", bench.path("none"), "--config"]
     answer = bench.run([*MPIRUN, "-n", "5", bench.binary, *words, bench.path("learn")])
     bench.check(answer.returncode != 0 and "divide by 5" in answer.stderr, f"train, 5 ranks: {answer.stderr[:300]}")
