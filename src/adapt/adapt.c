@@ -105,13 +105,14 @@ fail:
 static clsplat_status cycle(herd *h) {
     clsplat_status status = CLSPLAT_OK;
     ++h->cycle;
+    bool last = h->cycle == h->how->cycles; /* only its errors are asked for: no states are */
     if ((h->cycle - 1) % h->how->every == 0) {
         TRY(structure(h));
-        TRY(herd_measure(h)); /* without the rounding of many small changes */
+        TRY(last || h->how->steps ? herd_attend(h) : herd_measure(h)); /* without many roundings */
     }
     if (h->how->steps) {
         TRY(adjust(h, h->how->steps));
-        TRY(herd_measure(h));
+        TRY(last ? herd_attend(h) : herd_measure(h));
     }
     if (!progress(h, 1))
         status = log_error(h->layer->device->lib, CLSPLAT_CANCELLED, "stopped by the caller");

@@ -67,7 +67,8 @@ clsplat_status herd_open(layer *l, const clsplat_adapt *how, clsplat_splats *spl
     h->lse = calloc(heads * l->rows, sizeof *h->lse);
     h->out = calloc(heads * l->rows * l->value_dim, sizeof *h->out);
     h->result.rows = l->rows;
-    if (!h->log_weight || !h->cover || !h->lse || !h->out)
+    h->birth = calloc(heads * l->rows, sizeof *h->birth);
+    if (!h->log_weight || !h->cover || !h->lse || !h->out || !h->birth)
         status = no_memory(h);
 fail:
     if (status != CLSPLAT_OK)
@@ -83,6 +84,7 @@ void herd_close(herd *h) {
     free(h->cover);
     free(h->lse);
     free(h->out);
+    free(h->birth);
     *h = (herd){0};
 }
 
@@ -104,24 +106,42 @@ static void find_places(const population *p, size_t *place) {
                 place[c] = next++;
 }
 
+/* [rows][count] in the set's order becomes [count][rows] in that of the columns, a block at a time that
+ * caches hold. */
+static void turn_round(const population *p, const size_t *place, const float *from, size_t rows, bool levels,
+                       float *to) {
+    enum { BLOCK = 16 };
+    for (size_t begin = 0; begin < rows; begin += BLOCK) {
+        size_t end = begin + BLOCK < rows ? begin + BLOCK : rows;
+        for (size_t c = 0; c < p->count; ++c) {
+            float weight = levels ? (float)p->level_log_weight[p->level[c]] : 0;
+            for (size_t t = begin; t < end; ++t)
+                to[c * rows + t] = from[t * p->count + place[c]] + weight;
+        }
+    }
+}
+
 static void keep_columns(herd *h, const layer_states *s, const float *cover, const size_t *place) {
     const layer *l = h->layer;
     const population *p = &h->people;
     for (size_t i = 0; i < l->batch * l->heads; ++i)
-        for (size_t c = 0; c < p->count; ++c) {
-            float *to = h->log_weight + (i * p->capacity + c) * l->rows;
-            float weight = (float)p->level_log_weight[p->level[c]];
-            for (size_t t = 0; t < l->rows; ++t)
-                to[t] = s->log_weight[(i * l->rows + t) * p->count + place[c]] + weight;
-        }
+        turn_round(p, place, s->log_weight + i * l->rows * p->count, l->rows, true,
+                   h->log_weight + i * p->capacity * l->rows);
     for (size_t i = 0; i < l->batch * h->state_heads; ++i)
-        for (size_t c = 0; c < p->count; ++c)
-            for (size_t t = 0; t < h->tokens; ++t)
-                h->cover[(i * p->capacity + c) * h->tokens + t] =
-                    cover[(i * h->tokens + t) * p->count + place[c]];
+        turn_round(p, place, cover + i * h->tokens * p->count, h->tokens, false,
+                   h->cover + i * p->capacity * h->tokens);
 }
 
-clsplat_status herd_measure(herd *h) {
+static void keep_rows(herd *h, const float *out, const float *lse) {
+    size_t rows = h->layer->batch * h->layer->heads * h->layer->rows;
+    for (size_t i = 0; i < rows; ++i)
+        h->lse[i] = (double)lse[i];
+    for (size_t i = 0; i < rows * h->layer->value_dim; ++i)
+        h->out[i] = (double)out[i];
+}
+
+/* With states: also what each splat has at each row, and the coverage of keys. */
+static clsplat_status look(herd *h, bool with_states) {
     clsplat_status status = CLSPLAT_OK;
     layer *l = h->layer;
     size_t rows = l->batch * l->heads * l->rows;
@@ -134,14 +154,13 @@ clsplat_status herd_measure(herd *h) {
         goto fail;
     }
     TRY(population_set(&h->people, l->device->lib, h->like, &set));
-    TRY(layer_survey(l, set, out, lse, &states));
-    for (size_t i = 0; i < rows; ++i)
-        h->lse[i] = (double)lse[i];
-    for (size_t i = 0; i < rows * l->value_dim; ++i)
-        h->out[i] = (double)out[i];
-    TRY(layer_cover(l, set, h->spacing, &cover));
-    find_places(&h->people, place);
-    keep_columns(h, &states, cover, place);
+    TRY(layer_survey(l, set, out, lse, with_states ? &states : NULL));
+    keep_rows(h, out, lse);
+    if (with_states) {
+        TRY(layer_cover(l, set, h->spacing, &cover));
+        find_places(&h->people, place);
+        keep_columns(h, &states, cover, place);
+    }
 fail:
     clsplat_splats_destroy(&set);
     layer_states_free(&states);
@@ -150,6 +169,14 @@ fail:
     free(lse);
     free(out);
     return status;
+}
+
+clsplat_status herd_measure(herd *h) {
+    return look(h, true);
+}
+
+clsplat_status herd_attend(herd *h) {
+    return look(h, false);
 }
 
 static double square_of(const herd *h, size_t i) {

@@ -12,6 +12,11 @@
 
 enum { HERD_TOKENS = 1024 }; /* keys per head that coverage is taken at, about */
 
+/* What a birth could make of a row: see lift.c. */
+typedef struct birth_row {
+    double own, cross, come, weight;
+} birth_row;
+
 typedef struct herd {
     layer *layer;
     const clsplat_adapt *how;
@@ -23,6 +28,7 @@ typedef struct herd {
     float *log_weight; /* [B·H][capacity][rows], with ln w */
     float *cover;      /* [B·Hw][capacity][tokens]: φ of keys */
     double *lse, *out; /* [B·H][rows], [B·H][rows][Dv]: attention of the rows */
+    birth_row *birth;  /* [B·H·rows]: room to look at one */
     random_state random;
     unsigned cycle;
     clsplat_adapt_result result;
@@ -37,6 +43,8 @@ clsplat_status herd_check_limits(const herd *h);
 
 /* Measures everything on the device. */
 clsplat_status herd_measure(herd *h);
+/* The attention of the rows alone: all that their errors need. */
+clsplat_status herd_attend(herd *h);
 
 /* Whether a head of queries (over the batch, B·H) is served by a head of the set; and the head of states of
  * it. */
@@ -84,6 +92,9 @@ typedef struct change {
 /* The head's squared error after the change; INFINITY if what remains cannot be told from rounding. With
  * `apply` out and lse become those after it. */
 double change_judge(herd *h, const candidates *c, size_t head, const change *what, bool apply);
+
+/* e·e, e·u and u·u of a row with e = out − target and u = value − target. */
+birth_row birth_products(const double *out, const float *target, const float *value, size_t columns);
 
 /* The column's splat becomes the candidate. The caller names it. */
 void herd_put(herd *h, const candidates *c, size_t head, size_t i, double lift, size_t column);

@@ -11,7 +11,7 @@ typedef struct states_call {
     layer *layer;
     const op_splats *splats;
     size_t heads, columns; /* Hw; of values: 1 if they are not wanted */
-    float *lse, *value;    /* [B,Hw,rows,S], [B,Hw,rows,S,columns] */
+    float *lse, *value;    /* [B,Hw,rows,S], [B,Hw,rows,S,columns]; NULL: not wanted */
     float *out, *row_lse;  /* of the rows' attention, [B,H,rows,columns] and [B,H,rows]; NULL: not wanted */
 } states_call;
 
@@ -70,7 +70,8 @@ static clsplat_status write_segments(const states_call *c, size_t begin, size_t 
     TRY(buffer_create(l->device, 4 * count, &args.state.lse));
     TRY(buffer_create(l->device, 4 * count * c->columns, &args.state.value));
     TRY(op_write(&l->queue, &args));
-    TRY(fetch(c, args.state.lse, segments, c->splats->count, first, c->lse));
+    if (c->lse)
+        TRY(fetch(c, args.state.lse, segments, c->splats->count, first, c->lse));
     if (c->value)
         TRY(fetch(c, args.state.value, segments, c->splats->count * c->columns, first, c->value));
     if (c->out)
@@ -81,23 +82,29 @@ fail:
     return status;
 }
 
+/* One splat's state and what it had before, at the next row. */
+static void merge_one(const states_call *c, size_t at, size_t before) {
+    size_t dv = c->columns;
+    double first = (double)c->lse[before], own = (double)c->lse[at], top = fmax(first, own);
+    if (!(top > -INFINITY))
+        return;
+    double shrunk = exp(fmin(first, own) - top), sum = 1 + shrunk;
+    double share = (first > own ? 1 : shrunk) / sum;
+    c->lse[at] = (float)(top + log(sum));
+    for (size_t d = 0; c->value && d < dv; ++d) {
+        float *value = c->value + at * dv + d;
+        *value = (float)(share * (double)c->value[before * dv + d] + (1 - share) * (double)*value);
+    }
+}
+
 /* Row t has its own segment; it gets all before. */
 static void merge_along(const states_call *c) {
     const layer *l = c->layer;
-    size_t splats = c->splats->count, dv = c->columns;
-    for (size_t at = 0; at < l->batch * c->heads * l->rows * splats; ++at) {
-        if (at / splats % l->rows == 0)
-            continue;
-        double before = (double)c->lse[at - splats], own = (double)c->lse[at], top = fmax(before, own);
-        if (!(top > -INFINITY))
-            continue;
-        double share = exp(before - top) / (exp(before - top) + exp(own - top));
-        c->lse[at] = (float)(top + log(exp(before - top) + exp(own - top)));
-        for (size_t d = 0; c->value && d < dv; ++d) {
-            float *value = c->value + at * dv + d;
-            *value = (float)(share * (double)value[0 - splats * dv] + (1 - share) * (double)*value);
-        }
-    }
+    size_t each = c->splats->count;
+    for (size_t h = 0; h < l->batch * c->heads; ++h)
+        for (size_t t = h * l->rows + 1; t < (h + 1) * l->rows; ++t)
+            for (size_t at = t * each; at < (t + 1) * each; ++at)
+                merge_one(c, at, at - each);
 }
 
 /* Every row has what the first has. */
@@ -110,6 +117,19 @@ static void repeat_along(const states_call *c) {
             if (c->value)
                 memcpy(c->value + t * values, c->value + h * l->rows * values, values * sizeof *c->value);
         }
+}
+
+/* What the splats of a query head have gathered, and their own logarithms, to φ of its rows. */
+static void add_states(const states_call *c, size_t query_head, const float *own, float *log_weight) {
+    const layer *l = c->layer;
+    size_t splats = c->splats->count, each = l->rows * splats;
+    size_t b = query_head / l->heads, h = query_head % l->heads;
+    const float *lse = c->lse + (b * c->heads + h / (l->heads / c->heads)) * each;
+    own += c->splats->heads > 1 ? h * splats : 0;
+    log_weight += query_head * each;
+    for (size_t t = 0; t < l->rows; ++t)
+        for (size_t s = 0; s < splats; ++s)
+            log_weight[t * splats + s] += lse[t * splats + s] + own[s];
 }
 
 /* Log-weights at the rows: φ(q), to which Λ is added, and what the set knows of itself. */
@@ -131,12 +151,8 @@ static clsplat_status weigh(const states_call *c, float *log_weight) {
     TRY(queue_download(
         &l->queue,
         (queue_copy){.mem = c->splats->log_weight, .host = own, .row = 4 * sets * splats, .rows = 1}));
-    size_t each = l->rows * splats, group = l->heads / c->heads;
-    for (size_t i = 0; i < all; ++i) {
-        size_t b = i / (each * l->heads), h = i / each % l->heads, at = i % each;
-        size_t writer = b * c->heads + h / group, set = sets > 1 ? h : 0;
-        log_weight[i] += c->lse[writer * each + at] + own[set * splats + at % splats];
-    }
+    for (size_t i = 0; i < l->batch * l->heads; ++i)
+        add_states(c, i, own, log_weight);
 fail:
     buffer_release(l->device, 4 * all, &args.response);
     free(own);
@@ -148,27 +164,29 @@ static size_t few_columns(const layer *l) {
     return l->value_dim % 16 == 0 ? 16 : 1;
 }
 
+/* Without `states` only the attention of the rows, where all of them see all keys. */
 static clsplat_status measure(states_call *c, clsplat_splats *set, bool values, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
     layer *l = c->layer;
-    *states = (layer_states){0};
     c->heads = layer_state_heads(l, set);
     c->columns = values || c->out ? l->value_dim : few_columns(l);
     TRY(splats_upload(l->device, set, &c->splats));
     size_t numbers = l->batch * c->heads * l->rows * c->splats->count;
-    *states = (layer_states){.splats = c->splats->count, .state_heads = c->heads};
-    states->log_weight = malloc(l->batch * l->heads * l->rows * c->splats->count * sizeof(float));
-    states->value = values ? malloc(numbers * l->value_dim * sizeof(float)) : NULL;
-    c->lse = malloc(numbers * sizeof *c->lse);
-    c->value = states->value;
-    if (!c->lse || !states->log_weight || (values && !c->value)) {
-        status = no_memory(l, c->splats->count);
-        goto fail;
+    if (states) {
+        *states = (layer_states){.splats = c->splats->count, .state_heads = c->heads};
+        states->log_weight = malloc(l->batch * l->heads * l->rows * c->splats->count * sizeof(float));
+        states->value = c->value = values ? malloc(numbers * l->value_dim * sizeof(float)) : NULL;
+        c->lse = malloc(numbers * sizeof *c->lse);
+        if (!c->lse || !states->log_weight || (values && !c->value)) {
+            status = no_memory(l, c->splats->count);
+            goto fail;
+        }
     }
-    size_t head = l->causal ? l->head_keys : l->keys;
-    TRY(write_segments(c, 0, head, 1, 0));
+    TRY(write_segments(c, 0, l->causal ? l->head_keys : l->keys, 1, 0));
+    if (!states)
+        goto fail;
     if (l->causal && l->rows > 1)
-        TRY(write_segments(c, head, l->step, l->rows - 1, 1));
+        TRY(write_segments(c, l->head_keys, l->step, l->rows - 1, 1));
     if (l->causal)
         merge_along(c);
     else
@@ -176,7 +194,7 @@ static clsplat_status measure(states_call *c, clsplat_splats *set, bool values, 
     TRY(weigh(c, states->log_weight));
 fail:
     free(c->lse);
-    if (status != CLSPLAT_OK)
+    if (status != CLSPLAT_OK && states)
         layer_states_free(states);
     return status;
 }
@@ -188,11 +206,13 @@ clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_s
 /* Where all rows see all keys one write of the keys serves both. */
 clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
-    *states = (layer_states){0};
+    if (states)
+        *states = (layer_states){0};
     if (!l->causal)
         return measure(&(states_call){.layer = l, .out = out, .row_lse = lse}, set, false, states);
     TRY(layer_attend(l, set, out, lse));
-    TRY(layer_measure(l, set, false, states));
+    if (states)
+        TRY(layer_measure(l, set, false, states));
 fail:
     return status;
 }

@@ -53,7 +53,7 @@ static void look_at_splat(const herd *h, size_t head, size_t column, size_t rows
         const float *log_weight = h->log_weight + (q * h->people.capacity + column) * l->rows;
         for (size_t t = 0; t < l->rows; ++t) {
             double log_share = (double)log_weight[t] - h->lse[q * l->rows + t];
-            if (!(log_share > -45)) /* 3e-20 of a row */
+            if (!(log_share > -25)) /* 1e-11 of a row */
                 continue;
             double share = fmin(exp(log_share), 1);
             use += share;

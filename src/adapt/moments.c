@@ -164,10 +164,15 @@ bool moments_merge(const splat_form *form, const double *a, const double *b, dou
 
 double moments_distance(size_t dim, const double *mean_a, const double *va, const double *mean_b,
                         const double *vb) {
-    double sum = 0;
+    double sum = 0, ratio = 1; /* Π mean² / (va vb): one logarithm for many dimensions */
     for (size_t d = 0; d < dim; ++d) {
         double mean = 0.5 * (va[d] + vb[d]), apart = mean_a[d] - mean_b[d];
-        sum += 0.125 * apart * apart / mean + 0.5 * log(mean / sqrt(va[d] * vb[d]));
+        sum += 0.125 * apart * apart / mean;
+        ratio *= mean / va[d] * (mean / vb[d]);
+        if (ratio > 1e100) {
+            sum += 0.25 * log(ratio);
+            ratio = 1;
+        }
     }
-    return sum;
+    return sum + 0.25 * log(ratio);
 }

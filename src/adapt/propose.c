@@ -167,44 +167,66 @@ static size_t worst_covered(const proposing *p, const size_t *taken, size_t coun
     return worst;
 }
 
-/* φ of the best splat at x, for diagonal widths; the column goes to *nearest. */
-static double best_reach(const proposing *p, const float *x, size_t *nearest) {
+/* 1 / variance of the dimensions, of covariances that are not full. */
+static void find_precisions(const splat_form *form, const double *splat, double *precision) {
+    bool one = form->covariance == CLSPLAT_ISOTROPIC;
+    double temperature = exp(splat[form->dim + form->size + 1]);
+    for (size_t d = 0; d < form->dim; ++d)
+        precision[d] =
+            one && d ? precision[0] : 1 / (exp(splat[form->dim + (one ? 0 : d)]) * temperature);
+}
+
+/* −2φ of a splat at x. */
+static double distance_of(const splat_form *form, const double *splat, const double *precision,
+                          const float *x) {
+    double sum = 0, temperature = exp(splat[form->dim + form->size + 1]);
+    for (size_t d = 0; d < form->dim; ++d) {
+        double along = (double)x[d] - splat[d];
+        if (form->covariance == CLSPLAT_FULL) {
+            along = 0;
+            for (size_t e = d; e < form->dim; ++e)
+                along += splat[form->dim + e * form->dim + d] * ((double)x[e] - splat[e]);
+            sum += along * along / temperature;
+        } else {
+            sum += along * along * precision[d];
+        }
+    }
+    return sum;
+}
+
+/* Where a splat may be born, and why there; φ of the best splat that there is, and its column. */
+typedef struct birthplace {
+    const float *key;
+    double gain, reach;
+    size_t nearest;
+} birthplace;
+
+static void find_nearest(const proposing *p, birthplace *places, size_t count) {
     const population *people = &p->h->people;
-    const splat_form *form = &people->form;
-    double best = -INFINITY;
-    *nearest = 0;
+    double *precision = p->room;
+    for (size_t i = 0; i < count; ++i)
+        places[i].reach = -INFINITY, places[i].nearest = 0;
     for (size_t c = 0; c < people->count; ++c) {
         const double *splat = population_splat(people, p->head, c);
-        double sum = 0, temperature = exp(splat[form->dim + form->size + 1]);
-        for (size_t d = 0; d < form->dim; ++d) {
-            double apart = (double)x[d] - splat[d], along = apart;
-            if (form->covariance == CLSPLAT_FULL) {
-                along = 0;
-                for (size_t e = d; e < form->dim; ++e)
-                    along += splat[form->dim + e * form->dim + d] * ((double)x[e] - splat[e]);
-                sum += along * along / temperature;
-                continue;
-            }
-            sum += apart * apart / splat_variance(form, splat, d);
+        if (people->form.covariance != CLSPLAT_FULL)
+            find_precisions(&people->form, splat, precision);
+        for (size_t i = 0; i < count; ++i) {
+            double reach = -0.5 * distance_of(&people->form, splat, precision, places[i].key);
+            if (reach > places[i].reach)
+                places[i].reach = reach, places[i].nearest = c;
         }
-        if (-0.5 * sum > best)
-            best = -0.5 * sum, *nearest = c;
     }
-    return best;
 }
 
 /* Of the widths of the nearest splat, or of those that softmax has: variance 1 / scale, which is √D (see
  * CLSPLAT_MATCH_SOFTMAX). */
-static void propose_birth(const proposing *p, const float *key, bool softmax, double gain, size_t i,
-                          proposal *to) {
+static void propose_birth(const proposing *p, const birthplace *place, bool softmax, size_t i, proposal *to) {
     const splat_form *form = &p->h->people.form;
     double *splat = candidate(p, i), variance = 1 / fmax((double)fabsf(p->h->layer->scale), 1e-6);
-    size_t nearest;
-    double reach = best_reach(p, key, &nearest);
-    take_column(p, i, nearest);
+    take_column(p, i, place->nearest);
     double *covariance = splat_covariance(form, splat);
     for (size_t d = 0; d < form->dim; ++d)
-        splat[d] = (double)key[d];
+        splat[d] = (double)place->key[d];
     for (size_t n = 0; softmax && n < form->size; ++n) {
         bool diagonal = n % (form->dim + 1) == 0;
         covariance[n] = form->covariance != CLSPLAT_FULL ? log(variance) : diagonal ? 1 / sqrt(variance) : 0;
@@ -215,24 +237,28 @@ static void propose_birth(const proposing *p, const float *key, bool softmax, do
     to->what = (change){.level = p->level, .coming = 1, .come = {i}};
     to->columns = 0;
     to->event = event_of(p, CLSPLAT_BIRTH, NULL, 0);
-    to->event.coverage = reach;
-    to->event.expected_gain = gain;
+    to->event.coverage = place->reach;
+    to->event.expected_gain = place->gain;
 }
 
 static void propose_births(const proposing *p, size_t first, proposal *to) {
-    size_t taken[PROPOSE_BIRTHS];
-    for (size_t i = 0, covered = 0; i < PROPOSE_BIRTHS; ++i) {
-        if (i >= PROPOSE_BIRTHS - 2) {
-            taken[covered] = worst_covered(p, taken, covered);
-            if (taken[covered] != SIZE_MAX)
-                propose_birth(p, key_of(p->h, taken[covered]), i % 2, 0, first + i, &to[i]);
-            ++covered;
-            continue;
-        }
+    enum { COVERED = 2 }; /* at the keys that are covered worst */
+    size_t taken[COVERED], places = 0;
+    birthplace place[PROPOSE_BIRTHS];
+    for (size_t i = 0; i < PROPOSE_BIRTHS - COVERED; ++i) {
         size_t row = draw_row(p);
-        double gain = p->look->row_total > 0 ? p->look->row_square[row] / p->look->row_total : 0;
-        propose_birth(p, draw_key(p, row), i % 2, gain, first + i, &to[i]);
+        place[places++] = (birthplace){
+            .key = draw_key(p, row),
+            .gain = p->look->row_total > 0 ? p->look->row_square[row] / p->look->row_total : 0};
     }
+    for (size_t i = 0; i < COVERED; ++i) {
+        taken[i] = worst_covered(p, taken, i);
+        if (taken[i] != SIZE_MAX)
+            place[places++] = (birthplace){.key = key_of(p->h, taken[i])};
+    }
+    find_nearest(p, place, places);
+    for (size_t i = 0; i < places; ++i)
+        propose_birth(p, &place[i], i % 2, first + i, &to[i]);
 }
 
 static void propose_deaths(const proposing *p, bool starving, size_t first, proposal *to) {
@@ -254,9 +280,11 @@ static void propose_deaths(const proposing *p, bool starving, size_t first, prop
 static void widths(const splat_form *form, const double *splat, double *room, double *variance) {
     if (form->covariance == CLSPLAT_FULL)
         moments_covariance(form, splat, room, room + form->dim * form->dim);
+    else
+        find_precisions(form, splat, variance);
     for (size_t d = 0; d < form->dim; ++d)
         variance[d] = form->covariance == CLSPLAT_FULL ? room[form->dim * form->dim + d * (form->dim + 1)]
-                                                       : splat_variance(form, splat, d);
+                                                       : 1 / variance[d];
 }
 
 /* The column of the level nearest to one of them, and how far it is. Full covariances are compared by their
@@ -335,59 +363,4 @@ fail:
     herd_look_free(&look);
     free(p.room);
     return status;
-}
-
-/* The share that a birth would have of the head's attention, of mean over the rows, with its amplitude as it
- * is. */
-static double log_mean_share(const herd *h, size_t head, const candidates *c, const change *what) {
-    const layer *l = h->layer;
-    double top = -INFINITY, sum = 0, rows = 0;
-    for (size_t q = 0; q < l->batch * l->heads; ++q)
-        for (size_t t = q * l->rows; t < (q + 1) * l->rows && herd_serves(h, head, q); ++t, ++rows) {
-            double log_share = (double)c->states.log_weight[t * c->count + what->come[0]] - h->lse[t];
-            if (log_share > top) {
-                sum = sum * exp(top - log_share) + 1;
-                top = log_share;
-            } else if (log_share > -INFINITY) {
-                sum += exp(log_share - top);
-            }
-        }
-    return top + log(sum / rows) + h->people.level_log_weight[what->level];
-}
-
-/* The amplitude of a birth by measured error, on a grid around that which gives it a splat's fair share. */
-static double best_lift(herd *h, size_t head, const candidates *c, change *what) {
-    double fair = -log((double)h->people.count + 1) - log_mean_share(h, head, c, what), best = INFINITY,
-           kept = fair;
-    if (!isfinite(fair))
-        return INFINITY;
-    for (int step = -8; step <= 4; step += 2) {
-        what->lift[0] = fair + step;
-        double square = change_judge(h, c, head, what, false);
-        if (square < best)
-            best = square, kept = what->lift[0];
-    }
-    for (double fine = 1; fine > 0.3; fine /= 2)
-        for (int side = -1; side <= 1; side += 2) {
-            what->lift[0] = kept + side * fine;
-            double square = change_judge(h, c, head, what, false);
-            if (square < best) {
-                best = square, kept = what->lift[0];
-                break;
-            }
-        }
-    what->lift[0] = kept;
-    return best;
-}
-
-void propose_judge(herd *h, size_t head, const candidates *c, proposals *p) {
-    for (size_t i = 0; i < PROPOSE_GROWING; ++i) {
-        proposal *g = &p->growing[i];
-        if (g->possible)
-            g->square = g->event.decision == CLSPLAT_BIRTH ? best_lift(h, head, c, &g->what)
-                                                           : change_judge(h, c, head, &g->what, false);
-    }
-    for (size_t i = 0; i < PROPOSE_SHRINKING; ++i)
-        if (p->shrinking[i].possible)
-            p->shrinking[i].square = change_judge(h, c, head, &p->shrinking[i].what, false);
 }

@@ -333,7 +333,8 @@ colony_result colony_adapt(colony *c, const model_adaptation *how, const clsplat
         bool hungry = c->use[s] < how->death_threshold / (double)c->splats;
         c->life[s].starved = hungry ? c->life[s].starved + 1 : 0;
     }
-    while (room && c->splats > 1 && result.made < how->most && decide(c, how, like, room, listener, user))
+    while (room && c->splats > 1 && result.made < how->most && colony_error_now(c) > how->enough &&
+           decide(c, how, like, room, listener, user))
         ++result.made;
     result.after = colony_error_now(c);
     result.recent_after = recent_coverage(c);

@@ -19,6 +19,7 @@ typedef struct model_adaptation {
     double mitosis_threshold; /* share of a head's error from which on a splat may split */
     double birth_threshold;   /* keys are born at below this coverage only, in φ: 0 or less */
     double least_gain;        /* relative fall of the error */
+    double enough;            /* a head whose error is below this, in φ, is left as it is */
 } model_adaptation;
 
 typedef struct model_config {

@@ -46,7 +46,8 @@ static clsplat_status read_adaptation(const json_place *at, model_adaptation *a)
     static const char *const known[] = {
         "enable_adaptation",   "adaptation_frequency",      "adaptation_tokens",
         "consecutive_batches", "max_adaptations_per_cycle", "death_threshold",
-        "mitosis_threshold",   "birth_threshold",           "least_gain"};
+        "mitosis_threshold",   "birth_threshold",           "least_gain",
+        "enough"};
     clsplat_status status = CLSPLAT_OK;
     json_place in = {at->lib, at->path, "adaptation.", json_object_get(at->object, "adaptation")};
     bool enabled = true;
@@ -74,6 +75,7 @@ static clsplat_status read_adaptation(const json_place *at, model_adaptation *a)
     TRY(json_double(&in, "mitosis_threshold", JSON_OPTIONAL, 0, 1, &a->mitosis_threshold));
     TRY(json_double(&in, "birth_threshold", JSON_OPTIONAL, -1e9, 0, &a->birth_threshold));
     TRY(json_double(&in, "least_gain", JSON_OPTIONAL, 0, 1, &a->least_gain));
+    TRY(json_double(&in, "enough", JSON_OPTIONAL, 0, 1e9, &a->enough));
     a->steps = enabled ? steps : 0;
     a->tokens = enabled ? tokens : 0;
     a->patience = (unsigned)patience;
@@ -85,8 +87,12 @@ clsplat_status pattern_load(const json_place *at, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     c->window = 256;
     c->splats = c->splat_chunk = 128;
-    c->adaptation = (model_adaptation){
-        .most = 8, .patience = 3, .death_threshold = 0.01, .mitosis_threshold = 0.1, .least_gain = 5e-3};
+    c->adaptation = (model_adaptation){.most = 8,
+                                       .patience = 3,
+                                       .death_threshold = 0.01,
+                                       .mitosis_threshold = 0.1,
+                                       .least_gain = 5e-3,
+                                       .enough = 0.05};
     c->near_far_tolerance = 0.1;
     c->splatted = calloc(c->layers, sizeof *c->splatted);
     c->near_far = calloc(c->layers, sizeof *c->near_far);
