@@ -75,7 +75,8 @@ typedef struct clsplat_adapt {
     unsigned patience;          /* 2 */
     double merge_distance; /* 0.02; Bhattacharyya distance below which a pair may merge to shrink a level */
     double least_gain;     /* 1e-4; relative fall of the error that a decision must bring */
-    clsplat_adapt_listener *listener; /* told of every decision as it falls; NULL: nobody */
+    clsplat_adapt_listener *listener; /* told of every decision as it falls; NULL: nobody. If the call fails,
+                                         nothing of what it was told has come about */
     void *listener_user;
     clsplat_progress *progress; /* NULL: none */
     void *progress_user;

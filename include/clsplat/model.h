@@ -140,8 +140,8 @@ typedef struct clsplat_model_attention {
                            to what was read; 0: as adaptation.* of the model's configuration says; SIZE_MAX:
                            never */
     clsplat_adapt_listener
-        *adapt_listener; /* told of every decision; NULL: nobody. Errors are Σ −φ of the best
-                            splat over keys, the smaller the better covered they are */
+        *adapt_listener; /* told of every decision of a cycle once all layers have made theirs; NULL: nobody.
+                            Errors are Σ −φ of the best splat over keys, the smaller the better covered */
     void *adapt_user;
     bool measure_errors; /* every layer attends exactly, too, and clsplat_session_errors tells the difference
                           */

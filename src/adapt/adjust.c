@@ -98,6 +98,7 @@ static void look_back(adjusting *a) {
                 h->out[at * l->value_dim + d] = out;
                 a->dout[row * l->value_dim + d] = (float)(2 * apart / norm);
             }
+            h->row_square[at] = herd_row_square(h, at);
         }
     }
 }

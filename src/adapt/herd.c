@@ -67,8 +67,9 @@ clsplat_status herd_open(layer *l, const clsplat_adapt *how, clsplat_splats *spl
     h->lse = calloc(heads * l->rows, sizeof *h->lse);
     h->out = calloc(heads * l->rows * l->value_dim, sizeof *h->out);
     h->result.rows = l->rows;
+    h->row_square = calloc(heads * l->rows, sizeof *h->row_square);
     h->birth = calloc(heads * l->rows, sizeof *h->birth);
-    if (!h->log_weight || !h->cover || !h->lse || !h->out || !h->birth)
+    if (!h->log_weight || !h->cover || !h->lse || !h->out || !h->row_square || !h->birth)
         status = no_memory(h);
 fail:
     if (status != CLSPLAT_OK)
@@ -84,7 +85,9 @@ void herd_close(herd *h) {
     free(h->cover);
     free(h->lse);
     free(h->out);
+    free(h->row_square);
     free(h->birth);
+    layer_states_free(&h->spare);
     *h = (herd){0};
 }
 
@@ -138,6 +141,8 @@ static void keep_rows(herd *h, const float *out, const float *lse) {
         h->lse[i] = (double)lse[i];
     for (size_t i = 0; i < rows * h->layer->value_dim; ++i)
         h->out[i] = (double)out[i];
+    for (size_t i = 0; i < rows; ++i)
+        h->row_square[i] = herd_row_square(h, i);
 }
 
 /* With states: also what each splat has at each row, and the coverage of keys. */
@@ -179,21 +184,22 @@ clsplat_status herd_attend(herd *h) {
     return look(h, false);
 }
 
-static double square_of(const herd *h, size_t i) {
+double herd_row_square(const herd *h, size_t at) {
     const layer *l = h->layer;
-    size_t each = l->rows * l->value_dim;
+    const double *out = h->out + at * l->value_dim;
+    const float *target = l->target + at * l->value_dim;
     double sum = 0;
-    for (size_t e = i * each; e < (i + 1) * each; ++e) {
-        double apart = h->out[e] - (double)l->target[e];
-        sum += apart * apart;
-    }
+    for (size_t d = 0; d < l->value_dim; ++d)
+        sum += (out[d] - (double)target[d]) * (out[d] - (double)target[d]);
     return sum;
 }
 
 double herd_square(const herd *h, size_t head) {
+    size_t rows = h->layer->rows;
     double sum = 0;
     for (size_t i = 0; i < h->layer->batch * h->layer->heads; ++i)
-        sum += herd_serves(h, head, i) ? square_of(h, i) : 0;
+        for (size_t t = 0; t < rows && herd_serves(h, head, i); ++t)
+            sum += h->row_square[i * rows + t];
     return sum;
 }
 

@@ -25,10 +25,12 @@ typedef struct herd {
     size_t *least, *most; /* [L] */
     size_t state_heads;   /* Hw */
     size_t spacing, tokens;
-    float *log_weight; /* [B·H][capacity][rows], with ln w */
-    float *cover;      /* [B·Hw][capacity][tokens]: φ of keys */
-    double *lse, *out; /* [B·H][rows], [B·H][rows][Dv]: attention of the rows */
-    birth_row *birth;  /* [B·H·rows]: room to look at one */
+    float *log_weight;  /* [B·H][capacity][rows], with ln w */
+    float *cover;       /* [B·Hw][capacity][tokens]: φ of keys */
+    double *lse, *out;  /* [B·H][rows], [B·H][rows][Dv]: attention of the rows */
+    double *row_square; /* [B·H][rows]: ‖out − target‖² */
+    birth_row *birth;   /* [B·H·rows]: room to look at one */
+    layer_states spare; /* room for what the next candidates have at the rows */
     random_state random;
     unsigned cycle;
     clsplat_adapt_result result;
@@ -78,7 +80,8 @@ typedef struct candidates {
 } candidates;
 clsplat_status candidates_open(const herd *h, size_t count, candidates *c);
 clsplat_status candidates_measure(herd *h, candidates *c);
-void candidates_close(candidates *c);
+/* What the candidates had at the rows is room for the next ones'. */
+void candidates_close(herd *h, candidates *c);
 double *candidates_splat(const herd *h, const candidates *c, size_t head, size_t i);
 
 /* A change to a head: candidates that go (they are columns too) and candidates that come, at a level. */
@@ -92,6 +95,9 @@ typedef struct change {
 /* The head's squared error after the change; INFINITY if what remains cannot be told from rounding. With
  * `apply` out and lse become those after it. */
 double change_judge(herd *h, const candidates *c, size_t head, const change *what, bool apply);
+
+/* Of a row, from its out. */
+double herd_row_square(const herd *h, size_t at);
 
 /* e·e, e·u and u·u of a row with e = out − target and u = value − target. */
 birth_row birth_products(const double *out, const float *target, const float *value, size_t columns);

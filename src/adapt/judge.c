@@ -16,10 +16,11 @@ clsplat_status candidates_open(const herd *h, size_t count, candidates *c) {
                      : log_error(h->layer->device->lib, CLSPLAT_MEMORY, "no memory for %zu splats", count);
 }
 
-void candidates_close(candidates *c) {
+void candidates_close(herd *h, candidates *c) {
+    if (c->states.log_weight)
+        h->spare = c->states;
     free(c->splats);
     free(c->cover);
-    layer_states_free(&c->states);
     *c = (candidates){0};
 }
 
@@ -31,6 +32,8 @@ clsplat_status candidates_measure(herd *h, candidates *c) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_splats *set = NULL;
     TRY(population_loose(&h->people, h->layer->device->lib, c->splats, c->count, &set));
+    c->states = h->spare;
+    h->spare = (layer_states){0};
     TRY(layer_measure(h->layer, set, true, &c->states));
     TRY(layer_cover(h->layer, set, h->spacing, &c->cover));
 fail:
@@ -38,11 +41,15 @@ fail:
     return status;
 }
 
+/* Weights below this change nothing that would be seen. */
+static const double least_seen = 1e-10;
+
 /* Below this share what stays of a row is the rounding of what went. */
 static const double least_left = 1e-4;
 
 /* What a change adds to one row: the weights of what comes, and minus those of what goes, by candidate. */
 typedef struct row_change {
+    double most; /* of the weights, by size */
     double weight[2 * CHANGE_MOST];
     const float *value[2 * CHANGE_MOST];
     size_t terms;
@@ -63,6 +70,7 @@ static void weigh_row(const herd *h, const candidates *c, const change *what, si
         row->weight[i] = goes ? -weight : weight;
         row->value[i] = c->states.value + (from * c->count + who) * l->value_dim;
         row->left -= goes ? weight : 0;
+        row->most = fmax(row->most, weight);
     }
     row->total = row->left;
     for (size_t i = what->going; i < row->terms; ++i)
@@ -97,8 +105,10 @@ static double judge_row(herd *h, const row_change *row, size_t at, bool apply) {
     for (size_t d = 0; d < whole; d += TOGETHER)
         square += judge_columns(h, row, at, d, TOGETHER, apply);
     square += judge_columns(h, row, at, whole, columns - whole, apply);
-    if (apply)
+    if (apply) {
         h->lse[at] += log(row->total);
+        h->row_square[at] = square;
+    }
     return square;
 }
 
@@ -139,7 +149,8 @@ double change_judge(herd *h, const candidates *c, size_t head, const change *wha
             weigh_row(h, c, what, q, t, &row);
             if (!(row.left > least_left) || !isfinite(row.total))
                 return INFINITY;
-            square += judge_row(h, &row, q * l->rows + t, apply);
+            square += row.most < least_seen ? h->row_square[q * l->rows + t]
+                                            : judge_row(h, &row, q * l->rows + t, apply);
         }
     return square;
 }

@@ -60,6 +60,7 @@ clsplat_status layer_download(layer *l, float *out, float *lse);
 typedef struct layer_states {
     size_t splats, state_heads; /* S, Hw */
     float *log_weight, *value;
+    size_t room, value_room; /* numbers that there is room for; a zeroed struct has none */
 } layer_states;
 clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states);
 void layer_states_free(layer_states *states);

@@ -164,6 +164,16 @@ static size_t few_columns(const layer *l) {
     return l->value_dim % 16 == 0 ? 16 : 1;
 }
 
+/* What is there already may do: its pages have been touched. */
+static bool find_room(float **numbers, size_t *room, size_t count) {
+    if (*numbers && *room >= count)
+        return true;
+    free(*numbers);
+    *numbers = malloc(count * sizeof **numbers);
+    *room = *numbers ? count : 0;
+    return *numbers != NULL;
+}
+
 /* Without `states` only the attention of the rows, where all of them see all keys. */
 static clsplat_status measure(states_call *c, clsplat_splats *set, bool values, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
@@ -173,14 +183,17 @@ static clsplat_status measure(states_call *c, clsplat_splats *set, bool values, 
     TRY(splats_upload(l->device, set, &c->splats));
     size_t numbers = l->batch * c->heads * l->rows * c->splats->count;
     if (states) {
-        *states = (layer_states){.splats = c->splats->count, .state_heads = c->heads};
-        states->log_weight = malloc(l->batch * l->heads * l->rows * c->splats->count * sizeof(float));
-        states->value = c->value = values ? malloc(numbers * l->value_dim * sizeof(float)) : NULL;
+        states->splats = c->splats->count;
+        states->state_heads = c->heads;
         c->lse = malloc(numbers * sizeof *c->lse);
-        if (!c->lse || !states->log_weight || (values && !c->value)) {
+        if (!c->lse ||
+            !find_room(&states->log_weight, &states->room,
+                       l->batch * l->heads * l->rows * c->splats->count) ||
+            (values && !find_room(&states->value, &states->value_room, numbers * l->value_dim))) {
             status = no_memory(l, c->splats->count);
             goto fail;
         }
+        c->value = values ? states->value : NULL;
     }
     TRY(write_segments(c, 0, l->causal ? l->head_keys : l->keys, 1, 0));
     if (!states)

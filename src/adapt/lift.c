@@ -25,15 +25,16 @@ static double look_at_birth(herd *h, size_t head, const candidates *c, const cha
             ++all;
             if (!(h->lse[at] > -INFINITY))
                 continue;
-            const float *value = c->states.value +
-                                 ((herd_writer(h, q) * l->rows + t) * c->count + what->come[0]) * l->value_dim;
+            const float *value =
+                c->states.value +
+                ((herd_writer(h, q) * l->rows + t) * c->count + what->come[0]) * l->value_dim;
             birth_row *row = &h->birth[(*rows)++];
             *row = birth_products(h->out + at * l->value_dim, l->target + at * l->value_dim, value,
                                   l->value_dim);
             row->weight = log_weight - h->lse[at];
             *top = fmax(*top, row->weight);
         }
-    for (size_t i = 0; i < *rows && *top > -INFINITY; ++i) {
+    for (size_t i = 0; i<*rows && * top> - INFINITY; ++i) {
         h->birth[i].weight = exp(h->birth[i].weight - *top);
         sum += h->birth[i].weight;
     }
@@ -76,11 +77,14 @@ static double best_lift(herd *h, size_t head, const candidates *c, change *what)
 }
 
 void propose_judge(herd *h, size_t head, const candidates *c, proposals *p) {
+    double now = herd_square(h, head);
     for (size_t i = 0; i < PROPOSE_GROWING; ++i) {
         proposal *g = &p->growing[i];
-        if (g->possible)
-            g->square = g->event.decision == CLSPLAT_BIRTH ? best_lift(h, head, c, &g->what)
-                                                           : change_judge(h, c, head, &g->what, false);
+        if (!g->possible)
+            continue;
+        g->square = g->event.decision == CLSPLAT_BIRTH ? best_lift(h, head, c, &g->what)
+                                                       : change_judge(h, c, head, &g->what, false);
+        g->gain = isfinite(g->square) ? now - g->square : -INFINITY;
     }
     for (size_t i = 0; i < PROPOSE_SHRINKING; ++i)
         if (p->shrinking[i].possible)

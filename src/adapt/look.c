@@ -29,9 +29,7 @@ static size_t look_at_rows(const herd *h, size_t head, herd_look *look) {
             continue;
         served += l->rows;
         for (size_t t = q * l->rows; t < (q + 1) * l->rows; ++t) {
-            for (size_t d = t * l->value_dim; d < (t + 1) * l->value_dim; ++d)
-                look->row_square[t] +=
-                    (h->out[d] - (double)l->target[d]) * (h->out[d] - (double)l->target[d]);
+            look->row_square[t] = h->row_square[t];
             look->row_total += look->row_square[t];
         }
     }

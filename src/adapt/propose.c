@@ -172,8 +172,7 @@ static void find_precisions(const splat_form *form, const double *splat, double 
     bool one = form->covariance == CLSPLAT_ISOTROPIC;
     double temperature = exp(splat[form->dim + form->size + 1]);
     for (size_t d = 0; d < form->dim; ++d)
-        precision[d] =
-            one && d ? precision[0] : 1 / (exp(splat[form->dim + (one ? 0 : d)]) * temperature);
+        precision[d] = one && d ? precision[0] : 1 / (exp(splat[form->dim + (one ? 0 : d)]) * temperature);
 }
 
 /* −2φ of a splat at x. */
@@ -247,9 +246,9 @@ static void propose_births(const proposing *p, size_t first, proposal *to) {
     birthplace place[PROPOSE_BIRTHS];
     for (size_t i = 0; i < PROPOSE_BIRTHS - COVERED; ++i) {
         size_t row = draw_row(p);
-        place[places++] = (birthplace){
-            .key = draw_key(p, row),
-            .gain = p->look->row_total > 0 ? p->look->row_square[row] / p->look->row_total : 0};
+        place[places++] =
+            (birthplace){.key = draw_key(p, row),
+                         .gain = p->look->row_total > 0 ? p->look->row_square[row] / p->look->row_total : 0};
     }
     for (size_t i = 0; i < COVERED; ++i) {
         taken[i] = worst_covered(p, taken, i);

@@ -20,7 +20,9 @@ typedef struct proposal {
     change what;
     size_t column[2]; /* that it concerns: the parent, the dead one, the pair; SIZE_MAX for births */
     size_t columns;
-    double square; /* the head's squared error if it is made alone */
+    double square;    /* the head's squared error if it is made alone */
+    double gain;      /* of growing: by how much that was less when it was judged */
+    size_t judged_at; /* after so many columns of the round */
     clsplat_adapt_event event;
 } proposal;
 

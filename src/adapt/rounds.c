@@ -10,6 +10,7 @@ typedef struct round_call {
     candidates c;
     proposals *of;  /* [heads] */
     double *square; /* [heads]: as they are now */
+    size_t made;    /* columns that have been added since the candidates were judged */
 } round_call;
 
 static clsplat_status round_open(herd *h, size_t level, bool starving, round_call *r) {
@@ -34,7 +35,7 @@ fail:
 }
 
 static void round_close(round_call *r) {
-    candidates_close(&r->c);
+    candidates_close(r->h, &r->c);
     free(r->of);
     free(r->square);
 }
@@ -130,16 +131,29 @@ fail:
     return status;
 }
 
-/* The best growing proposal that is still one, with the squared error that it brings now. */
-static proposal *pick(round_call *r, size_t head) {
+/* The proposal that promised most. */
+static proposal *most_promising(proposals *of) {
     proposal *best = NULL;
-    for (size_t i = 0; i < PROPOSE_GROWING; ++i) {
-        proposal *p = &r->of[head].growing[i];
-        if (p->possible)
-            p->square = change_judge(r->h, &r->c, head, &p->what, false);
+    for (size_t i = 0; i < PROPOSE_GROWING; ++i)
+        if (of->growing[i].possible && (!best || of->growing[i].gain > best->gain))
+            best = &of->growing[i];
+    return best;
+}
+
+/* The best growing proposal that is still one, with the squared error that it brings now. Those made before
+ * it take from what the others promised and hardly ever add to it: only those are judged again that promised
+ * more than what the best of the judged ones brings (lazy greedy: Minoux 1978). */
+static proposal *pick(round_call *r, size_t head) {
+    proposals *of = &r->of[head];
+    for (size_t tries = 0; tries <= 2 * PROPOSE_GROWING; ++tries) {
+        proposal *best = most_promising(of);
+        if (!best || best->judged_at == r->made)
+            return best && is_gain(r, head, best->square) ? best : NULL;
+        best->square = change_judge(r->h, &r->c, head, &best->what, false);
+        best->gain = isfinite(best->square) ? r->square[head] - best->square : -INFINITY;
+        best->judged_at = r->made;
     }
-    best = best_of(r->of[head].growing, PROPOSE_GROWING);
-    return best && is_gain(r, head, best->square) ? best : NULL;
+    return NULL;
 }
 
 /* Mitosis without a displacement: no output changes. */
@@ -199,7 +213,7 @@ clsplat_status round_grow(herd *h, size_t level, size_t most, bool forced, size_
         size_t vacant = herd_append(h, level);
         for (size_t head = 0; head < heads; ++head)
             grow_head(&r, head, picked[head], vacant);
-        ++*grown;
+        r.made = ++*grown;
     }
 fail:
     free(picked);

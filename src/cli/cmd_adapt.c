@@ -271,6 +271,8 @@ static clsplat_status adapt(cli *c, adapt_request *r) {
     TRY(r->check ? check(c, &how, &t, splats) : make(c, r, &how, &t, splats, base ? base : splats));
     TRY(history_end(&log));
 fail:
+    if (status != CLSPLAT_OK)
+        history_fail(&log);
     history_close(&log);
     layer_input_free(&t);
     free(least);

@@ -2,6 +2,7 @@
 #include <clsplat/clsplat.h>
 #include <stdio.h>
 
+#include "base/text.h"
 #include "cli/layer_input.h"
 #include "cli/report.h"
 
@@ -23,6 +24,8 @@ typedef struct estimating {
     bool there;
     layer_input layer;
     clsplat_forecast forecast;
+    size_t done;           /* presets that could be estimated */
+    clsplat_status failed; /* of the last that could not */
 } estimating;
 
 typedef struct layer_size {
@@ -121,6 +124,32 @@ static void add_estimate(cli *c, json_t *preset, const clsplat_forecast *f) {
                f->seconds, f->error);
 }
 
+static void add_reason(cli *c, json_t *preset, const char *why) {
+    if (c->json) {
+        json_object_set_new(preset, "estimate", json_null());
+        json_object_set_new(preset, "why", report_text(why));
+    } else {
+        printf("  on the layer: it cannot be estimated: %s\n", text_show(why).bytes);
+    }
+}
+
+/* What the layer, or the device, is too small for is said, and the next one estimated. */
+static clsplat_status tell_estimate(cli *c, const presets_request *r, const clsplat_hierarchy *h,
+                                    json_t *preset, estimating *e) {
+    clsplat_status status = estimate(c, r, h, e);
+    bool small = status == CLSPLAT_INVALID || status == CLSPLAT_MEMORY || status == CLSPLAT_UNSUPPORTED;
+    if (small) {
+        e->failed = status;
+        add_reason(c, preset, clsplat_last_error(c->lib));
+        return CLSPLAT_OK;
+    }
+    if (status == CLSPLAT_OK) {
+        ++e->done;
+        add_estimate(c, preset, &e->forecast);
+    }
+    return status;
+}
+
 static clsplat_status presets(cli *c, const presets_request *r) {
     clsplat_status status = CLSPLAT_OK;
     estimating e = {0};
@@ -137,18 +166,16 @@ static clsplat_status presets(cli *c, const presets_request *r) {
             all = report_append(all, told);
         else
             print_preset(p, &h, &size);
-        if (e.there) {
-            TRY(estimate(c, r, &h, &e));
-            add_estimate(c, told, &e.forecast);
-        }
+        if (e.there)
+            TRY(tell_estimate(c, r, &h, told, &e));
         clsplat_hierarchy_free(&h);
     }
-    if (c->json) {
-        status = report_json(c, all);
-        all = NULL;
-    } else {
+    if (c->json)
+        status = report_json(c, json_incref(all));
+    else
         status = cli_flush(c);
-    }
+    if (status == CLSPLAT_OK && e.there && e.done == 0) /* nothing of what was asked for: no success */
+        status = e.failed;
 fail:
     layer_input_free(&e.layer);
     clsplat_hierarchy_free(&h);

@@ -95,6 +95,11 @@ void history_add(void *user, const clsplat_adapt_event *e) {
     write_line(h, line);
 }
 
+void history_fail(history *h) {
+    if (h->file)
+        write_line(h, json_pack("{s:b}", "failed", 1));
+}
+
 clsplat_status history_end(history *h) {
     if (!h->file)
         return CLSPLAT_OK;

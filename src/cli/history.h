@@ -28,6 +28,8 @@ typedef struct history {
 /* Begins the file anew, or with `more` goes on behind what it has. Returns: IO. */
 clsplat_status history_open(clsplat *lib, const char *path, const char *const *levels, bool more, history *h);
 clsplat_adapt_listener history_add;
+/* A line that says that nothing of what was told was kept, for what ended before it was done. */
+void history_fail(history *h);
 /* The last line: how many were not told, if any. Returns: IO if a line did not reach the file. */
 clsplat_status history_end(history *h);
 void history_close(history *h);

@@ -22,9 +22,5 @@ void clsplat_session_adaptation_read_sized(const clsplat_session *session,
                                            clsplat_session_adaptation *adaptation) {
     const splat_adapting *a = session->splats ? session->splats->adapting : NULL;
     clsplat_session_adaptation own = a ? a->told : (clsplat_session_adaptation){0};
-    if (a && a->heads) {
-        own.coverage_before /= (double)a->heads;
-        own.coverage_after /= (double)a->heads;
-    }
     sized_write(&own, sizeof own, adaptation);
 }

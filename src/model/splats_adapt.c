@@ -16,6 +16,15 @@ static size_t splats_of(const splat_store *s) {
     return s->model->config.kv_heads * s->model->config.splats;
 }
 
+/* Heads that adapt, of all layers. */
+static size_t heads_of(const splat_store *s) {
+    const model_config *c = &s->model->config;
+    size_t layers = 0;
+    for (size_t i = 0; i < c->layers; ++i)
+        layers += c->splatted[i];
+    return layers * c->kv_heads;
+}
+
 /* Numbers of a layer: two of each dimension and one more for every splat. */
 static size_t numbers_of(const splat_store *s) {
     return splats_of(s) * (2 * s->model->config.head_dim + 1);
@@ -114,6 +123,7 @@ void splat_adapting_close(splat_store *s) {
     free(a->stale);
     free(a->sample);
     free(a->weight);
+    free(a->events);
     free(a);
     s->adapting = NULL;
 }
@@ -154,6 +164,20 @@ fail:
     return status;
 }
 
+static void remember(void *user, const clsplat_adapt_event *event) {
+    splat_adapting *a = user;
+    if (a->event_count == a->event_room) {
+        size_t room = 2 * a->event_room + 64;
+        clsplat_adapt_event *more = realloc(a->events, room * sizeof *more);
+        a->forgotten |= !more;
+        if (!more)
+            return;
+        a->events = more;
+        a->event_room = room;
+    }
+    a->events[a->event_count++] = *event;
+}
+
 /* `earlier` of the `count` keys are from before the last cycle. */
 static clsplat_status adapt_head(splat_store *s, size_t layer, size_t head, size_t earlier, size_t count) {
     clsplat_status status = CLSPLAT_OK;
@@ -163,7 +187,7 @@ static clsplat_status adapt_head(splat_store *s, size_t layer, size_t head, size
     size_t first = head * c->splats, each = splats_of(s) * c->head_dim;
     float *mean = f->numbers + first * c->head_dim, *precision = mean + each,
           *amplitude = f->numbers + 2 * each + first;
-    clsplat_adapt_event like = {.layer = layer, .head = head, .cycle = a->cycle};
+    clsplat_adapt_event like = {.layer = layer, .head = head, .cycle = (unsigned)a->next_told.cycles};
     colony folk;
     TRY(colony_open(s->model->device->lib, c->splats, c->head_dim, count, &folk));
     folk.features = a->sample + head * 2 * c->head_dim;
@@ -173,14 +197,15 @@ static clsplat_status adapt_head(splat_store *s, size_t layer, size_t head, size
     folk.named = &f->named[head];
     memcpy(folk.life, f->life + first, c->splats * sizeof *folk.life);
     colony_take(&folk, mean, precision, amplitude);
-    colony_result result = colony_adapt(&folk, &a->how, &like, a->listener, a->user);
+    colony_result result = colony_adapt(&folk, &a->how, &like, a->listener ? remember : NULL, a);
     colony_give(&folk, mean, precision, amplitude);
     memcpy(f->life + first, folk.life, c->splats * sizeof *folk.life);
     memcpy(f->changed + first, folk.changed, c->splats * sizeof *folk.changed);
-    a->told.decisions += result.made;
-    a->told.coverage_before += result.recent_before;
-    a->told.coverage_after += result.recent_after;
-    ++a->heads;
+    if (a->forgotten)
+        TRY(log_error(s->model->device->lib, CLSPLAT_MEMORY, "no memory for what splats decided"));
+    a->next_told.decisions += result.made;
+    a->next_told.coverage_before += result.recent_before / (double)heads_of(s);
+    a->next_told.coverage_after += result.recent_after / (double)heads_of(s);
 fail:
     colony_close(&folk);
     return status;
@@ -268,21 +293,10 @@ clsplat_status splat_adapting_mend(queue *q, splat_store *s, size_t layer, size_
     return s->adapting && s->adapting->stale[layer] ? apply(q, s, layer, length) : CLSPLAT_OK;
 }
 
-/* First all decisions, from keys that are known to be whole; then they are carried out, layer by layer. */
-clsplat_status splat_adapting_cycle(queue *q, splat_store *s, size_t length, bool *made) {
-    clsplat_status status = CLSPLAT_OK;
+/* What all layers have decided counts from now on, and is told. */
+static void agree(splat_store *s, size_t length) {
     const model_config *c = &s->model->config;
     splat_adapting *a = s->adapting;
-    *made = false;
-    if (!a || length == 0 || length % a->how.tokens != 0 || length <= a->done)
-        return CLSPLAT_OK;
-    ++a->cycle;
-    a->heads = 0;
-    a->told = (clsplat_session_adaptation){.cycles = a->told.cycles + 1, .decisions = a->told.decisions};
-    for (size_t i = 0; i < c->layers; ++i)
-        if (c->splatted[i])
-            TRY(decide(q, s, i, length));
-    a->done = length;
     for (size_t i = 0; i < c->layers; ++i) {
         if (!c->splatted[i])
             continue;
@@ -293,6 +307,27 @@ clsplat_status splat_adapting_cycle(queue *q, splat_store *s, size_t length, boo
         for (size_t n = 0; n < splats_of(s); ++n)
             a->stale[i] |= next.changed[n];
     }
+    a->done = length;
+    a->told = a->next_told;
+    for (size_t i = 0; i < a->event_count; ++i)
+        a->listener(a->user, &a->events[i]);
+}
+
+/* First all decisions, from keys that are known to be whole; then they are carried out, layer by layer. */
+clsplat_status splat_adapting_cycle(queue *q, splat_store *s, size_t length, bool *made) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    splat_adapting *a = s->adapting;
+    *made = false;
+    if (!a || length == 0 || length % a->how.tokens != 0 || length <= a->done)
+        return CLSPLAT_OK;
+    a->event_count = 0;
+    a->forgotten = false;
+    a->next_told = (clsplat_session_adaptation){.cycles = a->told.cycles + 1, .decisions = a->told.decisions};
+    for (size_t i = 0; i < c->layers; ++i)
+        if (c->splatted[i])
+            TRY(decide(q, s, i, length));
+    agree(s, length);
     for (size_t i = 0; i < c->layers; ++i)
         if (a->stale[i])
             TRY(apply(q, s, i, length));

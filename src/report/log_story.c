@@ -185,16 +185,44 @@ static bool draw_decisions(const void *of, picture *p) {
     return true;
 }
 
+/* Whose error a line tells: a head, of a layer where a model adapts. */
+typedef struct whose {
+    double layer, head; /* layer: −1 if there is but one */
+} whose;
+
+static whose whose_of(const log_story *s, size_t line) {
+    double layer = number_of(s, line, "layer");
+    return (whose){layer >= 0 ? layer : -1, number_of(s, line, "head")};
+}
+
+static bool is_same(whose a, whose b) {
+    return a.layer >= b.layer && a.layer <= b.layer && a.head >= b.head && a.head <= b.head;
+}
+
+/* The first heads that the log tells of, in its order. Returns: how many. */
+static size_t find_heads(const log_story *s, whose *heads, size_t most) {
+    size_t count = 0;
+    for (size_t i = 0; i < json_array_size(s->lines) && count < most; ++i) {
+        whose one = whose_of(s, i);
+        bool is_new = is_kept(s, i) && one.head >= 0;
+        for (size_t h = 0; h < count; ++h)
+            is_new &= !is_same(one, heads[h]);
+        if (is_new)
+            heads[count++] = one;
+    }
+    return count;
+}
+
 /* Errors of one head after its decisions that were kept, over the number of all of those. Returns: how many.
  */
-static size_t errors_of(const log_story *s, size_t head, double *x, double *y) {
+static size_t errors_of(const log_story *s, whose head, double *x, double *y) {
     size_t count = 0, kept = 0;
     for (size_t i = 0; i < json_array_size(s->lines); ++i) {
         double error = number_of(s, i, "error_after");
         if (!is_kept(s, i))
             continue;
         ++kept;
-        if (number_of(s, i, "head") != (double)head || !isfinite(error))
+        if (!is_same(whose_of(s, i), head) || !isfinite(error))
             continue;
         x[count] = (double)kept;
         y[count++] = error;
@@ -203,25 +231,28 @@ static size_t errors_of(const log_story *s, size_t head, double *x, double *y) {
 }
 
 static bool draw_error(const void *of, picture *p) {
-    static const char *const names[] = {"head 0", "head 1", "head 2", "head 3", "head 4", "head 5"};
     const log_story *s = of;
-    size_t lines = json_array_size(s->lines), there = 0;
+    whose heads[PICTURE_SERIES_COUNT];
+    char names[PICTURE_SERIES_COUNT][64];
+    size_t lines = json_array_size(s->lines), there = 0, count = find_heads(s, heads, PICTURE_SERIES_COUNT);
     double *numbers = calloc(2 * PICTURE_SERIES_COUNT * (lines + 1), sizeof *numbers);
     chart_series series[PICTURE_SERIES_COUNT];
-    for (size_t head = 0; numbers && head < PICTURE_SERIES_COUNT; ++head) {
-        double *x = numbers + 2 * head * (lines + 1), *y = x + lines + 1;
-        size_t count = errors_of(s, head, x, y), every = (count + DRAWN - 1) / DRAWN, kept = 0;
-        for (size_t i = 0; i < count; i += every, ++kept) {
-            x[kept] = x[i];
-            y[kept] = y[i];
+    for (size_t i = 0; numbers && i < count; ++i) {
+        double *x = numbers + 2 * i * (lines + 1), *y = x + lines + 1;
+        size_t points = errors_of(s, heads[i], x, y), every = (points + DRAWN - 1) / DRAWN, kept = 0;
+        for (size_t n = 0; n < points; n += every, ++kept) {
+            x[kept] = x[n];
+            y[kept] = y[n];
         }
+        snprintf(names[i], sizeof *names, heads[i].layer < 0 ? "head %.0f" : "head %.0f, layer %.0f",
+                 heads[i].head, heads[i].layer);
         if (kept)
-            series[there++] = (chart_series){names[head], x, y, kept, kept == 1};
+            series[there++] = (chart_series){names[i], x, y, kept, kept == 1};
     }
     if (there)
         chart_draw_xy(p, &(chart_xy){.title = "Error after each decision that was kept",
                                      .x_label = "decisions kept",
-                                     .y_label = "relative error",
+                                     .y_label = "error",
                                      .series = series,
                                      .count = there,
                                      .log_y = true,
@@ -232,7 +263,7 @@ static bool draw_error(const void *of, picture *p) {
 
 const page_drawing history_pictures[HISTORY_PICTURES] = {
     {"decisions", NULL, draw_decisions},
-    {"error", "Heads have errors of their own; each is judged by itself. The first six are shown.",
+    {"error", "Heads of layers have errors of their own; each is judged by itself. The first six are shown.",
      draw_error},
 };
 
@@ -255,9 +286,9 @@ static void add_value(const json_t *value, text *to) {
 static const char *const training_columns[] = {
     "step", "seconds",           "loss", "bits_per_byte", "validation_bits_per_byte", "rate",
     "norm", "tokens_per_second", NULL};
-static const char *const history_columns[] = {"cycle",        "decision",    "kept",   "head",
-                                              "level",        "from",        "to",     "age",
-                                              "error_before", "error_after", "reason", NULL};
+static const char *const history_columns[] = {"cycle",       "decision", "kept", "layer", "head",
+                                              "level",       "from",     "to",   "age",   "error_before",
+                                              "error_after", "reason",   NULL};
 
 /* The lines, or as many evenly spaced ones. */
 static void add_lines(const log_story *s, const char *const *columns, text *to) {

@@ -52,6 +52,12 @@ clsplat_status train_adapting_open(const trainee *t, clsplat_adapt_listener *lis
     return CLSPLAT_OK;
 }
 
+void train_adapting_count(const train_adapting *a, size_t *splats, size_t *heads) {
+    const model_config *c = &a->t->model->config;
+    *splats = c->layers * splats_of(a->t);
+    *heads = c->layers * c->kv_heads;
+}
+
 void train_adapting_close(train_adapting *a) {
     void *const all[] = {a->life,  a->grown,   a->named,  a->now,    a->next,
                          a->tried, a->changed, a->sample, a->weight, a->events};

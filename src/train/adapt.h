@@ -33,6 +33,8 @@ bool train_adapts(const trainee *t);
 /* Returns: MEMORY. Ownership: the caller's, also after a failure, for train_adapting_close. */
 clsplat_status train_adapting_open(const trainee *t, clsplat_adapt_listener *listener, void *user,
                                    train_adapting *a);
+/* Of all layers: splats that have lives, and heads that name them. */
+void train_adapting_count(const train_adapting *a, size_t *splats, size_t *heads);
 /* Accepts a zeroed struct. */
 void train_adapting_close(train_adapting *a);
 

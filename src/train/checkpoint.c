@@ -15,6 +15,10 @@ static const char state_name[] = "training.safetensors", model_name[] = "model.s
 enum { WEIGHT, FIRST, SECOND, KINDS };
 static const char *const prefixes[KINDS] = {"weight.", "first.", "second."};
 
+/* Of splats that adapt: number and birth [splats,2], numbers given [heads]. */
+enum { LIVES = 2 };
+static const char *const lives[LIVES] = {"adaptation.lives", "adaptation.named"};
+
 static bool has(const char *folder, const char *name) {
     text path = {0};
     text_add(&path, "%s/%s", folder, name);
@@ -33,7 +37,7 @@ bool checkpoint_is_model(const char *folder) {
 
 /* A file in the making: entry i is a part of a parameter's weights or moments. */
 typedef struct entry {
-    cl_mem mem;
+    cl_mem mem;           /* NULL: its bytes are with the output */
     size_t offset, bytes; /* in the buffer */
 } entry;
 
@@ -43,6 +47,7 @@ typedef struct listing {
     safetensors_output *outputs;
     char (*names)[160];
     entry *entries;
+    int32_t *lives; /* what `lives` names, one after the other; NULL: no splats adapt */
     size_t count;
 } listing;
 
@@ -61,7 +66,7 @@ static void add_parts(listing *l, const train_parameter *p, int kind, bool state
 }
 
 static clsplat_status listing_make(const trainee *t, bool state, listing *l) {
-    size_t most = t->count * PARTS_MOST * KINDS;
+    size_t most = t->count * PARTS_MOST * KINDS + LIVES;
     *l = (listing){.t = t};
     queue_begin(t->device, 0, NULL, &l->q);
     l->outputs = calloc(most, sizeof *l->outputs);
@@ -75,7 +80,33 @@ static clsplat_status listing_make(const trainee *t, bool state, listing *l) {
     return CLSPLAT_OK;
 }
 
+static clsplat_status add_lives(listing *l, const train_adapting *a) {
+    size_t splats, heads;
+    if (!a->t)
+        return CLSPLAT_OK;
+    train_adapting_count(a, &splats, &heads);
+    l->lives = malloc((2 * splats + heads) * sizeof *l->lives);
+    if (!l->lives)
+        return log_error(l->t->device->lib, CLSPLAT_MEMORY, "no memory for who %zu splats are", splats);
+    for (size_t i = 0; i < splats; ++i) {
+        l->lives[2 * i] = (int32_t)a->life[i].number;
+        l->lives[2 * i + 1] = (int32_t)a->life[i].born;
+    }
+    for (size_t i = 0; i < heads; ++i)
+        l->lives[2 * splats + i] = (int32_t)a->named[i];
+    const safetensors_output outputs[LIVES] = {
+        {.name = lives[0], .dtype = "I32", .rank = 2, .shape = {splats, 2}, .data = l->lives},
+        {.name = lives[1], .dtype = "I32", .rank = 1, .shape = {heads}, .data = l->lives + 2 * splats}};
+    const size_t numbers[LIVES] = {2 * splats, heads};
+    for (size_t i = 0; i < LIVES; ++i) {
+        l->outputs[l->count] = outputs[i];
+        l->entries[l->count++] = (entry){.bytes = numbers[i] * sizeof *l->lives};
+    }
+    return CLSPLAT_OK;
+}
+
 static void listing_free(listing *l) {
+    free(l->lives);
     free(l->outputs);
     free(l->names);
     free(l->entries);
@@ -86,6 +117,8 @@ static clsplat_status write_entry(void *user, size_t index, file_writer *file) {
     listing *l = user;
     const entry *e = &l->entries[index];
     clsplat *lib = l->t->device->lib;
+    if (!e->mem)
+        return file_write(lib, file, l->outputs[index].data, e->bytes);
     void *bytes = malloc(e->bytes);
     if (!bytes)
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for '%s'", file->path, l->outputs[index].name);
@@ -98,15 +131,18 @@ fail:
     return status;
 }
 
-static clsplat_status save(const trainee *t, const char *folder, bool state, const char *const (*metadata)[2],
-                           size_t pairs) {
+/* `adapting`: NULL for the weights alone. */
+static clsplat_status save(const trainee *t, const char *folder, const train_adapting *adapting,
+                           const char *const (*metadata)[2], size_t pairs) {
     clsplat_status status = CLSPLAT_OK;
     listing l = {0};
     text path = {0};
-    text_add(&path, "%s/%s", folder, state ? state_name : model_name);
+    text_add(&path, "%s/%s", folder, adapting ? state_name : model_name);
     if (!text_ok(&path))
         TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "%s: no memory for its path", folder));
-    TRY(listing_make(t, state, &l));
+    TRY(listing_make(t, adapting != NULL, &l));
+    if (adapting)
+        TRY(add_lives(&l, adapting));
     safetensors_parts parts = {.tensors = l.outputs, .count = l.count, .write = write_entry, .user = &l};
     TRY(safetensors_save_parts(t->device->lib, path.data, &parts, metadata, pairs));
 fail:
@@ -117,22 +153,26 @@ fail:
 
 clsplat_status checkpoint_save_model(const trainee *t, const char *folder) {
     static const char *const metadata[][2] = {{"format", "pt"}};
-    return save(t, folder, false, metadata, 1);
+    return save(t, folder, NULL, metadata, 1);
 }
 
 clsplat_status checkpoint_save(const trainee *t, const char *folder, const train_settings *settings,
-                               train_progress progress) {
+                               train_progress progress, const train_adapting *adapting) {
     clsplat_status status = CLSPLAT_OK;
-    char step[32], seconds[64];
+    char step[32], seconds[64], cycle[32];
     json_t *object = train_settings_write(settings);
     char *words = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     snprintf(step, sizeof step, "%" PRIu64, progress.step);
     snprintf(seconds, sizeof seconds, "%.17g", progress.seconds);
-    const char *const metadata[][2] = {
-        {"version", version}, {"step", step}, {"seconds", seconds}, {"settings", words ? words : ""}};
+    snprintf(cycle, sizeof cycle, "%u", adapting->cycle);
+    const char *const metadata[][2] = {{"version", version},
+                                       {"step", step},
+                                       {"seconds", seconds},
+                                       {"settings", words ? words : ""},
+                                       {"cycle", cycle}};
     if (!words)
         TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "%s: no memory for its settings", folder));
-    TRY(save(t, folder, true, metadata, sizeof metadata / sizeof *metadata));
+    TRY(save(t, folder, adapting, metadata, sizeof metadata / sizeof *metadata));
     TRY(checkpoint_save_model(t, folder));
 fail:
     free(words);
@@ -220,6 +260,41 @@ clsplat_status checkpoint_load(const trainee *t, const char *folder) {
         TRY(load_entry(&l, file, i));
 fail:
     listing_free(&l);
+    safetensors_close(&file);
+    return status;
+}
+
+static void take_lives(train_adapting *a, const int32_t *life, const int32_t *named) {
+    size_t splats, heads;
+    train_adapting_count(a, &splats, &heads);
+    for (size_t i = 0; i < splats; ++i)
+        a->life[i] = (splat_life){.number = (uint32_t)life[2 * i], .born = (uint32_t)life[2 * i + 1]};
+    for (size_t i = 0; i < heads; ++i)
+        a->named[i] = (uint32_t)named[i];
+}
+
+clsplat_status checkpoint_load_lives(clsplat *lib, const char *folder, train_adapting *adapting) {
+    clsplat_status status = CLSPLAT_OK;
+    safetensors *file = NULL;
+    const void *bytes[LIVES] = {NULL};
+    size_t splats, heads;
+    TRY(open_state(lib, folder, &file));
+    train_adapting_count(adapting, &splats, &heads);
+    const size_t numbers[LIVES] = {2 * splats, heads};
+    const char *cycle = safetensors_metadata(file, "cycle");
+    if (!cycle || !safetensors_find(file, lives[0]))
+        goto fail; /* written before splats had lives there */
+    for (size_t i = 0; i < LIVES; ++i) {
+        const safetensors_entry *from = safetensors_find(file, lives[i]);
+        if (!from || strcmp(from->dtype, "I32") != 0 || from->count != numbers[i])
+            TRY(log_error(lib, CLSPLAT_FORMAT,
+                          "%s: tensor '%s' is missing, or of another size than the model's splats",
+                          safetensors_path(file), lives[i]));
+        TRY(safetensors_map(lib, file, from, &bytes[i]));
+    }
+    take_lives(adapting, bytes[0], bytes[1]);
+    adapting->cycle = (unsigned)strtoul(cycle, NULL, 10);
+fail:
     safetensors_close(&file);
     return status;
 }

@@ -244,7 +244,7 @@ fail:
 static clsplat_status save(run *r) {
     clsplat_status status = CLSPLAT_OK;
     r->saved = clock_seconds();
-    TRY(checkpoint_save(r->t, r->r->folder, &r->r->settings, r->progress));
+    TRY(checkpoint_save(r->t, r->r->folder, &r->r->settings, r->progress, &r->adapting));
     if (r->r->keep && r->progress.step > 0)
         TRY(train_keep(r->t, r->r->folder, r->progress.step, r->r->keep));
 fail:
@@ -353,6 +353,8 @@ static clsplat_status begin(run *r) {
                       r->r->folder));
     if (train_adapts(r->t))
         TRY(train_adapting_open(r->t, r->r->adapted, r->r->user, &r->adapting));
+    if (r->adapting.t && r->progress.step > 0)
+        TRY(checkpoint_load_lives(lib, r->r->folder, &r->adapting));
     r->since = r->progress.seconds;
     r->saved = clock_seconds();
     /* Who stopped at the end may have died before the model was written. */

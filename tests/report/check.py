@@ -121,11 +121,13 @@ def compare_history(page, numbers):
     log, rows = numbers["log"], [row for rows in table(page, "") for row in rows]
     check(len(rows) == len(log), f"history: {len(rows)} rows of {len(log)}")
     for cells, line in zip(rows, log):
-        check(cells[1] == line["decision"] and cells[2] == ("yes" if line["kept"] else "no") and same(cells[8], line["error_before"]) and same(cells[9], line["error_after"]) and
-              all(name in cells[10] for name in line["reason"]), f"history: {cells}, not {line}")
+        check(cells[1] == line["decision"] and cells[2] == ("yes" if line["kept"] else "no") and same(cells[9], line["error_before"]) and same(cells[10], line["error_after"]) and
+              same(cells[3], line["layer"]) and all(name in cells[11] for name in line["reason"]), f"history: {cells}, not {line}")
     drawn = hints(page, "Decisions that were kept")
     last = {h.split(":")[0]: int(h.split(": ")[1].split(" at ")[0]) for h in drawn}
     check(all(last[d] == sum(x["kept"] and x["decision"] == d for x in log) for d in ("mitosis", "birth", "death", "merge")), f"history: summed up {last}")
+    heads = {f"head {x['head']}, layer {x['layer']}" for x in log if x["kept"]}
+    check({h.split(":")[0] for h in hints(page, "Error after each")} == heads, f"history: not a curve for each of {heads}")
 
 
 def compare_splats(page, numbers):
@@ -316,7 +318,7 @@ def make_others(clsplat, folder):
     training.mkdir()
     (training / "log.jsonl").write_text("".join(json.dumps({"step": i, "seconds": i / 2, "loss": 1 + 3 / i**0.5, "bits_per_byte": 1.4 + 4.3 / i**0.5, "rate": 1e-3 * min(1, i / 100) * (1 - i / 2000),
         "norm": 1 + 4 / i + i % 7 / 10, "tokens_per_second": 100.5 + i % 50, **({"validation_bits_per_byte": 1.5 + 4.5 / i**0.5} if i % 100 == 0 else {})}) + "\n" for i in range(1, 1500)) + '{"step": 15')
-    history.write_text("".join(json.dumps({"cycle": i // 9, "decision": ["birth", "merge", "death", "mitosis"][i % 4], "head": i % 3, "level": hostile, "from": [i], "to": [],
+    history.write_text("".join(json.dumps({"cycle": i // 9, "decision": ["birth", "merge", "death", "mitosis"][i % 4], "head": i % 3, "layer": i % 2, "level": hostile, "from": [i], "to": [],
         "age": 1, "reason": {"use": 0.123456}, "error_before": 1.5 / (i + 1) ** 0.3, "error_after": (1.25 + i % 3 / 10) / (i + 1) ** 0.3, "kept": i % 3 > 0}) + "\n" for i in range(90)))
     done = subprocess.run([clsplat, "init", folder / "qkv.safetensors", "-o", splats, "--covariance", "full", "--seed", "3"], capture_output=True, check=False)
     check(done.returncode == 0, f"init: {done.stderr}")

@@ -43,6 +43,7 @@ def learning(t):
     process.send_signal(signal.SIGINT)
     process.communicate()
     test_train.resumed(t, "stopped", "stopped")
+    b.check("resume: numbers and ages go on", events(b.path("stopped") / "adaptation.jsonl") == events(b.path("whole") / "adaptation.jsonl"), "other decisions are told")
     still = b.write("still.json", json.dumps({**MODEL, "adaptation": {"enable_adaptation": False}}).encode())
     b.works("train: off", *t.command("off", "--config", still), limit=test_train.LIMIT)
     b.check("train: off", not (b.path("off") / "adaptation.jsonl").exists(), "it adapts all the same")
