@@ -43,11 +43,16 @@ fail:
 
 /* Keys of the original system, and what else decides. */
 static clsplat_status read_adaptation(const json_place *at, model_adaptation *a) {
-    static const char *const known[] = {
-        "enable_adaptation",   "adaptation_frequency",      "adaptation_tokens",
-        "consecutive_batches", "max_adaptations_per_cycle", "death_threshold",
-        "mitosis_threshold",   "birth_threshold",           "least_gain",
-        "enough"};
+    static const char *const known[] = {"enable_adaptation",
+                                        "adaptation_frequency",
+                                        "adaptation_tokens",
+                                        "consecutive_batches",
+                                        "max_adaptations_per_cycle",
+                                        "death_threshold",
+                                        "mitosis_threshold",
+                                        "birth_threshold",
+                                        "least_gain",
+                                        "enough"};
     clsplat_status status = CLSPLAT_OK;
     json_place in = {at->lib, at->path, "adaptation.", json_object_get(at->object, "adaptation")};
     bool enabled = true;
