@@ -62,6 +62,7 @@ typedef struct layer_states {
     float *log_weight, *value;
     size_t room, value_room; /* numbers that there is room for; a zeroed struct has none */
 } layer_states;
+/* `states` is zeroed, or what is there gives its room. */
 clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states);
 void layer_states_free(layer_states *states);
 /* layer_attend and layer_measure without values, at once; states: NULL if they are not wanted. */

@@ -44,7 +44,7 @@ START_TEST(rows_states_and_targets_are_right) {
     clsplat_splats *set = layer_splats(stage.lib, stage.device, &d);
     clsplat_splats_parameters p = clsplat_splats_get(set);
     layer l;
-    layer_states states;
+    layer_states states = {0};
     double value[16];
     suite_ok(stage.lib,
              layer_open(stage.device, &d.tensors, d.is.causal, NAN, (size_t[]){4, 13, 500}[_i % 3], &l));
