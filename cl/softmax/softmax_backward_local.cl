@@ -1,257 +1,267 @@
-/* Gradients of exact softmax attention in tiles of local memory (local_tile.clh), for GPUs of any vendor. Mathematics
- * and shapes as in softmax_backward.cl; any storage types, float32 arithmetic; lse is taken as it is.
+/* Gradients of exact softmax attention in tiles of local memory, for GPUs of any vendor. Mathematics and shapes as in
+ * softmax_backward.cl, the two passes as in softmax_backward_tile.clh; any storage types, float32 arithmetic.
  *
- * Two passes, one kernel: BY_KEYS 0 goes over the keys for a tile of queries (own q, dout; other k, v; sums dq),
- * BY_KEYS 1 over the queries for a tile of keys (own k, v; other q, dout; sums dk, dv and the bias's), over all heads
- * that share them. Either way
+ * A group of TX × TY work-items has ROWS = RT·TY rows and takes SOURCES = CT·TX sources at a time. Item (x, y) weighs
+ * rows y + TY·a against sources x + TX·c, and sums columns 4(x + TX·c)… of the same rows. Both stay as they are in
+ * memory, a row after the other with a vector of padding, so that neighbours meet in no bank, and one copy serves for
+ * scores (vectors of columns) and for sums. Weights change hands through local memory, p first, then t.
  *
- *     s = own_1·other_1     p = e^(scale s + b − lse)     t = p (own_2·other_2 − δ)
- *     sum_1 += t other_1    sum_2 += p other_2
- *
- * so that what is computed twice is two products of seven, and nothing is added to by two groups.
- *
- * Work: softmax_backward_stats, one work-item a query, grid (N rounded up to WG, H, B); then softmax_backward_local, a
- * group for ROWS of its own, grid (⌈rows / ROWS⌉ · WG, heads, B), the longest first. An item has four rows, CT others
- * of the scores, and of the sums every TX-th column: of one other they lie in different banks then. */
+ * Work: grid (⌈rows / ROWS⌉ · WG, H or Hk, B), the rows that meet most sources first. */
 #include "softmax/softmax.clh"
 #include "softmax/softmax_backward.clh"
-#define RT 4
-#ifndef CT
+#include "shared/constants.h"
+#ifndef TY /* work-items along the rows */
+#define TY 8
+#endif
+#ifndef CT /* sources per item */
 #define CT 2
 #endif
-#include "shared/local_tile.clh"
+#define RT 4 /* rows per item: a vector of weights */
+#define TX OP_LOCAL_ACROSS
+#define WG (TX * TY)
+#define ROWS (TY * RT)
+#define SOURCES (CT * TX)
+#include "shared/tensor.clh"
+#define LOG2_E 1.44269504f
+#include "softmax/softmax_backward_tile.clh"
 
-#ifndef OWN_1_TYPE
-#define OWN_1_TYPE F32
-#define OWN_2_TYPE F32
-#define OTHER_1_TYPE F32
-#define OTHER_2_TYPE F32
-#define SUM_1_TYPE F32
-#define SUM_2_TYPE F32
-#endif
-#ifndef BY_KEYS
-#define BY_KEYS 1
-#endif
-#define COLUMNS_1 ((D + TX - 1) / TX) /* of an item's sums */
-#define COLUMNS_2 ((DV + TX - 1) / TX)
-#define floatCT CAT(float, CT)
+#define UNROLL _Pragma("unroll")
+/* Always, as in local_tile.clh. */
+#define INLINED static inline __attribute__((always_inline))
+#define ALIGNED __attribute__((aligned(16)))
+#define VECTOR(p) (*(local float4 *)(p)) /* aligned */
 
-/* Column d of another one, j; the CT of an item are a vector. */
-#define OTHER_PLACE(d, j) ((d)*KEYS + ((((j) / CT) ^ (d)) & (TX - 1)) * CT + (j) % CT)
+/* Vectors of an item of a row's columns, and from one row to the next. */
+#define VECTORS(columns) (((columns) + 4 * TX - 1) / (4 * TX))
+#define PITCH(columns) (4 * TX * VECTORS(columns) + 4)
+#define PITCH_WEIGHTS (ROWS + 4)
 
-/* stats [B,H,N,2]: lse in base 2, +inf for a row without keys, and δ. */
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-softmax_backward_stats(uint queries, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
-                       global const ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at, global const ELEMENT(DOUT_TYPE) *dout,
-                       INDEX4 dout_at, global float *stats DLSE_ARGUMENTS) {
-    uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
-    if (i >= queries)
-        return;
-    out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3;
-    dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
-    stats += 2 * (((INDEX)b * get_global_size(1) + h) * queries + i);
-    float row_lse = LOAD(LSE_TYPE, lse + lse_at.s0 + b * lse_at.s1 + h * lse_at.s2, i * lse_at.s3);
-    float delta = -DLSE_OF(b, h, i);
-    for (uint d = 0; d < DV; ++d)
-        delta = MAD(LOAD(DOUT_TYPE, dout, d), LOAD(OUT_TYPE, out, d), delta);
-    stats[0] = row_lse == -INFINITY ? INFINITY : LOG2_E * row_lse;
-    stats[1] = row_lse == -INFINITY ? 0.0f : delta;
-}
+/* Rows first… of a tensor, `count` in a tile; 0 in the columns past its own, the last row of all repeats. */
+#define ROWS_LOAD(type, to, from, pitch, columns, first, count, all)                                                   \
+    for (uint e_ = get_local_id(0); e_ < (count) * (PITCH(columns) - 4); e_ += WG) {                                   \
+        uint d_ = e_ % (PITCH(columns) - 4), r_ = e_ / (PITCH(columns) - 4);                                           \
+        (to)[r_ * PITCH(columns) + d_] =                                                                               \
+            d_ < (columns) ? LOAD(type, from, min((first) + r_, (all)-1) * (pitch) + d_) : 0.0f;                       \
+    }
 
-/* The products of an item's four rows and CT others over `depth` columns. */
-INLINED void tile_multiply(private float product[4][CT], const uint depth, uint x, uint y, local const float *own,
-                           local const float *other) {
-    floatCT s[4];
+typedef struct products {
+    float x[RT][CT];
+} products;
+
+/* An item's rows times its sources. */
+INLINED void products_make(private products *p, uint x, uint y, local const float *rows, local const float *sources,
+                           const uint columns) {
+    float4 s[RT][CT];
     UNROLL
-    for (uint a = 0; a < 4; ++a)
-        s[a] = (floatCT)(0.0f);
-    _Pragma("unroll 8") for (uint d = 0; d < depth; ++d) {
-        floatCT key = *(local const floatCT *)(other + OTHER_PLACE(d, CT * x));
-        float4 row = VECTOR(own + PLACE(ROWS, d, y * 4));
-        s[0] = MAD((floatCT)(row.x), key, s[0]);
-        s[1] = MAD((floatCT)(row.y), key, s[1]);
-        s[2] = MAD((floatCT)(row.z), key, s[2]);
-        s[3] = MAD((floatCT)(row.w), key, s[3]);
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < CT; ++c)
+        s[a][c] = (float4)(0.0f);
+    _Pragma("unroll 4") for (uint d = 0; d < (columns + 3) / 4 * 4; d += 4) {
+        float4 source[CT];
+        UNROLL
+        for (uint c = 0; c < CT; ++c)
+            source[c] = VECTOR(sources + (x + TX * c) * PITCH(columns) + d);
+        UNROLL
+        for (uint a = 0; a < RT; ++a) {
+            float4 row = VECTOR(rows + (y + TY * a) * PITCH(columns) + d);
+            UNROLL
+            for (uint c = 0; c < CT; ++c)
+                s[a][c] = MAD(row, source[c], s[a][c]);
+        }
     }
     UNROLL
-    for (uint a = 0; a < 4; ++a)
-        CAT(vstore, CT)(s[a], 0, product[a]);
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < CT; ++c)
+        p->x[a][c] = s[a][c].x + s[a][c].y + (s[a][c].z + s[a][c].w);
 }
 
-/* sum_c += Σ_j weights_j · column x + TX c of other j. */
-INLINED void tile_add(private float4 *sum, const uint depth, uint x, uint y, local const float *weights,
-                      local const float *other) {
-    const uint columns = (depth + TX - 1) / TX;
-    _Pragma("unroll 4") for (uint j = 0; j < KEYS; ++j) {
-        float4 weight = VECTOR(weights + WEIGHT_PLACE(j, y * 4));
+/* Hands the items' weights to all. Barriers: before they are written and behind. */
+INLINED void weights_pass(private const products *p, uint x, uint y, local float *weights) {
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL
+    for (uint c = 0; c < CT; ++c)
+        VECTOR(weights + (x + TX * c) * PITCH_WEIGHTS + RT * y) =
+            (float4)(p->x[0][c], p->x[1][c], p->x[2][c], p->x[3][c]);
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
+/* sum[a][c] of the item's rows and columns += Σ weights · sources. */
+#define SUMS_ADD(sum, x, y, weights, sources, columns)                                                                 \
+    _Pragma("unroll 4") for (uint j_ = 0; j_ < SOURCES; ++j_) {                                                        \
+        float4 weight_ = VECTOR((weights) + j_ * PITCH_WEIGHTS + RT * (y));                                            \
+        UNROLL                                                                                                         \
+        for (uint c_ = 0; c_ < VECTORS(columns); ++c_) {                                                               \
+            float4 value_ = VECTOR((sources) + j_ * PITCH(columns) + 4 * ((x) + TX * c_));                             \
+            (sum)[0][c_] = MAD((float4)(weight_.x), value_, (sum)[0][c_]);                                             \
+            (sum)[1][c_] = MAD((float4)(weight_.y), value_, (sum)[1][c_]);                                             \
+            (sum)[2][c_] = MAD((float4)(weight_.z), value_, (sum)[2][c_]);                                             \
+            (sum)[3][c_] = MAD((float4)(weight_.w), value_, (sum)[3][c_]);                                             \
+        }                                                                                                              \
+    }
+
+#define SUMS_CLEAR(sum, columns)                                                                                       \
+    UNROLL                                                                                                             \
+    for (uint a_ = 0; a_ < RT; ++a_)                                                                                   \
+        UNROLL                                                                                                         \
+    for (uint c_ = 0; c_ < VECTORS(columns); ++c_)                                                                     \
+        (sum)[a_][c_] = (float4)(0.0f);
+
+/* Those of `first`… that exist. */
+#define SUMS_STORE(type, to, pitch, sum, scale, x, y, first, all, columns)                                             \
+    UNROLL                                                                                                             \
+    for (uint a_ = 0; a_ < RT; ++a_)                                                                                   \
+        UNROLL                                                                                                         \
+    for (uint c_ = 0; c_ < VECTORS(columns); ++c_) {                                                                   \
+        float four_[4];                                                                                                \
+        uint row_ = (first) + (y) + TY * a_;                                                                           \
+        vstore4((sum)[a_][c_] * (scale), 0, four_);                                                                    \
+        UNROLL                                                                                                         \
+        for (uint i_ = 0; i_ < 4; ++i_) {                                                                              \
+            uint d_ = 4 * ((x) + TX * c_) + i_;                                                                        \
+            if (row_ < (all) && d_ < (columns))                                                                        \
+                STORE(type, to, row_ *(pitch) + d_, four_[i_]);                                                        \
+        }                                                                                                              \
+    }
+
+/* p from scores, t from gains. */
+INLINED void weigh(private products *score, private products *gain, uint x, uint y, float factor,
+                   private const float2 *own, local const float2 *numbers, uint first, uint begin, int reach) {
+    bool masked = !all_meet(first, ROWS, begin, SOURCES, reach);
+    UNROLL
+    for (uint c = 0; c < CT; ++c) {
+        float2 number = numbers[x + TX * c];
         UNROLL
-        for (uint c = 0; c < columns; ++c) {
-            uint d = x + TX * c;
-            if (depth % TX == 0 || d < depth)
-                sum[c] = MAD(weight, (float4)(other[OTHER_PLACE(d, j)]), sum[c]);
+        for (uint a = 0; a < RT; ++a) {
+            float more = own[a].x + number.x, delta = OF_KEYS ? number.y : own[a].y;
+            bool seen = more != -INFINITY && (!masked || meets(first + y + TY * a, begin + x + TX * c, reach));
+            float p = seen ? exp2(MAD(score->x[a][c], factor, more)) : 0.0f;
+            score->x[a][c] = p;
+            gain->x[a][c] = p == 0.0f ? 0.0f : p * (gain->x[a][c] - delta); /* a padding key may hold anything finite */
         }
     }
 }
 
-#define SUM_STORE(type, to, pitch, depth, sum, factor)                                                                 \
-    UNROLL                                                                                                             \
-    for (uint a_ = 0; a_ < 4; ++a_)                                                                                    \
-        UNROLL                                                                                                         \
-    for (uint c_ = 0; c_ < ((depth) + TX - 1) / TX; ++c_) {                                                            \
-        float rows_[4];                                                                                                \
-        vstore4((sum)[c_], 0, rows_);                                                                                  \
-        uint row_ = first + y * 4 + a_, d_ = x + TX * c_;                                                              \
-        if (row_ < own_count && ((depth) % TX == 0 || d_ < (depth)))                                                   \
-            STORE(type, (to) + row_ * (pitch), d_, rows_[a_] * (factor));                                              \
-    }
-
-/* Whether query i sees key j. */
-INLINED bool is_seen(uint i, uint j, int diagonal, uint keys) {
-    return j < visible_keys(i, diagonal, keys) && j >= first_key(i, diagonal, keys);
-}
-
-/* What differs between the passes and with a bias. */
-#if BY_KEYS && DBIAS
-#define SUMS_BY_KEYS                                                                                                   \
-    , global ELEMENT(SUM_2_TYPE) *sum_2, INDEX4 sum_2_at, global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
-#elif BY_KEYS
-#define SUMS_BY_KEYS , global ELEMENT(SUM_2_TYPE) *sum_2, INDEX4 sum_2_at
-#else
-#define SUMS_BY_KEYS
-#endif
-#if BIAS
-#define PAIRS_BIAS , bias, bias_at.s3
-#else
-#define PAIRS_BIAS
-#endif
-#if DBIAS
-#define BIAS_STORE(received)                                                                                           \
-    float all_[4];                                                                                                     \
-    dbias += dbias_at.s0 + b * dbias_at.s1 + h * dbias_at.s2;                                                          \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                                      \
-    rows_total(all_, received, x, y, weights);                                                                         \
-    UNROLL                                                                                                             \
-    for (uint a_ = 0; a_ < 4; ++a_)                                                                                    \
-        if (x == 0 && first + y * 4 + a_ < own_count)                                                                  \
-            STORE(DBIAS_TYPE, dbias, (first + y * 4 + a_) * dbias_at.s3, all_[a_]);
-#else
-#define BIAS_STORE(received)
-#endif
-
-/* The others [from, to) that rows first to last of the tile have to do with. */
-INLINED uint2 others_of(uint first, uint last, int diagonal, uint other_count) {
-#if BY_KEYS
-    return (uint2)((uint)clamp((int)first - diagonal, 0, (int)other_count),
-                   WINDOW == 0 ? other_count : (uint)clamp((int)last - diagonal + WINDOW, 0, (int)other_count));
-#else
-    return (uint2)(first_key(first, diagonal, other_count), visible_keys(last, diagonal, other_count));
-#endif
-}
-
-/* `depth` columns of `count` rows from `first` on, those past the last repeated. */
-#define OWN_LOAD(type, depth, to, from, pitch)                                                                         \
-    TILE_LOAD(ROWS, ((depth) + 7) / 8 * 8,                                                                             \
-              if ((depth) % 8 == 0 || d < (depth)) to[PLACE(ROWS, d, j)] =                                             \
-                  LOAD(type, from, min(first + j, own_count - 1) * (pitch) + d);)
-#define OTHER_LOAD(type, depth, to, from, pitch)                                                                       \
-    TILE_LOAD(KEYS, ((depth) + 7) / 8 * 8,                                                                             \
-              if ((depth) % 8 == 0 || d < (depth)) to[OTHER_PLACE(d, j)] =                                             \
-                  LOAD(type, from, min(begin + j, other_count - 1) * (pitch) + d);)
-
-/* Where the item's pairs are: own rows from `own` on and others from `other` on, of which there are so many. */
-typedef struct pairs {
-    uint own, other, own_count, other_count;
-    int diagonal;
-    float scale;
-} pairs;
-
-/* From products and gains the pairs' t and p, which go to `weights`; adds t to what the rows received. */
-INLINED void pairs_weigh(private const pairs *at, private float score[4][CT], private float gain[4][CT],
-                         global const float *stats,
-#if BIAS
-                         global const ELEMENT(BIAS_TYPE) *bias, INDEX bias_pitch,
-#endif
-                         uint x, uint y, private float *received, local float *weights) {
-    UNROLL
-    for (uint c = 0; c < CT; ++c)
-        UNROLL
-    for (uint a = 0; a < 4; ++a) {
-        uint own = min(at->own + a, at->own_count - 1), other = min(at->other + c, at->other_count - 1);
-        uint query = BY_KEYS ? other : own, key = BY_KEYS ? own : other;
-        bool seen =
-            at->other + c == other && is_seen(query, key, at->diagonal, BY_KEYS ? at->own_count : at->other_count);
-        float l = at->scale * LOG2_E * score[a][c] - stats[2 * query];
-#if BIAS
-        float more = LOG2_E * LOAD(BIAS_TYPE, bias, key * bias_pitch);
-        l = more == -INFINITY ? more : l + more;
-#endif
-        float p = seen ? exp2(l) : 0.0f, t = p * (gain[a][c] - stats[2 * query + 1]);
-        weights[WEIGHT_PLACE(CT * x + c, y * 4 + a)] = t;
-        if (BY_KEYS)
-            weights[KEYS * ROWS + WEIGHT_PLACE(CT * x + c, y * 4 + a)] = p;
-        received[a] += t;
-    }
-}
-
-INLINED void sums_clear(private float4 *sum, const uint count) {
-    UNROLL
-    for (uint c = 0; c < count; ++c)
-        sum[c] = (float4)(0.0f);
-}
-
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-softmax_backward_local(uint own_count, uint other_count, uint group, float scale, int diagonal,
-                       global const ELEMENT(OWN_1_TYPE) *own_1, INDEX4 own_1_at,
-                       global const ELEMENT(OWN_2_TYPE) *own_2, INDEX4 own_2_at,
-                       global const ELEMENT(OTHER_1_TYPE) *other_1, INDEX4 other_1_at,
-                       global const ELEMENT(OTHER_2_TYPE) *other_2, INDEX4 other_2_at,
+KERNEL(softmax_backward_local)(uint queries, uint keys, uint group, float scale, int diagonal,
+                               global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k,
+                               INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
 #if BIAS
-                       global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+                               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
-                       global const float *stats, global ELEMENT(SUM_1_TYPE) *sum_1, INDEX4 sum_1_at SUMS_BY_KEYS) {
-    local float own_tile_1[D * ROWS] ALIGNED, own_tile_2[DV * ROWS] ALIGNED, other_tile_1[D * KEYS] ALIGNED,
-        other_tile_2[DV * KEYS] ALIGNED, weights[(1 + BY_KEYS) * KEYS * ROWS] ALIGNED;
-    uint x = get_local_id(0) % TX, y = get_local_id(0) / TX, h = get_global_id(1), b = get_global_id(2);
-    uint first = (BY_KEYS ? get_group_id(0) : get_num_groups(0) - 1 - get_group_id(0)) * ROWS;
-    uint shares = BY_KEYS ? group : 1, queries = BY_KEYS ? other_count : own_count;
-    own_1 += own_1_at.s0 + b * own_1_at.s1 + h * own_1_at.s2;
-    own_2 += own_2_at.s0 + b * own_2_at.s1 + h * own_2_at.s2;
+                               global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *stats,
+#if OF_KEYS
+                               global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
+#if DBIAS
+                               ,
+                               global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
+#endif
+#else
+                               global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
+#endif
+) {
+    local float rows[ROWS * PITCH(D)] ALIGNED, row_gains[ROWS * PITCH(DV)] ALIGNED;
+    local float sources[SOURCES * PITCH(D)] ALIGNED, source_gains[SOURCES * PITCH(DV)] ALIGNED;
+    local float weights[SOURCES * PITCH_WEIGHTS] ALIGNED;
+    local float2 numbers[SOURCES];
+    uint item = get_local_id(0), x = item % TX, y = item / TX, tile = get_group_id(0), b = get_global_id(2);
+    uint h = OF_KEYS ? get_global_id(1) * group : get_global_id(1), kv = h / group; /* the first head of queries */
+    uint heads = OF_KEYS ? get_global_size(1) * group : get_global_size(1);
+    uint rows_all = OF_KEYS ? keys : queries;
+    uint first = (OF_KEYS ? tile : get_num_groups(0) - 1 - tile) * ROWS;
+    q += q_at.s0 + b * q_at.s1 + h * q_at.s2;
+    k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;
+    v += v_at.s0 + b * v_at.s1 + kv * v_at.s2;
+    dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2;
+    stats += 2 * ((INDEX)b * heads + h) * queries;
 #if BIAS
-    bias += bias_at.s0 + b * bias_at.s1 + (BY_KEYS ? h : h / group) * bias_at.s2;
+    bias += bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;
 #endif
-    OWN_LOAD(OWN_1_TYPE, D, own_tile_1, own_1, own_1_at.s3)
-    OWN_LOAD(OWN_2_TYPE, DV, own_tile_2, own_2, own_2_at.s3)
-    float4 total_1[COLUMNS_1], total_2[COLUMNS_2];
-    float received[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    sums_clear(total_1, COLUMNS_1);
-    sums_clear(total_2, COLUMNS_2);
-    uint2 range = others_of(first, min(first + ROWS, own_count) - 1, diagonal, other_count);
-    uint from = range.x / KEYS * KEYS, tiles = range.y > from ? (range.y - from + KEYS - 1) / KEYS : 0;
-    for (uint n = 0; n < tiles * shares; ++n) {
-        uint begin = from + n % tiles * KEYS, head = BY_KEYS ? h * group + n / tiles : h / group;
-        global const float *rows =
-            stats + 2 * (((INDEX)b * get_num_groups(1) * shares + (BY_KEYS ? head : h)) * queries);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        OTHER_LOAD(OTHER_1_TYPE, D, other_tile_1, other_1 + other_1_at.s0 + b * other_1_at.s1 + head * other_1_at.s2,
-                   other_1_at.s3)
-        OTHER_LOAD(OTHER_2_TYPE, DV, other_tile_2, other_2 + other_2_at.s0 + b * other_2_at.s1 + head * other_2_at.s2,
-                   other_2_at.s3)
-        barrier(CLK_LOCAL_MEM_FENCE);
-        float score[4][CT], gain[4][CT];
-        pairs at = {first + y * 4, begin + CT * x, own_count, other_count, diagonal, scale};
-        tile_multiply(score, D, x, y, own_tile_1, other_tile_1);
-        tile_multiply(gain, DV, x, y, own_tile_2, other_tile_2);
-        pairs_weigh(&at, score, gain, rows PAIRS_BIAS, x, y, received, weights);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        tile_add(total_1, D, x, y, weights, other_tile_1);
-        if (BY_KEYS)
-            tile_add(total_2, DV, x, y, weights + KEYS * ROWS, other_tile_2);
+
+    float2 own[RT];
+    UNROLL
+    for (uint a = 0; a < RT; ++a) {
+        uint row = min(first + y + TY * a, rows_all - 1);
+        own[a] = OF_KEYS ? KEY_NUMBERS(bias, bias_at.s3, row, keys) : query_numbers(stats, row, queries);
     }
-    sum_1 += sum_1_at.s0 + b * sum_1_at.s1 + h * sum_1_at.s2;
-    SUM_STORE(SUM_1_TYPE, sum_1, sum_1_at.s3, D, total_1, scale)
-#if BY_KEYS
-    sum_2 += sum_2_at.s0 + b * sum_2_at.s1 + h * sum_2_at.s2;
-    SUM_STORE(SUM_2_TYPE, sum_2, sum_2_at.s3, DV, total_2, 1.0f)
-    BIAS_STORE(received)
+#if OF_KEYS
+    ROWS_LOAD(K_TYPE, rows, k, k_at.s3, D, first, ROWS, keys)
+    ROWS_LOAD(V_TYPE, row_gains, v, v_at.s3, DV, first, ROWS, keys)
+    float4 value_sum[RT][VECTORS(DV)];
+    float total[RT] = {0.0f};
+    SUMS_CLEAR(value_sum, DV)
+#else
+    ROWS_LOAD(Q_TYPE, rows, q, q_at.s3, D, first, ROWS, queries)
+    ROWS_LOAD(DOUT_TYPE, row_gains, dout, dout_at.s3, DV, first, ROWS, queries)
+#endif
+    float4 sum[RT][VECTORS(D)];
+    SUMS_CLEAR(sum, D)
+
+    uint2 seen = sources_of(first, min(first + ROWS, rows_all), diagonal, queries, keys);
+    int reach = reach_of(diagonal, keys);
+    for (uint head = 0; head < (OF_KEYS ? group : 1); ++head) {
+        for (uint begin = seen.x; begin < seen.y; begin += SOURCES) {
+            barrier(CLK_LOCAL_MEM_FENCE);
+#if OF_KEYS
+            ROWS_LOAD(Q_TYPE, sources, q, q_at.s3, D, begin, SOURCES, queries)
+            ROWS_LOAD(DOUT_TYPE, source_gains, dout, dout_at.s3, DV, begin, SOURCES, queries)
+            if (item < SOURCES)
+                numbers[item] = query_numbers(stats, begin + item, queries);
+#else
+            ROWS_LOAD(K_TYPE, sources, k, k_at.s3, D, begin, SOURCES, keys)
+            ROWS_LOAD(V_TYPE, source_gains, v, v_at.s3, DV, begin, SOURCES, keys)
+            if (item < SOURCES)
+                numbers[item] = KEY_NUMBERS(bias, bias_at.s3, begin + item, keys);
+#endif
+            barrier(CLK_LOCAL_MEM_FENCE);
+            products score, gain;
+            products_make(&score, x, y, rows, sources, D);
+            products_make(&gain, x, y, row_gains, source_gains, DV);
+            weigh(&score, &gain, x, y, scale * LOG2_E, own, numbers, first, begin, reach);
+#if OF_KEYS
+            UNROLL
+            for (uint a = 0; a < RT; ++a)
+                UNROLL
+            for (uint c = 0; c < CT; ++c)
+                total[a] += gain.x[a][c];
+            weights_pass(&score, x, y, weights);
+            SUMS_ADD(value_sum, x, y, weights, source_gains, DV)
+#endif
+            weights_pass(&gain, x, y, weights);
+            SUMS_ADD(sum, x, y, weights, sources, D)
+        }
+#if OF_KEYS
+        q += q_at.s2;
+        dout += dout_at.s2;
+        stats += 2 * (INDEX)queries;
+#endif
+    }
+
+#if OF_KEYS
+    dk += dk_at.s0 + b * dk_at.s1 + kv * dk_at.s2;
+    dv += dv_at.s0 + b * dv_at.s1 + kv * dv_at.s2;
+    SUMS_STORE(DK_TYPE, dk, dk_at.s3, sum, scale, x, y, first, keys, D)
+    SUMS_STORE(DV_TYPE, dv, dv_at.s3, value_sum, 1.0f, x, y, first, keys, DV)
+#if DBIAS
+    dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2;
+    products all;
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < CT; ++c)
+        all.x[a][c] = c == 0 ? total[a] : 0.0f;
+    weights_pass(&all, x, y, weights);
+    for (uint r = item; r < ROWS; r += WG) { /* row y + TY·a is number RT·y + a of the weights */
+        float gained = 0.0f;
+        for (uint j = 0; j < TX; ++j)
+            gained += weights[j * PITCH_WEIGHTS + RT * (r % TY) + r / TY];
+        if (first + r < keys)
+            STORE(DBIAS_TYPE, dbias, (first + r) * dbias_at.s3, gained);
+    }
+#endif
+#else
+    dq += dq_at.s0 + b * dq_at.s1 + h * dq_at.s2;
+    SUMS_STORE(DQ_TYPE, dq, dq_at.s3, sum, scale, x, y, first, queries, D)
 #endif
 }

@@ -1,249 +1,264 @@
-/* Gradients of exact softmax attention on NVIDIA's matrix units (mma.clh). Mathematics, shapes and the two passes as in
- * softmax_backward_local.cl, whose stats it reads; q, k, v and dout of one 16-bit type, p and t rounded to it, sums in
- * float32; no bias.
+/* Gradients of exact softmax attention on NVIDIA's matrix units (mma_tile.clh). Mathematics and shapes as in
+ * softmax_backward.cl, the two passes as in softmax_backward_tile.clh; q, k, v and dout of one 16-bit type, to which
+ * weights and what they receive are rounded, sums in float32.
  *
- * A warp has 16 rows of its own, as operands in registers, and goes with the three other warps of its group over tiles
- * of OTHERS in local memory, the next of which is copied meanwhile. Its products with them, 16 × OTHERS, become p and
- * t where they are, and these are the operands of the sums: nothing of a pair leaves the registers.
+ * Rows are turned so that all products have the form of the forward pass: scores and gains are a warp's rows in
+ * registers times a tile of sources, and what they become is, as it lies in registers, the operand of the sums over the
+ * same tiles. Sixteen sources at a time, so that little but operands and sums is in registers.
  *
- * Work: a group of 4 warps for 64 rows; grid (⌈rows / 64⌉ · WG, heads, B), the longest first.
+ * Work: a group of WG / 32 warps for GROUP_ROWS consecutive rows; grid (⌈rows / GROUP_ROWS⌉ · WG, H or Hk, B), the rows
+ * that meet most sources first. Tiles of sources come two at a time into local memory, for two steps: one is on its way
+ * while the other is used. A group of keys takes its heads of queries one after the other.
  *
- * Needs rows of q, k, v and dout at multiples of 8 elements, of the sums at multiples of 2. */
-#include "softmax/softmax.clh"
-#ifndef OWN_1_TYPE
-#define OWN_1_TYPE BF16
-#define SUM_1_TYPE F32
-#define SUM_2_TYPE F32
+ * Needs D = DV, rows at multiples of 8 elements. */
+#ifndef Q_TYPE
+#define Q_TYPE BF16
+#define BIAS_TYPE F32
 #endif
-#ifndef BY_KEYS
-#define BY_KEYS 1
+#ifndef DQ_TYPE
+#define DQ_TYPE F32
+#define DK_TYPE F32
+#define DV_TYPE F32
+#define DBIAS_TYPE F32
+#define DBIAS 1
 #endif
-#define HALF_TYPE OWN_1_TYPE
+#ifndef D
+#define D 64
+#endif
+#ifndef DV
+#define DV 64
+#endif
+#ifndef BIAS
+#define BIAS 1
+#endif
+#ifndef WG /* a multiple of 32 */
 #define WG 128
+#endif
+#define HALF_TYPE Q_TYPE
 #include "shared/tensor.clh"
-#include "shared/mma.clh"
+#include "shared/mma_tile.clh"
+#include "softmax/softmax_backward_tile.clh"
 
-#define OTHERS 64 /* of a tile */
-#define ROWS 64   /* of a group */
-#define LOG2_E 1.44269504f
-#define ALIGNED __attribute__((aligned(16)))
-#define AT(columns, row, column) ((row) * ((columns) + 8) + (column)) /* eight rows meet eight different banks */
+/* [b][n]: columns 8n to 8n + 7 of the warp's rows 16b to 16b + 15, as in `rows` of mma_tile.clh. */
+typedef struct sums {
+    float x[BLOCKS][D / 8][4];
+} sums;
+typedef struct strip { /* sixteen sources */
+    float x[BLOCKS][2][4];
+} strip;
+typedef struct strip_weights { /* as operands */
+    uint a[BLOCKS][4];
+} strip_weights;
 
-/* A warp's own rows as operands, and what they sum up. */
-typedef struct own_rows {
-    uint first_operand[D / 16][4], second_operand[DV / 16][4];
-    float sum_1[D / 8][4], sum_2[DV / 8][4];
-    float offset[2], less[2]; /* of its two rows in this item, where they are queries */
-} own_rows;
-
-/* Rows `first` and following; those past the last repeat it. */
-INLINED void operands_load(warp w, private uint (*a)[4], const uint columns, global const ushort *x, INDEX stride,
-                           uint first, uint count) {
+INLINED void sums_clear(private sums *s) {
+    FOR_ROWS(b, i)
     UNROLL
-    for (uint d = 0; d < columns / 16; ++d)
-        UNROLL
-    for (uint i = 0; i < 4; ++i)
-        a[d][i] = *(global const uint *)(x + (INDEX)min(first + w.lane / 4 + i % 2 * 8, count - 1) * stride + d * 16 +
-                                         w.lane % 4 * 2 + i / 2 * 8);
+    for (uint n = 0; n < D / 8; ++n)
+        s->x[b][n][2 * i] = s->x[b][n][2 * i + 1] = 0.0f;
 }
 
-/* Starts the copies of OTHERS rows. */
-INLINED void tile_copy(const uint columns, local ushort *to, global const ushort *from, INDEX stride, uint first,
-                       uint count) {
+/* The rows times sources 16n to 16n + 15 of a tile. */
+INLINED void strip_multiply(warp w, private strip *s, private const operands *o, local const ushort *tile, uint n) {
     UNROLL
-    for (uint c = 0; c < OTHERS * columns / 8; c += WG) {
-        uint chunk = c + get_local_id(0), row = chunk / (columns / 8), across = chunk % (columns / 8) * 8;
-        if (OTHERS * columns / 8 % WG == 0 || row < OTHERS)
-            copy_start(to + AT(columns, row, across), from + (INDEX)min(first + row, count - 1) * stride + across);
-    }
-}
-
-/* Products of the warp's rows with the tile's. */
-INLINED void tile_multiply(warp w, private float (*product)[4], const uint columns, private uint (*a)[4],
-                           local const ushort *tile) {
-    UNROLL
-    for (uint n = 0; n < OTHERS / 16; ++n) {
+    for (uint d = 0; d < D / 16; ++d) {
+        uint c[4], row = n * 16 + w.lane / 16 * 8 + w.lane % 8, column = d * 16 + w.lane / 8 % 2 * 8;
+        load_tiles(w, c, tile + TILE_AT(D, row, column));
         UNROLL
-        for (uint x = 0; x < 4; ++x)
-            product[2 * n][x] = product[2 * n + 1][x] = 0.0f;
-        UNROLL
-        for (uint d = 0; d < columns / 16; ++d) {
-            uint c[4];
-            load_tiles(w, c, tile + AT(columns, n * 16 + w.lane / 16 * 8 + w.lane % 8, d * 16 + w.lane / 8 % 2 * 8));
-            mma(w, product[2 * n], a[d], c[0], c[1]);
-            mma(w, product[2 * n + 1], a[d], c[2], c[3]);
+        for (uint b = 0; b < BLOCKS; ++b)
+            UNROLL
+        for (uint i = 0; i < 2; ++i) {
+            if (d == 0)
+                UNROLL
+            for (uint x = 0; x < 4; ++x)
+                s->x[b][i][x] = 0.0f;
+            mma(w, s->x[b][i], o->a[b][d], c[2 * i], c[2 * i + 1]);
         }
     }
 }
 
-/* sum += weights · tile */
-INLINED void tile_add(warp w, private float (*sum)[4], const uint columns, private uint (*weights)[4],
-                      local const ushort *tile) {
+/* What the same sources add to the sums. */
+INLINED void strip_add(warp w, private sums *s, private const strip_weights *p, local const ushort *tile, uint n) {
     UNROLL
-    for (uint n = 0; n < OTHERS / 16; ++n)
+    for (uint d = 0; d < D / 16; ++d) {
+        uint c[4], row = n * 16 + w.lane % 16, column = d * 16 + w.lane / 16 * 8;
+        load_tiles_transposed(w, c, tile + TILE_AT(D, row, column));
         UNROLL
-    for (uint d = 0; d < columns / 16; ++d) {
-        uint c[4];
-        load_tiles_transposed(w, c, tile + AT(columns, n * 16 + w.lane % 16, d * 16 + w.lane / 16 * 8));
-        mma(w, sum[2 * d], weights[n], c[0], c[1]);
-        mma(w, sum[2 * d + 1], weights[n], c[2], c[3]);
+        for (uint b = 0; b < BLOCKS; ++b) {
+            mma(w, s->x[b][2 * d], p->a[b], c[0], c[1]);
+            mma(w, s->x[b][2 * d + 1], p->a[b], c[2], c[3]);
+        }
     }
 }
 
-/* Where a group and its tile are. */
+/* Rows and sources from which a strip is. */
 typedef struct place {
-    uint first, begin, own_count, other_count; /* the warp's first own row, the tile's first */
-    int diagonal;
-    float factor; /* scale in base 2 */
-    bool edge;    /* some pairs do not see each other */
+    uint row, source;
+    int reach;
+    bool masked; /* some do not meet */
 } place;
 
-INLINED bool is_seen(private const place *at, uint own, uint other) {
-    uint i = BY_KEYS ? other : own, j = BY_KEYS ? own : other, keys = BY_KEYS ? at->own_count : at->other_count;
-    return other < at->other_count && j < visible_keys(i, at->diagonal, keys) && j >= first_key(i, at->diagonal, keys);
-}
-
-/* From products s and gains g to p and t, as operands. `rows` [2][OTHERS] has the others' stats where they are queries.
- */
-INLINED void pairs_weigh(warp w, private const place *at, private const own_rows *own, private float (*s)[4],
-                         private float (*g)[4], local const float *rows, private uint (*p)[4], private uint (*t)[4]) {
+/* p from scores, t from gains too, and what t adds to `total`. */
+INLINED void strip_weigh(warp w, private strip_weights *p, private strip_weights *t, private per_row *total,
+                         private const strip *score, private const strip *gain, float factor,
+                         private const per_row *offset, private const per_row *delta, local const float2 *numbers,
+                         place at) {
     UNROLL
-    for (uint n = 0; n < OTHERS / 8; ++n)
-        UNROLL
-    for (uint i = 0; i < 2; ++i) {
-        float weight[2], change[2];
-        UNROLL
-        for (uint x = 0; x < 2; ++x) {
-            uint other = 8 * n + w.lane % 4 * 2 + x;
-            float offset = BY_KEYS ? rows[other] : own->offset[i], less = BY_KEYS ? rows[OTHERS + other] : own->less[i];
-            weight[x] = power_of_two(MAD(s[n][2 * i + x], at->factor, -offset));
-            if (at->edge && !is_seen(at, at->first + 8 * i + w.lane / 4, at->begin + other))
-                weight[x] = 0.0f;
-            change[x] = weight[x] * (g[n][2 * i + x] - less);
+    for (uint n = 0; n < 2; ++n) {
+        float4 column = *(local const float4 *)(numbers + column_of(w, n));
+        FOR_ROWS(b, i) {
+            float weight[2], gained[2];
+            UNROLL
+            for (uint x = 0; x < 2; ++x) {
+                float more = offset->x[b][i] + (x ? column.z : column.x);
+                bool seen = more != -INFINITY &&
+                            (!at.masked || meets(at.row + row_of(w, b, i), at.source + column_of(w, n) + x, at.reach));
+                weight[x] = seen ? power_of_two(MAD(score->x[b][n][2 * i + x], factor, more)) : 0.0f;
+                gained[x] =
+                    weight[x] * (gain->x[b][n][2 * i + x] - (OF_KEYS ? (x ? column.w : column.y) : delta->x[b][i]));
+                gained[x] = weight[x] == 0.0f ? 0.0f : gained[x]; /* a padding key may hold anything finite */
+            }
+            total->x[b][i] += gained[0] + gained[1];
+            p->a[b][2 * n + i] = pack_half(weight[0], weight[1]);
+            t->a[b][2 * n + i] = pack_half(gained[0], gained[1]);
         }
-        t[n / 2][n % 2 * 2 + i] = pack_half(change[0], change[1]);
-        if (BY_KEYS)
-            p[n / 2][n % 2 * 2 + i] = pack_half(weight[0], weight[1]);
     }
 }
 
-#define SUM_STORE(type, to, at, columns, sum, factor)                                                                  \
-    UNROLL                                                                                                             \
-    for (uint i_ = 0; i_ < 2; ++i_) {                                                                                  \
-        uint row_ = first + 8 * i_ + w.lane / 4;                                                                       \
-        UNROLL                                                                                                         \
-        for (uint n_ = 0; n_ < (columns) / 8; ++n_)                                                                    \
-            if (row_ < own_count)                                                                                      \
-                STORE2(type, (to) + (at).s0 + b * (at).s1 + h * (at).s2 + (INDEX)row_ * (at).s3,                       \
-                       8 * n_ + w.lane % 4 * 2, (factor) * (sum)[n_][2 * i_], (factor) * (sum)[n_][2 * i_ + 1]);       \
-    }
-
-/* The others [from, to) that rows first to last have to do with. */
-INLINED uint2 others_of(uint first, uint last, int diagonal, uint other_count) {
-#if BY_KEYS
-    return (uint2)((uint)clamp((int)first - diagonal, 0, (int)other_count),
-                   WINDOW == 0 ? other_count : (uint)clamp((int)last - diagonal + WINDOW, 0, (int)other_count));
-#else
-    return (uint2)(first_key(first, diagonal, other_count), visible_keys(last, diagonal, other_count));
-#endif
-}
-
-/* Whether all of the group's pairs of a tile see each other. */
-INLINED bool is_whole(uint first, uint last, uint begin, uint own_count, uint other_count, int diagonal) {
-    return WINDOW == 0 && begin + OTHERS <= other_count &&
-           (BY_KEYS ? last < visible_keys(begin, diagonal, own_count)
-                    : begin + OTHERS <= visible_keys(first, diagonal, other_count));
-}
-
-INLINED void own_begin(warp w, private own_rows *own, global const float *stats, uint first, uint own_count) {
+INLINED void sums_scale(private sums *s, float scale) {
+    FOR_ROWS(b, i)
     UNROLL
-    for (uint x = 0; x < 4; ++x) {
-        UNROLL
-        for (uint n = 0; n < D / 8; ++n)
-            own->sum_1[n][x] = 0.0f;
-        UNROLL
-        for (uint n = 0; n < DV / 8; ++n)
-            own->sum_2[n][x] = 0.0f;
-    }
-    UNROLL
-    for (uint i = 0; i < 2; ++i) {
-        uint row = min(first + 8 * i + w.lane / 4, own_count - 1);
-        own->offset[i] = BY_KEYS ? 0.0f : stats[2 * row];
-        own->less[i] = BY_KEYS ? 0.0f : stats[2 * row + 1];
+    for (uint n = 0; n < D / 8; ++n) {
+        s->x[b][n][2 * i] *= scale;
+        s->x[b][n][2 * i + 1] *= scale;
     }
 }
-
-/* Starts the copies of tile n, of `tiles` for each head of the group's: its rows, and their stats if they are queries.
- */
-#define TILE_START(n, stage)                                                                                           \
-    {                                                                                                                  \
-        uint begin_ = from + (n) % tiles * OTHERS, head_ = BY_KEYS ? h * group + (n) / tiles : h / group;              \
-        tile_copy(D, tile_1[stage],                                                                                    \
-                  (global const ushort *)other_1 + other_1_at.s0 + b * other_1_at.s1 + head_ * other_1_at.s2,          \
-                  other_1_at.s3, begin_, other_count);                                                                 \
-        tile_copy(DV, tile_2[stage],                                                                                   \
-                  (global const ushort *)other_2 + other_2_at.s0 + b * other_2_at.s1 + head_ * other_2_at.s2,          \
-                  other_2_at.s3, begin_, other_count);                                                                 \
-        if (BY_KEYS)                                                                                                   \
-            rows[stage][item % 2 * OTHERS + item / 2] =                                                                \
-                stats[2 * (((INDEX)b * heads + head_) * other_count + min(begin_ + item / 2, other_count - 1)) +       \
-                      item % 2];                                                                                       \
-    }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-softmax_backward_mma(uint own_count, uint other_count, uint group, float scale, int diagonal,
-                     global const ELEMENT(HALF_TYPE) *own_1, INDEX4 own_1_at, global const ELEMENT(HALF_TYPE) *own_2,
-                     INDEX4 own_2_at, global const ELEMENT(HALF_TYPE) *other_1, INDEX4 other_1_at,
-                     global const ELEMENT(HALF_TYPE) *other_2, INDEX4 other_2_at, global const float *stats,
-                     global ELEMENT(SUM_1_TYPE) *sum_1, INDEX4 sum_1_at
-#if BY_KEYS
-                     ,
-                     global ELEMENT(SUM_2_TYPE) *sum_2, INDEX4 sum_2_at
+KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, int diagonal,
+                             global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(Q_TYPE) *k, INDEX4 k_at,
+                             global const ELEMENT(Q_TYPE) *v, INDEX4 v_at,
+#if BIAS
+                             global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+                             global const ELEMENT(Q_TYPE) *dout, INDEX4 dout_at, global const float *stats,
+#if OF_KEYS
+                             global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
+#if DBIAS
+                             ,
+                             global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
+#endif
+#else
+                             global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
 #endif
 ) {
-    local ushort tile_1[2][OTHERS * (D + 8)] ALIGNED, tile_2[2][OTHERS * (DV + 8)] ALIGNED;
-    local float rows[2][2 * OTHERS];
+    local ushort score_tile[2][TILE_SIZE(D)] TILE_ALIGNED, gain_tile[2][TILE_SIZE(D)] TILE_ALIGNED;
+    local float2 numbers[2][KEYS] ALIGNED;
     WARP_DECLARE(w)
-    uint item = get_local_id(0), h = get_global_id(1), b = get_global_id(2);
-    uint heads = get_num_groups(1) * (BY_KEYS ? group : 1);
-    uint group_first = (BY_KEYS ? get_group_id(0) : get_num_groups(0) - 1 - get_group_id(0)) * ROWS;
-    uint group_last = min(group_first + ROWS, own_count) - 1, first = group_first + w.index * 16;
-    own_rows own;
-    own_begin(w, &own, stats + 2 * ((INDEX)b * heads + h) * own_count, first, own_count);
-    operands_load(w, own.first_operand, D,
-                  (global const ushort *)own_1 + own_1_at.s0 + b * own_1_at.s1 + h * own_1_at.s2, own_1_at.s3, first,
-                  own_count);
-    operands_load(w, own.second_operand, DV,
-                  (global const ushort *)own_2 + own_2_at.s0 + b * own_2_at.s1 + h * own_2_at.s2, own_2_at.s3, first,
-                  own_count);
-    uint2 range = others_of(group_first, group_last, diagonal, other_count);
-    uint from = range.x / OTHERS * OTHERS, tiles = range.y > from ? (range.y - from + OTHERS - 1) / OTHERS : 0;
-    uint count = tiles * (BY_KEYS ? group : 1);
-    if (count > 0)
-        TILE_START(0, 0)
-    for (uint n = 0, stage = 0; n < count; ++n, stage ^= 1) {
-        uint begin = from + n % tiles * OTHERS, p[OTHERS / 16][4], t[OTHERS / 16][4];
-        float s[OTHERS / 8][4], g[OTHERS / 8][4];
-        place at = {first,
-                    begin,
-                    own_count,
-                    other_count,
-                    diagonal,
-                    scale * LOG2_E,
-                    !is_whole(group_first, group_last, begin, own_count, other_count, diagonal)};
+    uint item = get_local_id(0), tile = get_group_id(0), b_ = get_global_id(2);
+    uint h = OF_KEYS ? get_global_id(1) * group : get_global_id(1), kv = h / group; /* the first head of queries */
+    uint heads = OF_KEYS ? get_global_size(1) * group : get_global_size(1);
+    uint rows_all = OF_KEYS ? keys : queries, sources_all = OF_KEYS ? queries : keys;
+    uint group_first = (OF_KEYS ? tile : get_num_groups(0) - 1 - tile) * GROUP_ROWS,
+         first = group_first + w.index * WARP_ROWS;
+    global const ushort *q_from = (global const ushort *)q + q_at.s0 + b_ * q_at.s1 + h * q_at.s2;
+    global const ushort *k_from = (global const ushort *)k + k_at.s0 + b_ * k_at.s1 + kv * k_at.s2;
+    global const ushort *v_from = (global const ushort *)v + v_at.s0 + b_ * v_at.s1 + kv * v_at.s2;
+    global const ushort *dout_from = (global const ushort *)dout + dout_at.s0 + b_ * dout_at.s1 + h * dout_at.s2;
+    stats += 2 * ((INDEX)b_ * heads + h) * queries;
+#if BIAS
+    bias += bias_at.s0 + b_ * bias_at.s1 + kv * bias_at.s2;
+#endif
+
+    operands scored, gained;
+    sums to_first, to_second; /* dq, or dk and dv */
+    per_row offset, delta, total;
+    int reach = reach_of(diagonal, keys);
+    operands_load(w, &scored, OF_KEYS ? k_from : q_from, OF_KEYS ? k_at.s3 : q_at.s3, first, rows_all);
+    operands_load(w, &gained, OF_KEYS ? v_from : dout_from, OF_KEYS ? v_at.s3 : dout_at.s3, first, rows_all);
+    sums_clear(&to_first);
+    sums_clear(&to_second);
+    FOR_ROWS(b, i) {
+        uint row = min(first + row_of(w, b, i), rows_all - 1);
+        float2 own = OF_KEYS ? KEY_NUMBERS(bias, bias_at.s3, row, keys) : query_numbers(stats, row, queries);
+        offset.x[b][i] = own.x;
+        delta.x[b][i] = own.y;
+        total.x[b][i] = 0.0f;
+    }
+
+    uint2 sources = sources_of(group_first, min(group_first + GROUP_ROWS, rows_all), diagonal, queries, keys);
+    uint begin = sources.x, next = sources.x, next_head = 0, stage = 0;
+    uint steps = sources.y > sources.x ? (sources.y - sources.x + KEYS - 1) / KEYS * (OF_KEYS ? group : 1) : 0;
+    float2 number = (float2)(0.0f);
+    /* Copies of the next tile begin; then `next` is the one after it. */
+#define FEED(stage)                                                                                                    \
+    {                                                                                                                  \
+        feed score_feed = feed_of(D, OF_KEYS ? q_from + next_head * q_at.s2 : k_from, OF_KEYS ? q_at.s3 : k_at.s3,     \
+                                  next, sources_all);                                                                  \
+        feed gain_feed = feed_of(D, OF_KEYS ? dout_from + next_head * dout_at.s2 : v_from,                             \
+                                 OF_KEYS ? dout_at.s3 : v_at.s3, next, sources_all);                                   \
+        feed_tile(&score_feed, D, score_tile[stage]);                                                                  \
+        feed_tile(&gain_feed, D, gain_tile[stage]);                                                                    \
+        if (item < KEYS)                                                                                               \
+            number = OF_KEYS ? query_numbers(stats + 2 * (INDEX)next_head * queries, next + item, queries)             \
+                             : KEY_NUMBERS(bias, bias_at.s3, next + item, keys);                                       \
+        next += KEYS;                                                                                                  \
+        if (next >= sources.y) {                                                                                       \
+            next = sources.x;                                                                                          \
+            ++next_head;                                                                                               \
+        }                                                                                                              \
+    }
+    if (steps > 0) {
+        FEED(0)
+        if (item < KEYS)
+            numbers[0][item] = number;
+    }
+    for (uint step = 0; step < steps; ++step, stage ^= 1) {
+        place at = {first, begin, reach, !all_meet(first, WARP_ROWS, begin, KEYS, reach)};
+        begin = next;
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (n + 1 < count)
-            TILE_START(n + 1, stage ^ 1)
-        tile_multiply(w, s, D, own.first_operand, tile_1[stage]);
-        tile_multiply(w, g, DV, own.second_operand, tile_2[stage]);
-        pairs_weigh(w, &at, &own, s, g, rows[stage], p, t);
-        tile_add(w, own.sum_1, D, t, tile_1[stage]);
-        if (BY_KEYS)
-            tile_add(w, own.sum_2, DV, p, tile_2[stage]);
+        if (step + 1 < steps)
+            FEED(stage ^ 1)
+        UNROLL
+        for (uint n = 0; n < KEYS / 16; ++n) {
+            strip score, gain;
+            strip_weights p, t;
+            strip_multiply(w, &score, &scored, score_tile[stage], n);
+            strip_multiply(w, &gain, &gained, gain_tile[stage], n);
+            strip_weigh(w, &p, &t, &total, &score, &gain, scale * LOG2_E, &offset, &delta, numbers[stage] + 16 * n, at);
+            at.source += 16;
+            strip_add(w, &to_first, &t, score_tile[stage], n);
+            if (OF_KEYS)
+                strip_add(w, &to_second, &p, gain_tile[stage], n);
+        }
+        if (item < KEYS)
+            numbers[stage ^ 1][item] = number;
     }
-    SUM_STORE(SUM_1_TYPE, sum_1, sum_1_at, D, own.sum_1, scale)
-#if BY_KEYS
-    SUM_STORE(SUM_2_TYPE, sum_2, sum_2_at, DV, own.sum_2, 1.0f)
+    copy_wait();
+
+    sums_scale(&to_first, scale);
+#if OF_KEYS
+    dk += dk_at.s0 + b_ * dk_at.s1 + kv * dk_at.s2;
+    dv += dv_at.s0 + b_ * dv_at.s1 + kv * dv_at.s2;
+#if DBIAS
+    dbias += dbias_at.s0 + b_ * dbias_at.s1 + kv * dbias_at.s2;
 #endif
+#else
+    dq += dq_at.s0 + b_ * dq_at.s1 + h * dq_at.s2;
+#endif
+    FOR_ROWS(b, i) {
+        uint row = first + row_of(w, b, i);
+        bool inside = row < rows_all;
+#if OF_KEYS
+        STORE_ROW(DK_TYPE, w, dk + row * dk_at.s3, inside, to_first.x[b], i)
+        STORE_ROW(DV_TYPE, w, dv + row * dv_at.s3, inside, to_second.x[b], i)
+#if DBIAS
+        float sum = row_sum(w, total.x[b][i]);
+        if (inside && w.lane % 4 == 0)
+            STORE(DBIAS_TYPE, dbias, row * dbias_at.s3, sum);
+#endif
+#else
+        STORE_ROW(DQ_TYPE, w, dq + row * dq_at.s3, inside, to_first.x[b], i)
+#endif
+    }
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/gradient.h"
 #include "attention/problem.h"
 #include "op/choose.h"
 
@@ -45,6 +46,16 @@ static const problem_spec halves[] = {
 };
 // clang-format on
 enum { HALVES = sizeof halves / sizeof *halves };
+/* Gradients: in tiles of local memory (any GPU), then on matrix units. */
+// clang-format off
+static const problem_spec gradients[] = {
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 37, .dim = 5, .value_dim = 36, .causal = true, .bias = BIAS_HOLES,
+     .layout = LAYOUT_TOKENS},
+    {.heads = 2, .kv_heads = 1, .queries = 35, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16,
+     .v = CLSPLAT_BF16, .out = CLSPLAT_BF16, .causal = true, .bias = BIAS_HOLES},
+};
+// clang-format on
+enum { GRADIENTS = sizeof gradients / sizeof *gradients };
 enum { SPECS = sizeof specs / sizeof *specs, FORMS = 3 };
 
 static void solve(const problem_spec *spec, uint64_t seed) {
@@ -68,6 +79,17 @@ START_TEST(half) {
     if (clsplat_device_describe(s.device)->limits.matrix_units)
         op_prefer(s.device, "units"); /* and no other takes its place */
     solve(&halves[_i], 50 + (uint64_t)_i);
+}
+END_TEST
+
+START_TEST(backward) {
+    problem_stage s = problem_on_stage();
+    problem p = problem_create(s.lib, &gradients[_i], 60 + (uint64_t)_i);
+    gradient g = gradient_create(&p, 70 + (uint64_t)_i);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    gradient_check(&g);
+    gradient_free(&g);
+    problem_free(&p);
 }
 END_TEST
 
@@ -105,6 +127,7 @@ static void add_rows(TCase *part, const TTest *test, int first, int count) {
 }
 
 enum { INITIALISATIONS = 3 * FORMS, FIRST_HALF = FORMS * SPECS + INITIALISATIONS };
+enum { FIRST_GRADIENT = FIRST_HALF + HALVES };
 
 /* The rows for tests/run.sh, a line each: number, the GPU to look like (- for none), and what Oclgrind can
  * judge of it: `all`, `races` alone, or `optimised`, races in kernels that have been through the optimiser,
@@ -127,6 +150,8 @@ static void print_rows(void) {
     for (int i = 0; i < HALVES; i++)
         if (halves[i].splats)
             printf("%d 0 all\n", FIRST_HALF + i);
+    for (int i = 0; i < GRADIENTS; i++)
+        printf("%d %d %s\n", FIRST_GRADIENT + i, i ? 80 : 0, i ? "optimised" : "races");
 }
 
 static void add_all(TCase *part) {
@@ -134,6 +159,7 @@ static void add_all(TCase *part) {
     add_rows(part, attention, 0, FORMS * SPECS);
     add_rows(part, initialisation, FORMS * SPECS, INITIALISATIONS);
     add_rows(part, half, FIRST_HALF, HALVES);
+    add_rows(part, backward, FIRST_GRADIENT, GRADIENTS);
 }
 
 int main(int count, char **arguments) {

@@ -1,9 +1,7 @@
 #include <assert.h>
 #include <math.h>
 
-#include "op/backward.h"
 #include "op/families.h"
-#include "op/kernel.h"
 #include "op/softmax/softmax.h"
 #include "op/softmax/softmax_backward.h"
 #include "runtime/buffer.h"
@@ -21,7 +19,6 @@ static op_softmax_args forward_of(const op_softmax_backward_args *a) {
                              .window = a->window};
 }
 
-/* Products of D and of Dv columns per pair, of which the forward pass has one each. */
 work softmax_backward_work(const op_softmax_backward_args *a, double keys, double values) {
     op_softmax_args forward = forward_of(a);
     work w = softmax_work(&forward);
@@ -44,8 +41,7 @@ void softmax_backward_options(kernel_options *o, const op_softmax_backward_args 
     options_elements(o, 2.0 * (double)(a->q.shape[0] * a->q.shape[1]) * (double)a->q.shape[2]);
 }
 
-/* What both kernels begin with. */
-static void launch_inputs(launch *l, const kernel_options *o, const op_softmax_backward_args *a) {
+void softmax_backward_inputs(launch *l, const kernel_options *o, const op_softmax_backward_args *a) {
     launch_uint(l, (uint32_t)a->q.shape[2]);
     launch_uint(l, (uint32_t)a->k.shape[2]);
     launch_uint(l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
@@ -58,6 +54,13 @@ static void launch_inputs(launch *l, const kernel_options *o, const op_softmax_b
         launch_tensor(l, o, &a->key_bias);
 }
 
+void softmax_backward_results(launch *l, const kernel_options *o, const op_softmax_backward_args *a) {
+    launch_tensor(l, o, &a->dk);
+    launch_tensor(l, o, &a->dv);
+    if (a->dkey_bias.mem)
+        launch_tensor(l, o, &a->dkey_bias);
+}
+
 static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_mem stats) {
     clsplat_status status = CLSPLAT_OK;
     kernel_options o;
@@ -65,7 +68,7 @@ static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_me
     options_plain(&o, q);
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_rows", &l));
-    launch_inputs(&l, &o, a);
+    softmax_backward_inputs(&l, &o, a);
     launch_tensor(&l, &o, &a->out);
     launch_tensor(&l, &o, &a->lse);
     launch_tensor(&l, &o, &a->dout);
@@ -86,13 +89,10 @@ static clsplat_status by_keys(queue *q, const op_softmax_backward_args *a, cl_me
     options_plain(&o, q);
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_keys", &l));
-    launch_inputs(&l, &o, a);
+    softmax_backward_inputs(&l, &o, a);
     launch_tensor(&l, &o, &a->dout);
     launch_mem(&l, stats);
-    launch_tensor(&l, &o, &a->dk);
-    launch_tensor(&l, &o, &a->dv);
-    if (a->dkey_bias.mem)
-        launch_tensor(&l, &o, &a->dkey_bias);
+    softmax_backward_results(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o.group),
                    softmax_backward_work(a, 2, 2)));
 fail:
@@ -191,14 +191,11 @@ static clsplat_status wide_run(queue *q, const void *args) {
     TRY(wide_begin(q, a, ranges, stats));
     wide_options(&o, q, a, ranges);
     TRY(options_launch(&o, q->device, "softmax_backward_wide.cl", "softmax_backward_wide", &l));
-    launch_inputs(&l, &o, a);
+    softmax_backward_inputs(&l, &o, a);
     launch_tensor(&l, &o, &a->dout);
     launch_mem(&l, stats);
     launch_mem(&l, parts);
-    launch_tensor(&l, &o, &a->dk);
-    launch_tensor(&l, &o, &a->dv);
-    if (a->dkey_bias.mem)
-        launch_tensor(&l, &o, &a->dkey_bias);
+    softmax_backward_results(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(ranges, a->k.shape[1], a->k.shape[0], 1), softmax_backward_work(a, 3, 2)));
     TRY(wide_merge(q, a, ranges, parts));
 fail:
@@ -215,10 +212,11 @@ static const op_variant variants[] = {
      op_fits_all, plain_run, "softmax_backward.cl", &plain_space},
     {"wide", "the same, and an ulp of every row's lse", wide_fits, wide_run, "softmax_backward_wide.cl",
      &wide_tiles},
-    {"local", "the same as wide", softmax_backward_local_fits, softmax_backward_local_run,
-     "softmax_backward_local.cl", &tune_nothing},
-    {"mma", "the same, and p and t rounded to the storage type", softmax_backward_mma_fits,
-     softmax_backward_mma_run, "softmax_backward_mma.cl", &tune_nothing},
+    {"local", "the same, and an ulp of every row's lse", softmax_backward_local_fits,
+     softmax_backward_local_run, "softmax_backward_local.cl", &tune_nothing},
+    {"mma",
+     "relative error of a gradient below 2e-2: weights and what they receive are rounded to the inputs' type",
+     softmax_backward_mma_fits, softmax_backward_mma_run, "softmax_backward_mma.cl", &tune_nothing},
 };
 const op_family op_softmax_backward_family = {"softmax_backward", variants,
                                               sizeof variants / sizeof *variants, shape_of};
