@@ -35,24 +35,25 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(u
         if (!(weight > 0.0f))
             continue;
         global float *to = node_row(&s, t.f, below, c), *variance_to = variance_row(&s, t.f, below, c);
-        float mass = from[NODE_MASS * 16];
+        float mass = *node_more(&s, t.f, level, g, NODE_MASS);
         for (uint d = 0; d < D; ++d) {
             float x = LOAD(FOREST_TYPE, t.means, lane_of(first_below, c, D) + d * 16) -
                       LOAD(FOREST_TYPE, t.means, lane_of(first, g, D) + d * 16);
             float more = t.variances[lane_of(first_below - t.f.below, c, D) + d * 16] -
                          t.variances[lane_of(first - t.f.below, g, D) + d * 16];
             float slope = variance_from[d * 16];
-            to[d * 16] = MAD(weight, MAD(2.0f * slope, x, from[d * 16]), to[d * 16]);
+            to[d * STEP] = MAD(weight, MAD(2.0f * slope, x, from[d * STEP]), to[d * STEP]);
             variance_to[d * 16] = MAD(weight, slope, variance_to[d * 16]);
-            mass = MAD(from[d * 16], x, MAD(slope, MAD(x, x, more), mass));
+            mass = MAD(from[d * STEP], x, MAD(slope, MAD(x, x, more), mass));
         }
         for (uint e = 0; e < DV; ++e) {
             float y = LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first_below * 16 + c) * DV + e) -
                       LOAD(FOREST_TYPE, t.mean_values, ((INDEX)first * 16 + g) * DV + e);
-            to[(D + e) * 16] = MAD(weight, from[(D + e) * 16], to[(D + e) * 16]);
-            mass = MAD(from[(D + e) * 16], y, mass);
+            to[(D + e) * STEP] = MAD(weight, from[(D + e) * STEP], to[(D + e) * STEP]);
+            mass = MAD(from[(D + e) * STEP], y, mass);
         }
-        to[NODE_MASS * 16] = MAD(weight, mass, to[NODE_MASS * 16]);
+        global float *mass_to = node_more(&s, t.f, below, c, NODE_MASS);
+        *mass_to = MAD(weight, mass, *mass_to);
     }
 }
 
@@ -117,23 +118,24 @@ static inline float sum_of(private const float *x) {
 
 /* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
 static inline void keys_back(private const trees *t, private const view *v, private const node_view *n,
-                             global const float *from, private const float *wide, float spread) {
+                             global const float *from, float node_mass, private const float *wide, float spread) {
     for (uint s = n->begin; s < n->begin + n->count; ++s) {
-        float weight = exp(t->biases[s] - n->log_mass), mass = from[NODE_MASS * 16];
+        float weight = exp(t->biases[s] - n->log_mass), mass = node_mass;
         global float *to = slot_row(&v->to, s);
         for (uint d = 0; d < D; ++d) {
             float x = key_at(t, s, d) - n->mean[d];
-            to[d * 16] = MAD(weight, MAD(2.0f * wide[d], x, from[d * 16]), to[d * 16]);
-            mass = MAD(from[d * 16], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
+            to[d * STEP] = MAD(weight, MAD(2.0f * wide[d], x, from[d * STEP]), to[d * STEP]);
+            mass = MAD(from[d * STEP], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
         }
         float square = -n->spread;
         for (uint e = 0; e < DV; ++e) {
             float y = value_at(t, s, e) - n->mean[D + e];
-            to[(D + e) * 16] = MAD(weight, MAD(2.0f * spread, y, from[(D + e) * 16]), to[(D + e) * 16]);
-            mass = MAD(from[(D + e) * 16], y, mass);
+            to[(D + e) * STEP] = MAD(weight, MAD(2.0f * spread, y, from[(D + e) * STEP]), to[(D + e) * STEP]);
+            mass = MAD(from[(D + e) * STEP], y, mass);
             square = MAD(y, y, square);
         }
-        to[(D + DV) * 16] = MAD(weight, MAD(spread, square, mass), to[(D + DV) * 16]);
+        global float *bias = slot_bias(&v->to, s);
+        *bias = MAD(weight, MAD(spread, square, mass), *bias);
     }
 }
 
@@ -156,16 +158,16 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
                 of_values[e] = MAD(v->run[d * DV + e], x, of_values[e]);
             }
             along[i] = MAD(x, of_key, along[i]);
-            to[d * 16] = MAD(many, of_key, to[d * 16]);
+            to[d * STEP] = MAD(many, of_key, to[d * STEP]);
         }
         for (uint e = 0; e < DV; ++e)
-            to[(D + e) * 16] = MAD(many, of_values[e], to[(D + e) * 16]);
+            to[(D + e) * STEP] = MAD(many, of_values[e], to[(D + e) * STEP]);
         mean = MAD(weight, along[i], mean);
     }
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
         float many = exp(t->biases[s] - n->log_mass) * (float)n->count;
-        slot_row(&v->to, s)[(D + DV) * 16] += many * (along[i] - mean);
+        *slot_bias(&v->to, s) += many * (along[i] - mean);
     }
 }
 
@@ -178,11 +180,11 @@ static inline void node_back(private const trees *t, private view *v, uint level
         return;
     global const float *from = node_row(&v->to, t->f, level, g),
                        *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
-    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16], share_back = from[NODE_SHARE * 16],
-          spread_back = 0.0f;
+    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16],
+          share_back = *node_more(&v->to, t->f, level, g, NODE_SHARE), spread_back = 0.0f;
     bool follows = level == 0 && slope_of(share, spread) > 0.0f;
     if (follows) {
-        float slope_back = MAD((float)n.count, v->slopes, from[NODE_SLOPE * 16]);
+        float slope_back = MAD((float)n.count, v->slopes, *node_more(&v->to, t->f, level, g, NODE_SLOPE));
         share_back = MAD(0.5f * slope_back, spread / sqrt(share), share_back);
         spread_back = 0.5f * slope_back * sqrt(share) / spread;
     }
@@ -190,7 +192,7 @@ static inline void node_back(private const trees *t, private view *v, uint level
     v->whole_back = MAD(-share_back, share, v->whole_back);
     for (uint d = 0; d < D; ++d)
         wide[d] = share_back;
-    keys_back(t, v, &n, from, wide, spread_back);
+    keys_back(t, v, &n, from, *node_more(&v->to, t->f, level, g, NODE_MASS), wide, spread_back);
     if (follows && v->run)
         leaf_back(t, v, &n);
 }
@@ -225,5 +227,6 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks
     for (uint d = 0; d < D; ++d)
         wide[d] = variance_row(&see.to, t.f, TOP, g)[d * 16] + see.whole_back;
     if (n.count > 0)
-        keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), wide, 0.0f);
+        keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), *node_more(&see.to, t.f, TOP, g, NODE_MASS), wide,
+                  0.0f);
 }

@@ -22,18 +22,20 @@ near_far_back_give(uint first_own, uint levels, uint chunks, uint room, uint16 f
     INDEX head = (INDEX)b * get_global_size(1) + kv;
     uint place = places[head * get_global_size(0) + j];
     /* No place leads beyond a head's slots, whatever a kernel left that has failed. */
-    global const float *slot =
-        slot_sums + head * slots_of(f) * SLOT_NUMBERS + lane_of(0, min(place, (uint)slots_of(f) - 1), SLOT_NUMBERS);
+    uint at = min(place, (uint)slots_of(f) - 1);
+    slot_sums += head * slots_of(f) * SLOT_NUMBERS;
+    global const float *slot = slot_sums + sum_of_row(0, at, SLOT_NUMBERS);
     bool there = place != NOWHERE;
     bool own = j >= first_own;
     dk += dk_at.s0 + b * dk_at.s1 + kv * dk_at.s2 + j * dk_at.s3;
     dv += dv_at.s0 + b * dv_at.s1 + kv * dv_at.s2 + j * dv_at.s3;
     for (uint d = 0; d < D; ++d)
-        STORE(DK_TYPE, dk, d, (own ? LOAD(DK_TYPE, dk, d) : 0.0f) + (there ? slot[d * 16] : 0.0f));
+        STORE(DK_TYPE, dk, d, (own ? LOAD(DK_TYPE, dk, d) : 0.0f) + (there ? slot[d * STEP] : 0.0f));
     for (uint e = 0; e < DV; ++e)
-        STORE(DV_TYPE, dv, e, (own ? LOAD(DV_TYPE, dv, e) : 0.0f) + (there ? slot[(D + e) * 16] : 0.0f));
+        STORE(DV_TYPE, dv, e, (own ? LOAD(DV_TYPE, dv, e) : 0.0f) + (there ? slot[(D + e) * STEP] : 0.0f));
 #if DBIAS
     dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2 + j * dbias_at.s3;
-    STORE(DBIAS_TYPE, dbias, 0, (own ? LOAD(DBIAS_TYPE, dbias, 0) : 0.0f) + (there ? slot[(D + DV) * 16] : 0.0f));
+    STORE(DBIAS_TYPE, dbias, 0,
+          (own ? LOAD(DBIAS_TYPE, dbias, 0) : 0.0f) + (there ? slot_sums[sum_behind(0, at, SLOT_NUMBERS, 0)] : 0.0f));
 #endif
 }

@@ -12,12 +12,12 @@ typedef struct key_sums {
     float key[D], value[DV], dk[D], dv[DV], dbias;
 } key_sums;
 
-static inline void key_begin(private key_sums *s, global const float *slot) {
+static inline void key_begin(private key_sums *s, global const float *slot, global const float *behind) {
     for (uint d = 0; d < D; ++d)
-        s->dk[d] = slot ? slot[d * 16] : 0.0f;
+        s->dk[d] = slot ? slot[d * STEP] : 0.0f;
     for (uint e = 0; e < DV; ++e)
-        s->dv[e] = slot ? slot[(D + e) * 16] : 0.0f;
-    s->dbias = slot ? slot[(D + DV) * 16] : 0.0f;
+        s->dv[e] = slot ? slot[(D + e) * STEP] : 0.0f;
+    s->dbias = slot ? *behind : 0.0f;
 }
 
 /* Of a row of its own chunk; l: its bias. */
@@ -53,9 +53,10 @@ near_far_back_keys(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at
     uint place = places[head * keys + j];
     key_sums s;
     /* No place leads beyond a head's slots, whatever a kernel left that has failed. */
-    key_begin(&s, place == NOWHERE ? 0
-                                   : slot_sums + head * slots_of(f) * SLOT_NUMBERS +
-                                         lane_of(0, min(place, (uint)slots_of(f) - 1), SLOT_NUMBERS));
+    uint slot = min(place, (uint)slots_of(f) - 1);
+    slot_sums += head * slots_of(f) * SLOT_NUMBERS;
+    key_begin(&s, place == NOWHERE ? 0 : slot_sums + sum_of_row(0, slot, SLOT_NUMBERS),
+              slot_sums + sum_behind(0, slot, SLOT_NUMBERS, 0));
 #if OWN
     float l = 0.0f;
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2 + (j - first_key) * k_at.s3;

@@ -14,28 +14,28 @@ typedef struct receiver {
     sums to;
 } receiver;
 
-static inline void add_row(private const receiver *r, private const walker *w, global float *to, float lambda,
-                           float p) {
+static inline void add_row(private const receiver *r, private const walker *w, global float *to, global float *mass,
+                           float lambda, float p) {
     for (uint d = 0; d < D; ++d)
-        to[d * 16] = MAD(lambda, w->q[d], to[d * 16]);
+        to[d * STEP] = MAD(lambda, w->q[d], to[d * STEP]);
     for (uint e = 0; e < DV; ++e)
-        to[(D + e) * 16] = MAD(p, r->dout[e], to[(D + e) * 16]);
-    to[(D + DV) * 16] += lambda;
+        to[(D + e) * STEP] = MAD(p, r->dout[e], to[(D + e) * STEP]);
+    *mass += lambda;
 }
 
 static inline void receive_key(private receiver *r, private const walker *w, private const trees *t, uint slot,
                                float lambda, float p) {
-    add_row(r, w, slot_row(&r->to, slot), lambda, p);
+    add_row(r, w, slot_row(&r->to, slot), slot_bias(&r->to, slot), lambda, p);
 }
 
 static inline void receive_node(private receiver *r, private const walker *w, private const trees *t, uint level,
                                 uint g, float lambda, float p) {
-    add_row(r, w, node_row(&r->to, t->f, level, g), lambda, p);
+    add_row(r, w, node_row(&r->to, t->f, level, g), node_more(&r->to, t->f, level, g, NODE_MASS), lambda, p);
 }
 
 static inline void receive_slope(private receiver *r, private const walker *w, private const trees *t, uint g,
                                  float slope, float p) {
-    node_row(&r->to, t->f, 0, g)[NODE_SLOPE * 16] += p * r->moved;
+    *node_more(&r->to, t->f, 0, g, NODE_SLOPE) += p * r->moved;
 }
 
 static inline void receive_variance(private receiver *r, private const walker *w, private const trees *t, uint level,
@@ -47,7 +47,7 @@ static inline void receive_variance(private receiver *r, private const walker *w
 
 static inline void receive_share(private receiver *r, private const walker *w, private const trees *t, uint level,
                                  uint g, float lifted, float whole) {
-    node_row(&r->to, t->f, level, g)[NODE_SHARE * 16] += lifted * whole;
+    *node_more(&r->to, t->f, level, g, NODE_SHARE) += lifted * whole;
 }
 
 static inline void receive_chunk(private receiver *r, private const walker *w, private const trees *t, uint g,

@@ -8,8 +8,8 @@
  *
  *     scores       as near_far_wide.cl has them, to the bit, and so its decisions
  *     p, λ         of keys from lse, of nodes from their weights relative to the row's base
- *     sums         [number][16], the 16 along the lanes: λ q' and p dout
  *     dq           [D] along the lanes: λ of each of the 16 times its row
+ *     sums         [16][D + DV] along the lanes, once a job for all of its rows: λ q' and p dout
  *
  * The own chunk is softmax_backward_wide.cl's, and what there is of dq comes from there.
  *
@@ -48,35 +48,31 @@ static inline float16 key_weights(private const back *b, private const job *j, f
     return exp_weight(l - b->lse[r]);
 }
 
-/* Adds the outer products of N rows: λ q' and p dout to the job's sums, λ of each lane to dq. */
-static inline void give(private back *b, private const job *j, private const uint *list, private const float *p,
-                        private const float *lambda) {
-    float16 of[ROWS_AT_ONCE];
-    UNROLL
-    for (uint a = 0; a < ROWS_AT_ONCE; ++a)
-        of[a] = VECTOR(lambda + 16 * a);
-    for (uint d = 0; d < D; ++d) {
-        float16 sum = vload16(d, j->to);
-        UNROLL
-        for (uint a = 0; a < ROWS_AT_ONCE; ++a)
-            sum = MAD((float16)(b->w.q[list[a] * D + d]), of[a], sum);
-        vstore16(sum, d, j->to);
+/* Adds the outer products of the job's rows to its sums, lane after lane: λ q' and p dout, [rows of the list][16]. Of keys
+ * a leaf's for the rows alone that opened it. */
+static inline void give(private back *b, private const job *j, private const float *p, private const float *lambda) {
+    float16 mass = vload16(0, j->behind);
+    for (uint i = 0; i < j->count; ++i)
+        mass += VECTOR(lambda + 16 * i);
+    vstore16(mass, 0, j->behind);
+    bool all = LEAVES == 1 ? true : !j->keys;
+    uint of[TILE], count = j->count;
+    for (uint i = 0; i < count && all; ++i)
+        of[i] = i;
+    for (uint lane = j->begin / GIVEN * GIVEN; lane < j->end; lane += GIVEN) {
+        if (!all && lane % LEAF == 0) {
+            count = 0;
+            for (uint i = 0; i < j->count; ++i) {
+                of[count] = i;
+                count += j->open[j->list[i]] >> (lane / LEAF) & 1;
+            }
+        }
+        if (count == 0)
+            continue;
+        global float *to = j->to + lane * (D + DV);
+        GIVE(to, D + DV, lambda + lane, j->list, of, count, b->w.q, D)
+        GIVE(to + D, D + DV, p + lane, j->list, of, count, b->dout, DV)
     }
-    float16 mass = vload16(D + DV, j->to);
-    UNROLL
-    for (uint a = 0; a < ROWS_AT_ONCE; ++a) {
-        mass += of[a];
-        of[a] = VECTOR(p + 16 * a);
-    }
-    vstore16(mass, D + DV, j->to);
-    for (uint e = 0; e < DV; ++e) {
-        float16 sum = vload16(D + e, j->to);
-        UNROLL
-        for (uint a = 0; a < ROWS_AT_ONCE; ++a)
-            sum = MAD((float16)(b->dout[list[a] * DV + e]), of[a], sum);
-        vstore16(sum, D + e, j->to);
-    }
-    ADD_ROWS(b->dq, list, lambda, j->rows, j->begin, j->end)
 }
 
 /* Closed nodes: what their variances receive, and their slopes. `gain` becomes λ. */
@@ -96,20 +92,22 @@ static inline float16 node_gains(private back *b, private const job *j, uint r, 
     }
     float whole = b->whole[16 * r + j->top_lane];
     b->lifted[16 * r + j->top_lane] += sum16(select(lifted * n->share * n->share, (float16)(0.0f), none));
-    vstore16(MAD(lifted, (float16)(whole * whole), vload16(NODE_SHARE, j->to)), NODE_SHARE, j->to);
+    vstore16(MAD(lifted, (float16)(whole * whole), vload16(NODE_SHARE, j->behind)), NODE_SHARE, j->behind);
     if (leaf) {
-        float16 follow = vload16(NODE_SLOPE, j->to) + p * b->moved[r];
-        vstore16(select(vload16(NODE_SLOPE, j->to), follow, n->slope > 0.0f && !none), NODE_SLOPE, j->to);
+        float16 follow = vload16(NODE_SLOPE, j->behind) + p * b->moved[r];
+        vstore16(select(vload16(NODE_SLOPE, j->behind), follow, n->slope > 0.0f && !none), NODE_SLOPE, j->behind);
     }
     return lambda;
 }
 
-/* A job, for the rows list[0] to list[ROWS_AT_ONCE − 1]. */
-static inline void meet(private back *b, private const job *j, private const uint *list) {
+/* A job, for the rows list[0] to list[ROWS_AT_ONCE − 1]: their p and λ, [16] each, and what they receive. */
+static inline void meet(private back *b, private const job *j, private const uint *list, private float *p,
+                        private float *lambda) {
     const uint N = ROWS_AT_ONCE;
   private
     const rows *w = &b->w;
-    float p[ROWS_AT_ONCE * 16] ALIGNED, lambda[ROWS_AT_ONCE * 16] ALIGNED, deviations[ROWS_AT_ONCE * 16] ALIGNED;
+    float deviations[ROWS_AT_ONCE * 16] ALIGNED;
+    uint lanes = ~0u;
     if (j->scored)
         UNROLL
     for (uint a = 0; a < N; ++a) {
@@ -130,16 +128,21 @@ static inline void meet(private back *b, private const job *j, private const uin
         for (uint a = 0; a < N; ++a)
             VECTOR(p + 16 * a) *= b->weigh[list[a]];
     }
-    float16 gain[ROWS_AT_ONCE];
+    float16 gain[ROWS_AT_ONCE], odd[ROWS_AT_ONCE]; /* two chains of sums */
     UNROLL
     for (uint a = 0; a < N; ++a)
-        gain[a] = (float16)(0.0f);
-    for (uint e = 0; e < DV; ++e) {
-        float16 v = vload16(e, j->lanes);
+        gain[a] = odd[a] = (float16)(0.0f);
+    for (uint e = 0; e < DV; e += 2) {
+        float16 v = vload16(e, j->lanes), next = vload16(e + 1, j->lanes);
         UNROLL
-        for (uint a = 0; a < N; ++a)
+        for (uint a = 0; a < N; ++a) {
             gain[a] = MAD((float16)(b->dout[list[a] * DV + e]), v, gain[a]);
+            odd[a] = MAD((float16)(b->dout[list[a] * DV + e + 1]), next, odd[a]);
+        }
     }
+    UNROLL
+    for (uint a = 0; a < N; ++a)
+        gain[a] += odd[a];
     UNROLL
     for (uint a = 0; a < N; ++a) {
         float16 weight = VECTOR(p + 16 * a);
@@ -148,7 +151,13 @@ static inline void meet(private back *b, private const job *j, private const uin
         else
             VECTOR(lambda + 16 * a) = node_gains(b, j, list[a], weight, gain[a], VECTOR(deviations + 16 * a));
     }
-    give(b, j, list, p, lambda);
+    if (j->keys && LEAVES > 1) {
+        lanes = 0;
+        UNROLL
+        for (uint a = 0; a < N; ++a)
+            lanes |= lanes_of(j->open[list[a]]);
+    }
+    ADD_ROWS(b->dq, list, lambda, j->rows, j->begin, j->end, lanes)
 }
 
 /* What the variances of a block of chunks, or above, receive, and queries of them. */
@@ -170,7 +179,7 @@ static inline void variances_back(private back *b, private const job *j) {
                 sum = MAD((float16)(b->w.squares[(r + a) * D + d]), VECTOR(b->lifted + 16 * (r + a)), sum);
             vstore16(sum, d, j->to);
         }
-        ADD_ROWS(pull, list, b->lifted + 16 * r, j->rows, j->begin, j->end)
+        ADD_ROWS(pull, list, b->lifted + 16 * r, j->rows, j->begin, j->end, ~0u)
         for (uint a = 0; a < N; ++a)
             for (uint d = 0; d < D; d += 16) {
                 float16 twice = 2.0f * VECTOR(b->w.q + (r + a) * D + d);
@@ -261,6 +270,7 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     trees whole_forest = TREES;
     trees_move(&whole_forest, head);
     back x;
+    float p[(TILE + ROWS_AT_ONCE) * 16] ALIGNED, lambda[(TILE + ROWS_AT_ONCE) * 16] ALIGNED; /* of a job's rows */
     turned_begin(&x, whole_forest.f, head, TURNED_ARGS);
     sums_begin(&x.sums, whole_forest.f, range * heads + head, slot_sums, node_sums, variance_sums);
     uint lead = OWN ? (uint)(diagonal & (SPAN - 1)) : 0, tiles = (lead + queries + SPAN - 1) / SPAN;
@@ -294,7 +304,8 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
                 if (j.scored)
                     look_at_all(&x.w, &j.n, x.scores, x.whole);
                 for (uint i = 0; i < j.count; i += ROWS_AT_ONCE)
-                    meet(&x, &j, j.list + i);
+                    meet(&x, &j, j.list + i, p + 16 * i, lambda + 16 * i);
+                give(&x, &j, p, lambda);
             }
         }
         for (uint r = 0; r < SPAN * GROUP; ++r) {

@@ -56,7 +56,7 @@ clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a,
                                    near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     size_t bytes[BACK_BUFFERS];
-    *p = (near_far_back){.q = q, .a = a};
+    *p = (near_far_back){.q = q, .a = a, .turned = turned};
     near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
     for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
         bool sums = i >= BACK_SLOTS && i <= BACK_VARIANCES;
@@ -107,6 +107,7 @@ void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone
         options_number(o, "WG", 1);
     }
     options_near_far(o, &p->forward);
+    options_number(o, "ROW_SUMS", p->turned);
     options_tensor(o, "DOUT", &p->a->dout);
     options_tensor(o, "DQ", &p->a->dq);
     near_far_back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);

@@ -32,6 +32,7 @@ typedef struct near_far_back {
     queue *q;
     const op_near_far_backward_args *a;
     op_near_far_args forward;
+    bool turned; /* with turned trees, and sums in rows */
     cl_mem mem[BACK_BUFFERS];
 } near_far_back;
 

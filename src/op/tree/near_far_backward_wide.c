@@ -60,6 +60,7 @@ static void forest_options(kernel_options *o, const near_far_back *p, size_t ran
     size_t bytes[BACK_BUFFERS];
     *o = (kernel_options){.group = 1};
     options_forest(o, p->a->forest);
+    options_number(o, "ROW_SUMS", 1);
     near_far_back_sizes(p->a->forest, 0, bytes);
     for (int i = BACK_SLOTS; i < BACK_BUFFERS; ++i)
         options_elements(o, (double)ranges * (double)bytes[i] / sizeof(float));
