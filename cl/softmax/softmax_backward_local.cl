@@ -143,125 +143,123 @@ INLINED void weigh(private products *score, private products *gain, uint x, uint
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-KERNEL(softmax_backward_local)(uint queries, uint keys, uint group, float scale, int diagonal,
-                               global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, global const ELEMENT(K_TYPE) *k,
-                               INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
-#if BIAS
-                               global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
-#endif
-                               global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *stats,
+/* What differs between the passes: rows and sources, what the rows are for, and what comes out. */
 #if OF_KEYS
-                               global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
-#if DBIAS
-                               ,
-                               global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
-#endif
+#define OWN_LOAD                                                                                                       \
+    ROWS_LOAD(K_TYPE, rows, k, k_at.s3, D, first, ROWS, keys)                                                          \
+    ROWS_LOAD(V_TYPE, row_gains, v, v_at.s3, DV, first, ROWS, keys)
+#define OTHERS_LOAD                                                                                                    \
+    ROWS_LOAD(Q_TYPE, sources, q, q_at.s3, D, begin, SOURCES, queries)                                                 \
+    ROWS_LOAD(DOUT_TYPE, source_gains, dout, dout_at.s3, DV, begin, SOURCES, queries)                                  \
+    if (item < SOURCES)                                                                                                \
+        numbers[item] = query_numbers(stats, begin + item, queries);
+#define VALUES_ADD                                                                                                     \
+    weights_pass(&score, x, y, weights);                                                                               \
+    SUMS_ADD(value_sum, x, y, weights, source_gains, DV)
+#define STORE_SUMS                                                                                                     \
+    dk += dk_at.s0 + b * dk_at.s1 + kv * dk_at.s2;                                                                     \
+    dv += dv_at.s0 + b * dv_at.s1 + kv * dv_at.s2;                                                                     \
+    SUMS_STORE(DK_TYPE, dk, dk_at.s3, sum, scale, x, y, first, keys, D)                                                \
+    SUMS_STORE(DV_TYPE, dv, dv_at.s3, value_sum, 1.0f, x, y, first, keys, DV)
 #else
-                               global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
+#define OWN_LOAD                                                                                                       \
+    ROWS_LOAD(Q_TYPE, rows, q, q_at.s3, D, first, ROWS, queries)                                                       \
+    ROWS_LOAD(DOUT_TYPE, row_gains, dout, dout_at.s3, DV, first, ROWS, queries)
+#define OTHERS_LOAD                                                                                                    \
+    ROWS_LOAD(K_TYPE, sources, k, k_at.s3, D, begin, SOURCES, keys)                                                    \
+    ROWS_LOAD(V_TYPE, source_gains, v, v_at.s3, DV, begin, SOURCES, keys)                                              \
+    if (item < SOURCES)                                                                                                \
+        numbers[item] = KEY_NUMBERS(bias, bias_at.s3, begin + item, keys);
+#define VALUES_ADD
+#define STORE_SUMS                                                                                                     \
+    dq += dq_at.s0 + b * dq_at.s1 + h * dq_at.s2;                                                                      \
+    SUMS_STORE(DQ_TYPE, dq, dq_at.s3, sum, scale, x, y, first, queries, D)
 #endif
-) {
+#if OF_KEYS && DBIAS
+#define RESULTS                                                                                                        \
+    , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at,                            \
+        global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
+/* Row y + TY·a is number RT·y + a of the weights. */
+#define STORE_BIAS                                                                                                     \
+    dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2;                                                         \
+    weights_pass(&total, x, y, weights);                                                                               \
+    for (uint r = item; r < ROWS; r += WG) {                                                                           \
+        float gained = 0.0f;                                                                                           \
+        for (uint j = 0; j < SOURCES; ++j)                                                                             \
+            gained += weights[j * PITCH_WEIGHTS + RT * (r % TY) + r / TY];                                             \
+        if (first + r < keys)                                                                                          \
+            STORE(DBIAS_TYPE, dbias, (first + r) * dbias_at.s3, gained);                                               \
+    }
+#else
+#define STORE_BIAS
+#if OF_KEYS
+#define RESULTS , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
+#else
+#define RESULTS , global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
+#endif
+#endif
+
+INLINED void products_add(private products *to, private const products *p) {
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        UNROLL
+    for (uint c = 0; c < CT; ++c)
+        to->x[a][c] += p->x[a][c];
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void KERNEL(softmax_backward_local)(
+    uint queries, uint keys, uint group, float scale, int diagonal, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at,
+    global const ELEMENT(K_TYPE) *k, INDEX4 k_at, global const ELEMENT(V_TYPE) *v, INDEX4 v_at,
+#if BIAS
+    global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
+#endif
+    global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *stats RESULTS) {
     local float rows[ROWS * PITCH(D)] ALIGNED, row_gains[ROWS * PITCH(DV)] ALIGNED;
     local float sources[SOURCES * PITCH(D)] ALIGNED, source_gains[SOURCES * PITCH(DV)] ALIGNED;
     local float weights[SOURCES * PITCH_WEIGHTS] ALIGNED;
     local float2 numbers[SOURCES];
     uint item = get_local_id(0), x = item % TX, y = item / TX, tile = get_group_id(0), b = get_global_id(2);
     uint h = OF_KEYS ? get_global_id(1) * group : get_global_id(1), kv = h / group; /* the first head of queries */
-    uint heads = OF_KEYS ? get_global_size(1) * group : get_global_size(1);
-    uint rows_all = OF_KEYS ? keys : queries;
-    uint first = (OF_KEYS ? tile : get_num_groups(0) - 1 - tile) * ROWS;
+    uint rows_all = OF_KEYS ? keys : queries, first = (OF_KEYS ? tile : get_num_groups(0) - 1 - tile) * ROWS;
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2;
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;
     v += v_at.s0 + b * v_at.s1 + kv * v_at.s2;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2;
-    stats += 2 * ((INDEX)b * heads + h) * queries;
+    stats += 2 * ((INDEX)b * get_global_size(1) * (OF_KEYS ? group : 1) + h) * queries;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;
 #endif
-
     float2 own[RT];
     UNROLL
     for (uint a = 0; a < RT; ++a) {
         uint row = min(first + y + TY * a, rows_all - 1);
         own[a] = OF_KEYS ? KEY_NUMBERS(bias, bias_at.s3, row, keys) : query_numbers(stats, row, queries);
     }
-#if OF_KEYS
-    ROWS_LOAD(K_TYPE, rows, k, k_at.s3, D, first, ROWS, keys)
-    ROWS_LOAD(V_TYPE, row_gains, v, v_at.s3, DV, first, ROWS, keys)
-    float4 value_sum[RT][VECTORS(DV)];
-    float total[RT] = {0.0f};
-    SUMS_CLEAR(value_sum, DV)
-#else
-    ROWS_LOAD(Q_TYPE, rows, q, q_at.s3, D, first, ROWS, queries)
-    ROWS_LOAD(DOUT_TYPE, row_gains, dout, dout_at.s3, DV, first, ROWS, queries)
-#endif
-    float4 sum[RT][VECTORS(D)];
+    OWN_LOAD
+    float4 sum[RT][VECTORS(D)], value_sum[RT][VECTORS(DV)];
     SUMS_CLEAR(sum, D)
-
+    SUMS_CLEAR(value_sum, DV)
+    products total = {{{0.0f}}};
     uint2 seen = sources_of(first, min(first + ROWS, rows_all), diagonal, queries, keys);
     int reach = reach_of(diagonal, keys);
     for (uint head = 0; head < (OF_KEYS ? group : 1); ++head) {
         for (uint begin = seen.x; begin < seen.y; begin += SOURCES) {
             barrier(CLK_LOCAL_MEM_FENCE);
-#if OF_KEYS
-            ROWS_LOAD(Q_TYPE, sources, q, q_at.s3, D, begin, SOURCES, queries)
-            ROWS_LOAD(DOUT_TYPE, source_gains, dout, dout_at.s3, DV, begin, SOURCES, queries)
-            if (item < SOURCES)
-                numbers[item] = query_numbers(stats, begin + item, queries);
-#else
-            ROWS_LOAD(K_TYPE, sources, k, k_at.s3, D, begin, SOURCES, keys)
-            ROWS_LOAD(V_TYPE, source_gains, v, v_at.s3, DV, begin, SOURCES, keys)
-            if (item < SOURCES)
-                numbers[item] = KEY_NUMBERS(bias, bias_at.s3, begin + item, keys);
-#endif
+            OTHERS_LOAD
             barrier(CLK_LOCAL_MEM_FENCE);
             products score, gain;
             products_make(&score, x, y, rows, sources, D);
             products_make(&gain, x, y, row_gains, source_gains, DV);
             weigh(&score, &gain, x, y, scale * LOG2_E, own, numbers, first, begin, reach);
-#if OF_KEYS
-            UNROLL
-            for (uint a = 0; a < RT; ++a)
-                UNROLL
-            for (uint c = 0; c < CT; ++c)
-                total[a] += gain.x[a][c];
-            weights_pass(&score, x, y, weights);
-            SUMS_ADD(value_sum, x, y, weights, source_gains, DV)
-#endif
+            products_add(&total, &gain);
+            VALUES_ADD
             weights_pass(&gain, x, y, weights);
             SUMS_ADD(sum, x, y, weights, sources, D)
         }
-#if OF_KEYS
         q += q_at.s2;
         dout += dout_at.s2;
         stats += 2 * (INDEX)queries;
-#endif
     }
-
-#if OF_KEYS
-    dk += dk_at.s0 + b * dk_at.s1 + kv * dk_at.s2;
-    dv += dv_at.s0 + b * dv_at.s1 + kv * dv_at.s2;
-    SUMS_STORE(DK_TYPE, dk, dk_at.s3, sum, scale, x, y, first, keys, D)
-    SUMS_STORE(DV_TYPE, dv, dv_at.s3, value_sum, 1.0f, x, y, first, keys, DV)
-#if DBIAS
-    dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2;
-    products all;
-    UNROLL
-    for (uint a = 0; a < RT; ++a)
-        UNROLL
-    for (uint c = 0; c < CT; ++c)
-        all.x[a][c] = c == 0 ? total[a] : 0.0f;
-    weights_pass(&all, x, y, weights);
-    for (uint r = item; r < ROWS; r += WG) { /* row y + TY·a is number RT·y + a of the weights */
-        float gained = 0.0f;
-        for (uint j = 0; j < TX; ++j)
-            gained += weights[j * PITCH_WEIGHTS + RT * (r % TY) + r / TY];
-        if (first + r < keys)
-            STORE(DBIAS_TYPE, dbias, (first + r) * dbias_at.s3, gained);
-    }
-#endif
-#else
-    dq += dq_at.s0 + b * dq_at.s1 + h * dq_at.s2;
-    SUMS_STORE(DQ_TYPE, dq, dq_at.s3, sum, scale, x, y, first, queries, D)
-#endif
+    STORE_SUMS
+    STORE_BIAS
 }

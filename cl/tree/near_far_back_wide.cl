@@ -48,8 +48,8 @@ static inline float16 key_weights(private const back *b, private const job *j, f
     return exp_weight(l - b->lse[r]);
 }
 
-/* Adds the outer products of the job's rows to its sums, lane after lane: λ q' and p dout, [rows of the list][16]. Of keys
- * a leaf's for the rows alone that opened it. */
+/* Adds the outer products of the job's rows to its sums, lane after lane: λ q' and p dout, [rows of the list][16]. Of
+ * keys a leaf's for the rows alone that opened it. */
 static inline void give(private back *b, private const job *j, private const float *p, private const float *lambda) {
     float16 mass = vload16(0, j->behind);
     for (uint i = 0; i < j->count; ++i)

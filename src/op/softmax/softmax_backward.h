@@ -13,10 +13,12 @@ void softmax_backward_inputs(launch *l, const kernel_options *o, const op_softma
 /* And end with: dk, dv and, if it is wanted, dbias. */
 void softmax_backward_results(launch *l, const kernel_options *o, const op_softmax_backward_args *a);
 
-/* GPUs: tiles in local memory, of any vendor; NVIDIA's matrix units. */
+/* GPUs: tiles in local memory, of any vendor; NVIDIA's matrix units; Hopper's own instructions for them. */
 bool softmax_backward_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_backward_local_run(queue *q, const void *args);
 bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_backward_mma_run(queue *q, const void *args);
+bool softmax_backward_wgmma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_backward_wgmma_run(queue *q, const void *args);
 
 #endif

@@ -118,16 +118,15 @@ bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
            result_suits(&a->dv);
 }
 
-clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
+static clsplat_status mma_run(queue *q, const op_softmax_backward_args *a, size_t blocks, bool wgmma) {
     clsplat_status status = CLSPLAT_OK;
-    const op_softmax_backward_args *a = args;
     cl_mem stats;
     TRY(stats_make(q, a, &stats));
     for (int of_keys = 0; of_keys < 2; ++of_keys) {
-        size_t blocks = a->q.shape[3] > 64 ? 1 : 2; /* of 16 rows a warp */
         kernel_options o = {.group = MMA_GROUP};
         options_number(&o, "WG", MMA_GROUP);
-        options_number(&o, "BLOCKS", blocks);
+        options_number(&o, "BLOCKS", blocks); /* of 16 rows a warp */
+        options_number(&o, "WGMMA", wgmma);
         pass p = {"softmax_backward_mma.cl",
                   of_keys ? "softmax_backward_mma_keys" : "softmax_backward_mma_queries",
                   MMA_GROUP / 32 * 16 * blocks, of_keys};
@@ -135,4 +134,17 @@ clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
     }
 fail:
     return status;
+}
+
+clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
+    return mma_run(q, args, 1, false);
+}
+
+bool softmax_backward_wgmma_fits(const clsplat_limits *limits, const void *args) {
+    const op_softmax_backward_args *a = args;
+    return limits_have_wgmma(limits) && softmax_backward_mma_fits(limits, args) && a->q.shape[3] == 64;
+}
+
+clsplat_status softmax_backward_wgmma_run(queue *q, const void *args) {
+    return mma_run(q, args, 1, true);
 }
