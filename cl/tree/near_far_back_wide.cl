@@ -26,6 +26,7 @@
 #define ROWS_AT_ONCE 4
 #define TILE ((SPAN * GROUP + 3) / 4 * 4 + 4) /* the last is nobody's: lists are filled up with it */
 #define NOBODY (TILE - 1)
+#define LEAF_LANES (LEAF < 4 ? 2 : 4) /* keys of a leaf at once */
 #include "shared/wide.clh"
 #include "shared/wide_backward.clh"
 #include "tree/forest.clh"
@@ -55,12 +56,19 @@ static inline void give(private back *b, private const job *j, private const flo
     for (uint i = 0; i < j->count; ++i)
         mass += VECTOR(lambda + 16 * i);
     vstore16(mass, 0, j->behind);
-    bool all = LEAVES == 1 ? true : !j->keys;
     uint of[TILE], count = j->count;
-    for (uint i = 0; i < count && all; ++i)
+    for (uint i = 0; i < count; ++i)
         of[i] = i;
-    for (uint lane = j->begin / GIVEN * GIVEN; lane < j->end; lane += GIVEN) {
-        if (!all && lane % LEAF == 0) {
+    if (LEAVES == 1 ? true : !j->keys) {
+        for (uint lane = j->begin / 4 * 4; lane < j->end; lane += 4) {
+            global float *to = j->to + lane * (D + DV);
+            GIVE(4, to, D + DV, lambda + lane, j->list, of, count, b->w.q, D)
+            GIVE(4, to + D, D + DV, p + lane, j->list, of, count, b->dout, DV)
+        }
+        return;
+    }
+    for (uint lane = 0; lane < j->end; lane += LEAF_LANES) {
+        if (lane % LEAF == 0) {
             count = 0;
             for (uint i = 0; i < j->count; ++i) {
                 of[count] = i;
@@ -70,8 +78,8 @@ static inline void give(private back *b, private const job *j, private const flo
         if (count == 0)
             continue;
         global float *to = j->to + lane * (D + DV);
-        GIVE(to, D + DV, lambda + lane, j->list, of, count, b->w.q, D)
-        GIVE(to + D, D + DV, p + lane, j->list, of, count, b->dout, DV)
+        GIVE(LEAF_LANES, to, D + DV, lambda + lane, j->list, of, count, b->w.q, D)
+        GIVE(LEAF_LANES, to + D, D + DV, p + lane, j->list, of, count, b->dout, DV)
     }
 }
 
@@ -158,6 +166,16 @@ static inline void meet(private back *b, private const job *j, private const uin
             lanes |= lanes_of(j->open[list[a]]);
     }
     ADD_ROWS(b->dq, list, lambda, j->rows, j->begin, j->end, lanes)
+}
+
+/* What a job comes to after its scores is on its way from memory meanwhile. */
+static inline void job_prefetch(private const job *j) {
+    for (uint i = 0; i < 16 * DV; i += 16)
+        PREFETCH(j->lanes + i);
+    for (uint i = j->begin * D; i < j->end * D; i += 16)
+        PREFETCH(j->rows + i);
+    for (uint i = j->begin * (D + DV); i < j->end * (D + DV); i += 16)
+        PREFETCH(j->to + i);
 }
 
 /* What the variances of a block of chunks, or above, receive, and queries of them. */
@@ -301,6 +319,7 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
             if (j.variances)
                 variances_back(&x, &j);
             else {
+                job_prefetch(&j);
                 if (j.scored)
                     look_at_all(&x.w, &j.n, x.scores, x.whole);
                 for (uint i = 0; i < j.count; i += ROWS_AT_ONCE)

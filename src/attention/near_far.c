@@ -51,7 +51,7 @@ bool near_far_backward_fits(const clsplat_limits *limits, const attend_call *cal
     double largest, all;
     op_forest forest = forest_for(call, batch, kv_heads);
     forest_sizes(&forest, bytes);
-    op_near_far_backward_bytes(&forest, batch * kv_heads * (q[1] / k[1]) * q[2], &largest, &all);
+    op_near_far_backward_bytes(limits, &forest, batch * kv_heads * (q[1] / k[1]) * q[2], &largest, &all);
     for (int i = 0; i < FOREST_BUFFERS; ++i) {
         largest = fmax(largest, (double)bytes[i]);
         all += (double)bytes[i];

@@ -55,8 +55,10 @@ typedef struct op_near_far_backward_args {
     cl_mem kept;
 } op_near_far_backward_args;
 clsplat_status op_near_far_backward(queue *q, const op_near_far_backward_args *args);
-/* Bytes that it needs beside the forest and its arguments: the largest buffer, and all. */
-void op_near_far_backward_bytes(const op_forest *forest, size_t rows, double *largest, double *total);
+/* Bytes that it needs at most on such a device, beside the forest and its arguments: the largest buffer, and
+ * all. */
+void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *forest, size_t rows,
+                                double *largest, double *total);
 
 /* Numbers of a row's stats: OP_STATS of every level, or of one range in joint mixing. */
 size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing);

@@ -51,6 +51,8 @@ enum { HALVES = sizeof halves / sizeof *halves };
 static const problem_spec gradients[] = {
     {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 37, .dim = 5, .value_dim = 36, .causal = true, .bias = BIAS_HOLES,
      .layout = LAYOUT_TOKENS},
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 17, .dim = 5, .value_dim = 6, .splats = 6, .levels = 2,
+     .covariance = CLSPLAT_DIAGONAL},
     {.heads = 2, .kv_heads = 1, .queries = 35, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16,
      .v = CLSPLAT_BF16, .out = CLSPLAT_BF16, .causal = true, .bias = BIAS_HOLES},
 };
@@ -151,7 +153,8 @@ static void print_rows(void) {
         if (halves[i].splats)
             printf("%d 0 all\n", FIRST_HALF + i);
     for (int i = 0; i < GRADIENTS; i++)
-        printf("%d %d %s\n", FIRST_GRADIENT + i, i ? 80 : 0, i ? "optimised" : "races");
+        printf("%d %d %s\n", FIRST_GRADIENT + i, gradients[i].q ? 80 : 0,
+               gradients[i].q ? "optimised" : "races");
 }
 
 static void add_all(TCase *part) {

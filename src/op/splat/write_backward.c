@@ -226,6 +226,26 @@ static clsplat_status moments_wide_run(queue *q, const void *args) {
                        tiles_of(a->splats->count, TILE));
 }
 
+enum { MOMENTS_GROUP = 256, MOMENTS_SPLATS = 4 }; /* of cl/splat/splat_moments_group.cl */
+
+static bool moments_group_fits(const clsplat_limits *limits, const void *args) {
+    const op_splat_moments_args *a = args;
+    return a->splats->covariance != CLSPLAT_FULL && a->splats->dim <= MOMENTS_GROUP &&
+           limits_have_groups(limits, MOMENTS_GROUP, MOMENTS_GROUP * sizeof(float));
+}
+
+static clsplat_status moments_group_run(queue *q, const void *args) {
+    const op_splat_moments_args *a = args;
+    size_t columns = 8;
+    while (columns < a->splats->dim && columns < MOMENTS_GROUP / 4)
+        columns *= 2;
+    kernel_options o = {.group = MOMENTS_GROUP};
+    options_number(&o, "WG", MOMENTS_GROUP);
+    options_number(&o, "COLUMNS", columns);
+    return moments_run(q, a, &o, "splat_moments_group.cl", "splat_moments_group",
+                       tiles_of(a->splats->count, MOMENTS_SPLATS) * MOMENTS_GROUP);
+}
+
 static void pull_shape(const void *args, tune_shape *shape) {
     const op_token_gradient_args *a = args;
     backward_shape(a->splats, &a->x, false, shape);
@@ -262,6 +282,8 @@ static const op_variant moments_variants[] = {
      &plain_space},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", moments_wide_fits,
      moments_wide_run, "splat_moments_wide.cl", &backward_wide_space},
+    {"group", "sums in float32, difference first", moments_group_fits, moments_group_run,
+     "splat_moments_group.cl", &tune_nothing},
 };
 const op_family op_splat_moments_family = {"splat_moments", moments_variants,
                                            sizeof moments_variants / sizeof *moments_variants, moments_shape};

@@ -30,13 +30,21 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
         bytes[i] = numbers[i] * sizeof(cl_float);
 }
 
-void op_near_far_backward_bytes(const op_forest *f, size_t rows, double *largest, double *total) {
+static bool is_sum(int buffer) {
+    return buffer >= BACK_SLOTS && buffer <= BACK_VARIANCES;
+}
+
+void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *f, size_t rows,
+                                double *largest, double *total) {
     size_t bytes[BACK_BUFFERS];
+    bool turned = near_far_back_turns(limits, f);
+    double ranges = turned ? (double)near_far_back_ranges(limits, f, rows) : 1;
     near_far_back_sizes(f, rows, bytes);
     *largest = *total = 0;
-    for (int i = 0; i < BACK_BUFFERS; ++i) {
-        *largest = (double)bytes[i] > *largest ? (double)bytes[i] : *largest;
-        *total += (double)bytes[i];
+    for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
+        double all = (is_sum(i) ? ranges : 1) * (double)bytes[i];
+        *largest = all > *largest ? all : *largest;
+        *total += all;
     }
 }
 
@@ -59,7 +67,7 @@ clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a,
     *p = (near_far_back){.q = q, .a = a, .turned = turned};
     near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
     for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
-        bool sums = i >= BACK_SLOTS && i <= BACK_VARIANCES;
+        bool sums = is_sum(i);
         if (a->kept && i <= BACK_KEPT)
             continue;
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), (sums ? ranges : 1) * bytes[i],
@@ -176,6 +184,7 @@ fail:
 }
 
 static clsplat_status by_runs(const near_far_back *p) {
+    enum { ROWS_EACH = 4 }; /* of a matrix, that a core of a CPU sums up at a time */
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
@@ -189,13 +198,17 @@ static clsplat_status by_runs(const near_far_back *p) {
     launch_mem(&l, f->stats);
     launch_mem(&l, p->mem[BACK_RUN_MASSES]);
     TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
-    options_near_far_back(&o, p, false);
-    TRY(open_kernel(p, &o, "near_far_back_runs.cl", "near_far_back_runs", &l));
+    options_near_far_back(&o, p, p->turned);
+    if (p->turned)
+        options_number(&o, "ROWS_EACH", ROWS_EACH);
+    TRY(open_kernel(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
+                    p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
     launch_mem(&l, p->mem[BACK_TILTS]);
     launch_mem(&l, p->mem[BACK_RUN_MASSES]);
     launch_mem(&l, p->mem[BACK_RUN_SUMS]);
     launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
-    TRY(launch_run(&l, p->q, grid_of(f->dim, f->heads, f->batch, o.group), (work){0}));
+    TRY(launch_run(&l, p->q, grid_of(p->turned ? f->dim / ROWS_EACH : f->dim, f->heads, f->batch, o.group),
+                   (work){0}));
 fail:
     return status;
 }
@@ -215,7 +228,10 @@ static clsplat_status down(const near_far_back *p) {
         TRY(launch_run(&l, p->q, grid_of(nodes, f->heads, f->batch, o.group), (work){0}));
     }
     options_near_far_back(&o, p, true);
-    TRY(open_kernel(p, &o, "near_far_back_down.cl", "near_far_back_chunks", &l));
+    TRY(open_kernel(p, &o, p->turned ? "near_far_back_chunks_wide.cl" : "near_far_back_down.cl",
+                    p->turned ? "near_far_back_chunks_wide" : "near_far_back_chunks", &l));
+    if (p->turned)
+        launch_mem(&l, p->mem[BACK_KEY_ROWS]);
     launch_mem(&l, p->mem[BACK_RUN_SUMS]);
     launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
     launch_near_far_sums(&l, p);

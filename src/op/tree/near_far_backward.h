@@ -55,7 +55,10 @@ void launch_near_far_sums(launch *l, const near_far_back *p);
 void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *args);
 clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p);
 
-/* Tiles of rows that share loads, on a CPU. */
+/* Tiles of rows that share loads, on a CPU: whether they may be for these trees, which are turned then, and
+ * ranges of at most so many tiles, each with sums of its own. */
+bool near_far_back_turns(const clsplat_limits *limits, const op_forest *forest);
+size_t near_far_back_ranges(const clsplat_limits *limits, const op_forest *forest, size_t tiles);
 extern const tune_space near_far_back_wide_space;
 bool near_far_back_wide_fits(const clsplat_limits *limits, const void *args);
 clsplat_status near_far_back_wide_run(queue *q, const void *args);

@@ -3,7 +3,7 @@
 #include "op/tree/near_far_backward.h"
 #include "runtime/buffer.h"
 
-enum { BLOCK = 16, ROWS = 64 };
+enum { BLOCK = 16, ROWS = 128 };
 
 const tune_space near_far_back_wide_space = {1, {{"SPAN", {0, 8, 16, 32, 64}}}, NULL};
 
@@ -11,13 +11,17 @@ static op_near_far_args forward_of(const op_near_far_backward_args *a) {
     return (op_near_far_args){.forest = a->forest, .q = a->q, .diagonal = a->diagonal};
 }
 
+bool near_far_back_turns(const clsplat_limits *limits, const op_forest *f) {
+    return limits_are_wide(limits) && f->dim % BLOCK == 0 && f->value_dim % BLOCK == 0 && f->dim <= 256 &&
+           f->value_dim <= 256;
+}
+
 /* Causal rows must be the last of the keys' positions: own chunks are found by them. */
 bool near_far_back_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_backward_args *a = args;
-    const op_forest *f = a->forest;
     op_near_far_args forward = forward_of(a);
-    return limits_are_wide(limits) && f->dim % BLOCK == 0 && f->value_dim % BLOCK == 0 && f->dim <= 256 &&
-           f->value_dim <= 256 && near_far_group(&forward) <= ROWS && a->sparse_topk == 0 &&
+    return near_far_back_turns(limits, a->forest) && near_far_group(&forward) <= ROWS &&
+           a->sparse_topk == 0 &&
            (a->diagonal == OP_SEES_ALL ||
             (int64_t)a->diagonal == (int64_t)a->k.shape[2] - (int64_t)a->q.shape[2]) &&
            a->dq.dtype == CLSPLAT_F32 && a->dk.dtype == CLSPLAT_F32 && a->dv.dtype == CLSPLAT_F32 &&
@@ -37,9 +41,9 @@ static size_t span_of(const queue *q, const op_near_far_backward_args *a) {
 
 /* Two work-items for each compute unit, over all heads; each has sums of its own, of which they may together
  * have a share of the memory only. */
-static size_t ranges_of(const clsplat_limits *limits, const op_near_far_backward_args *a, size_t tiles) {
-    size_t bytes[BACK_BUFFERS], heads = a->k.shape[0] * a->k.shape[1];
-    near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
+size_t near_far_back_ranges(const clsplat_limits *limits, const op_forest *forest, size_t tiles) {
+    size_t bytes[BACK_BUFFERS], heads = forest->batch * forest->heads;
+    near_far_back_sizes(forest, 0, bytes);
     double sums = fmax((double)bytes[BACK_SLOTS], (double)bytes[BACK_NODES]),
            room = fmin((double)limits->max_allocation, (double)limits->global_memory / 16) / sums;
     size_t wanted = (2 * limits->compute_units + heads - 1) / heads;
@@ -223,7 +227,7 @@ clsplat_status near_far_back_wide_run(queue *q, const void *args) {
     const op_near_far_backward_args *a = args;
     op_near_far_args forward = forward_of(a);
     size_t span = span_of(q, a), tiles = near_far_tiles(&forward, span), first_own,
-           ranges = ranges_of(&q->device->info.limits, a, tiles);
+           ranges = near_far_back_ranges(&q->device->info.limits, a->forest, tiles);
     near_far_back p;
     q->tuned = NULL; /* of this row: the plain kernels among the following have a space of their own */
     TRY(near_far_back_begin(q, a, ranges, true, &p));
