@@ -103,8 +103,8 @@ static const problem_spec gaussian[] = {
 static const clsplat_covariance forms[] = {ISOTROPIC, DIAGONAL, FULL};
 
 /* Near and far at tolerance 0, where it is exact: heads, biases, layouts, types. Above:
- * op/test_near_far_backward.c. Cases of the same columns, chunks, types, with or without bias and causal alike
- * share their programs, which take most of the time: six sets of these. */
+ * op/test_near_far_backward.c. Cases of the same columns, chunks, types, with or without bias and causal
+ * alike share their programs, which take most of the time: six sets of these. */
 // clang-format off
 static const problem_spec far[] = {
     {.queries = 1, .keys = 1, .dim = 16, .value_dim = 16, .bias = BIAS_RANDOM, .chunk = 16},
