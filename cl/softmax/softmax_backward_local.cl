@@ -6,7 +6,10 @@
  * memory, a row after the other with a vector of padding, so that neighbours meet in no bank, and one copy serves for
  * scores (vectors of columns) and for sums. Weights change hands through local memory, p first, then t.
  *
- * Work: grid (⌈rows / ROWS⌉ · WG, H or Hk, B), the rows that meet most sources first. */
+ * Work: grid (⌈rows / ROWS⌉ · WG, H or Hk, B), the rows that meet most sources first.
+ *
+ * Measured (H200, F32, H = 16; ms at N = 4,096): D = 64 queries 3.8, keys 5.4, where the forward pass takes 2.2 and
+ * PyTorch's backward 5.2; D = 128 25.6, 4.9 and 9.7. */
 #include "softmax/softmax.clh"
 #include "softmax/softmax_backward.clh"
 #include "shared/constants.h"
