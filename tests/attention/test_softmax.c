@@ -48,10 +48,6 @@ static const problem_spec kinds[] = {
     {.queries = 1, .keys = 1, .bias = BIAS_ALL},
     {.queries = 1, .keys = 257, .causal = true},
     {.queries = 257, .keys = 1, .causal = true},
-    {.heads = 2, .queries = 65, .keys = 130, .causal = true, .window = 1},
-    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 100, .keys = 77, .causal = true, .window = 30,
-     .bias = BIAS_HOLES},
-    {.queries = 40, .keys = 50, .causal = true, .window = 500},
     {.heads = 2, .queries = 65, .keys = 65, .scale = 0},
     {.heads = 2, .queries = 65, .keys = 65, .scale = -0.7F, .causal = true},
     {.queries = 65, .keys = 130, .data = DATA_LOUD, .scale = 0.5F},
@@ -64,6 +60,10 @@ static const problem_spec kinds[] = {
     {.batch = 2, .heads = 3, .kv_heads = 1, .queries = 77, .keys = 200, .bias = BIAS_ALL,
      .tier = SUITE_NORMAL},
     {.queries = 130, .keys = 130, .data = DATA_LOUD, .scale = 0.5F, .causal = true, .tier = SUITE_NORMAL},
+    {.heads = 2, .queries = 65, .keys = 130, .causal = true, .window = 1},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 100, .keys = 77, .causal = true, .window = 30,
+     .bias = BIAS_HOLES},
+    {.queries = 40, .keys = 50, .causal = true, .window = 500},
 };
 // clang-format on
 
