@@ -112,9 +112,14 @@ static void run(const window_setup *s, const op_variant *row) {
     queue q;
     queue_begin(stage.device, 0, NULL, &q);
     if (!row || row->fits(&stage.device->info.limits, &args)) {
-        suite_ok(stage.lib, row ? op_run(&q, row, NULL, &args) : op_softmax(&q, &args));
-        suite_ok(stage.lib, clsplat_device_finish(stage.device));
-        matrix_check(&out, stage.device, s->reference, 1e-5, row ? row->name : "op_softmax");
+        /* Mesa counts the arrays of softmax_local twice, and so refuses it: op_softmax takes another row. */
+        clsplat_status status = row ? op_run(&q, row, NULL, &args) : op_softmax(&q, &args);
+        bool refused = status == CLSPLAT_UNSUPPORTED && stage.device->quirks & QUIRK_LOOP_LIMIT;
+        if (!row || !refused) {
+            suite_ok(stage.lib, status);
+            suite_ok(stage.lib, clsplat_device_finish(stage.device));
+            matrix_check(&out, stage.device, s->reference, 1e-5, row ? row->name : "op_softmax");
+        }
     }
     matrix_free(&out);
     matrix_free(&lse);
