@@ -13,6 +13,7 @@
  * A run's sum has one order and so has that of the runs: the same bits every time. Local memory: WG floats, or the tile
  * with a column more, so that neither rows nor columns meet in a bank. */
 #include "shared/tensor.clh"
+#include "shared/group.clh"
 
 #ifndef X_TYPE
 #define X_TYPE F32
@@ -36,35 +37,6 @@
 #define SIDE 32
 #endif
 #define UNITS __attribute__((reqd_work_group_size(WG, 1, 1)))
-
-/* The sum over the group, for all of its items; `part` may be used again afterwards. */
-static inline float group_sum(local float *part, float value) {
-    uint item = get_local_id(0);
-    part[item] = value;
-    for (uint reach = WG / 2; reach > 0; reach /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < reach)
-            part[item] += part[item + reach];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    float total = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return total;
-}
-
-static inline float group_largest(local float *part, float value) {
-    uint item = get_local_id(0);
-    part[item] = value;
-    for (uint reach = WG / 2; reach > 0; reach /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < reach)
-            part[item] = fmax(part[item], part[item + reach]);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    float most = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return most;
-}
 
 /* Where row `row` of all heads' rows begins. */
 #define ROW_AT(at, row, rows, heads)                                                                                   \

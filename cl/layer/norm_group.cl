@@ -3,22 +3,8 @@
  *
  * Work: grid (N·WG, H, B); the items of a group take every WG-th column. Local memory: WG floats. */
 #include "shared/tensor.clh"
+#include "shared/group.clh"
 #include "layer/norm.clh"
-
-/* The sum over the group, for all of its items; `part` may be used again afterwards. */
-static inline float group_sum(local float *part, float value) {
-    uint item = get_local_id(0);
-    part[item] = value;
-    for (uint reach = WG / 2; reach > 0; reach /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < reach)
-            part[item] += part[item + reach];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    float total = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return total;
-}
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x, INDEX4 x_at,

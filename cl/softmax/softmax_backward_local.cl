@@ -179,9 +179,6 @@ INLINED void weigh(private products *score, private products *gain, uint x, uint
     SUMS_STORE(DQ_TYPE, dq, dq_at.s3, sum, scale, x, y, first, queries, D)
 #endif
 #if OF_KEYS && DBIAS
-#define RESULTS                                                                                                        \
-    , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at,                            \
-        global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
 /* Row y + TY·a is number RT·y + a of the weights. */
 #define STORE_BIAS                                                                                                     \
     dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2;                                                         \
@@ -195,11 +192,6 @@ INLINED void weigh(private products *score, private products *gain, uint x, uint
     }
 #else
 #define STORE_BIAS
-#if OF_KEYS
-#define RESULTS , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
-#else
-#define RESULTS , global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
-#endif
 #endif
 
 INLINED void products_add(private products *to, private const products *p) {

@@ -200,18 +200,12 @@ INLINED void sums_settle(private own_rows *own) {}
 #endif
 
 #if OF_KEYS && DBIAS
-#define RESULTS                                                                                                        \
-    , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at,                            \
-        global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
 #define STORE_BIAS                                                                                                     \
     float sum = row_sum(w, own.total.x[b][i]);                                                                         \
     if (inside && w.lane % 4 == 0)                                                                                     \
         STORE(DBIAS_TYPE, dbias + dbias_at.s0 + b_ * dbias_at.s1 + kv * dbias_at.s2, row * dbias_at.s3, sum);
-#elif OF_KEYS
-#define RESULTS , global ELEMENT(DK_TYPE) *dk, INDEX4 dk_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at
-#define STORE_BIAS
 #else
-#define RESULTS , global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at
+#define STORE_BIAS
 #endif
 #define OF_ROW(at, head) ((at).s0 + b_ * (at).s1 + (head) * (at).s2 + row * (at).s3)
 #if OF_KEYS

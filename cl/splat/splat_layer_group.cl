@@ -3,6 +3,7 @@
  *
  * Work: grid (N · WG, H, B). Local memory: WG floats. */
 #include "shared/tensor.clh"
+#include "shared/group.clh"
 
 #ifndef X_TYPE
 #define X_TYPE F32
@@ -13,21 +14,6 @@
 #ifndef D
 #define D 64
 #endif
-
-/* The sum over the group, for all of its items; `part` may be used again afterwards. */
-static inline float group_sum(local float *part, float value) {
-    uint item = get_local_id(0);
-    part[item] = value;
-    for (uint reach = WG / 2; reach > 0; reach /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < reach)
-            part[item] += part[item + reach];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    float total = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return total;
-}
 
 static inline float inverse_root(local float *part, global const ELEMENT(X_TYPE) *x) {
     float total = 0.0f;

@@ -163,7 +163,7 @@ static inline void node_back(private const trees *t, private view *v, uint level
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 near_far_back_chunks_wide(INPUTS, global const float *key_rows, global const float *run_sums,
                           global const float *run_slopes, SUMS) {
-    uint g = get_global_id(0), run = g / RUN;
+    uint g = get_global_id(0);
     if (g >= (keys + CHUNK - 1) / CHUNK)
         return;
     trees t = TREES;
@@ -172,14 +172,8 @@ near_far_back_chunks_wide(INPUTS, global const float *key_rows, global const flo
     view see;
     sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
     see.key_rows = key_rows + head * slots_of(t.f) * D;
-    see.run = 0;
-    see.slopes = see.whole_back = 0.0f;
-    if (run < keys / CHUNK / RUN) {
-        INDEX row = (head * (chunks / RUN) + run) * D;
-        see.run = run_sums + row * DV;
-        for (uint d = 0; d < D; ++d)
-            see.slopes += run_slopes[row + d];
-    }
+    see.run = run_of(g, keys, chunks, head, run_sums, run_slopes, &see.slopes);
+    see.whole_back = 0.0f;
     node_view n;
     float wide[D] ALIGNED;
     float16 whole = (float16)(0.0f);

@@ -80,11 +80,9 @@ static inline bool comes_to(private const walker *w, private const trees *t, uin
 #define RECALL_ROW(w, r, h, i)                                                                                         \
     {                                                                                                                  \
         INDEX row_ = ((INDEX)b * (get_global_size(1) * group) + h) * queries + i;                                      \
-        global const ELEMENT(Q_TYPE) *q_ = q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;                      \
         global const ELEMENT(DOUT_TYPE) *d_ = dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;    \
-        recall(w, visible_keys(i, diagonal, keys), tolerance, kept + KEPT_NUMBERS * row_);                             \
-        for (uint d = 0; d < D; ++d)                                                                                   \
-            (w)->q[d] = scale * LOAD(Q_TYPE, q_, d);                                                                   \
+        recall(w, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3, scale, visible_keys(i, diagonal, keys),       \
+               tolerance, kept + KEPT_NUMBERS * row_);                                                                 \
         for (uint e = 0; e < DV; ++e)                                                                                  \
             (r)->dout[e] = LOAD(DOUT_TYPE, d_, e);                                                                     \
         (r)->lse = row_numbers[ROW_NUMBERS * row_];                                                                    \

@@ -145,10 +145,8 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     receiver r;
     float tilt[DV], share;
     uint visible = visible_keys(i, diagonal, keys);
-    q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
-    for (uint d = 0; d < D; ++d)
-        w.q[d] = scale * LOAD(Q_TYPE, q, d);
-    recall(&w, visible, tolerance, kept + KEPT_NUMBERS * row);
+    recall(&w, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3, scale, visible, tolerance,
+           kept + KEPT_NUMBERS * row);
     receiver_begin(&r, dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3,
                    out + out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3,
                    LOAD(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + i * lse_at.s3));

@@ -17,18 +17,13 @@
  * Measured (H200, bf16, H = 16 on 8 key heads, 65,536 tokens): steps of two whole leaves, of which mostly one is open,
  * half as long again; a third pass with smaller shares, for all rows of a tile where one expects too much: twice. */
 #define CT 2
-#ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for the tile */
-#define EASE(past) sqrt(sqrt((float)(past)))
-#endif
-#ifndef TOGETHER /* a row accepts so many times its share of the error, since other rows open for it, too */
-#define TOGETHER 2.0f
-#endif
 #ifndef SHARE /* heads of a tile */
 #define SHARE 1
 #endif
 #include "shared/local_tile.clh"
 #include "tree/forest.clh"
 #include "tree/near_far.clh"
+#include "tree/near_far_together.clh"
 #include "tree/near_far_args.clh"
 
 #include "tree/near_far_local.clh"

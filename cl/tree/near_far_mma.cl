@@ -63,12 +63,6 @@
 #ifndef SHARE /* heads of a tile, a power of two */
 #define SHARE 1
 #endif
-#ifndef EASE /* a chunk's error may be so many times a leaf's before it is opened: its leaves are work for all rows of the tile */
-#define EASE(past) sqrt(sqrt((float)(past)))
-#endif
-#ifndef TOGETHER /* a row accepts so many times its share of the error, since other rows open for it, too */
-#define TOGETHER 2.0f
-#endif
 #ifndef WG /* a multiple of 32 */
 #define WG 256
 #endif
@@ -77,6 +71,7 @@
 #include "shared/mma.clh"
 #include "tree/forest.clh"
 #include "tree/near_far.clh"
+#include "tree/near_far_together.clh"
 #include "tree/near_far_tile.clh"
 #include "tree/near_far_nodes.clh"
 #define HOPPER (WGMMA && MATRIX_UNITS)

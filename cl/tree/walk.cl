@@ -46,10 +46,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void walk_rows(INPUTS, gl
     INDEX head = (INDEX)b * (get_global_size(1) / group) + kv, row = ((INDEX)b * get_global_size(1) + h) * queries + i;
     trees_move(&t, head);
     walker w;
-    q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
-    for (uint d = 0; d < D; ++d)
-        w.q[d] = scale * LOAD(Q_TYPE, q, d);
-    recall(&w, visible_keys(i, diagonal, keys), tolerance, kept + KEPT_NUMBERS * row);
+    recall(&w, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3, scale, visible_keys(i, diagonal, keys), tolerance,
+           kept + KEPT_NUMBERS * row);
     told += row * most * 3;
     uint at = 0, highest = highest_level(t.f.levels, w.past);
     for (uint level = highest + 1; w.past && level-- > TOP;) {

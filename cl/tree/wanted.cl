@@ -110,10 +110,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void wanted_nodes(INPUTS,
     trees_move(&t, head);
     walker w;
     path p;
-    q += q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3;
-    for (uint d = 0; d < D; ++d)
-        w.q[d] = scale * LOAD(Q_TYPE, q, d);
-    recall(&w, visible_keys(i, diagonal, keys), tolerance, kept + KEPT_NUMBERS * row);
+    recall(&w, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3, scale, visible_keys(i, diagonal, keys), tolerance,
+           kept + KEPT_NUMBERS * row);
     w.accepted *= ease;
     here += head * chunks;
     wanted += head * t.f.blocks;

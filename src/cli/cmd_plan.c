@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/number.h"
 #include "base/text.h"
 #include "cli/plan.h"
 #include "cli/report.h"
+#include "model/folder.h"
 
 static const char summary[] = "Says, before it is run, what reading a context of N tokens with MODEL would "
                               "take on each of so many devices or ranks: memory, bytes sent, "
@@ -25,34 +25,17 @@ typedef struct plan_request {
 
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 
-static void add_file(const char *path, double *bytes) {
-    struct stat about;
-    if (stat(path, &about) == 0 && S_ISREG(about.st_mode))
-        *bytes += (double)about.st_size;
-}
-
-/* What the weights' files have; of a folder the one, or the shards, which are numbered. */
+/* What the weights have. */
 static clsplat_status weigh(cli *c, const char *model, double *bytes) {
-    enum { SHARDS = 999 };
-    text path = {0};
+    clsplat_status status = CLSPLAT_OK;
+    model_folder *folder = NULL;
+    TRY(model_folder_open(c->lib, model, &folder));
     *bytes = 0;
-    add_file(model, bytes); /* a GGUF file */
-    text_add(&path, "%s/model.safetensors", model);
-    if (text_ok(&path))
-        add_file(path.data, bytes);
-    text_free(&path);
-    for (int count = 1; count <= SHARDS && *bytes == 0; ++count)
-        for (int i = 1; i <= count; ++i) {
-            path = (text){0};
-            text_add(&path, "%s/model-%05d-of-%05d.safetensors", model, i, count);
-            if (text_ok(&path))
-                add_file(path.data, bytes);
-            text_free(&path);
-            if (i == 1 && *bytes == 0)
-                break;
-        }
-    return *bytes > 0 ? CLSPLAT_OK
-                      : log_error(c->lib, CLSPLAT_IO, "%s: there are no weights: model.safetensors", model);
+    for (size_t i = 0; model_folder_at(folder, i).entry; ++i)
+        *bytes += (double)model_folder_at(folder, i).entry->bytes;
+fail:
+    model_folder_close(&folder);
+    return status;
 }
 
 static clsplat_status read_model(cli *c, const plan_request *r, plan_model *m) {

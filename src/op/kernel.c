@@ -186,6 +186,10 @@ bool tensor_suits_mma(const op_tensor *t) {
            t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
 }
 
+bool tensor_suits_fours(const op_tensor *t) {
+    return t->offset % 4 == 0 && t->stride[0] % 4 == 0 && t->stride[1] % 4 == 0 && t->stride[2] % 4 == 0;
+}
+
 bool splats_suit_mma(const op_splats *splats, clsplat_dtype tokens) {
     return splats->covariance == CLSPLAT_ISOTROPIC && splats_are_centred(splats) && splats->dim <= 128 &&
            (tokens == CLSPLAT_F16 || splats->spread <= 14);

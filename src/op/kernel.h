@@ -85,6 +85,8 @@ bool limits_have_mma(const clsplat_limits *limits);
 bool limits_have_wgmma(const clsplat_limits *limits);
 /* Whether a tensor may be their operand: 16 bits, rows that can be copied 16 bytes at a time. */
 bool tensor_suits_mma(const op_tensor *tensor);
+/* Whether rows may be stored four numbers at a time. */
+bool tensor_suits_fours(const op_tensor *tensor);
 /* Whether means may be rounded to tokens of that type: it moves them by 2⁻⁹ (2⁻¹² in F16) of their distance
  * from the centre. In BF16 results were off by 0.5 % for means up to 13 widths away, and by up to 1.4 %
  * for 16. */

@@ -75,25 +75,27 @@ fail:
     return status;
 }
 
+/* Keys and values of all ranks, of which only the shapes are here. */
+static void describe_all(const far *a, op_tensor *k, op_tensor *v) {
+    const clsplat_attention_tensors *t = &a->checked.tensors;
+    *k = (op_tensor){.dtype = t->k.dtype,
+                     .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->k.shape[3]}};
+    *v = (op_tensor){.dtype = t->v.dtype,
+                     .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->v.shape[3]}};
+}
+
 /* What is made of all chunks alike everywhere; no key is looked at. */
 static clsplat_status gather_all(far *a, op_gather_phase phase) {
-    const clsplat_attention_tensors *t = &a->checked.tensors;
     op_gather_args args = {.forest = &a->forest.f, .phases = (unsigned)phase};
-    args.k = (op_tensor){.dtype = t->k.dtype,
-                         .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->k.shape[3]}};
-    args.v = (op_tensor){.dtype = t->v.dtype,
-                         .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->v.shape[3]}};
+    describe_all(a, &args.k, &args.v);
     return op_gather(&a->q, &args);
 }
 
 /* A forest without a key: kernels read whole blocks, and where nothing is yet there are no keys. */
 static clsplat_status plant(far *a) {
     clsplat_status status = CLSPLAT_OK;
-    const clsplat_attention_tensors *t = &a->checked.tensors;
-    op_tensor k = {.dtype = t->k.dtype,
-                   .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->k.shape[3]}},
-              v = {.dtype = t->v.dtype,
-                   .shape = {a->heads.count[0], a->heads.count[1], a->call->keys, t->v.shape[3]}};
+    op_tensor k, v;
+    describe_all(a, &k, &v);
     op_forest f = forest_shape(&k, &v, a->call->keys, a->call->chunk, 0);
     size_t bytes[FOREST_BUFFERS];
     forest_sizes(&f, bytes);

@@ -77,22 +77,22 @@ static queue_copy copy_of(far_forest *forest, int which) {
                         .rows = 1};
 }
 
-clsplat_status far_bring_down(queue *q, far_forest *forest, unsigned which) {
+static clsplat_status bring(queue *q, far_forest *forest, unsigned which,
+                            clsplat_status (*way)(queue *, queue_copy)) {
     clsplat_status status = CLSPLAT_OK;
     for (int i = 0; i < FOREST_BUFFERS; ++i)
         if ((which >> i & 1) && forest->bytes[i] > 0)
-            TRY(queue_download(q, copy_of(forest, i)));
+            TRY(way(q, copy_of(forest, i)));
 fail:
     return status;
 }
 
+clsplat_status far_bring_down(queue *q, far_forest *forest, unsigned which) {
+    return bring(q, forest, which, queue_download);
+}
+
 clsplat_status far_bring_up(queue *q, far_forest *forest, unsigned which) {
-    clsplat_status status = CLSPLAT_OK;
-    for (int i = 0; i < FOREST_BUFFERS; ++i)
-        if ((which >> i & 1) && forest->bytes[i] > 0)
-            TRY(queue_upload(q, copy_of(forest, i)));
-fail:
-    return status;
+    return bring(q, forest, which, queue_upload);
 }
 
 /* Σ n σ over the leaves of a run, as cl/tree/covariance.cl has it. */

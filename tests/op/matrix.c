@@ -160,3 +160,19 @@ static void disguise(void) {
 void matrix_add_disguise(TCase *part) {
     tcase_add_unchecked_fixture(part, disguise, NULL);
 }
+
+static bool last;
+
+void matrix_run_row(const op_family *family, const void *args) {
+    size_t row = last ? family->count - 1 : 0;
+    matrix_run(family, matrix_fits(family, row, args) ? row : 0, args);
+}
+
+static void take_last(void) {
+    last = true;
+}
+
+void matrix_add_last(TCase *part) {
+    matrix_add_disguise(part);
+    tcase_add_unchecked_fixture(part, take_last, NULL);
+}

@@ -52,4 +52,9 @@ void matrix_add_disguise(TCase *part);
 void matrix_run(const op_family *family, size_t row, const void *args);
 bool matrix_fits(const op_family *family, size_t row, const void *args);
 
+/* The same for row 0, or, in parts with matrix_add_last, on a device in disguise for the last row where it
+ * fits. */
+void matrix_run_row(const op_family *family, const void *args);
+void matrix_add_last(TCase *part);
+
 #endif

@@ -28,16 +28,6 @@ static const shape shapes[] = {
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Which row: that for any device, or the last, if the device has room for it. */
-static bool last;
-
-static void run_row(const op_family *family, const void *args) {
-    size_t row = last ? family->count - 1 : 0;
-    matrix_run(family, matrix_fits(family, row, args) ? row : 0, args);
-}
-
-static void take_last(void) {
-    last = true;
-}
 
 /* Adds to what was there: 1. */
 static cl_mem ones(size_t count) {
@@ -132,7 +122,7 @@ START_TEST(norm) {
     }
     for (size_t i = 0; add && i < rows * columns; i++)
         reference[i] += dx.values[i];
-    run_row(&op_norm_backward_family, &args);
+    matrix_run_row(&op_norm_backward_family, &args);
     if (columns > 1) /* of one column nothing is left but rounding */
         matrix_check(&dx, device, reference, 1e-5, "dx");
     check_sums(dweight, sums, columns, "dweight");
@@ -180,7 +170,7 @@ START_TEST(activate) {
                                       .activation = (op_activation)f,
                                       .gated = gated,
                                       .cap = (float)cap};
-    run_row(&op_activate_backward_family, &args);
+    matrix_run_row(&op_activate_backward_family, &args);
     matrix_check(&dx, problem_on_stage().device, reference, 2e-6, "dx");
     matrix *all[] = {&x, &bias, &dout, &dx};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -204,7 +194,7 @@ START_TEST(embed) {
     cl_mem table = ones(VOCABULARY * COLUMNS), tokens = numbers_create(ids, ROWS + 1);
     op_embed_backward_args args = {
         .ids = tokens, .dtable = table, .first = 1, .vocabulary = VOCABULARY, .dout = dout.t, .scale = 0.5f};
-    run_row(&op_embed_backward_family, &args);
+    matrix_run_row(&op_embed_backward_family, &args);
     check_sums(table, sums, VOCABULARY * COLUMNS, "dtable");
     clReleaseMemObject(tokens);
     matrix_free(&dout);
@@ -232,7 +222,7 @@ START_TEST(cross_entropy) {
     cl_mem tokens = numbers_create(targets, ROWS), scores = ones(ROWS);
     op_cross_entropy_args args = {
         .logits = logits.t, .targets = tokens, .log_likelihood = scores, .scale = 0.25f};
-    run_row(&op_cross_entropy_family, &args);
+    matrix_run_row(&op_cross_entropy_family, &args);
     matrix_check(&logits, problem_on_stage().device, reference, 2e-6, "logits");
     numbers_read(scores, likelihood, ROWS);
     for (size_t i = 0; i < ROWS; i++)
@@ -263,7 +253,7 @@ START_TEST(turn_back) {
         naive_rope(DIM, -(double)(i % ROWS), frequencies, 1.5, dout.values + i * DIM, reference + i * DIM);
     cl_mem turns = numbers_create(turn, (size_t)ROWS * DIM);
     op_turn_back_args args = {.dout = dout.t, .dx = dx.t, .turn = turns};
-    run_row(&op_turn_back_family, &args);
+    matrix_run_row(&op_turn_back_family, &args);
     matrix_check(&dx, problem_on_stage().device, reference, 1e-6, "dx");
     clReleaseMemObject(turns);
     matrix_free(&dout);
@@ -283,9 +273,9 @@ START_TEST(transpose_and_sums) {
         sums[d] += x.values[i];
     }
     cl_mem total = ones(s->columns);
-    run_row(&op_transpose_family, &(op_transpose_args){.x = x.t, .out = out.t});
+    matrix_run_row(&op_transpose_family, &(op_transpose_args){.x = x.t, .out = out.t});
     matrix_check(&out, problem_on_stage().device, reference, 1e-9, "out");
-    run_row(&op_column_sums_family, &(op_column_sums_args){.x = x.t, .sums = total});
+    matrix_run_row(&op_column_sums_family, &(op_column_sums_args){.x = x.t, .sums = total});
     check_sums(total, sums, s->columns, "sums");
     matrix_free(&x);
     matrix_free(&out);
@@ -322,10 +312,10 @@ START_TEST(token_features) {
             received[i * COLUMNS + c] = dx.values[i * COLUMNS + c] +
                                         inverse * (gain[c] - features[i * 2 * COLUMNS + c] * along / COLUMNS);
     }
-    run_row(&op_token_features_family, &(op_token_features_args){.x = x.t, .f = f.t});
+    matrix_run_row(&op_token_features_family, &(op_token_features_args){.x = x.t, .f = f.t});
     matrix_check(&f, problem_on_stage().device, features, 1e-6, "f");
-    run_row(&op_token_features_backward_family,
-            &(op_token_features_backward_args){.x = x.t, .f = f.t, .df = df.t, .dx = dx.t});
+    matrix_run_row(&op_token_features_backward_family,
+                   &(op_token_features_backward_args){.x = x.t, .f = f.t, .df = df.t, .dx = dx.t});
     matrix_check(&dx, problem_on_stage().device, received, 1e-5, "dx");
     matrix *all[] = {&x, &dx, &f, &df};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -352,8 +342,7 @@ static void add_plain(TCase *part) {
 
 static void add_last(TCase *part) {
     problem_add_stage(part);
-    matrix_add_disguise(part);
-    tcase_add_unchecked_fixture(part, take_last, NULL);
+    matrix_add_last(part);
     add_tests(part);
 }
 

@@ -15,16 +15,6 @@ static float *random_numbers(size_t count, double scale, random_state *random) {
 }
 
 /* Which row: that for any device, or the last, if the device has room for it. */
-static bool last;
-
-static void run_row(const op_family *family, const void *args) {
-    size_t row = last ? family->count - 1 : 0;
-    matrix_run(family, matrix_fits(family, row, args) ? row : 0, args);
-}
-
-static void take_last(void) {
-    last = true;
-}
 
 static const size_t counts[] = {1, 63, 5000, 70001};
 enum { COUNTS = sizeof counts / sizeof *counts };
@@ -40,11 +30,12 @@ START_TEST(clip) {
     for (size_t i = 0; i < count; i++)
         sum += 2 * (double)g[i] * (double)g[i];
     for (size_t first = 0; first <= parts; first += parts)
-        run_row(&op_square_sums_family,
-                &(op_square_sums_args){.g = mem, .partials = partials, .count = count, .first = first});
+        matrix_run_row(
+            &op_square_sums_family,
+            &(op_square_sums_args){.g = mem, .partials = partials, .count = count, .first = first});
     for (int limited = 0; limited < 2; limited++) {
         float limit = limited ? 0.25f : 0;
-        run_row(
+        matrix_run_row(
             &op_clip_factor_family,
             &(op_clip_factor_args){.partials = partials, .result = out, .parts = 2 * parts, .limit = limit});
         numbers_read(out, result, 2);
@@ -93,7 +84,7 @@ START_TEST(adamw) {
     for (size_t i = 0; i < count; i++)
         weight[i] = (double)w[i];
     for (args.step = 1; args.step <= 3; args.step++) {
-        run_row(&op_adamw_family, &args);
+        matrix_run_row(&op_adamw_family, &args);
         double t = (double)args.step;
         for (size_t i = 0; i < count; i++) {
             double gradient = 0.5 * (double)g[i];
@@ -130,8 +121,7 @@ static void add_plain(TCase *part) {
 
 static void add_last(TCase *part) {
     problem_add_stage(part);
-    matrix_add_disguise(part);
-    tcase_add_unchecked_fixture(part, take_last, NULL);
+    matrix_add_last(part);
     add_tests(part);
 }
 

@@ -18,8 +18,7 @@ bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args) {
     const op_gemm_args *a = args;
     return limits_have_wgmma(limits) && tensor_suits_mma(&a->a) && tensor_suits_mma(&a->b) &&
            a->a.dtype == a->b.dtype && a->a.shape[3] % 8 == 0 && a->c.shape[3] % 8 == 0 &&
-           a->c.shape[2] >= ROWS_LEAST && a->c.offset % 4 == 0 && a->c.stride[0] % 4 == 0 &&
-           a->c.stride[1] % 4 == 0 && a->c.stride[2] % 4 == 0;
+           a->c.shape[2] >= ROWS_LEAST && tensor_suits_fours(&a->c);
 }
 
 static size_t groups_of(const tile *t, const op_gemm_args *a) {

@@ -7,13 +7,58 @@
 static const char source[] = "layer_backward.cl", norm_source[] = "norm_backward.cl",
                   activate_source[] = "activate_backward.cl";
 
-static double numbers_of(const op_tensor *t) {
+double layer_numbers(const op_tensor *t) {
     return tensor_bytes(t) / (double)clsplat_dtype_size(t->dtype);
+}
+
+void norm_backward_options(kernel_options *o, const op_norm_backward_args *a) {
+    options_number(o, "CENTRED", a->centred);
+    options_number(o, "ADD", a->add);
+    options_tensor(o, "X", &a->x);
+    options_tensor(o, "WEIGHT", &a->weight);
+    options_tensor(o, "DOUT", &a->dout);
+    options_tensor(o, "DX", &a->dx);
+}
+
+void norm_backward_arguments(launch *l, const kernel_options *o, const op_norm_backward_args *a) {
+    launch_uint(l, (uint32_t)a->x.shape[3]);
+    launch_float(l, a->epsilon);
+    launch_float(l, a->offset);
+    launch_tensor(l, o, &a->x);
+    launch_tensor(l, o, &a->weight);
+    launch_tensor(l, o, &a->dout);
+    launch_tensor(l, o, &a->dx);
+    launch_mem(l, a->stats);
+}
+
+void cross_entropy_arguments(launch *l, const kernel_options *o, const op_cross_entropy_args *a) {
+    launch_uint(l, (uint32_t)a->logits.shape[3]);
+    launch_uint(l, (uint32_t)a->first);
+    launch_float(l, a->scale);
+    launch_tensor(l, o, &a->logits);
+    launch_mem(l, a->targets);
+    launch_mem(l, a->log_likelihood);
+}
+
+clsplat_status turn_back_begin(queue *q, kernel_options *o, const char *its_source, const char *kernel,
+                               const op_turn_back_args *a, launch *l) {
+    clsplat_status status = CLSPLAT_OK;
+    options_tensor(o, "DOUT", &a->dout);
+    options_tensor(o, "DX", &a->dx);
+    TRY(options_launch(o, q->device, its_source, kernel, l));
+    launch_uint(l, (uint32_t)a->dout.shape[2]);
+    launch_uint(l, (uint32_t)(a->dout.shape[3] / 2));
+    launch_uint(l, (uint32_t)a->dout.shape[1]);
+    launch_mem(l, a->turn);
+    launch_tensor(l, o, &a->dout);
+    launch_tensor(l, o, &a->dx);
+fail:
+    return status;
 }
 
 /* One work-item for each of `items` in all heads' rows, or columns; bytes of what is read and written. */
 static clsplat_status finish(queue *q, launch *l, const op_tensor *over, size_t items, uint32_t group) {
-    double numbers = numbers_of(over);
+    double numbers = layer_numbers(over);
     return launch_run(l, q, grid_of(items, over->shape[1], over->shape[0], group),
                       (work){.flops = 4 * numbers, .bytes = 3 * tensor_bytes(over)});
 }
@@ -21,7 +66,7 @@ static clsplat_status finish(queue *q, launch *l, const op_tensor *over, size_t 
 /* The same for columns of everything, in one. */
 static clsplat_status finish_columns(queue *q, launch *l, const op_tensor *over, uint32_t group) {
     return launch_run(l, q, grid_of(over->shape[3], 1, 1, group),
-                      (work){.flops = numbers_of(over), .bytes = tensor_bytes(over)});
+                      (work){.flops = layer_numbers(over), .bytes = tensor_bytes(over)});
 }
 
 static clsplat_status norm_by_rows(queue *q, const op_norm_backward_args *a) {
@@ -29,22 +74,10 @@ static clsplat_status norm_by_rows(queue *q, const op_norm_backward_args *a) {
     kernel_options o;
     launch l;
     options_plain(&o, q);
-    options_number(&o, "CENTRED", a->centred);
-    options_number(&o, "ADD", a->add);
-    options_tensor(&o, "X", &a->x);
-    options_tensor(&o, "WEIGHT", &a->weight);
-    options_tensor(&o, "DOUT", &a->dout);
-    options_tensor(&o, "DX", &a->dx);
+    norm_backward_options(&o, a);
     TRY(options_launch(&o, q->device, norm_source, "norm_backward_rows", &l));
     launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_float(&l, a->epsilon);
-    launch_float(&l, a->offset);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->weight);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dx);
-    launch_mem(&l, a->stats);
+    norm_backward_arguments(&l, &o, a);
     TRY(finish(q, &l, &a->x, a->x.shape[2], o.group));
 fail:
     return status;
@@ -103,7 +136,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     launch_tensor(&l, &o, &a->dout);
     launch_tensor(&l, &o, &a->dx);
     TRY(launch_run(&l, q, grid_of(columns, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
-                   (work){.flops = 8 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
+                   (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
 fail:
     return status;
 }
@@ -138,12 +171,7 @@ static clsplat_status entropy_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->logits);
     TRY(options_launch(&o, q->device, source, "cross_entropy_rows", &l));
     launch_uint(&l, (uint32_t)a->logits.shape[2]);
-    launch_uint(&l, (uint32_t)a->logits.shape[3]);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_float(&l, a->scale);
-    launch_tensor(&l, &o, &a->logits);
-    launch_mem(&l, a->targets);
-    launch_mem(&l, a->log_likelihood);
+    cross_entropy_arguments(&l, &o, a);
     TRY(finish(q, &l, &a->logits, a->logits.shape[2], o.group));
 fail:
     return status;
@@ -152,21 +180,12 @@ fail:
 static clsplat_status turn_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_turn_back_args *a = args;
-    size_t half = a->dout.shape[3] / 2, heads = a->dout.shape[1];
     kernel_options o;
     launch l;
     options_plain(&o, q);
-    options_tensor(&o, "DOUT", &a->dout);
-    options_tensor(&o, "DX", &a->dx);
-    TRY(options_launch(&o, q->device, source, "turn_back_rows", &l));
-    launch_uint(&l, (uint32_t)a->dout.shape[2]);
-    launch_uint(&l, (uint32_t)half);
-    launch_uint(&l, (uint32_t)heads);
-    launch_mem(&l, a->turn);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dx);
-    TRY(launch_run(&l, q, grid_of(a->dout.shape[2], heads, a->dout.shape[0], o.group),
-                   (work){.flops = 3 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
+    TRY(turn_back_begin(q, &o, source, "turn_back_rows", a, &l));
+    TRY(launch_run(&l, q, grid_of(a->dout.shape[2], a->dout.shape[1], a->dout.shape[0], o.group),
+                   (work){.flops = 3 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
 fail:
     return status;
 }

@@ -17,10 +17,6 @@ bool layer_group_fits(const clsplat_limits *limits, const void *args) {
     return limits_have_groups(limits, GROUP_ITEMS, 8 << 10);
 }
 
-static double numbers_of(const op_tensor *t) {
-    return tensor_bytes(t) / (double)clsplat_dtype_size(t->dtype);
-}
-
 static size_t rows_of(const op_tensor *t) {
     return t->shape[0] * t->shape[1] * t->shape[2];
 }
@@ -77,7 +73,7 @@ clsplat_status column_sums_group_run(queue *q, const void *args) {
     launch_tensor(&l, &o, &a->x);
     launch_mem(&l, parts);
     TRY(launch_run(&l, q, grid_of(columns, r.count, 1, o.group),
-                   (work){.flops = numbers_of(&a->x), .bytes = tensor_bytes(&a->x)}));
+                   (work){.flops = layer_numbers(&a->x), .bytes = tensor_bytes(&a->x)}));
     TRY(add_parts(q, parts, 0, r.count, columns, a->sums));
 fail:
     return status;
@@ -88,23 +84,11 @@ static clsplat_status norm_rows(queue *q, const op_norm_backward_args *a) {
     kernel_options o;
     launch l;
     options_group_of(&o, q->device, GROUP_ITEMS);
-    options_number(&o, "CENTRED", a->centred);
-    options_number(&o, "ADD", a->add);
-    options_tensor(&o, "X", &a->x);
-    options_tensor(&o, "WEIGHT", &a->weight);
-    options_tensor(&o, "DOUT", &a->dout);
-    options_tensor(&o, "DX", &a->dx);
+    norm_backward_options(&o, a);
     TRY(options_launch(&o, q->device, source, "norm_backward_group", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_float(&l, a->epsilon);
-    launch_float(&l, a->offset);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->weight);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dx);
-    launch_mem(&l, a->stats);
+    norm_backward_arguments(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
-                   (work){.flops = 9 * numbers_of(&a->x), .bytes = 3 * tensor_bytes(&a->x)}));
+                   (work){.flops = 9 * layer_numbers(&a->x), .bytes = 3 * tensor_bytes(&a->x)}));
 fail:
     return status;
 }
@@ -131,7 +115,7 @@ clsplat_status norm_backward_group_run(queue *q, const void *args) {
     launch_mem(&l, a->stats);
     launch_mem(&l, parts);
     TRY(launch_run(&l, q, grid_of(columns, r.count, 1, o.group),
-                   (work){.flops = 4 * numbers_of(&a->x), .bytes = 2 * tensor_bytes(&a->x)}));
+                   (work){.flops = 4 * layer_numbers(&a->x), .bytes = 2 * tensor_bytes(&a->x)}));
     TRY(add_parts(q, parts, 0, r.count, columns, a->dweight));
     if (a->dshift)
         TRY(add_parts(q, parts, r.count, r.count, columns, a->dshift));
@@ -173,7 +157,7 @@ clsplat_status embed_backward_group_run(queue *q, const void *args) {
     launch_tensor(&l, &o, &a->dout);
     launch_mem(&l, parts);
     TRY(launch_run(&l, q, grid_of(a->vocabulary * o.group, r.count, 1, o.group),
-                   (work){.flops = numbers_of(&a->dout), .bytes = tensor_bytes(&a->dout)}));
+                   (work){.flops = layer_numbers(&a->dout), .bytes = tensor_bytes(&a->dout)}));
     TRY(add_parts(q, parts, 0, r.count, table, a->dtable));
 fail:
     return status;
@@ -187,14 +171,9 @@ clsplat_status cross_entropy_group_run(queue *q, const void *args) {
     options_group_of(&o, q->device, GROUP_ITEMS);
     options_tensor(&o, "X", &a->logits);
     TRY(options_launch(&o, q->device, source, "cross_entropy_group", &l));
-    launch_uint(&l, (uint32_t)a->logits.shape[3]);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_float(&l, a->scale);
-    launch_tensor(&l, &o, &a->logits);
-    launch_mem(&l, a->targets);
-    launch_mem(&l, a->log_likelihood);
+    cross_entropy_arguments(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(a->logits.shape[2] * o.group, 1, 1, o.group),
-                   (work){.flops = 4 * numbers_of(&a->logits), .bytes = 3 * tensor_bytes(&a->logits)}));
+                   (work){.flops = 4 * layer_numbers(&a->logits), .bytes = 3 * tensor_bytes(&a->logits)}));
 fail:
     return status;
 }
@@ -206,17 +185,9 @@ clsplat_status turn_back_group_run(queue *q, const void *args) {
     kernel_options o;
     launch l;
     options_group_of(&o, q->device, GROUP_ITEMS);
-    options_tensor(&o, "DOUT", &a->dout);
-    options_tensor(&o, "DX", &a->dx);
-    TRY(options_launch(&o, q->device, source, "turn_back_pairs", &l));
-    launch_uint(&l, (uint32_t)a->dout.shape[2]);
-    launch_uint(&l, (uint32_t)half);
-    launch_uint(&l, (uint32_t)heads);
-    launch_mem(&l, a->turn);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dx);
+    TRY(turn_back_begin(q, &o, source, "turn_back_pairs", a, &l));
     TRY(launch_run(&l, q, grid_of(a->dout.shape[2] * heads * half, a->dout.shape[0], 1, o.group),
-                   (work){.flops = 3 * numbers_of(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
+                   (work){.flops = 3 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
 fail:
     return status;
 }

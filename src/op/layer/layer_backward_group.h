@@ -3,7 +3,18 @@
 #ifndef CLSPLAT_OP_LAYER_LAYER_BACKWARD_GROUP_H
 #define CLSPLAT_OP_LAYER_LAYER_BACKWARD_GROUP_H
 
+#include "op/kernel.h"
+#include "op/layer/layer_backward.h"
 #include "op/variant.h"
+
+/* What a row for any device and one for GPUs have in common: numbers of a tensor, and the options and last
+ * arguments of kernels. */
+double layer_numbers(const op_tensor *t);
+void norm_backward_options(kernel_options *o, const op_norm_backward_args *a);
+void norm_backward_arguments(launch *l, const kernel_options *o, const op_norm_backward_args *a);
+void cross_entropy_arguments(launch *l, const kernel_options *o, const op_cross_entropy_args *a);
+clsplat_status turn_back_begin(queue *q, kernel_options *o, const char *source, const char *kernel,
+                               const op_turn_back_args *a, launch *l);
 
 /* Groups of GROUP_ITEMS, whatever the arguments. */
 bool layer_group_fits(const clsplat_limits *limits, const void *args);

@@ -102,11 +102,6 @@ fail:
     return status;
 }
 
-/* Whether results may be stored four columns at a time. */
-static bool result_suits(const op_tensor *t) {
-    return t->offset % 4 == 0 && t->stride[0] % 4 == 0 && t->stride[1] % 4 == 0 && t->stride[2] % 4 == 0;
-}
-
 bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_backward_args *a = args;
     const op_tensor *inputs[] = {&a->q, &a->k, &a->v, &a->dout};
@@ -114,8 +109,8 @@ bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
         if (!tensor_suits_mma(inputs[i]) || inputs[i]->dtype != a->q.dtype)
             return false;
     return limits_have_mma(limits) && a->q.shape[3] == a->v.shape[3] && a->q.shape[3] <= 128 &&
-           a->q.shape[3] % 16 == 0 && a->k.shape[2] > 0 && result_suits(&a->dq) && result_suits(&a->dk) &&
-           result_suits(&a->dv);
+           a->q.shape[3] % 16 == 0 && a->k.shape[2] > 0 && tensor_suits_fours(&a->dq) &&
+           tensor_suits_fours(&a->dk) && tensor_suits_fours(&a->dv);
 }
 
 static clsplat_status mma_run(queue *q, const op_softmax_backward_args *a, size_t blocks, bool wgmma) {

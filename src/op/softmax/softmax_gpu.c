@@ -53,8 +53,7 @@ static bool halves_fit(const op_softmax_args *a) {
     return a->window == 0 && a->cap == 0 && tensor_suits_mma(&a->q) && tensor_suits_mma(&a->k) &&
            tensor_suits_mma(&a->v) && a->k.dtype == a->q.dtype && a->v.dtype == a->q.dtype &&
            columns_fit(a, 16) && a->scale > 0 && a->k.shape[2] > 0 && a->q.shape[2] >= 16 &&
-           a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 && a->out.stride[1] % 4 == 0 &&
-           a->out.stride[2] % 4 == 0;
+           tensor_suits_fours(&a->out);
 }
 
 /* How cl/shared/units.clh is built. More than 128 columns leave registers for fewer keys or rows at a time,

@@ -15,8 +15,7 @@ bool read_mma_fits(const clsplat_limits *limits, const void *args) {
     size_t value_dim = a->out.shape[3];
     return limits_have_mma(limits) && !a->causal && a->mixing == CLSPLAT_JOINT && tensor_suits_mma(&a->q) &&
            splats_suit_mma(a->splats, a->q.dtype) && value_dim <= 128 && value_dim % 16 == 0 &&
-           a->out.offset % 4 == 0 && a->out.stride[0] % 4 == 0 && a->out.stride[1] % 4 == 0 &&
-           a->out.stride[2] % 4 == 0;
+           tensor_suits_fours(&a->out);
 }
 
 static void options_read(kernel_options *o, const op_read_args *a, size_t blocks, bool wgmma) {
