@@ -12,11 +12,11 @@ static clsplat_status plain_run(queue *q, const void *args) {
     options_tensor(&o, "B", &a->b);
     options_elements(&o, 2 * (double)(batch * heads) * (double)rows);
     TRY(options_launch(&o, q->device, "distance.cl", "row_distance", &l));
-    launch_uint(&l, (uint32_t)rows);
-    launch_uint(&l, (uint32_t)columns);
-    launch_tensor(&l, &o, &a->a);
-    launch_tensor(&l, &o, &a->b);
-    launch_mem(&l, a->squares);
+    launch_uint(&l, "rows", (uint32_t)rows);
+    launch_uint(&l, "columns", (uint32_t)columns);
+    launch_tensor(&l, &o, "a", &a->a);
+    launch_tensor(&l, &o, "b", &a->b);
+    launch_mem(&l, "out", a->squares);
     double bytes = tensor_bytes(&a->a) + tensor_bytes(&a->b);
     TRY(launch_run(&l, q, grid_of(rows, heads, batch, o.group),
                    (work){.flops = 4 * (double)(batch * heads * rows) * (double)columns, .bytes = bytes}));

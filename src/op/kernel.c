@@ -133,24 +133,24 @@ clsplat_status options_launch(kernel_options *o, clsplat_device *device, const c
     return status;
 }
 
-void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor) {
-    launch_mem(l, tensor->mem);
+void launch_tensor(launch *l, const kernel_options *o, const char *name, const op_tensor *tensor) {
+    launch_mem(l, name, tensor->mem);
     if (o->wide) {
         cl_ulong at[4] = {tensor->offset, tensor->stride[0], tensor->stride[1], tensor->stride[2]};
-        launch_bytes(l, at, sizeof at);
+        launch_layout(l, name, at, sizeof at);
     } else {
         cl_uint at[4] = {(cl_uint)tensor->offset, (cl_uint)tensor->stride[0], (cl_uint)tensor->stride[1],
                          (cl_uint)tensor->stride[2]};
-        launch_bytes(l, at, sizeof at);
+        launch_layout(l, name, at, sizeof at);
     }
 }
 
-void launch_index(launch *l, const kernel_options *o, size_t number) {
+void launch_index(launch *l, const kernel_options *o, const char *name, size_t number) {
     cl_ulong wide = number;
     if (o->wide)
-        launch_bytes(l, &wide, sizeof wide);
+        launch_bytes(l, name, &wide, sizeof wide);
     else
-        launch_uint(l, (uint32_t)number);
+        launch_uint(l, name, (uint32_t)number);
 }
 
 double tensor_bytes(const op_tensor *tensor) {
@@ -224,10 +224,10 @@ double splat_flops(const op_splats *splats) {
 }
 
 void launch_splats(launch *l, const op_splats *splats) {
-    launch_uint(l, (uint32_t)splats->count);
-    launch_uint(l, splats->heads > 1);
-    launch_uint(l, (uint32_t)splats->first_head);
-    launch_mem(l, splats->mean);
-    launch_mem(l, splats->inverse);
-    launch_mem(l, splats->centre);
+    launch_uint(l, "splats", (uint32_t)splats->count);
+    launch_uint(l, "per_head", splats->heads > 1);
+    launch_uint(l, "first_head", (uint32_t)splats->first_head);
+    launch_mem(l, "mean", splats->mean);
+    launch_mem(l, "inverse", splats->inverse);
+    launch_mem(l, "centre", splats->centre);
 }

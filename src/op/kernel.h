@@ -99,14 +99,13 @@ const char *splats_form(const op_splats *splats);
 /* Multiply-adds of one φ, counted as two flops each. */
 double splat_flops(const op_splats *splats);
 
-/* The two arguments of a tensor: its buffer and its layout as an INDEX4. */
-void launch_tensor(launch *l, const kernel_options *o, const op_tensor *tensor);
+/* The two arguments of a tensor: its buffer `name` and its layout as an INDEX4, `name`_at. */
+void launch_tensor(launch *l, const kernel_options *o, const char *name, const op_tensor *tensor);
 
 /* A number of the kernel's INDEX type. */
-void launch_index(launch *l, const kernel_options *o, size_t number);
+void launch_index(launch *l, const kernel_options *o, const char *name, size_t number);
 
-/* A splat set's five arguments, in the order all kernels have them: count, per_head, first_head, mean,
- * inverse. */
+/* A splat set's arguments, in the order all kernels have them. */
 void launch_splats(launch *l, const op_splats *splats);
 
 #endif

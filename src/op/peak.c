@@ -46,14 +46,16 @@ static clsplat_status run(const probe *p, double *seconds) {
     options_number(&o, "W", vector_width(p->device));
     options_number(&o, "CHAINS", CHAINS);
     TRY(options_launch(&o, p->device, "peak.cl", p->kernel, &l));
-    launch_uint(&l, p->rounds);
     if (p->from) {
-        launch_mem(&l, p->from);
+        launch_uint(&l, "span", p->rounds);
+        launch_mem(&l, "from", p->from);
+        launch_mem(&l, "to", p->to);
     } else {
-        launch_float(&l, 0.999f);
-        launch_float(&l, 0.1f);
+        launch_uint(&l, "rounds", p->rounds);
+        launch_float(&l, "factor", 0.999f);
+        launch_float(&l, "term", 0.1f);
+        launch_mem(&l, "out", p->to);
     }
-    launch_mem(&l, p->to);
     TRY(clsplat_device_finish(p->device));
     queue_begin(p->device, 0, NULL, &q);
     double start = clock_seconds();

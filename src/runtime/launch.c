@@ -29,24 +29,28 @@ static void tell(launch *l, launch_argument told, const void *bytes) {
     ++l->next;
 }
 
-void launch_bytes(launch *l, const void *bytes, size_t count) {
-    tell(l, (launch_argument){LAUNCH_BYTES, count}, bytes);
+void launch_bytes(launch *l, const char *name, const void *bytes, size_t count) {
+    tell(l, (launch_argument){LAUNCH_BYTES, count, name, ""}, bytes);
 }
 
-void launch_mem(launch *l, cl_mem mem) {
-    tell(l, (launch_argument){LAUNCH_MEM, sizeof mem}, &mem);
+void launch_layout(launch *l, const char *name, const void *bytes, size_t count) {
+    tell(l, (launch_argument){LAUNCH_BYTES, count, name, LAUNCH_LAYOUT}, bytes);
 }
 
-void launch_int(launch *l, int32_t value) {
-    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value}, &value);
+void launch_mem(launch *l, const char *name, cl_mem mem) {
+    tell(l, (launch_argument){LAUNCH_MEM, sizeof mem, name, ""}, &mem);
 }
 
-void launch_uint(launch *l, uint32_t value) {
-    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value}, &value);
+void launch_int(launch *l, const char *name, int32_t value) {
+    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value, name, ""}, &value);
 }
 
-void launch_float(launch *l, float value) {
-    tell(l, (launch_argument){LAUNCH_FLOAT, sizeof value}, &value);
+void launch_uint(launch *l, const char *name, uint32_t value) {
+    tell(l, (launch_argument){LAUNCH_NUMBER, sizeof value, name, ""}, &value);
+}
+
+void launch_float(launch *l, const char *name, float value) {
+    tell(l, (launch_argument){LAUNCH_FLOAT, sizeof value, name, ""}, &value);
 }
 
 /* What the compiled kernel's registers and local memory leave; UINT32_MAX if the driver does not say. */

@@ -40,6 +40,21 @@ static const char *disagrees(const launch *l, cl_uint i) {
     return NULL;
 }
 
+/* Whether the kernel's parameter i is called otherwise than the host says; `name` gets what the kernel says.
+ * Parameters that a kernel copies may end in an underscore. */
+static bool named_otherwise(const launch *l, cl_uint i, size_t room, char *name) {
+    const launch_argument *told = &l->told[i];
+    if (clGetKernelArgInfo(l->kernel, i, CL_KERNEL_ARG_NAME, room, name, NULL) != CL_SUCCESS || !*name)
+        return false;
+    size_t length = strlen(told->name);
+    if (strncmp(name, told->name, length) == 0) {
+        const char *rest = name + length;
+        if (strcmp(rest, told->end) == 0 || (!*told->end && strcmp(rest, "_") == 0))
+            return false;
+    }
+    return !*told->end || strcmp(name, told->end + 1) != 0;
+}
+
 clsplat_status launch_check(const launch *l, const clsplat_device *device) {
     char name[128] = "";
     cl_uint count = 0;
@@ -51,6 +66,11 @@ clsplat_status launch_check(const launch *l, const clsplat_device *device) {
         return log_error(device->lib, CLSPLAT_OPENCL, "kernel %s takes %u arguments, and is told %u", name,
                          count, l->next);
     for (cl_uint i = 0; i < count && i < LAUNCH_ARGUMENTS; ++i) {
+        char parameter[128] = "";
+        if (named_otherwise(l, i, sizeof parameter, parameter))
+            return log_error(device->lib, CLSPLAT_OPENCL,
+                             "kernel %s, argument %u: it is called %s there, and the host tells %s%s", name,
+                             i, parameter, l->told[i].name, l->told[i].end);
         const char *why = disagrees(l, i);
         if (why)
             return log_error(device->lib, CLSPLAT_OPENCL, "kernel %s, argument %u: %s", name, i, why);

@@ -5,9 +5,10 @@
 
 #include "runtime/launch.h"
 
-/* As many arguments, and where the driver knows them (CL_KERNEL_ARG_INFO) buffers where pointers are, floats
- * where floats are, and as many bytes. OpenCL itself need not notice: kernels are kept, with what the launch
- * before told them. Returns: OPENCL, naming the kernel and the argument. */
+/* As many arguments, and where the driver knows them (CL_KERNEL_ARG_INFO) each under its parameter's name,
+ * buffers where pointers are, floats where floats are, and as many bytes. OpenCL itself need not notice:
+ * kernels are kept, with what the launch before told them. Returns: OPENCL, naming the kernel and the
+ * argument. */
 clsplat_status launch_check(const launch *l, const clsplat_device *device);
 
 #endif

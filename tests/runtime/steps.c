@@ -79,9 +79,9 @@ clsplat_status steps_scale(steps *s, queue *q, float factor) {
     cl_kernel kernel = NULL;
     suite_ok(s->lib, program_kernel_text(s->device, steps_source, "scale", "", &kernel));
     launch l = launch_of(kernel, "scale");
-    launch_mem(&l, s->mem);
-    launch_float(&l, factor);
-    launch_uint(&l, STEPS_COUNT);
+    launch_mem(&l, "x", s->mem);
+    launch_float(&l, "factor", factor);
+    launch_uint(&l, "n", STEPS_COUNT);
     return launch_run(&l, q, grid_of(STEPS_COUNT, 1, 1, STEPS_GROUP),
                       (work){.flops = STEPS_COUNT, .bytes = 8 * STEPS_COUNT});
 }
@@ -90,9 +90,9 @@ clsplat_status steps_shift(steps *s, queue *q, int by) {
     cl_kernel kernel = NULL;
     suite_ok(s->lib, program_kernel_text(s->device, steps_source, "shift", "", &kernel));
     launch l = launch_of(kernel, "shift");
-    launch_mem(&l, s->mem);
-    launch_int(&l, by);
-    launch_uint(&l, STEPS_COUNT);
+    launch_mem(&l, "x", s->mem);
+    launch_int(&l, "by", by);
+    launch_uint(&l, "n", STEPS_COUNT);
     return launch_run(&l, q, grid_of(STEPS_COUNT, 1, 1, STEPS_GROUP),
                       (work){.flops = 2 * STEPS_COUNT, .bytes = 8 * STEPS_COUNT});
 }

@@ -25,15 +25,15 @@ START_TEST(bad_launches_are_told) {
     queue q = steps_call(&s);
     suite_ok(s.lib, program_kernel_text(s.device, steps_source, "scale", "", &kernel));
     launch l = launch_of(kernel, "scale");
-    launch_mem(&l, s.mem);
-    launch_float(&l, 2);
-    launch_uint(&l, STEPS_COUNT);
-    launch_uint(&l, STEPS_COUNT); /* one too many */
+    launch_mem(&l, "x", s.mem);
+    launch_float(&l, "factor", 2);
+    launch_uint(&l, "n", STEPS_COUNT);
+    launch_uint(&l, "n", STEPS_COUNT); /* one too many */
     ck_assert_int_eq(launch_run(&l, &q, grid_of(STEPS_COUNT, 1, 1, STEPS_GROUP), (work){0}), CLSPLAT_OPENCL);
     ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "kernel scale, argument 3: clSetKernelArg: "));
     suite_ok(s.lib, program_kernel_text(s.device, steps_source, "fours", "", &kernel));
     l = launch_of(kernel, "fours");
-    launch_mem(&l, s.mem);
+    launch_mem(&l, "x", s.mem);
     ck_assert_int_eq(launch_run(&l, &q, grid_of(16, 1, 1, 2), (work){0}), CLSPLAT_UNSUPPORTED);
     ck_assert_ptr_nonnull(
         strstr(clsplat_last_error(s.lib), "clEnqueueNDRangeKernel of fours: CL_INVALID_WORK_GROUP_SIZE"));
@@ -51,16 +51,16 @@ START_TEST(arguments_are_compared) {
     steps_begin(&s);
     suite_ok(s.lib, program_kernel_text(s.device, steps_source, "scale", "", &kernel));
     launch l = launch_of(kernel, "scale");
-    launch_mem(&l, s.mem);
-    launch_float(&l, 2);
+    launch_mem(&l, "x", s.mem);
+    launch_float(&l, "factor", 2);
     ck_assert_int_eq(launch_check(&l, s.device), CLSPLAT_OPENCL);
     ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "scale takes 3 arguments, and is told 2"));
-    launch_uint(&l, STEPS_COUNT);
+    launch_uint(&l, "n", STEPS_COUNT);
     suite_ok(s.lib, launch_check(&l, s.device));
     l = launch_of(kernel, "scale");
-    launch_mem(&l, s.mem);
-    launch_uint(&l, 2);
-    launch_uint(&l, STEPS_COUNT);
+    launch_mem(&l, "x", s.mem);
+    launch_uint(&l, "factor", 2);
+    launch_uint(&l, "n", STEPS_COUNT);
     if (clGetKernelArgInfo(kernel, 1, CL_KERNEL_ARG_TYPE_NAME, sizeof type, type, NULL) == CL_SUCCESS) {
         ck_assert_int_eq(launch_check(&l, s.device), CLSPLAT_OPENCL);
         ck_assert_ptr_nonnull(strstr(clsplat_last_error(s.lib), "kernel scale, argument 1: a float stands"));
@@ -102,7 +102,7 @@ START_TEST(an_empty_grid_is_nothing) {
     queue q = steps_call(&s);
     suite_ok(s.lib, program_kernel_text(s.device, steps_source, "fours", "", &kernel));
     launch l = launch_of(kernel, "fours");
-    launch_mem(&l, s.mem);
+    launch_mem(&l, "x", s.mem);
     suite_ok(s.lib, launch_run(&l, &q, grid_of(0, 1, 1, 4), (work){0}));
     suite_ok(s.lib, launch_run(&l, &q, grid_of(4, 0, 1, 4), (work){0}));
     steps_expect(&s, 1);
@@ -191,7 +191,7 @@ START_TEST(a_long_profile_keeps_every_launch) {
         char name[16];
         snprintf(name, sizeof name, "kernel %d", i % NAMES);
         launch l = launch_of(kernel, name);
-        launch_mem(&l, s.mem);
+        launch_mem(&l, "x", s.mem);
         suite_ok(s.lib, launch_run(&l, &q, grid_of(4, 1, 1, 4), (work){.flops = 1}));
     }
     suite_ok(s.lib, clsplat_profile_read(s.device, &rows, &count));

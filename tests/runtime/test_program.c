@@ -75,7 +75,7 @@ static float applied(fixture *f, cl_kernel kernel) {
     queue_copy copy = {.mem = mem, .host = &x, .row = sizeof x, .rows = 1};
     suite_ok(f->lib, queue_upload(&q, copy));
     launch l = launch_of(kernel, "test");
-    launch_mem(&l, mem);
+    launch_mem(&l, "x", mem);
     suite_ok(f->lib, launch_run(&l, &q, grid_of(1, 1, 1, 1), (work){0}));
     suite_ok(f->lib, queue_download(&q, copy));
     buffer_release(f->device, sizeof x, &mem);

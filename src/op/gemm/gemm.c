@@ -17,13 +17,13 @@ clsplat_status gemm_launch(queue *q, const op_gemm_args *a, kernel_options *o, c
     options_tensor(o, "B", &a->b);
     options_tensor(o, "C", &a->c);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)a->c.shape[2]);
-    launch_uint(&l, (uint32_t)a->c.shape[3]);
-    launch_uint(&l, (uint32_t)a->a.shape[3]);
-    launch_uint(&l, (uint32_t)a->c.shape[1]);
-    launch_tensor(&l, o, &a->a);
-    launch_tensor(&l, o, &a->b);
-    launch_tensor(&l, o, &a->c);
+    launch_uint(&l, "rows", (uint32_t)a->c.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->c.shape[3]);
+    launch_uint(&l, "depth", (uint32_t)a->a.shape[3]);
+    launch_uint(&l, "heads", (uint32_t)a->c.shape[1]);
+    launch_tensor(&l, o, "a", &a->a);
+    launch_tensor(&l, o, "b", &a->b);
+    launch_tensor(&l, o, "c", &a->c);
     TRY(launch_run(&l, q, g, gemm_work(a)));
 fail:
     return status;

@@ -19,12 +19,12 @@ static clsplat_status activate_run(queue *q, const void *args) {
     options_number(&o, "ACTIVATION", a->activation);
     options_number(&o, "GATED", a->gated);
     TRY(options_launch(&o, q->device, "activate.cl", "activate_rows", &l));
-    launch_uint(&l, (uint32_t)columns);
-    launch_uint(&l, (uint32_t)heads);
-    launch_float(&l, a->cap);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->bias);
-    launch_tensor(&l, &o, &a->out);
+    launch_uint(&l, "columns", (uint32_t)columns);
+    launch_uint(&l, "heads", (uint32_t)heads);
+    launch_float(&l, "cap", a->cap);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "bias", &a->bias);
+    launch_tensor(&l, &o, "out", &a->out);
     grid g = grid_of(pieces(&o, columns), a->out.shape[2], a->out.shape[0] * heads, o.group);
     double numbers = tensor_bytes(&a->out) / (double)clsplat_dtype_size(a->out.dtype);
     TRY(launch_run(&l, q, g,
@@ -42,14 +42,14 @@ static clsplat_status embed_run(queue *q, const void *args) {
     options_tensor(&o, "TABLE", &a->table);
     options_tensor(&o, "OUT", &a->out);
     TRY(options_launch(&o, q->device, "activate.cl", "embed_rows", &l));
-    launch_uint(&l, (uint32_t)a->out.shape[3]);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_uint(&l, (uint32_t)a->table_row);
-    launch_uint(&l, (uint32_t)a->table.shape[2]);
-    launch_float(&l, a->scale != 0 ? a->scale : 1);
-    launch_mem(&l, a->ids);
-    launch_tensor(&l, &o, &a->table);
-    launch_tensor(&l, &o, &a->out);
+    launch_uint(&l, "columns", (uint32_t)a->out.shape[3]);
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_uint(&l, "table_row", (uint32_t)a->table_row);
+    launch_uint(&l, "rows", (uint32_t)a->table.shape[2]);
+    launch_float(&l, "scale", a->scale != 0 ? a->scale : 1);
+    launch_mem(&l, "ids", a->ids);
+    launch_tensor(&l, &o, "table", &a->table);
+    launch_tensor(&l, &o, "out", &a->out);
     TRY(launch_run(&l, q, grid_of(pieces(&o, a->out.shape[3]), a->out.shape[2], 1, o.group),
                    (work){.bytes = 2 * tensor_bytes(&a->out)}));
 fail:

@@ -21,23 +21,23 @@ void norm_backward_options(kernel_options *o, const op_norm_backward_args *a) {
 }
 
 void norm_backward_arguments(launch *l, const kernel_options *o, const op_norm_backward_args *a) {
-    launch_uint(l, (uint32_t)a->x.shape[3]);
-    launch_float(l, a->epsilon);
-    launch_float(l, a->offset);
-    launch_tensor(l, o, &a->x);
-    launch_tensor(l, o, &a->weight);
-    launch_tensor(l, o, &a->dout);
-    launch_tensor(l, o, &a->dx);
-    launch_mem(l, a->stats);
+    launch_uint(l, "columns", (uint32_t)a->x.shape[3]);
+    launch_float(l, "epsilon", a->epsilon);
+    launch_float(l, "offset", a->offset);
+    launch_tensor(l, o, "x", &a->x);
+    launch_tensor(l, o, "weight", &a->weight);
+    launch_tensor(l, o, "dout", &a->dout);
+    launch_tensor(l, o, "dx", &a->dx);
+    launch_mem(l, "stats", a->stats);
 }
 
 void cross_entropy_arguments(launch *l, const kernel_options *o, const op_cross_entropy_args *a) {
-    launch_uint(l, (uint32_t)a->logits.shape[3]);
-    launch_uint(l, (uint32_t)a->first);
-    launch_float(l, a->scale);
-    launch_tensor(l, o, &a->logits);
-    launch_mem(l, a->targets);
-    launch_mem(l, a->log_likelihood);
+    launch_uint(l, "count", (uint32_t)a->logits.shape[3]);
+    launch_uint(l, "first", (uint32_t)a->first);
+    launch_float(l, "scale", a->scale);
+    launch_tensor(l, o, "logits", &a->logits);
+    launch_mem(l, "targets", a->targets);
+    launch_mem(l, "log_likelihood", a->log_likelihood);
 }
 
 clsplat_status turn_back_begin(queue *q, kernel_options *o, const char *its_source, const char *kernel,
@@ -46,12 +46,12 @@ clsplat_status turn_back_begin(queue *q, kernel_options *o, const char *its_sour
     options_tensor(o, "DOUT", &a->dout);
     options_tensor(o, "DX", &a->dx);
     TRY(options_launch(o, q->device, its_source, kernel, l));
-    launch_uint(l, (uint32_t)a->dout.shape[2]);
-    launch_uint(l, (uint32_t)(a->dout.shape[3] / 2));
-    launch_uint(l, (uint32_t)a->dout.shape[1]);
-    launch_mem(l, a->turn);
-    launch_tensor(l, o, &a->dout);
-    launch_tensor(l, o, &a->dx);
+    launch_uint(l, "rows", (uint32_t)a->dout.shape[2]);
+    launch_uint(l, "half_dim", (uint32_t)(a->dout.shape[3] / 2));
+    launch_uint(l, "heads", (uint32_t)a->dout.shape[1]);
+    launch_mem(l, "turn", a->turn);
+    launch_tensor(l, o, "dout", &a->dout);
+    launch_tensor(l, o, "dx", &a->dx);
 fail:
     return status;
 }
@@ -76,7 +76,7 @@ static clsplat_status norm_by_rows(queue *q, const op_norm_backward_args *a) {
     options_plain(&o, q);
     norm_backward_options(&o, a);
     TRY(options_launch(&o, q->device, norm_source, "norm_backward_rows", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
     norm_backward_arguments(&l, &o, a);
     TRY(finish(q, &l, &a->x, a->x.shape[2], o.group));
 fail:
@@ -91,16 +91,16 @@ static clsplat_status norm_by_columns(queue *q, const op_norm_backward_args *a) 
     options_tensor(&o, "X", &a->x);
     options_tensor(&o, "DOUT", &a->dout);
     TRY(options_launch(&o, q->device, norm_source, "norm_backward_columns", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_uint(&l, (uint32_t)a->x.shape[1]);
-    launch_uint(&l, (uint32_t)a->x.shape[0]);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, a->stats);
-    launch_mem(&l, a->dweight);
-    launch_uint(&l, a->dshift != NULL);
-    launch_mem(&l, a->dshift);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->x.shape[3]);
+    launch_uint(&l, "heads", (uint32_t)a->x.shape[1]);
+    launch_uint(&l, "batch", (uint32_t)a->x.shape[0]);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", a->stats);
+    launch_mem(&l, "dweight", a->dweight);
+    launch_uint(&l, "has_shift", a->dshift != NULL);
+    launch_mem(&l, "dshift", a->dshift);
     TRY(finish_columns(q, &l, &a->x, o.group));
 fail:
     return status;
@@ -128,13 +128,13 @@ static clsplat_status activate_run(queue *q, const void *args) {
     options_tensor(&o, "DOUT", &a->dout);
     options_tensor(&o, "DX", &a->dx);
     TRY(options_launch(&o, q->device, activate_source, "activate_backward_rows", &l));
-    launch_uint(&l, (uint32_t)columns);
-    launch_uint(&l, (uint32_t)heads);
-    launch_float(&l, a->cap);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->bias);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dx);
+    launch_uint(&l, "columns", (uint32_t)columns);
+    launch_uint(&l, "heads", (uint32_t)heads);
+    launch_float(&l, "cap", a->cap);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "bias", &a->bias);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_tensor(&l, &o, "dx", &a->dx);
     TRY(launch_run(&l, q, grid_of(columns, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
                    (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
 fail:
@@ -150,13 +150,13 @@ static clsplat_status embed_run(queue *q, const void *args) {
     options_tensor(&o, "DOUT", &a->dout);
     options_elements(&o, (double)a->vocabulary * (double)a->dout.shape[3]);
     TRY(options_launch(&o, q->device, source, "embed_backward", &l));
-    launch_uint(&l, (uint32_t)a->dout.shape[2]);
-    launch_uint(&l, (uint32_t)a->dout.shape[3]);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_float(&l, a->scale != 0 ? a->scale : 1);
-    launch_mem(&l, a->ids);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, a->dtable);
+    launch_uint(&l, "rows", (uint32_t)a->dout.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->dout.shape[3]);
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_float(&l, "scale", a->scale != 0 ? a->scale : 1);
+    launch_mem(&l, "ids", a->ids);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "dtable", a->dtable);
     TRY(finish_columns(q, &l, &a->dout, o.group));
 fail:
     return status;
@@ -170,7 +170,7 @@ static clsplat_status entropy_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_tensor(&o, "X", &a->logits);
     TRY(options_launch(&o, q->device, source, "cross_entropy_rows", &l));
-    launch_uint(&l, (uint32_t)a->logits.shape[2]);
+    launch_uint(&l, "rows", (uint32_t)a->logits.shape[2]);
     cross_entropy_arguments(&l, &o, a);
     TRY(finish(q, &l, &a->logits, a->logits.shape[2], o.group));
 fail:
@@ -201,11 +201,11 @@ static clsplat_status transpose_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->x);
     options_tensor(&o, "DX", &a->out);
     TRY(options_launch(&o, q->device, source, "transpose", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_uint(&l, (uint32_t)a->x.shape[1]);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->out);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->x.shape[3]);
+    launch_uint(&l, "heads", (uint32_t)a->x.shape[1]);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "out", &a->out);
     size_t across = (a->x.shape[2] + SIDE - 1) / SIDE, down = (a->x.shape[3] + SIDE - 1) / SIDE;
     TRY(launch_run(&l, q, grid_of(across, down, a->x.shape[0] * a->x.shape[1], o.group),
                    (work){.bytes = tensor_bytes(&a->x) + tensor_bytes(&a->out)}));
@@ -221,12 +221,12 @@ static clsplat_status sums_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_tensor(&o, "X", &a->x);
     TRY(options_launch(&o, q->device, source, "column_sums", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_uint(&l, (uint32_t)a->x.shape[1]);
-    launch_uint(&l, (uint32_t)a->x.shape[0]);
-    launch_tensor(&l, &o, &a->x);
-    launch_mem(&l, a->sums);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->x.shape[3]);
+    launch_uint(&l, "heads", (uint32_t)a->x.shape[1]);
+    launch_uint(&l, "batch", (uint32_t)a->x.shape[0]);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_mem(&l, "sums", a->sums);
     TRY(finish_columns(q, &l, &a->x, o.group));
 fail:
     return status;

@@ -34,9 +34,9 @@ static runs runs_of(size_t rows, size_t most) {
 }
 
 static void launch_rows(launch *l, const op_tensor *x) {
-    launch_uint(l, (uint32_t)x->shape[2]);
-    launch_uint(l, (uint32_t)x->shape[3]);
-    launch_uint(l, (uint32_t)x->shape[1]);
+    launch_uint(l, "rows", (uint32_t)x->shape[2]);
+    launch_uint(l, "columns", (uint32_t)x->shape[3]);
+    launch_uint(l, "heads", (uint32_t)x->shape[1]);
 }
 
 static clsplat_status parts_take(queue *q, size_t numbers, cl_mem *parts) {
@@ -68,10 +68,10 @@ clsplat_status column_sums_group_run(queue *q, const void *args) {
     options_elements(&o, (double)(r.count * columns));
     TRY(options_launch(&o, q->device, source, "column_parts", &l));
     launch_rows(&l, &a->x);
-    launch_uint(&l, (uint32_t)rows_of(&a->x));
-    launch_uint(&l, (uint32_t)r.rows);
-    launch_tensor(&l, &o, &a->x);
-    launch_mem(&l, parts);
+    launch_uint(&l, "all", (uint32_t)rows_of(&a->x));
+    launch_uint(&l, "run", (uint32_t)r.rows);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_mem(&l, "parts", parts);
     TRY(launch_run(&l, q, grid_of(columns, r.count, 1, o.group),
                    (work){.flops = layer_numbers(&a->x), .bytes = tensor_bytes(&a->x)}));
     TRY(add_parts(q, parts, 0, r.count, columns, a->sums));
@@ -108,12 +108,12 @@ clsplat_status norm_backward_group_run(queue *q, const void *args) {
     options_tensor(&o, "DOUT", &a->dout);
     TRY(options_launch(&o, q->device, source, "norm_parts", &l));
     launch_rows(&l, &a->x);
-    launch_uint(&l, (uint32_t)rows_of(&a->x));
-    launch_uint(&l, (uint32_t)r.rows);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, a->stats);
-    launch_mem(&l, parts);
+    launch_uint(&l, "all", (uint32_t)rows_of(&a->x));
+    launch_uint(&l, "run", (uint32_t)r.rows);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", a->stats);
+    launch_mem(&l, "parts", parts);
     TRY(launch_run(&l, q, grid_of(columns, r.count, 1, o.group),
                    (work){.flops = 4 * layer_numbers(&a->x), .bytes = 2 * tensor_bytes(&a->x)}));
     TRY(add_parts(q, parts, 0, r.count, columns, a->dweight));
@@ -147,15 +147,15 @@ clsplat_status embed_backward_group_run(queue *q, const void *args) {
     options_group_of(&o, q->device, GROUP_ITEMS);
     options_tensor(&o, "DOUT", &a->dout);
     TRY(options_launch(&o, q->device, source, "embed_parts", &l));
-    launch_uint(&l, (uint32_t)a->dout.shape[2]);
-    launch_uint(&l, (uint32_t)a->dout.shape[3]);
-    launch_uint(&l, (uint32_t)a->vocabulary);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_uint(&l, (uint32_t)r.rows);
-    launch_float(&l, a->scale != 0 ? a->scale : 1);
-    launch_mem(&l, a->ids);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, parts);
+    launch_uint(&l, "rows", (uint32_t)a->dout.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->dout.shape[3]);
+    launch_uint(&l, "vocabulary", (uint32_t)a->vocabulary);
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_uint(&l, "run", (uint32_t)r.rows);
+    launch_float(&l, "scale", a->scale != 0 ? a->scale : 1);
+    launch_mem(&l, "ids", a->ids);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "parts", parts);
     TRY(launch_run(&l, q, grid_of(a->vocabulary * o.group, r.count, 1, o.group),
                    (work){.flops = layer_numbers(&a->dout), .bytes = tensor_bytes(&a->dout)}));
     TRY(add_parts(q, parts, 0, r.count, table, a->dtable));
@@ -205,8 +205,8 @@ clsplat_status transpose_group_run(queue *q, const void *args) {
     options_tensor(&o, "DX", &a->out);
     TRY(options_launch(&o, q->device, source, "transpose_local", &l));
     launch_rows(&l, &a->x);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->out);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "out", &a->out);
     TRY(launch_run(&l, q, grid_of(down * o.group, across, a->x.shape[0] * a->x.shape[1], o.group),
                    (work){.bytes = tensor_bytes(&a->x) + tensor_bytes(&a->out)}));
 fail:
@@ -222,11 +222,11 @@ clsplat_status square_sums_group_run(queue *q, const void *args) {
     options_group_of(&o, q->device, GROUP_ITEMS);
     options_elements(&o, (double)a->count);
     TRY(options_launch(&o, q->device, source, "square_sums_group", &l));
-    launch_index(&l, &o, a->count);
-    launch_index(&l, &o, op_square_run(a->count));
-    launch_uint(&l, (uint32_t)a->first);
-    launch_mem(&l, a->g);
-    launch_mem(&l, a->partials);
+    launch_index(&l, &o, "count", a->count);
+    launch_index(&l, &o, "run", op_square_run(a->count));
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_mem(&l, "g", a->g);
+    launch_mem(&l, "partials", a->partials);
     TRY(launch_run(&l, q, grid_of(parts * o.group, 1, 1, o.group),
                    (work){.flops = 2 * (double)a->count, .bytes = 4 * (double)a->count}));
 fail:

@@ -23,16 +23,16 @@ static clsplat_status run(queue *q, const op_norm_args *a, kernel_options *o, co
     options_number(o, "REPLACE", a->replace);
     TRY(options_launch(o, q->device, source, kernel, &l));
     if (rows)
-        launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[3]);
-    launch_float(&l, a->epsilon);
-    launch_float(&l, a->offset);
-    launch_tensor(&l, o, &a->x);
-    launch_tensor(&l, o, &a->add);
-    launch_tensor(&l, o, &a->bias);
-    launch_tensor(&l, o, &a->weight);
-    launch_tensor(&l, o, &a->shift);
-    launch_tensor(&l, o, &a->out);
+        launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "columns", (uint32_t)a->x.shape[3]);
+    launch_float(&l, "epsilon", a->epsilon);
+    launch_float(&l, "offset", a->offset);
+    launch_tensor(&l, o, "x", &a->x);
+    launch_tensor(&l, o, "add", &a->add);
+    launch_tensor(&l, o, "bias", &a->bias);
+    launch_tensor(&l, o, "weight", &a->weight);
+    launch_tensor(&l, o, "shift", &a->shift);
+    launch_tensor(&l, o, "out", &a->out);
     TRY(launch_run(&l, q, g, norm_work(a)));
 fail:
     return status;

@@ -29,12 +29,12 @@ static clsplat_status squares_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_elements(&o, (double)a->count);
     TRY(options_launch(&o, q->device, source, "square_sums", &l));
-    launch_index(&l, &o, a->count);
-    launch_uint(&l, (uint32_t)parts);
-    launch_index(&l, &o, op_square_run(a->count));
-    launch_uint(&l, (uint32_t)a->first);
-    launch_mem(&l, a->g);
-    launch_mem(&l, a->partials);
+    launch_index(&l, &o, "count", a->count);
+    launch_uint(&l, "parts", (uint32_t)parts);
+    launch_index(&l, &o, "run", op_square_run(a->count));
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_mem(&l, "g", a->g);
+    launch_mem(&l, "partials", a->partials);
     TRY(launch_run(&l, q, grid_of(parts, 1, 1, o.group),
                    (work){.flops = 2 * (double)a->count, .bytes = 4 * (double)a->count}));
 fail:
@@ -48,10 +48,10 @@ static clsplat_status clip_run(queue *q, const void *args) {
     launch l;
     options_plain(&o, q);
     TRY(options_launch(&o, q->device, source, "clip_factor", &l));
-    launch_uint(&l, (uint32_t)a->parts);
-    launch_float(&l, a->limit);
-    launch_mem(&l, a->partials);
-    launch_mem(&l, a->result);
+    launch_uint(&l, "parts", (uint32_t)a->parts);
+    launch_float(&l, "limit", a->limit);
+    launch_mem(&l, "partials", a->partials);
+    launch_mem(&l, "result", a->result);
     TRY(launch_run(&l, q, grid_of(1, 1, 1, o.group),
                    (work){.flops = (double)a->parts, .bytes = 4 * (double)a->parts}));
 fail:
@@ -69,15 +69,15 @@ static clsplat_status adamw_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_elements(&o, (double)a->count);
     TRY(options_launch(&o, q->device, source, "adamw", &l));
-    launch_index(&l, &o, a->count);
-    launch_float(&l, (float)a->beta1);
-    launch_float(&l, (float)a->beta2);
-    launch_bytes(&l, rates, sizeof rates);
-    launch_mem(&l, a->clip);
-    launch_mem(&l, a->g);
-    launch_mem(&l, a->w);
-    launch_mem(&l, a->m);
-    launch_mem(&l, a->v);
+    launch_index(&l, &o, "count", a->count);
+    launch_float(&l, "beta1", (float)a->beta1);
+    launch_float(&l, "beta2", (float)a->beta2);
+    launch_bytes(&l, "rates", rates, sizeof rates);
+    launch_mem(&l, "clip", a->clip);
+    launch_mem(&l, "g", a->g);
+    launch_mem(&l, "w", a->w);
+    launch_mem(&l, "m", a->m);
+    launch_mem(&l, "v", a->v);
     TRY(launch_run(&l, q, grid_of(a->count, 1, 1, o.group),
                    (work){.flops = 12 * (double)a->count, .bytes = 28 * (double)a->count}));
 fail:

@@ -10,10 +10,10 @@ static clsplat_status turn_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_number(&o, "D", a->dim);
     TRY(options_launch(&o, q->device, "rope.cl", "turn_rows", &l));
-    launch_uint(&l, a->first);
-    launch_float(&l, a->factor);
-    launch_mem(&l, a->frequencies);
-    launch_mem(&l, a->turn);
+    launch_uint(&l, "first", a->first);
+    launch_float(&l, "factor", a->factor);
+    launch_mem(&l, "frequencies", a->frequencies);
+    launch_mem(&l, "turn", a->turn);
     TRY(launch_run(&l, q, grid_of(a->dim / 2, a->rows, 1, o.group),
                    (work){.flops = angles, .bytes = 8 * angles}));
 fail:
@@ -36,18 +36,18 @@ static clsplat_status rope_run(queue *q, const void *args) {
     options_tensor(&o, "K", &a->k);
     options_tensor(&o, "V", &a->v);
     TRY(options_launch(&o, q->device, "rope.cl", "rope_rows", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->q.shape[1]);
-    launch_uint(&l, (uint32_t)a->k.shape[1]);
-    launch_float(&l, a->epsilon);
-    launch_mem(&l, a->turn);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->bias);
-    launch_tensor(&l, &o, &a->q_weight);
-    launch_tensor(&l, &o, &a->k_weight);
-    launch_tensor(&l, &o, &a->q);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "heads", (uint32_t)a->q.shape[1]);
+    launch_uint(&l, "kv_heads", (uint32_t)a->k.shape[1]);
+    launch_float(&l, "epsilon", a->epsilon);
+    launch_mem(&l, "turn", a->turn);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "bias", &a->bias);
+    launch_tensor(&l, &o, "q_weight", &a->q_weight);
+    launch_tensor(&l, &o, "k_weight", &a->k_weight);
+    launch_tensor(&l, &o, "q", &a->q);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
     double turned = tensor_bytes(&a->q) + tensor_bytes(&a->k);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = turned, .bytes = tensor_bytes(&a->x) + turned + tensor_bytes(&a->v)}));
@@ -75,15 +75,15 @@ static clsplat_status pairs_run(queue *q, const void *args) {
     options_tensor(&o, "K", &a->k);
     options_tensor(&o, "V", &a->v);
     TRY(options_launch(&o, q->device, "rope_pairs.cl", "rope_pairs", &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->q.shape[1]);
-    launch_uint(&l, (uint32_t)a->k.shape[1]);
-    launch_mem(&l, a->turn);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->bias);
-    launch_tensor(&l, &o, &a->q);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "heads", (uint32_t)a->q.shape[1]);
+    launch_uint(&l, "kv_heads", (uint32_t)a->k.shape[1]);
+    launch_mem(&l, "turn", a->turn);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "bias", &a->bias);
+    launch_tensor(&l, &o, "q", &a->q);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
     double turned = tensor_bytes(&a->q) + tensor_bytes(&a->k);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2] * dim / 2, a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = turned, .bytes = tensor_bytes(&a->x) + turned + tensor_bytes(&a->v)}));

@@ -36,9 +36,9 @@ static clsplat_status begin(const drawing *d, const char *kernel, kernel_options
 }
 
 static void launch_parts(launch *l, const drawing *d) {
-    launch_uint(l, (uint32_t)d->parts);
-    launch_uint(l, (uint32_t)d->share);
-    launch_uint(l, (uint32_t)d->args->logits.shape[3]);
+    launch_uint(l, "parts", (uint32_t)d->parts);
+    launch_uint(l, "share", (uint32_t)d->share);
+    launch_uint(l, "count", (uint32_t)d->args->logits.shape[3]);
 }
 
 static clsplat_status run(launch *l, const drawing *d, size_t items, size_t group) {
@@ -51,16 +51,16 @@ static clsplat_status find_top(const drawing *d) {
     launch l;
     TRY(begin(d, "sample_peaks", &o, &l));
     launch_parts(&l, d);
-    launch_tensor(&l, &o, &d->args->logits);
-    launch_mem(&l, d->peak);
-    launch_mem(&l, d->place);
+    launch_tensor(&l, &o, "logits", &d->args->logits);
+    launch_mem(&l, "peak", d->peak);
+    launch_mem(&l, "place", d->place);
     TRY(run(&l, d, d->parts, o.group));
     TRY(begin(d, "sample_top", &o, &l));
-    launch_uint(&l, (uint32_t)d->parts);
-    launch_mem(&l, d->peak);
-    launch_mem(&l, d->place);
-    launch_mem(&l, d->state);
-    launch_mem(&l, d->args->token);
+    launch_uint(&l, "parts", (uint32_t)d->parts);
+    launch_mem(&l, "peak", d->peak);
+    launch_mem(&l, "place", d->place);
+    launch_mem(&l, "s", d->state);
+    launch_mem(&l, "token", d->args->token);
     TRY(run(&l, d, 1, 1));
 fail:
     return status;
@@ -73,24 +73,24 @@ static clsplat_status find_digit(const drawing *d, uint32_t shift, bool mass, fl
     launch l;
     TRY(begin(d, "sample_count", &o, &l));
     launch_parts(&l, d);
-    launch_uint(&l, shift);
-    launch_uint(&l, mass);
-    launch_float(&l, d->inverse);
-    launch_tensor(&l, &o, &d->args->logits);
-    launch_mem(&l, d->state);
-    launch_mem(&l, d->histogram);
+    launch_uint(&l, "shift", shift);
+    launch_uint(&l, "mass", mass);
+    launch_float(&l, "inverse", d->inverse);
+    launch_tensor(&l, &o, "logits", &d->args->logits);
+    launch_mem(&l, "s", d->state);
+    launch_mem(&l, "histogram", d->histogram);
     TRY(run(&l, d, d->parts, o.group));
     TRY(begin(d, "sample_fold", &o, &l));
-    launch_uint(&l, (uint32_t)d->parts);
-    launch_mem(&l, d->histogram);
-    launch_mem(&l, d->folded);
+    launch_uint(&l, "parts", (uint32_t)d->parts);
+    launch_mem(&l, "histogram", d->histogram);
+    launch_mem(&l, "folded", d->folded);
     TRY(run(&l, d, DIGITS, o.group));
     TRY(begin(d, "sample_choose", &o, &l));
-    launch_uint(&l, shift);
-    launch_uint(&l, mass);
-    launch_float(&l, want);
-    launch_mem(&l, d->folded);
-    launch_mem(&l, d->state);
+    launch_uint(&l, "shift", shift);
+    launch_uint(&l, "mass", mass);
+    launch_float(&l, "want", want);
+    launch_mem(&l, "folded", d->folded);
+    launch_mem(&l, "s", d->state);
     TRY(run(&l, d, 1, 1));
 fail:
     return status;
@@ -110,19 +110,19 @@ static clsplat_status draw(const drawing *d) {
     launch l;
     TRY(begin(d, "sample_mass", &o, &l));
     launch_parts(&l, d);
-    launch_float(&l, d->inverse);
-    launch_tensor(&l, &o, &d->args->logits);
-    launch_mem(&l, d->state);
-    launch_mem(&l, d->peak);
+    launch_float(&l, "inverse", d->inverse);
+    launch_tensor(&l, &o, "logits", &d->args->logits);
+    launch_mem(&l, "s", d->state);
+    launch_mem(&l, "mass", d->peak);
     TRY(run(&l, d, d->parts, o.group));
     TRY(begin(d, "sample_draw", &o, &l));
     launch_parts(&l, d);
-    launch_float(&l, d->inverse);
-    launch_float(&l, d->args->draw);
-    launch_tensor(&l, &o, &d->args->logits);
-    launch_mem(&l, d->state);
-    launch_mem(&l, d->peak);
-    launch_mem(&l, d->args->token);
+    launch_float(&l, "inverse", d->inverse);
+    launch_float(&l, "draw", d->args->draw);
+    launch_tensor(&l, &o, "logits", &d->args->logits);
+    launch_mem(&l, "s", d->state);
+    launch_mem(&l, "mass", d->peak);
+    launch_mem(&l, "token", d->args->token);
     TRY(run(&l, d, 1, 1));
 fail:
     return status;

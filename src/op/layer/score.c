@@ -9,13 +9,13 @@ static clsplat_status run(queue *q, const op_score_args *a, kernel_options *o, c
     options_tensor(o, "X", &a->logits);
     TRY(options_launch(o, q->device, source, kernel, &l));
     if (rows)
-        launch_uint(&l, (uint32_t)a->logits.shape[2]);
-    launch_uint(&l, (uint32_t)a->logits.shape[3]);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_tensor(&l, o, &a->logits);
-    launch_mem(&l, a->targets);
-    launch_mem(&l, a->log_likelihood);
-    launch_mem(&l, a->greedy);
+        launch_uint(&l, "rows", (uint32_t)a->logits.shape[2]);
+    launch_uint(&l, "count", (uint32_t)a->logits.shape[3]);
+    launch_uint(&l, "first_row", (uint32_t)a->first);
+    launch_tensor(&l, o, "logits", &a->logits);
+    launch_mem(&l, "targets", a->targets);
+    launch_mem(&l, "log_likelihood", a->log_likelihood);
+    launch_mem(&l, "greedy", a->greedy);
     TRY(launch_run(&l, q, g, (work){.bytes = tensor_bytes(&a->logits)}));
 fail:
     return status;

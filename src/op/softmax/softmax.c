@@ -62,19 +62,19 @@ clsplat_status softmax_launch(queue *q, const op_softmax_args *a, kernel_options
     softmax_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
 
-    launch_uint(&l, (uint32_t)queries);
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)(heads / a->k.shape[1]));
-    launch_float(&l, a->scale);
-    launch_int(&l, a->diagonal);
-    launch_uint(&l, a->accumulate);
-    launch_tensor(&l, o, &a->q);
-    launch_tensor(&l, o, &a->k);
-    launch_tensor(&l, o, &a->v);
+    launch_uint(&l, "queries", (uint32_t)queries);
+    launch_uint(&l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(&l, "group", (uint32_t)(heads / a->k.shape[1]));
+    launch_float(&l, "scale", a->scale);
+    launch_int(&l, "diagonal", a->diagonal);
+    launch_uint(&l, "accumulate", a->accumulate);
+    launch_tensor(&l, o, "q", &a->q);
+    launch_tensor(&l, o, "k", &a->k);
+    launch_tensor(&l, o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, o, &a->key_bias);
-    launch_tensor(&l, o, &a->out);
-    launch_tensor(&l, o, &a->lse);
+        launch_tensor(&l, o, "bias", &a->key_bias);
+    launch_tensor(&l, o, "out", &a->out);
+    launch_tensor(&l, o, "lse", &a->lse);
     size_t items = (queries + queries_per_group - 1) / queries_per_group * o->group;
     TRY(launch_run(&l, q, grid_of(items, heads, batch, o->group), softmax_work(a)));
 fail:

@@ -42,23 +42,23 @@ void softmax_backward_options(kernel_options *o, const op_softmax_backward_args 
 }
 
 void softmax_backward_inputs(launch *l, const kernel_options *o, const op_softmax_backward_args *a) {
-    launch_uint(l, (uint32_t)a->q.shape[2]);
-    launch_uint(l, (uint32_t)a->k.shape[2]);
-    launch_uint(l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
-    launch_float(l, a->scale);
-    launch_int(l, a->diagonal);
-    launch_tensor(l, o, &a->q);
-    launch_tensor(l, o, &a->k);
-    launch_tensor(l, o, &a->v);
+    launch_uint(l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(l, "group", (uint32_t)(a->q.shape[1] / a->k.shape[1]));
+    launch_float(l, "scale", a->scale);
+    launch_int(l, "diagonal", a->diagonal);
+    launch_tensor(l, o, "q", &a->q);
+    launch_tensor(l, o, "k", &a->k);
+    launch_tensor(l, o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(l, o, &a->key_bias);
+        launch_tensor(l, o, "bias", &a->key_bias);
 }
 
 void softmax_backward_results(launch *l, const kernel_options *o, const op_softmax_backward_args *a) {
-    launch_tensor(l, o, &a->dk);
-    launch_tensor(l, o, &a->dv);
+    launch_tensor(l, o, "dk", &a->dk);
+    launch_tensor(l, o, "dv", &a->dv);
     if (a->dkey_bias.mem)
-        launch_tensor(l, o, &a->dkey_bias);
+        launch_tensor(l, o, "dbias", &a->dkey_bias);
 }
 
 static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_mem stats) {
@@ -69,13 +69,13 @@ static clsplat_status by_rows(queue *q, const op_softmax_backward_args *a, cl_me
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_rows", &l));
     softmax_backward_inputs(&l, &o, a);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dq);
-    launch_mem(&l, stats);
+    launch_tensor(&l, &o, "out", &a->out);
+    launch_tensor(&l, &o, "lse", &a->lse);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_tensor(&l, &o, "dq", &a->dq);
+    launch_mem(&l, "stats", stats);
     if (a->dlse.mem)
-        launch_tensor(&l, &o, &a->dlse);
+        launch_tensor(&l, &o, "dlse", &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    softmax_backward_work(a, 2, 1)));
 fail:
@@ -90,8 +90,8 @@ static clsplat_status by_keys(queue *q, const op_softmax_backward_args *a, cl_me
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward.cl", "softmax_backward_keys", &l));
     softmax_backward_inputs(&l, &o, a);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, stats);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", stats);
     softmax_backward_results(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o.group),
                    softmax_backward_work(a, 2, 2)));
@@ -147,13 +147,13 @@ static clsplat_status wide_begin(queue *q, const op_softmax_backward_args *a, si
     launch l;
     wide_options(&o, q, a, ranges);
     TRY(options_launch(&o, q->device, "softmax_backward_wide.cl", "softmax_backward_begin", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, stats);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_tensor(&l, &o, "out", &a->out);
+    launch_tensor(&l, &o, "lse", &a->lse);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", stats);
     if (a->dlse.mem)
-        launch_tensor(&l, &o, &a->dlse);
+        launch_tensor(&l, &o, "dlse", &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], 1),
                    (work){.flops = tensor_bytes(&a->out) / 2, .bytes = 2 * tensor_bytes(&a->out)}));
 fail:
@@ -167,11 +167,11 @@ static clsplat_status wide_merge(queue *q, const op_softmax_backward_args *a, si
     launch l;
     wide_options(&o, q, a, ranges);
     TRY(options_launch(&o, q->device, "softmax_backward_wide.cl", "softmax_backward_merge", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)ranges);
-    launch_float(&l, a->scale);
-    launch_mem(&l, parts);
-    launch_tensor(&l, &o, &a->dq);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(&l, "ranges", (uint32_t)ranges);
+    launch_float(&l, "scale", a->scale);
+    launch_mem(&l, "part_dq", parts);
+    launch_tensor(&l, &o, "dq", &a->dq);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], 1),
                    (work){.flops = bytes / 4, .bytes = bytes}));
 fail:
@@ -192,9 +192,9 @@ static clsplat_status wide_run(queue *q, const void *args) {
     wide_options(&o, q, a, ranges);
     TRY(options_launch(&o, q->device, "softmax_backward_wide.cl", "softmax_backward_wide", &l));
     softmax_backward_inputs(&l, &o, a);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, stats);
-    launch_mem(&l, parts);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", stats);
+    launch_mem(&l, "part_dq", parts);
     softmax_backward_results(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(ranges, a->k.shape[1], a->k.shape[0], 1), softmax_backward_work(a, 3, 2)));
     TRY(wide_merge(q, a, ranges, parts));

@@ -34,13 +34,13 @@ static clsplat_status stats_make(queue *q, const op_softmax_backward_args *a, cl
     options_begin(&o, q->device);
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward_stats.cl", "softmax_backward_stats", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, *stats);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_tensor(&l, &o, "out", &a->out);
+    launch_tensor(&l, &o, "lse", &a->lse);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "stats", *stats);
     if (a->dlse.mem)
-        launch_tensor(&l, &o, &a->dlse);
+        launch_tensor(&l, &o, "dlse", &a->dlse);
     TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    (work){.flops = tensor_bytes(&a->out) / 2, .bytes = 2 * tensor_bytes(&a->out)}));
 fail:
@@ -63,12 +63,12 @@ static clsplat_status pass_run(queue *q, const op_softmax_backward_args *a, kern
     softmax_backward_options(o, a);
     TRY(options_launch(o, q->device, p.source, p.kernel, &l));
     softmax_backward_inputs(&l, o, a);
-    launch_tensor(&l, o, &a->dout);
-    launch_mem(&l, stats);
+    launch_tensor(&l, o, "dout", &a->dout);
+    launch_mem(&l, "stats", stats);
     if (p.of_keys)
         softmax_backward_results(&l, o, a);
     else
-        launch_tensor(&l, o, &a->dq);
+        launch_tensor(&l, o, "dq", &a->dq);
     TRY(launch_run(
         &l, q,
         grid_of((rows->shape[2] + p.rows - 1) / p.rows * o->group, rows->shape[1], rows->shape[0], o->group),

@@ -29,19 +29,19 @@ static clsplat_status attend(queue *q, const op_softmax_args *a, kernel_options 
     launch l;
     softmax_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
-    launch_float(&l, a->scale);
-    launch_int(&l, a->diagonal);
-    launch_uint(&l, (uint32_t)p->share);
-    launch_tensor(&l, o, &a->q);
-    launch_tensor(&l, o, &a->k);
-    launch_tensor(&l, o, &a->v);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(&l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(&l, "group", (uint32_t)(a->q.shape[1] / a->k.shape[1]));
+    launch_float(&l, "scale", a->scale);
+    launch_int(&l, "diagonal", a->diagonal);
+    launch_uint(&l, "share", (uint32_t)p->share);
+    launch_tensor(&l, o, "q", &a->q);
+    launch_tensor(&l, o, "k", &a->k);
+    launch_tensor(&l, o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, o, &a->key_bias);
-    launch_mem(&l, part->lse);
-    launch_mem(&l, part->value);
+        launch_tensor(&l, o, "bias", &a->key_bias);
+    launch_mem(&l, "part_lse", part->lse);
+    launch_mem(&l, "part_value", part->value);
     TRY(launch_run(&l, q, grid_of(p->splits * o->group, a->k.shape[1], a->k.shape[0], o->group),
                    softmax_work(a)));
 fail:
@@ -57,15 +57,15 @@ static clsplat_status merge(queue *q, const op_softmax_args *a, uint32_t group, 
     options_group_of(&o, q->device, group);
     softmax_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_merge.cl", "softmax_merge", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)a->k.shape[1]);
-    launch_uint(&l, (uint32_t)(a->q.shape[1] / a->k.shape[1]));
-    launch_uint(&l, (uint32_t)p->splits);
-    launch_uint(&l, a->accumulate);
-    launch_mem(&l, part->lse);
-    launch_mem(&l, part->value);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(&l, "kv_heads", (uint32_t)a->k.shape[1]);
+    launch_uint(&l, "group", (uint32_t)(a->q.shape[1] / a->k.shape[1]));
+    launch_uint(&l, "splits", (uint32_t)p->splits);
+    launch_uint(&l, "accumulate", a->accumulate);
+    launch_mem(&l, "part_lse", part->lse);
+    launch_mem(&l, "part_value", part->value);
+    launch_tensor(&l, &o, "out", &a->out);
+    launch_tensor(&l, &o, "lse", &a->lse);
     TRY(launch_run(&l, q, grid_of(o.group, p->rows, a->k.shape[1] * a->k.shape[0], o.group),
                    (work){.flops = 2 * values, .bytes = 4 * (values + states)}));
 fail:

@@ -30,18 +30,18 @@ static clsplat_status plain_run(queue *q, const void *args) {
     options_elements(&o, (double)op_topk_scores(a));
     TRY(options_launch(&o, q->device, "topk.cl", "topk_attention", &l));
 
-    launch_uint(&l, (uint32_t)queries);
-    launch_uint(&l, (uint32_t)keys);
-    launch_uint(&l, (uint32_t)(heads / a->k.shape[1]));
-    launch_float(&l, a->scale);
-    launch_int(&l, a->diagonal);
-    launch_uint(&l, (uint32_t)(keep ? keep : 1));
-    launch_uint(&l, (uint32_t)row_scores(a));
-    launch_mem(&l, a->scores);
-    launch_tensor(&l, &o, &a->q);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
-    launch_tensor(&l, &o, &a->out);
+    launch_uint(&l, "queries", (uint32_t)queries);
+    launch_uint(&l, "keys", (uint32_t)keys);
+    launch_uint(&l, "group", (uint32_t)(heads / a->k.shape[1]));
+    launch_float(&l, "scale", a->scale);
+    launch_int(&l, "diagonal", a->diagonal);
+    launch_uint(&l, "keep", (uint32_t)(keep ? keep : 1));
+    launch_uint(&l, "pitch", (uint32_t)row_scores(a));
+    launch_mem(&l, "scores", a->scores);
+    launch_tensor(&l, &o, "q", &a->q);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
+    launch_tensor(&l, &o, "out", &a->out);
     TRY(launch_run(&l, q, grid_of(queries, heads, batch, o.group),
                    (work){.flops = 2 * pairs * (double)a->q.shape[3],
                           .bytes = tensor_bytes(&a->q) + tensor_bytes(&a->k) + tensor_bytes(&a->v) +

@@ -83,12 +83,12 @@ clsplat_status op_fit_nearest(queue *q, const op_fit *fit, size_t splats) {
     launch l;
     double tokens = (double)fit->count * (double)fit->dim;
     TRY(begin_launch(q, fit, "fit_nearest", &group, &l));
-    launch_uint(&l, (uint32_t)fit->count);
-    launch_uint(&l, (uint32_t)splats);
-    launch_mem(&l, fit->tokens);
-    launch_mem(&l, fit->means);
-    launch_mem(&l, fit->nearest);
-    launch_mem(&l, fit->distance);
+    launch_uint(&l, "count", (uint32_t)fit->count);
+    launch_uint(&l, "splats", (uint32_t)splats);
+    launch_mem(&l, "tokens", fit->tokens);
+    launch_mem(&l, "means", fit->means);
+    launch_mem(&l, "nearest", fit->nearest);
+    launch_mem(&l, "distance", fit->distance);
     TRY(launch_run(&l, q, grid_of(fit->count, 1, 1, group),
                    (work){.flops = 3 * tokens * (double)splats, .bytes = 4 * tokens}));
 fail:
@@ -101,12 +101,12 @@ clsplat_status op_fit_closer(queue *q, const op_fit *fit, size_t splat, bool fir
     launch l;
     double tokens = (double)fit->count * (double)fit->dim;
     TRY(begin_launch(q, fit, "fit_closer", &group, &l));
-    launch_uint(&l, (uint32_t)fit->count);
-    launch_uint(&l, (uint32_t)splat);
-    launch_uint(&l, first);
-    launch_mem(&l, fit->tokens);
-    launch_mem(&l, fit->means);
-    launch_mem(&l, fit->distance);
+    launch_uint(&l, "count", (uint32_t)fit->count);
+    launch_uint(&l, "splat", (uint32_t)splat);
+    launch_uint(&l, "first", first);
+    launch_mem(&l, "tokens", fit->tokens);
+    launch_mem(&l, "means", fit->means);
+    launch_mem(&l, "distance", fit->distance);
     TRY(launch_run(&l, q, grid_of(fit->count, 1, 1, group),
                    (work){.flops = 3 * tokens, .bytes = 4 * tokens}));
 fail:
@@ -119,11 +119,11 @@ clsplat_status op_fit_moments(queue *q, const op_fit *fit, size_t splats) {
     launch l;
     double tokens = (double)fit->count * (double)fit->dim;
     TRY(begin_launch(q, fit, "fit_moments", &group, &l));
-    launch_mem(&l, fit->tokens);
-    launch_mem(&l, fit->order);
-    launch_mem(&l, fit->begin);
-    launch_mem(&l, fit->means);
-    launch_mem(&l, fit->variance);
+    launch_mem(&l, "tokens", fit->tokens);
+    launch_mem(&l, "order", fit->order);
+    launch_mem(&l, "begin", fit->begin);
+    launch_mem(&l, "means", fit->means);
+    launch_mem(&l, "variance", fit->variance);
     TRY(launch_run(&l, q, grid_of(fit->dim, splats, 1, group),
                    (work){.flops = 5 * tokens, .bytes = 8 * tokens}));
 fail:
@@ -141,11 +141,11 @@ clsplat_status op_fit_covariance(queue *q, const op_fit *fit, size_t splats, cl_
                          "diagonal ones",
                          splats, fit->dim);
     TRY(begin_launch(q, fit, "fit_covariance", &group, &l));
-    launch_mem(&l, fit->tokens);
-    launch_mem(&l, fit->order);
-    launch_mem(&l, fit->begin);
-    launch_mem(&l, fit->means);
-    launch_mem(&l, covariance);
+    launch_mem(&l, "tokens", fit->tokens);
+    launch_mem(&l, "order", fit->order);
+    launch_mem(&l, "begin", fit->begin);
+    launch_mem(&l, "means", fit->means);
+    launch_mem(&l, "covariance", covariance);
     TRY(launch_run(&l, q, grid_of(fit->dim, fit->dim, splats, group),
                    (work){.flops = 4 * tokens * (double)fit->dim, .bytes = 4 * tokens}));
 fail:

@@ -45,28 +45,28 @@ static clsplat_status run(queue *q, const op_read_args *a, kernel_options *o, co
 
     options_read(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)queries);
-    launch_uint(&l, (uint32_t)a->state.segments);
-    launch_uint(&l, (uint32_t)(heads / a->kv_heads));
-    launch_uint(&l, (uint32_t)splats->levels);
-    launch_uint(&l, a->mixing == CLSPLAT_PER_LEVEL);
+    launch_uint(&l, "queries", (uint32_t)queries);
+    launch_uint(&l, "segments", (uint32_t)a->state.segments);
+    launch_uint(&l, "group", (uint32_t)(heads / a->kv_heads));
+    launch_uint(&l, "levels", (uint32_t)splats->levels);
+    launch_uint(&l, "per_level", a->mixing == CLSPLAT_PER_LEVEL);
     launch_splats(&l, splats);
-    launch_mem(&l, splats->log_weight);
-    launch_mem(&l, splats->level_begin);
-    launch_mem(&l, splats->level_log_weight);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
-    launch_tensor(&l, o, &a->q);
-    launch_tensor(&l, o, &a->out);
-    launch_tensor(&l, o, &a->lse);
+    launch_mem(&l, "log_weight", splats->log_weight);
+    launch_mem(&l, "level_begin", splats->level_begin);
+    launch_mem(&l, "level_log_weight", splats->level_log_weight);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
+    launch_tensor(&l, o, "q", &a->q);
+    launch_tensor(&l, o, "out", &a->out);
+    launch_tensor(&l, o, "lse", &a->lse);
     if (a->causal) {
-        launch_int(&l, a->diagonal);
-        launch_uint(&l, (uint32_t)a->v.shape[2]);
-        launch_mem(&l, a->query_response);
-        launch_mem(&l, a->key_response);
-        launch_tensor(&l, o, &a->v);
+        launch_int(&l, "diagonal", a->diagonal);
+        launch_uint(&l, "keys", (uint32_t)a->v.shape[2]);
+        launch_mem(&l, "query_response", a->query_response);
+        launch_mem(&l, "key_response", a->key_response);
+        launch_tensor(&l, o, "v", &a->v);
         if (a->key_bias.mem)
-            launch_tensor(&l, o, &a->key_bias);
+            launch_tensor(&l, o, "bias", &a->key_bias);
     }
     TRY(launch_run(&l, q, grid_of(items, heads, batch, o->group), read_work(a)));
 fail:

@@ -7,14 +7,14 @@ size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing) {
 }
 
 void launch_mixture(launch *l, const op_splats *splats, clsplat_mixing mixing) {
-    launch_uint(l, (uint32_t)splats->levels);
-    launch_uint(l, mixing == CLSPLAT_PER_LEVEL);
-    launch_uint(l, (uint32_t)splats->count);
-    launch_uint(l, splats->heads > 1);
-    launch_uint(l, (uint32_t)splats->first_head);
-    launch_mem(l, splats->log_weight);
-    launch_mem(l, splats->level_begin);
-    launch_mem(l, splats->level_log_weight);
+    launch_uint(l, "levels", (uint32_t)splats->levels);
+    launch_uint(l, "per_level", mixing == CLSPLAT_PER_LEVEL);
+    launch_uint(l, "splats", (uint32_t)splats->count);
+    launch_uint(l, "per_head", splats->heads > 1);
+    launch_uint(l, "first_head", (uint32_t)splats->first_head);
+    launch_mem(l, "log_weight", splats->log_weight);
+    launch_mem(l, "level_begin", splats->level_begin);
+    launch_mem(l, "level_log_weight", splats->level_log_weight);
 }
 
 double response_count(const op_splats *splats, const op_tensor *rows) {
@@ -57,23 +57,23 @@ static clsplat_status read_run(queue *q, const op_read_backward_args *a, kernel_
     launch l;
     read_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)queries);
-    launch_uint(&l, (uint32_t)a->state.segments);
-    launch_uint(&l, (uint32_t)(heads / a->kv_heads));
+    launch_uint(&l, "queries", (uint32_t)queries);
+    launch_uint(&l, "segments", (uint32_t)a->state.segments);
+    launch_uint(&l, "group", (uint32_t)(heads / a->kv_heads));
     launch_mixture(&l, a->splats, a->mixing);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
-    launch_tensor(&l, o, &a->dout);
-    launch_tensor(&l, o, &a->stats);
-    launch_mem(&l, a->query_response);
-    launch_mem(&l, a->weights);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
+    launch_tensor(&l, o, "dout", &a->dout);
+    launch_tensor(&l, o, "stats", &a->stats);
+    launch_mem(&l, "query_response", a->query_response);
+    launch_mem(&l, "weights", a->weights);
     if (a->causal) {
-        launch_int(&l, a->diagonal);
-        launch_uint(&l, (uint32_t)a->v.shape[2]);
-        launch_mem(&l, a->key_response);
-        launch_tensor(&l, o, &a->v);
+        launch_int(&l, "diagonal", a->diagonal);
+        launch_uint(&l, "keys", (uint32_t)a->v.shape[2]);
+        launch_mem(&l, "key_response", a->key_response);
+        launch_tensor(&l, o, "v", &a->v);
         if (a->key_bias.mem)
-            launch_tensor(&l, o, &a->key_bias);
+            launch_tensor(&l, o, "bias", &a->key_bias);
     }
     TRY(launch_run(&l, q, grid_of(items, heads, a->dout.shape[0], o->group),
                    (work){.flops = 4 * responses * value_dim + 4 * near,
@@ -95,16 +95,16 @@ static clsplat_status collect_run(queue *q, const op_collect_args *a, kernel_opt
     options_elements(o, responses);
     options_elements(o, states);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)a->dout.shape[2]);
-    launch_uint(&l, (uint32_t)heads);
-    launch_uint(&l, (uint32_t)a->segment);
-    launch_int(&l, a->diagonal);
+    launch_uint(&l, "queries", (uint32_t)a->dout.shape[2]);
+    launch_uint(&l, "heads", (uint32_t)heads);
+    launch_uint(&l, "segment", (uint32_t)a->segment);
+    launch_int(&l, "diagonal", a->diagonal);
     launch_mixture(&l, a->splats, a->mixing);
-    launch_mem(&l, a->query_response);
-    launch_tensor(&l, o, &a->dout);
-    launch_tensor(&l, o, &a->stats);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
+    launch_mem(&l, "query_response", a->query_response);
+    launch_tensor(&l, o, "dout", &a->dout);
+    launch_tensor(&l, o, "stats", &a->stats);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
     TRY(launch_run(&l, q, grid_of(items, a->state.segments, rows, o->group),
                    (work){.flops = 2 * responses * (value_dim + 1),
                           .bytes = 4 * responses + tensor_bytes(&a->dout) + 4 * states}));

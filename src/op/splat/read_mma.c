@@ -40,17 +40,17 @@ static clsplat_status pack(queue *q, const op_read_args *a, kernel_options *o, p
     TRY(workspace_take(q->device, WORKSPACE_PACKED_VALUE, 2 * rows * a->out.shape[3], &p->value));
     TRY(workspace_take(q->device, WORKSPACE_PACKED_TERM, 8 * rows, &p->term));
     TRY(options_launch(o, q->device, "read_mma.cl", "read_pack", &l));
-    launch_uint(&l, (uint32_t)splats->levels);
-    launch_uint(&l, (uint32_t)(p->writers / a->q.shape[0]));
+    launch_uint(&l, "levels", (uint32_t)splats->levels);
+    launch_uint(&l, "state_heads", (uint32_t)(p->writers / a->q.shape[0]));
     launch_splats(&l, splats);
-    launch_mem(&l, splats->log_weight);
-    launch_mem(&l, splats->level_begin);
-    launch_mem(&l, splats->level_log_weight);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
-    launch_mem(&l, p->mean);
-    launch_mem(&l, p->value);
-    launch_mem(&l, p->term);
+    launch_mem(&l, "log_weight", splats->log_weight);
+    launch_mem(&l, "level_begin", splats->level_begin);
+    launch_mem(&l, "level_log_weight", splats->level_log_weight);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
+    launch_mem(&l, "packed_mean", p->mean);
+    launch_mem(&l, "packed_value", p->value);
+    launch_mem(&l, "packed_term", p->term);
     TRY(launch_run(&l, q, grid_of(p->splats * GROUP, 1, p->writers, GROUP),
                    (work){.flops = 0, .bytes = 6.0 * (double)(rows * columns)}));
 fail:
@@ -76,18 +76,18 @@ static clsplat_status run(queue *q, const op_read_args *a, size_t blocks, bool w
     TRY(pack(q, a, &o, &p));
     options_read(&o, a, blocks, wgmma);
     TRY(options_launch(&o, q->device, "read_mma.cl", "read_mma", &l));
-    launch_uint(&l, (uint32_t)a->q.shape[2]);
-    launch_uint(&l, (uint32_t)(heads / a->kv_heads));
-    launch_uint(&l, (uint32_t)p.splats);
-    launch_uint(&l, splats->heads > 1);
-    launch_uint(&l, (uint32_t)splats->first_head);
-    launch_mem(&l, splats->centre);
-    launch_mem(&l, p.mean);
-    launch_mem(&l, p.value);
-    launch_mem(&l, p.term);
-    launch_tensor(&l, &o, &a->q);
-    launch_tensor(&l, &o, &a->out);
-    launch_tensor(&l, &o, &a->lse);
+    launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(&l, "group", (uint32_t)(heads / a->kv_heads));
+    launch_uint(&l, "splats", (uint32_t)p.splats);
+    launch_uint(&l, "per_head", splats->heads > 1);
+    launch_uint(&l, "first_head", (uint32_t)splats->first_head);
+    launch_mem(&l, "centre", splats->centre);
+    launch_mem(&l, "packed_mean", p.mean);
+    launch_mem(&l, "packed_value", p.value);
+    launch_mem(&l, "packed_term", p.term);
+    launch_tensor(&l, &o, "q", &a->q);
+    launch_tensor(&l, &o, "out", &a->out);
+    launch_tensor(&l, &o, "lse", &a->lse);
     TRY(launch_run(
         &l, q, grid_of(walkers(&q->device->info.limits, a, rows, wgmma ? 3 : 2) * GROUP, heads, batch, GROUP),
         read_work(a)));

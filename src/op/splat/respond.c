@@ -13,12 +13,12 @@ static clsplat_status run(queue *q, const op_respond_args *a, kernel_options *o,
     options_tensor(o, "X", &a->x);
     options_elements(o, responses);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)rows);
-    launch_uint(&l, (uint32_t)a->heads);
-    launch_uint(&l, (uint32_t)(a->heads / a->x.shape[1]));
+    launch_uint(&l, "rows", (uint32_t)rows);
+    launch_uint(&l, "heads", (uint32_t)a->heads);
+    launch_uint(&l, "x_group", (uint32_t)(a->heads / a->x.shape[1]));
     launch_splats(&l, a->splats);
-    launch_tensor(&l, o, &a->x);
-    launch_mem(&l, a->response);
+    launch_tensor(&l, o, "x", &a->x);
+    launch_mem(&l, "response", a->response);
     TRY(launch_run(
         &l, q, g,
         (work){.flops = responses * splat_flops(a->splats), .bytes = tensor_bytes(&a->x) + 4 * responses}));

@@ -16,14 +16,14 @@ static clsplat_status run(queue *q, const op_scan_args *a, bool columns) {
     TRY(columns ? options_launch(&o, q->device, "scan_columns.cl", "scan_columns", &l)
                 : options_launch(&o, q->device, "scan.cl", "scan_segments", &l));
 
-    launch_uint(&l, (uint32_t)a->part.segments);
-    launch_uint(&l, (uint32_t)splats);
-    launch_uint(&l, a->begin);
-    launch_mem(&l, a->part.lse);
-    launch_mem(&l, a->part.value);
-    launch_mem(&l, a->carry);
-    launch_mem(&l, a->result.lse);
-    launch_mem(&l, a->result.value);
+    launch_uint(&l, "segments", (uint32_t)a->part.segments);
+    launch_uint(&l, "splats", (uint32_t)splats);
+    launch_uint(&l, "begin", a->begin);
+    launch_mem(&l, "part_lse", a->part.lse);
+    launch_mem(&l, "part_value", a->part.value);
+    launch_mem(&l, "carry", a->carry);
+    launch_mem(&l, "result_lse", a->result.lse);
+    launch_mem(&l, "result_value", a->result.value);
     double moved = 4 * states * (double)(a->value_dim + 1);
     TRY(launch_run(
         &l, q, grid_of(columns ? splats * o.group : splats, 1, a->rows, o.group),

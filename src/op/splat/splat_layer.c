@@ -22,9 +22,9 @@ static clsplat_status token_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_tensor(&o, "X", &a->x);
     TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features", &o, &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->f);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "f", &a->f);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = tensor_bytes(&a->x), .bytes = 3 * tensor_bytes(&a->x)}));
 fail:
@@ -40,11 +40,11 @@ static clsplat_status token_backward_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->x);
     options_tensor(&o, "DX", &a->dx);
     TRY(begin(q, a->x.shape[3], 1, tensor_bytes(&a->f), "token_features_backward", &o, &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->f);
-    launch_tensor(&l, &o, &a->df);
-    launch_tensor(&l, &o, &a->dx);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "f", &a->f);
+    launch_tensor(&l, &o, "df", &a->df);
+    launch_tensor(&l, &o, "dx", &a->dx);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2], a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = 3 * tensor_bytes(&a->x), .bytes = 7 * tensor_bytes(&a->x)}));
 fail:
@@ -69,8 +69,8 @@ static clsplat_status token_group_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->x);
     options_tensor(&o, "F", &a->f);
     TRY(options_launch(&o, q->device, group_source, "token_features_group", &l));
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->f);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "f", &a->f);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = tensor_bytes(&a->x), .bytes = tensor_bytes(&a->x) + tensor_bytes(&a->f)}));
 fail:
@@ -88,10 +88,10 @@ static clsplat_status token_backward_group_run(queue *q, const void *args) {
     options_tensor(&o, "DX", &a->dx);
     options_tensor(&o, "F", &a->f);
     TRY(options_launch(&o, q->device, group_source, "token_features_back_group", &l));
-    launch_tensor(&l, &o, &a->x);
-    launch_tensor(&l, &o, &a->f);
-    launch_tensor(&l, &o, &a->df);
-    launch_tensor(&l, &o, &a->dx);
+    launch_tensor(&l, &o, "x", &a->x);
+    launch_tensor(&l, &o, "f", &a->f);
+    launch_tensor(&l, &o, "df", &a->df);
+    launch_tensor(&l, &o, "dx", &a->dx);
     TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = 3 * tensor_bytes(&a->x),
                           .bytes = 3 * tensor_bytes(&a->x) + 2 * tensor_bytes(&a->f)}));
@@ -107,12 +107,12 @@ static clsplat_status splat_run(queue *q, const void *args) {
     launch l;
     options_plain(&o, q);
     TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features", &o, &l));
-    launch_uint(&l, (uint32_t)a->count);
-    launch_mem(&l, a->mean);
-    launch_mem(&l, a->log_precision);
-    launch_mem(&l, a->log_amplitude);
-    launch_mem(&l, a->g);
-    launch_mem(&l, a->base);
+    launch_uint(&l, "count", (uint32_t)a->count);
+    launch_mem(&l, "mean", a->mean);
+    launch_mem(&l, "log_precision", a->log_precision);
+    launch_mem(&l, "log_amplitude", a->log_amplitude);
+    launch_mem(&l, "g", a->g);
+    launch_mem(&l, "base", a->base);
     TRY(launch_run(&l, q, grid_of(a->count, 1, 1, o.group),
                    (work){.flops = 4 * numbers, .bytes = 16 * numbers}));
 fail:
@@ -127,14 +127,14 @@ static clsplat_status splat_backward_run(queue *q, const void *args) {
     launch l;
     options_plain(&o, q);
     TRY(begin(q, a->dim, 1, 2 * numbers, "splat_features_backward", &o, &l));
-    launch_uint(&l, (uint32_t)a->count);
-    launch_mem(&l, a->mean);
-    launch_mem(&l, a->log_precision);
-    launch_mem(&l, a->dg);
-    launch_mem(&l, a->dbase);
-    launch_mem(&l, a->dmean);
-    launch_mem(&l, a->dlog_precision);
-    launch_mem(&l, a->dlog_amplitude);
+    launch_uint(&l, "count", (uint32_t)a->count);
+    launch_mem(&l, "mean", a->mean);
+    launch_mem(&l, "log_precision", a->log_precision);
+    launch_mem(&l, "dg", a->dg);
+    launch_mem(&l, "dbase", a->dbase);
+    launch_mem(&l, "dmean", a->dmean);
+    launch_mem(&l, "dlog_precision", a->dlog_precision);
+    launch_mem(&l, "dlog_amplitude", a->dlog_amplitude);
     TRY(launch_run(&l, q, grid_of(a->count, 1, 1, o.group),
                    (work){.flops = 9 * numbers, .bytes = 32 * numbers}));
 fail:
@@ -150,16 +150,16 @@ static clsplat_status scan_run(queue *q, const void *args) {
     options_plain(&o, q);
     TRY(begin(q, 1, a->value_dim, (double)(a->batch * a->room) * (double)(a->count * a->value_dim),
               "splat_scan", &o, &l));
-    launch_uint(&l, (uint32_t)a->count);
-    launch_uint(&l, (uint32_t)a->first);
-    launch_uint(&l, (uint32_t)a->chunks);
-    launch_uint(&l, (uint32_t)a->room);
-    launch_mem(&l, a->base);
-    launch_mem(&l, a->lse);
-    launch_mem(&l, a->value);
-    launch_mem(&l, a->prefix_lse);
-    launch_mem(&l, a->prefix);
-    launch_mem(&l, a->bias);
+    launch_uint(&l, "count", (uint32_t)a->count);
+    launch_uint(&l, "first", (uint32_t)a->first);
+    launch_uint(&l, "chunks", (uint32_t)a->chunks);
+    launch_uint(&l, "room", (uint32_t)a->room);
+    launch_mem(&l, "base", a->base);
+    launch_mem(&l, "lse", a->lse);
+    launch_mem(&l, "value", a->value);
+    launch_mem(&l, "prefix_lse", a->prefix_lse);
+    launch_mem(&l, "prefix", a->prefix);
+    launch_mem(&l, "bias", a->bias);
     TRY(launch_run(&l, q, grid_of(a->count, a->batch, 1, o.group),
                    (work){.flops = 3 * numbers, .bytes = 12 * numbers}));
 fail:
@@ -174,16 +174,16 @@ static clsplat_status scan_backward_run(queue *q, const void *args) {
     launch l;
     options_plain(&o, q);
     TRY(begin(q, 1, a->value_dim, numbers, "splat_scan_backward", &o, &l));
-    launch_uint(&l, (uint32_t)a->count);
-    launch_uint(&l, (uint32_t)a->chunks);
-    launch_mem(&l, a->lse);
-    launch_mem(&l, a->value);
-    launch_mem(&l, a->prefix_lse);
-    launch_mem(&l, a->prefix);
-    launch_mem(&l, a->dprefix);
-    launch_mem(&l, a->dbias);
-    launch_mem(&l, a->dlse);
-    launch_mem(&l, a->dvalue);
+    launch_uint(&l, "count", (uint32_t)a->count);
+    launch_uint(&l, "chunks", (uint32_t)a->chunks);
+    launch_mem(&l, "lse", a->lse);
+    launch_mem(&l, "value", a->value);
+    launch_mem(&l, "prefix_lse", a->prefix_lse);
+    launch_mem(&l, "prefix", a->prefix);
+    launch_mem(&l, "dprefix", a->dprefix);
+    launch_mem(&l, "dbias", a->dbias);
+    launch_mem(&l, "dlse", a->dlse);
+    launch_mem(&l, "dvalue", a->dvalue);
     TRY(launch_run(&l, q, grid_of(a->count, a->chunks, a->batch, o.group),
                    (work){.flops = 2.5 * numbers * (double)a->chunks, .bytes = 16 * numbers}));
 fail:

@@ -29,17 +29,17 @@ static clsplat_status run(queue *q, const op_write_args *a, kernel_options *o, c
     options_elements(o, (double)(rows * a->state.segments * splats->count) * (double)a->v.shape[3]);
     TRY(options_launch(o, q->device, source, kernel, &l));
 
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)a->segment);
-    launch_uint(&l, (uint32_t)a->heads);
-    launch_uint(&l, (uint32_t)(a->heads / a->k.shape[1]));
+    launch_uint(&l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(&l, "segment", (uint32_t)a->segment);
+    launch_uint(&l, "heads", (uint32_t)a->heads);
+    launch_uint(&l, "group", (uint32_t)(a->heads / a->k.shape[1]));
     launch_splats(&l, splats);
-    launch_tensor(&l, o, &a->k);
-    launch_tensor(&l, o, &a->v);
+    launch_tensor(&l, o, "k", &a->k);
+    launch_tensor(&l, o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, o, &a->key_bias);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
+        launch_tensor(&l, o, "bias", &a->key_bias);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
     TRY(launch_run(&l, q, grid_of(items, a->state.segments, rows, o->group), write_work(a)));
 fail:
     return status;

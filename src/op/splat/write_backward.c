@@ -31,26 +31,26 @@ static clsplat_status write_run(queue *q, const op_write_backward_args *a, kerne
     launch l;
     write_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)keys);
-    launch_uint(&l, (uint32_t)a->state.segments);
-    launch_uint(&l, (uint32_t)(a->heads / kv_heads));
+    launch_uint(&l, "keys", (uint32_t)keys);
+    launch_uint(&l, "segments", (uint32_t)a->state.segments);
+    launch_uint(&l, "group", (uint32_t)(a->heads / kv_heads));
     launch_mixture(&l, a->splats, a->mixing);
-    launch_mem(&l, a->state.lse);
-    launch_mem(&l, a->state.value);
-    launch_mem(&l, a->key_response);
-    launch_tensor(&l, o, &a->v);
-    launch_tensor(&l, o, &a->dv);
-    launch_mem(&l, a->weights);
+    launch_mem(&l, "state_lse", a->state.lse);
+    launch_mem(&l, "state_value", a->state.value);
+    launch_mem(&l, "key_response", a->key_response);
+    launch_tensor(&l, o, "v", &a->v);
+    launch_tensor(&l, o, "dv", &a->dv);
+    launch_mem(&l, "weights", a->weights);
     if (a->key_bias.mem)
-        launch_tensor(&l, o, &a->key_bias);
+        launch_tensor(&l, o, "bias", &a->key_bias);
     if (a->dkey_bias.mem)
-        launch_tensor(&l, o, &a->dkey_bias);
+        launch_tensor(&l, o, "dbias", &a->dkey_bias);
     if (a->causal) {
-        launch_int(&l, a->diagonal);
-        launch_uint(&l, (uint32_t)a->dout.shape[2]);
-        launch_mem(&l, a->query_response);
-        launch_tensor(&l, o, &a->dout);
-        launch_tensor(&l, o, &a->stats);
+        launch_int(&l, "diagonal", a->diagonal);
+        launch_uint(&l, "queries", (uint32_t)a->dout.shape[2]);
+        launch_mem(&l, "query_response", a->query_response);
+        launch_tensor(&l, o, "dout", &a->dout);
+        launch_tensor(&l, o, "stats", &a->stats);
     }
     TRY(launch_run(&l, q, grid_of(items, kv_heads, batch, o->group),
                    (work){.flops = 4 * responses * value_dim + 4 * near,
@@ -74,12 +74,12 @@ static clsplat_status pull_run(queue *q, const op_token_gradient_args *a, kernel
     options_tensor(o, "DX", &a->dx);
     options_elements(o, weights);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)(a->heads / a->x.shape[1]));
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "sources", (uint32_t)(a->heads / a->x.shape[1]));
     launch_splats(&l, a->splats);
-    launch_tensor(&l, o, &a->x);
-    launch_mem(&l, a->weights);
-    launch_tensor(&l, o, &a->dx);
+    launch_tensor(&l, o, "x", &a->x);
+    launch_mem(&l, "weights", a->weights);
+    launch_tensor(&l, o, "dx", &a->dx);
     TRY(launch_run(
         &l, q, grid_of(items, a->x.shape[1], a->x.shape[0], o->group),
         (work){.flops = weights * splat_flops(a->splats), .bytes = 4 * weights + 2 * tensor_bytes(&a->x)}));
@@ -108,15 +108,15 @@ static clsplat_status moments_run(queue *q, const op_splat_moments_args *a, kern
     options_elements(o, weights);
     options_elements(o, (double)(a->splats->heads * a->splats->count) * size);
     TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, (uint32_t)a->x.shape[2]);
-    launch_uint(&l, (uint32_t)a->x.shape[0]);
-    launch_uint(&l, (uint32_t)a->heads);
-    launch_uint(&l, (uint32_t)(a->heads / a->x.shape[1]));
-    launch_uint(&l, a->amplitude);
+    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
+    launch_uint(&l, "batch", (uint32_t)a->x.shape[0]);
+    launch_uint(&l, "heads", (uint32_t)a->heads);
+    launch_uint(&l, "x_group", (uint32_t)(a->heads / a->x.shape[1]));
+    launch_uint(&l, "amplitude", a->amplitude);
     launch_splats(&l, a->splats);
-    launch_tensor(&l, o, &a->x);
-    launch_mem(&l, a->weights);
-    launch_mem(&l, a->moments);
+    launch_tensor(&l, o, "x", &a->x);
+    launch_mem(&l, "weights", a->weights);
+    launch_mem(&l, "moments", a->moments);
     TRY(launch_run(&l, q, grid_of(items, 1, per_head ? a->heads : 1, o->group),
                    (work){.flops = 2 * weights * size, .bytes = 4 * weights + tensor_bytes(&a->x)}));
 fail:
@@ -133,10 +133,10 @@ static clsplat_status lifts_run(queue *q, const void *args) {
     options_tensor(&o, "X", &a->stats);
     options_tensor(&o, "STATS", &a->stats);
     TRY(options_launch(&o, q->device, "splat_moments.cl", "level_lifts", &l));
-    launch_uint(&l, (uint32_t)a->stats.shape[2]);
-    launch_uint(&l, (uint32_t)a->levels);
-    launch_tensor(&l, &o, &a->stats);
-    launch_mem(&l, a->lifts);
+    launch_uint(&l, "rows", (uint32_t)a->stats.shape[2]);
+    launch_uint(&l, "levels", (uint32_t)a->levels);
+    launch_tensor(&l, &o, "stats", &a->stats);
+    launch_mem(&l, "lifts", a->lifts);
     double numbers = tensor_bytes(&a->stats) / 4;
     TRY(launch_run(&l, q, grid_of(a->levels, a->stats.shape[1], a->stats.shape[0], o.group),
                    (work){.flops = numbers / OP_STATS, .bytes = 4 * numbers}));

@@ -22,23 +22,23 @@ void launch_forest_shape(launch *l, const op_forest *f) {
     cl_uint first[16] = {0};
     for (size_t level = 0; level <= f->levels; ++level)
         first[level] = (cl_uint)f->first_block[level];
-    launch_uint(l, (uint32_t)f->levels);
-    launch_uint(l, (uint32_t)f->chunks);
-    launch_uint(l, (uint32_t)forest_apart_room(f));
-    launch_bytes(l, first, sizeof first);
+    launch_uint(l, "levels", (uint32_t)f->levels);
+    launch_uint(l, "chunks", (uint32_t)f->chunks);
+    launch_uint(l, "room", (uint32_t)forest_apart_room(f));
+    launch_bytes(l, "first_block", first, sizeof first);
 }
 
 void launch_forest_keys(launch *l, const op_forest *f) {
-    launch_mem(l, f->keys);
-    launch_mem(l, f->values);
-    launch_mem(l, f->biases);
+    launch_mem(l, "tree_keys", f->keys);
+    launch_mem(l, "tree_values", f->values);
+    launch_mem(l, "biases", f->biases);
 }
 
 void launch_forest_nodes(launch *l, const op_forest *f) {
-    launch_mem(l, f->means);
-    launch_mem(l, f->variances);
-    launch_mem(l, f->mean_values);
-    launch_mem(l, f->stats);
+    launch_mem(l, "means", f->means);
+    launch_mem(l, "variances", f->variances);
+    launch_mem(l, "mean_values", f->mean_values);
+    launch_mem(l, "stats", f->stats);
 }
 
 /* Who has a chunk: an item of a group; on a CPU a group of one, since a chunk is work enough, and groups are
@@ -82,16 +82,16 @@ static clsplat_status gather_chunks(queue *q, const op_gather_args *a, worker wh
     options_gather(&o, q, a, who);
     TRY(options_launch(&o, q->device, who == LOCAL ? "gather_local.cl" : "gather.cl",
                        who == LOCAL ? "gather_local" : "gather_chunks", &l));
-    launch_uint(&l, (uint32_t)keys);
-    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_uint(&l, "keys", (uint32_t)keys);
+    launch_uint(&l, "first_chunk", (uint32_t)a->first_chunk);
     launch_forest_shape(&l, f);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, &o, &a->key_bias);
+        launch_tensor(&l, &o, "bias", &a->key_bias);
     launch_forest_keys(&l, f);
     launch_forest_nodes(&l, f);
-    launch_mem(&l, f->apart);
+    launch_mem(&l, "apart", f->apart);
     /* 12 passes over the keys for each halving, and a few more. */
     TRY(launch_run(&l, q, grid_of(who == LOCAL ? chunks * f->chunk : chunks, f->heads, f->batch, o.group),
                    (work){.flops = 100 * slots * columns, .bytes = 12 * slots * columns}));
@@ -110,10 +110,10 @@ static clsplat_status gather_nodes(queue *q, const op_gather_args *a, size_t lev
     launch l;
     options_gather(&o, q, a, who == LOCAL ? ITEM : who);
     TRY(options_launch(&o, q->device, "gather.cl", "gather_nodes", &l));
-    launch_uint(&l, (uint32_t)level);
-    launch_uint(&l, (uint32_t)first);
-    launch_uint(&l, (uint32_t)nodes);
-    launch_uint(&l, (uint32_t)((slots + child - 1) / child));
+    launch_uint(&l, "level", (uint32_t)level);
+    launch_uint(&l, "first", (uint32_t)first);
+    launch_uint(&l, "nodes", (uint32_t)nodes);
+    launch_uint(&l, "children", (uint32_t)((slots + child - 1) / child));
     launch_forest_shape(&l, f);
     launch_forest_nodes(&l, f);
     TRY(launch_run(&l, q, grid_of(nodes, f->heads, f->batch, o.group),
@@ -143,13 +143,13 @@ static clsplat_status gather_covariances(queue *q, const op_gather_args *a, work
         options_number(&o, "ROWS", rows);
         TRY(options_launch(&o, q->device, "covariance.cl",
                            pass ? "average_covariances" : "gather_covariances", &l));
-        launch_uint(&l, (uint32_t)first);
-        launch_uint(&l, (uint32_t)runs);
+        launch_uint(&l, "first", (uint32_t)first);
+        launch_uint(&l, "runs", (uint32_t)runs);
         launch_forest_shape(&l, f);
         if (pass == 0)
             launch_forest_keys(&l, f);
-        launch_mem(&l, f->stats);
-        launch_mem(&l, f->covariances);
+        launch_mem(&l, "stats", f->stats);
+        launch_mem(&l, "covariances", f->covariances);
         TRY(launch_run(
             &l, q,
             grid_of(pass ? f->dim * f->value_dim / columns : runs * strips, f->heads, f->batch, o.group),
@@ -182,14 +182,14 @@ static clsplat_status find_apart(queue *q, const op_gather_args *a) {
     kernel_options o;
     launch l;
     TRY(apart_begin(q, a, "find_apart", &o, &l));
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)a->first_chunk);
-    launch_uint(&l, f->apart_chunks < UINT32_MAX ? (uint32_t)f->apart_chunks : UINT32_MAX);
+    launch_uint(&l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(&l, "first_chunk", (uint32_t)a->first_chunk);
+    launch_uint(&l, "apart_chunks", f->apart_chunks < UINT32_MAX ? (uint32_t)f->apart_chunks : UINT32_MAX);
     launch_forest_shape(&l, f);
-    launch_tensor(&l, &o, &a->k);
+    launch_tensor(&l, &o, "k", &a->k);
     if (a->key_bias.mem)
-        launch_tensor(&l, &o, &a->key_bias);
-    launch_mem(&l, f->apart);
+        launch_tensor(&l, &o, "bias", &a->key_bias);
+    launch_mem(&l, "apart", f->apart);
     TRY(launch_run(&l, q, grid_of(chunks_of(a) * o.group, f->heads, f->batch, o.group),
                    (work){.flops = 6 * numbers, .bytes = 8 * numbers}));
 fail:
@@ -202,10 +202,10 @@ static clsplat_status count_apart(queue *q, const op_gather_args *a) {
     kernel_options o;
     launch l;
     TRY(apart_begin(q, a, "count_apart", &o, &l));
-    launch_uint(&l, (uint32_t)a->first_chunk);
-    launch_uint(&l, (uint32_t)(a->first_chunk + chunks_of(a)));
+    launch_uint(&l, "first_chunk", (uint32_t)a->first_chunk);
+    launch_uint(&l, "last_chunk", (uint32_t)(a->first_chunk + chunks_of(a)));
     launch_forest_shape(&l, f);
-    launch_mem(&l, f->apart);
+    launch_mem(&l, "apart", f->apart);
     TRY(launch_run(&l, q, grid_of(1, f->heads, f->batch, 1), (work){0}));
 fail:
     return status;
@@ -218,14 +218,14 @@ static clsplat_status place_apart(queue *q, const op_gather_args *a) {
     kernel_options o;
     launch l;
     TRY(apart_begin(q, a, "place_apart", &o, &l));
-    launch_uint(&l, (uint32_t)a->k.shape[2]);
-    launch_uint(&l, (uint32_t)a->first_chunk);
+    launch_uint(&l, "keys", (uint32_t)a->k.shape[2]);
+    launch_uint(&l, "first_chunk", (uint32_t)a->first_chunk);
     launch_forest_shape(&l, f);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, &o, &a->key_bias);
-    launch_mem(&l, f->apart);
+        launch_tensor(&l, &o, "bias", &a->key_bias);
+    launch_mem(&l, "apart", f->apart);
     launch_forest_keys(&l, f);
     TRY(launch_run(&l, q, grid_of(chunks_of(a) * o.group, f->heads, f->batch, o.group), (work){0}));
 fail:

@@ -59,37 +59,37 @@ void options_near_far(kernel_options *o, const op_near_far_args *a) {
 }
 
 void launch_near_far_inputs(launch *l, const kernel_options *o, const op_near_far_args *a) {
-    launch_uint(l, (uint32_t)a->q.shape[2]);
-    launch_uint(l, (uint32_t)a->keys);
-    launch_uint(l, (uint32_t)(a->q.shape[1] / a->forest->heads));
-    launch_float(l, a->scale);
-    launch_int(l, a->diagonal);
-    launch_uint(l, (uint32_t)a->first_key);
-    launch_float(l, a->tolerance);
-    launch_uint(l, (uint32_t)a->sparse_topk);
+    launch_uint(l, "queries", (uint32_t)a->q.shape[2]);
+    launch_uint(l, "keys", (uint32_t)a->keys);
+    launch_uint(l, "group", (uint32_t)(a->q.shape[1] / a->forest->heads));
+    launch_float(l, "scale", a->scale);
+    launch_int(l, "diagonal", a->diagonal);
+    launch_uint(l, "first_key", (uint32_t)a->first_key);
+    launch_float(l, "tolerance", a->tolerance);
+    launch_uint(l, "limit", (uint32_t)a->sparse_topk);
     launch_forest_shape(l, a->forest);
-    launch_tensor(l, o, &a->q);
+    launch_tensor(l, o, "q", &a->q);
     if (a->diagonal != OP_SEES_ALL) {
-        launch_tensor(l, o, &a->k);
-        launch_tensor(l, o, &a->v);
+        launch_tensor(l, o, "k", &a->k);
+        launch_tensor(l, o, "v", &a->v);
         if (a->key_bias.mem)
-            launch_tensor(l, o, &a->key_bias);
+            launch_tensor(l, o, "bias", &a->key_bias);
     }
     launch_forest_keys(l, a->forest);
     launch_forest_nodes(l, a->forest);
-    launch_mem(l, a->forest->covariances);
-    launch_mem(l, a->forest->apart);
+    launch_mem(l, "covariances", a->forest->covariances);
+    launch_mem(l, "apart", a->forest->apart);
 }
 
 void launch_near_far_results(launch *l, const kernel_options *o, const op_near_far_args *a) {
-    launch_tensor(l, o, &a->out);
-    launch_tensor(l, o, &a->lse);
+    launch_tensor(l, o, "out", &a->out);
+    launch_tensor(l, o, "lse", &a->lse);
     if (a->exact_keys.mem)
-        launch_tensor(l, o, &a->exact_keys);
+        launch_tensor(l, o, "exact", &a->exact_keys);
     if (a->error_estimate.mem)
-        launch_tensor(l, o, &a->error_estimate);
+        launch_tensor(l, o, "error", &a->error_estimate);
     if (a->kept)
-        launch_mem(l, a->kept);
+        launch_mem(l, "kept", a->kept);
 }
 
 void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *a) {

@@ -133,9 +133,9 @@ static clsplat_status open_kernel(const near_far_back *p, kernel_options *o, con
 }
 
 void launch_near_far_sums(launch *l, const near_far_back *p) {
-    launch_mem(l, p->mem[BACK_SLOTS]);
-    launch_mem(l, p->mem[BACK_NODES]);
-    launch_mem(l, p->mem[BACK_VARIANCES]);
+    launch_mem(l, "slot_sums", p->mem[BACK_SLOTS]);
+    launch_mem(l, "node_sums", p->mem[BACK_NODES]);
+    launch_mem(l, "variance_sums", p->mem[BACK_VARIANCES]);
 }
 
 static clsplat_status by_rows(const near_far_back *p) {
@@ -145,13 +145,13 @@ static clsplat_status by_rows(const near_far_back *p) {
     launch l;
     options_near_far_back(&o, p, false);
     TRY(open_kernel(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
-    launch_tensor(&l, &o, &p->forward.out);
-    launch_tensor(&l, &o, &p->forward.lse);
-    launch_mem(&l, p->mem[BACK_KEPT]);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dq);
-    launch_mem(&l, p->mem[BACK_ROWS]);
-    launch_mem(&l, p->mem[BACK_TILTS]);
+    launch_tensor(&l, &o, "out", &p->forward.out);
+    launch_tensor(&l, &o, "lse", &p->forward.lse);
+    launch_mem(&l, "kept", p->mem[BACK_KEPT]);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_tensor(&l, &o, "dq", &a->dq);
+    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
+    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    near_far_work(&p->forward)));
 fail:
@@ -174,9 +174,9 @@ static clsplat_status by_nodes(const near_far_back *p, bool apart) {
     options_near_far_back(&o, p, true);
     TRY(open_kernel(p, &o, "near_far_back_nodes.cl", apart ? "near_far_back_apart" : "near_far_back_nodes",
                     &l));
-    launch_mem(&l, p->mem[BACK_KEPT]);
-    launch_tensor(&l, &o, &p->a->dout);
-    launch_mem(&l, p->mem[BACK_ROWS]);
+    launch_mem(&l, "kept", p->mem[BACK_KEPT]);
+    launch_tensor(&l, &o, "dout", &p->a->dout);
+    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
     launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(items, f->heads, f->batch, o.group), near_far_work(&p->forward)));
 fail:
@@ -193,20 +193,20 @@ static clsplat_status by_runs(const near_far_back *p) {
         return CLSPLAT_OK;
     options_near_far_back(&o, p, false);
     TRY(options_launch(&o, p->q->device, "near_far_back_runs.cl", "near_far_back_masses", &l));
-    launch_uint(&l, (uint32_t)p->forward.keys);
+    launch_uint(&l, "keys", (uint32_t)p->forward.keys);
     launch_forest_shape(&l, f);
-    launch_mem(&l, f->stats);
-    launch_mem(&l, p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, "stats", f->stats);
+    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
     TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
     options_near_far_back(&o, p, p->turned);
     if (p->turned)
         options_number(&o, "ROWS_EACH", ROWS_EACH);
     TRY(open_kernel(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
                     p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
-    launch_mem(&l, p->mem[BACK_TILTS]);
-    launch_mem(&l, p->mem[BACK_RUN_MASSES]);
-    launch_mem(&l, p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
+    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
+    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
     TRY(launch_run(&l, p->q, grid_of(p->turned ? f->dim / ROWS_EACH : f->dim, f->heads, f->batch, o.group),
                    (work){0}));
 fail:
@@ -222,7 +222,7 @@ static clsplat_status down(const near_far_back *p) {
         size_t nodes = (f->chunks * f->chunk + forest_size(f, level) - 1) / forest_size(f, level);
         options_near_far_back(&o, p, true);
         TRY(options_launch(&o, p->q->device, "near_far_back_down.cl", "near_far_back_down", &l));
-        launch_uint(&l, (uint32_t)level);
+        launch_uint(&l, "level", (uint32_t)level);
         launch_near_far_inputs(&l, &o, &p->forward);
         launch_near_far_sums(&l, p);
         TRY(launch_run(&l, p->q, grid_of(nodes, f->heads, f->batch, o.group), (work){0}));
@@ -231,9 +231,9 @@ static clsplat_status down(const near_far_back *p) {
     TRY(open_kernel(p, &o, p->turned ? "near_far_back_chunks_wide.cl" : "near_far_back_down.cl",
                     p->turned ? "near_far_back_chunks_wide" : "near_far_back_chunks", &l));
     if (p->turned)
-        launch_mem(&l, p->mem[BACK_KEY_ROWS]);
-    launch_mem(&l, p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, p->mem[BACK_RUN_SLOPES]);
+        launch_mem(&l, "key_rows", p->mem[BACK_KEY_ROWS]);
+    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
     launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
 fail:
@@ -258,15 +258,15 @@ static clsplat_status find_places(const near_far_back *p) {
     if (a->key_bias.mem)
         options_tensor(&o, "BIAS", &a->key_bias);
     TRY(options_launch(&o, p->q->device, "near_far_back_places.cl", "near_far_back_places", &l));
-    launch_uint(&l, (uint32_t)p->forward.keys);
+    launch_uint(&l, "keys", (uint32_t)p->forward.keys);
     launch_forest_shape(&l, f);
-    launch_tensor(&l, &o, &a->k);
-    launch_tensor(&l, &o, &a->v);
+    launch_tensor(&l, &o, "k", &a->k);
+    launch_tensor(&l, &o, "v", &a->v);
     if (a->key_bias.mem)
-        launch_tensor(&l, &o, &a->key_bias);
+        launch_tensor(&l, &o, "bias", &a->key_bias);
     launch_forest_keys(&l, f);
-    launch_mem(&l, f->apart);
-    launch_mem(&l, p->mem[BACK_PLACES]);
+    launch_mem(&l, "apart", f->apart);
+    launch_mem(&l, "places", p->mem[BACK_PLACES]);
     TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
 fail:
     return status;
@@ -289,12 +289,12 @@ void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *a
 
 clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p) {
     const op_near_far_backward_args *a = p->a;
-    launch_mem(l, p->mem[BACK_SLOTS]);
-    launch_mem(l, p->mem[BACK_PLACES]);
-    launch_tensor(l, o, &a->dk);
-    launch_tensor(l, o, &a->dv);
+    launch_mem(l, "slot_sums", p->mem[BACK_SLOTS]);
+    launch_mem(l, "places", p->mem[BACK_PLACES]);
+    launch_tensor(l, o, "dk", &a->dk);
+    launch_tensor(l, o, "dv", &a->dv);
     if (a->dkey_bias.mem)
-        launch_tensor(l, o, &a->dkey_bias);
+        launch_tensor(l, o, "dbias", &a->dkey_bias);
     return launch_run(l, p->q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o->group), (work){0});
 }
 
@@ -306,8 +306,8 @@ static clsplat_status by_keys(const near_far_back *p) {
     options_near_far_back(&o, p, false);
     options_near_far_keys(&o, a);
     TRY(open_kernel(p, &o, "near_far_back_keys.cl", "near_far_back_keys", &l));
-    launch_tensor(&l, &o, &a->dout);
-    launch_mem(&l, p->mem[BACK_ROWS]);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
     TRY(run_near_far_keys(&l, &o, p));
 fail:
     return status;

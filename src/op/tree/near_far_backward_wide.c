@@ -87,16 +87,16 @@ static clsplat_status turn(const near_far_back *p) {
     for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i) {
         forest_options(&o, p, 1);
         TRY(options_launch(&o, p->q->device, "near_far_back_turn.cl", "near_far_back_turn", &l));
-        launch_mem(&l, parts[i].columns);
-        launch_mem(&l, parts[i].values);
-        launch_mem(&l, p->mem[parts[i].rows]);
-        launch_mem(&l, p->mem[parts[i].rows + 1]);
+        launch_mem(&l, "columns", parts[i].columns);
+        launch_mem(&l, "values", parts[i].values);
+        launch_mem(&l, "rows", p->mem[parts[i].rows]);
+        launch_mem(&l, "lanes", p->mem[parts[i].rows + 1]);
         TRY(launch_run(&l, p->q, grid_of(parts[i].blocks, f->heads, f->batch, 1), (work){0}));
     }
     forest_options(&o, p, 1);
     TRY(options_launch(&o, p->q->device, "near_far_back_turn.cl", "near_far_back_turn_variances", &l));
-    launch_mem(&l, f->variances);
-    launch_mem(&l, p->mem[BACK_VARIANCE_ROWS]);
+    launch_mem(&l, "variances", f->variances);
+    launch_mem(&l, "rows", p->mem[BACK_VARIANCE_ROWS]);
     TRY(launch_run(&l, p->q, grid_of(above, f->heads, f->batch, 1), (work){0}));
 fail:
     return status;
@@ -173,14 +173,17 @@ static clsplat_status by_tiles(const near_far_back *p, size_t span, size_t range
     options_number(&o, "GROUP", near_far_group(&p->forward));
     TRY(options_launch(&o, p->q->device, "near_far_back_wide.cl", "near_far_back_wide", &l));
     launch_near_far_inputs(&l, &o, &p->forward);
-    launch_tensor(&l, &o, &p->forward.out);
-    launch_tensor(&l, &o, &p->forward.lse);
-    launch_mem(&l, p->mem[BACK_KEPT]);
-    launch_tensor(&l, &o, &a->dout);
-    launch_tensor(&l, &o, &a->dq);
-    launch_mem(&l, p->mem[BACK_TILTS]);
-    for (int i = BACK_KEY_ROWS; i <= BACK_VARIANCE_ROWS; ++i)
-        launch_mem(&l, p->mem[i]);
+    launch_tensor(&l, &o, "out", &p->forward.out);
+    launch_tensor(&l, &o, "lse", &p->forward.lse);
+    launch_mem(&l, "kept", p->mem[BACK_KEPT]);
+    launch_tensor(&l, &o, "dout", &a->dout);
+    launch_tensor(&l, &o, "dq", &a->dq);
+    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
+    launch_mem(&l, "key_rows", p->mem[BACK_KEY_ROWS]);
+    launch_mem(&l, "value_lanes", p->mem[BACK_VALUE_LANES]);
+    launch_mem(&l, "mean_rows", p->mem[BACK_MEAN_ROWS]);
+    launch_mem(&l, "mean_value_lanes", p->mem[BACK_MEAN_VALUE_LANES]);
+    launch_mem(&l, "variance_rows", p->mem[BACK_VARIANCE_ROWS]);
     launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(ranges, a->forest->heads, a->forest->batch, 1),
                    near_far_work(&p->forward)));
@@ -198,8 +201,8 @@ static clsplat_status add_ranges(const near_far_back *p, size_t ranges) {
         launch l;
         forest_options(&o, p, ranges);
         TRY(options_launch(&o, p->q->device, "near_far_back_turn.cl", "near_far_back_add", &l));
-        launch_uint(&l, (uint32_t)ranges);
-        launch_mem(&l, p->mem[i]);
+        launch_uint(&l, "ranges", (uint32_t)ranges);
+        launch_mem(&l, "sums", p->mem[i]);
         TRY(launch_run(&l, p->q, grid_of(bytes[i] / sizeof(float) / BLOCK, 1, 1, 1),
                        (work){.bytes = (double)(ranges + 1) * (double)bytes[i]}));
     }
@@ -215,7 +218,7 @@ static clsplat_status give(const near_far_back *p, size_t first_own) {
     forest_options(&o, p, 1);
     options_near_far_keys(&o, a);
     TRY(options_launch(&o, p->q->device, "near_far_back_give.cl", "near_far_back_give", &l));
-    launch_uint(&l, (uint32_t)first_own);
+    launch_uint(&l, "first_own", (uint32_t)first_own);
     launch_forest_shape(&l, a->forest);
     TRY(run_near_far_keys(&l, &o, p));
 fail:

@@ -46,15 +46,15 @@ static clsplat_status pack_nodes(queue *q, const kernel_options *shared, const o
                        &to->numbers));
     TRY(options_launch(&o, q->device, "near_far_mma.cl", "near_far_pack", &l));
     launch_forest_shape(&l, f);
-    launch_mem(&l, f->means);
-    launch_mem(&l, f->variances);
-    launch_mem(&l, f->mean_values);
-    launch_mem(&l, f->stats);
-    launch_mem(&l, to->means);
-    launch_mem(&l, to->values);
-    launch_mem(&l, to->variances);
-    launch_mem(&l, to->numbers);
-    launch_uint(&l, (uint32_t)heads);
+    launch_mem(&l, "means", f->means);
+    launch_mem(&l, "variances", f->variances);
+    launch_mem(&l, "mean_values", f->mean_values);
+    launch_mem(&l, "stats", f->stats);
+    launch_mem(&l, "half_means", to->means);
+    launch_mem(&l, "half_values", to->values);
+    launch_mem(&l, "half_variances", to->variances);
+    launch_mem(&l, "packed", to->numbers);
+    launch_uint(&l, "heads", (uint32_t)heads);
     return launch_run(&l, q, grid_of(nodes * columns, 1, 1, PACK_GROUP),
                       (work){.bytes = 6 * (double)(nodes * (f->dim + f->value_dim))});
 fail:
@@ -79,10 +79,10 @@ static clsplat_status run(queue *q, const op_near_far_args *a, bool wgmma) {
     TRY(pack_nodes(q, &o, a->forest, &nodes));
     TRY(options_launch(&o, q->device, "near_far_mma.cl", "near_far_mma", &l));
     launch_near_far(&l, &o, a);
-    launch_mem(&l, nodes.means);
-    launch_mem(&l, nodes.values);
-    launch_mem(&l, nodes.variances);
-    launch_mem(&l, nodes.numbers);
+    launch_mem(&l, "half_means", nodes.means);
+    launch_mem(&l, "half_values", nodes.values);
+    launch_mem(&l, "half_variances", nodes.variances);
+    launch_mem(&l, "packed", nodes.numbers);
     return launch_run(&l, q, grid_of(tiles * GROUP, a->q.shape[1] / share, a->q.shape[0], GROUP),
                       near_far_work(a));
 fail:

@@ -74,9 +74,9 @@ static clsplat_status look(queue *q, const op_near_far_args *a, const cut *c) {
     clsplat_status status = CLSPLAT_OK;
     launch l;
     TRY(begin(q, a, c, "near_far_look", &l));
-    launch_mem(&l, c->scores);
-    launch_mem(&l, c->look_numbers);
-    launch_mem(&l, c->look_values);
+    launch_mem(&l, "scores", c->scores);
+    launch_mem(&l, "look_numbers", c->look_numbers);
+    launch_mem(&l, "look_values", c->look_values);
     TRY(launch_run(&l, q, grid_of(a->forest->heads, c->tiles * (c->parts + 1), a->q.shape[0], 1),
                    near_far_work(a)));
 fail:
@@ -87,12 +87,12 @@ static clsplat_status walk(queue *q, const op_near_far_args *a, const cut *c) {
     clsplat_status status = CLSPLAT_OK;
     launch l;
     TRY(begin(q, a, c, "near_far_split", &l));
-    launch_mem(&l, c->scores);
-    launch_mem(&l, c->lists);
-    launch_mem(&l, c->look_numbers);
-    launch_mem(&l, c->look_values);
-    launch_mem(&l, c->part_numbers);
-    launch_mem(&l, c->part_values);
+    launch_mem(&l, "scores", c->scores);
+    launch_mem(&l, "listed", c->lists);
+    launch_mem(&l, "look_numbers", c->look_numbers);
+    launch_mem(&l, "look_values", c->look_values);
+    launch_mem(&l, "part_numbers", c->part_numbers);
+    launch_mem(&l, "part_values", c->part_values);
     TRY(launch_run(&l, q, grid_of(a->forest->heads, c->tiles * c->parts, a->q.shape[0], 1), (work){0}));
 fail:
     return status;
@@ -107,8 +107,8 @@ static clsplat_status merge(queue *q, const op_near_far_args *a, const cut *c) {
     options_number(&o, "PARTS", c->parts);
     options_near_far(&o, a);
     TRY(options_launch(&o, q->device, "near_far_merge.cl", "near_far_merge", &l));
-    launch_mem(&l, c->part_numbers);
-    launch_mem(&l, c->part_values);
+    launch_mem(&l, "part_numbers", c->part_numbers);
+    launch_mem(&l, "part_values", c->part_values);
     launch_near_far_results(&l, &o, a);
     TRY(launch_run(&l, q, grid_of(shape[2], shape[1], shape[0], 1),
                    (work){.flops = 2 * read, .bytes = 4 * read}));

@@ -24,10 +24,10 @@ clsplat_status op_walk(queue *q, const op_walk_args *a) {
     options_elements(&o, OP_TOLD * (double)a->most * (double)(rows[0] * rows[1] * rows[2]));
     TRY(options_launch(&o, q->device, "walk.cl", "walk_rows", &l));
     launch_near_far_inputs(&l, &o, &a->forward);
-    launch_mem(&l, a->kept);
-    launch_uint(&l, (uint32_t)a->most);
-    launch_mem(&l, a->counts);
-    launch_mem(&l, a->told);
+    launch_mem(&l, "kept", a->kept);
+    launch_uint(&l, "most", (uint32_t)a->most);
+    launch_mem(&l, "counts", a->counts);
+    launch_mem(&l, "told", a->told);
     TRY(launch_run(&l, q, grid_of(rows[2], rows[1], rows[0], o.group), near_far_work(&a->forward)));
 fail:
     return status;

@@ -19,10 +19,10 @@ clsplat_status op_wanted(queue *q, const op_wanted_args *a) {
     options_elements(&o, OP_KEPT * (double)(rows[0] * rows[1] * rows[2]));
     TRY(options_launch(&o, q->device, "wanted.cl", "wanted_nodes", &l));
     launch_near_far_inputs(&l, &o, &forward);
-    launch_mem(&l, a->kept);
-    launch_float(&l, a->ease);
-    launch_mem(&l, a->here);
-    launch_mem(&l, a->wanted);
+    launch_mem(&l, "kept", a->kept);
+    launch_float(&l, "ease", a->ease);
+    launch_mem(&l, "here", a->here);
+    launch_mem(&l, "wanted", a->wanted);
     TRY(launch_run(&l, q, grid_of(rows[2], rows[1], rows[0], o.group), near_far_work(&forward)));
 fail:
     return status;
