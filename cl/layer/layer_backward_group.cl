@@ -43,13 +43,13 @@
     ((at).s0 + (row) / (rows) / (heads) * (at).s1 + (row) / (rows) % (heads) * (at).s2 + (row) % (rows) * (at).s3)
 
 /* Rows of all heads are numbered on; grid (columns, runs). */
-kernel UNITS void column_parts(uint rows, uint columns, uint heads, uint all, uint run, global const ELEMENT(X_TYPE) *x,
-                               INDEX4 x_at, global float *parts) {
+kernel UNITS void column_parts(uint rows, uint columns, uint heads, uint all_rows, uint run,
+                               global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global float *parts) {
     uint d = get_global_id(0), p = get_global_id(1);
     if (d >= columns)
         return;
     float total = 0.0f;
-    for (uint i = p * run, end = min((p + 1) * run, all); i < end; ++i)
+    for (uint i = p * run, end = min((p + 1) * run, all_rows); i < end; ++i)
         total += LOAD(X_TYPE, x + ROW_AT(x_at, (INDEX)i, rows, heads), d);
     parts[(INDEX)p * columns + d] = total;
 }
@@ -95,14 +95,14 @@ kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset,
     }
 }
 
-kernel UNITS void norm_parts(uint rows, uint columns, uint heads, uint all, uint run, global const ELEMENT(X_TYPE) *x,
-                             INDEX4 x_at, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
-                             global const float *stats, global float *parts) {
+kernel UNITS void norm_parts(uint rows, uint columns, uint heads, uint all_rows, uint run,
+                             global const ELEMENT(X_TYPE) *x, INDEX4 x_at, global const ELEMENT(DOUT_TYPE) *dout,
+                             INDEX4 dout_at, global const float *stats, global float *parts) {
     uint d = get_global_id(0), p = get_global_id(1);
     if (d >= columns)
         return;
     float weight = 0.0f, shift = 0.0f;
-    for (uint i = p * run, end = min((p + 1) * run, all); i < end; ++i) {
+    for (uint i = p * run, end = min((p + 1) * run, all_rows); i < end; ++i) {
         float g = LOAD(DOUT_TYPE, dout + ROW_AT(dout_at, (INDEX)i, rows, heads), d);
         float y = LOAD(X_TYPE, x + ROW_AT(x_at, (INDEX)i, rows, heads), d) - stats[2 * (INDEX)i];
         weight = MAD(g * y, stats[2 * (INDEX)i + 1], weight);

@@ -8,7 +8,8 @@
  * Segment g has the rows i with g·segment ≤ i + diagonal < (g+1)·segment; it is stored as the last but g, so that what
  * op_scan leaves in each is everything after it.
  *
- * Shapes: query_response [B,H,N,S], dout [B,H,N,DV], stats [B,H,N,…]; state_lse [B,H,G,S], state_value [B,H,G,S,DV+1].
+ * Shapes: query_log_density [B,H,N,S], dout [B,H,N,DV], stats [B,H,N,…]; state_lse [B,H,G,S], state_value
+ * [B,H,G,S,DV+1].
  * Work: one work-item a splat and segment; grid (S rounded up to WG, G, B·H). No barrier.
  * Sums are kept in two levels, FOLD rows at a time (see softmax.cl). */
 #ifndef DOUT_TYPE
@@ -48,7 +49,7 @@ static inline float gathered_admit(private gathered *g, float l) {
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 gaussian_collect(uint queries, uint heads, uint segment, int diagonal, uint levels, uint per_level, uint splats,
                  uint per_head, uint first_head, global const float *log_weight, global const uint *level_begin,
-                 global const float *level_log_weight, global const float *query_response,
+                 global const float *level_log_weight, global const float *query_log_density,
                  global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *stats, INDEX4 stats_at,
                  global float *state_lse, global float *state_value) {
     uint s = get_global_id(0), g = get_global_id(1), segments = get_global_size(1);
@@ -58,7 +59,7 @@ gaussian_collect(uint queries, uint heads, uint segment, int diagonal, uint leve
     uint level = level_of(s, levels, level_begin);
     float base = log_weight[(INDEX)(per_head ? first_head + h : 0) * splats + s];
     base += per_level ? 0.0f : level_log_weight[level];
-    query_response += (INDEX)get_global_id(2) * queries * splats + s;
+    query_log_density += (INDEX)get_global_id(2) * queries * splats + s;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2;
     stats += stats_at.s0 + b * stats_at.s1 + h * stats_at.s2 + (per_level ? level * STATS : 0);
 
@@ -69,7 +70,7 @@ gaussian_collect(uint queries, uint heads, uint segment, int diagonal, uint leve
     for (uint begin = first; begin < last; begin += FOLD) {
         gathered_clear(&block);
         for (uint i = begin, end = min(begin + FOLD, last); i < end; ++i) {
-            float e = base + query_response[(INDEX)i * splats] - stats[i * stats_at.s3 + STATS_OFFSET];
+            float e = base + query_log_density[(INDEX)i * splats] - stats[i * stats_at.s3 + STATS_OFFSET];
             if (e == -INFINITY)
                 continue;
             float weight = gathered_admit(&block, e);

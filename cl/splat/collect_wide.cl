@@ -1,7 +1,7 @@
 /* Collect in register tiles (wide.clh), for CPUs. Mathematics and shapes as in collect.cl.
  *
- * Blocks of ROWS queries: their log-weights are looked at with splats along the lanes, as the responses lie, and meet
- * the rows of dout with value columns along the lanes.
+ * Blocks of ROWS queries: their log-weights are looked at with splats along the lanes, as the log-densities lie, and
+ * meet the rows of dout with value columns along the lanes.
  *
  * Needs a multiple of 16 splats. Work: one work-item for TILE splats and a segment; grid (⌈S / TILE⌉, G, B·H), work-
  * groups of one. */
@@ -60,7 +60,7 @@ static inline void block_weigh(private splat_tile *t, private row_block *y, uint
     }
 }
 
-static inline void block_load(private splat_tile *t, private row_block *y, global const float *response, uint splats,
+static inline void block_load(private splat_tile *t, private row_block *y, global const float *log_density, uint splats,
                               global const ELEMENT(DOUT_TYPE) *dout, INDEX pitch, global const float *stats,
                               INDEX stats_pitch) {
     for (uint i = 0; i < y->count; ++i) {
@@ -68,7 +68,7 @@ static inline void block_load(private splat_tile *t, private row_block *y, globa
             VECTOR(y->dout + i * DV + d) = LOAD16(DOUT_TYPE, dout + i * pitch, d);
         for (uint s = 0; s < t->count; ++s)
             y->weights[i * TILE + s] =
-                t->base[s] + response[(INDEX)i * splats + s] - stats[i * stats_pitch + t->column[s] + STATS_OFFSET];
+                t->base[s] + log_density[(INDEX)i * splats + s] - stats[i * stats_pitch + t->column[s] + STATS_OFFSET];
     }
 }
 
@@ -87,13 +87,13 @@ static inline void block_add(private splat_tile *t, private row_block *y, global
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 collect_wide(uint queries, uint heads, uint segment, int diagonal, uint levels, uint per_level, uint splats,
              uint per_head, uint first_head, global const float *log_weight, global const uint *level_begin,
-             global const float *level_log_weight, global const float *query_response,
+             global const float *level_log_weight, global const float *query_log_density,
              global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *stats, INDEX4 stats_at,
              global float *state_lse, global float *state_value) {
     uint begin = get_global_id(0) * TILE, g = get_global_id(1), segments = get_global_size(1);
     uint b = get_global_id(2) / heads, h = get_global_id(2) % heads;
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats + begin;
-    query_response += (INDEX)get_global_id(2) * queries * splats + begin;
+    query_log_density += (INDEX)get_global_id(2) * queries * splats + begin;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2;
     stats += stats_at.s0 + b * stats_at.s1 + h * stats_at.s2;
 
@@ -113,7 +113,7 @@ collect_wide(uint queries, uint heads, uint segment, int diagonal, uint levels, 
     uint last = (uint)clamp((int)((g + 1) * segment) - diagonal, 0, (int)queries);
     for (uint i = first; i < last; i += ROWS) {
         y.count = min((uint)ROWS, last - i);
-        block_load(&t, &y, query_response + (INDEX)i * splats, splats, dout + i * dout_at.s3, dout_at.s3,
+        block_load(&t, &y, query_log_density + (INDEX)i * splats, splats, dout + i * dout_at.s3, dout_at.s3,
                    stats + i * stats_at.s3, stats_at.s3);
         block_add(&t, &y, stats + i * stats_at.s3, stats_at.s3);
     }

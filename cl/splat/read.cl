@@ -11,7 +11,7 @@
  * A row thus never meets a number that a later key had a part in.
  *
  * Shapes: q [B,H,N,D], out [B,H,N,DV], lse [B,H,N], state_lse [B,Hw,G,S], state_value [B,Hw,G,S,DV];
- * query_response [B,H,N,S], key_response [B,Hw,keys,S], v [B,Hk,keys,DV], bias [B,Hk,keys].
+ * query_log_density [B,H,N,S], key_log_density [B,Hw,keys,S], v [B,Hk,keys,DV], bias [B,Hk,keys].
  * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier. */
 #ifndef Q_TYPE
 #define Q_TYPE F32
@@ -73,7 +73,8 @@ static inline float pair_log_weight(mixture m, level_range r, global const float
 
 /* Adds the keys `begin` to `end` − 1, pair by pair. */
 static inline void add_pairs(private state *row, mixture m, level_range r, uint splats,
-                             global const float *query_response, global const float *key_response, uint begin, uint end,
+                             global const float *query_log_density, global const float *key_log_density, uint begin,
+                             uint end,
 #if BIAS
                              global const ELEMENT(BIAS_TYPE) *bias, INDEX bias_pitch,
 #endif
@@ -85,7 +86,7 @@ static inline void add_pairs(private state *row, mixture m, level_range r, uint 
         if (x == -INFINITY)
             continue;
 #endif
-        x += pair_log_weight(m, r, query_response, key_response + (INDEX)j * splats);
+        x += pair_log_weight(m, r, query_log_density, key_log_density + (INDEX)j * splats);
         if (x == -INFINITY)
             continue;
         float weight = state_admit(row, x);
@@ -98,9 +99,9 @@ static inline void add_pairs(private state *row, mixture m, level_range r, uint 
 #else
 #define BIAS_OF
 #endif
-#define RESPONSE(s) query_response[s]
+#define LOG_DENSITY(s) query_log_density[s]
 #else
-#define RESPONSE(s) respond(q, mean + (splat + (s)) * D, inverse + (splat + (s)) * INVERSE_SIZE)
+#define LOG_DENSITY(s) log_density_of(q, mean + (splat + (s)) * D, inverse + (splat + (s)) * INVERSE_SIZE)
 #endif
 
 /* Adds what was written to the splats of the levels of r. */
@@ -111,7 +112,7 @@ static inline void add_pairs(private state *row, mixture m, level_range r, uint 
             float past_ = state_lse[s_];                                                                               \
             if (past_ == -INFINITY)                                                                                    \
                 continue;                                                                                              \
-            float x_ = w_ + (m).log_weight[s_] + RESPONSE(s_) + past_;                                                 \
+            float x_ = w_ + (m).log_weight[s_] + LOG_DENSITY(s_) + past_;                                              \
             if (x_ == -INFINITY)                                                                                       \
                 continue;                                                                                              \
             float weight_ = state_admit(&(row), x_);                                                                   \
@@ -125,7 +126,7 @@ static inline void add_pairs(private state *row, mixture m, level_range r, uint 
 #define ADD_SOURCES(row, m, r)                                                                                         \
     if (visible > 0)                                                                                                   \
         ADD_STATES(row, m, r)                                                                                          \
-    add_pairs(&(row), m, r, splats, query_response, key_response, near_begin, visible, BIAS_OF v, v_at.s3);
+    add_pairs(&(row), m, r, splats, query_log_density, key_log_density, near_begin, visible, BIAS_OF v, v_at.s3);
 #else
 #define ADD_SOURCES(row, m, r) ADD_STATES(row, m, r)
 #endif
@@ -154,7 +155,7 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
               INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at
 #if CAUSAL
               ,
-              int diagonal, uint keys, global const float *query_response, global const float *key_response,
+              int diagonal, uint keys, global const float *query_log_density, global const float *key_log_density,
               global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
               ,
@@ -173,8 +174,8 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
     uint visible = visible_keys(i, diagonal, keys);
     uint near_begin = visible == 0 ? 0 : (visible - 1) / CHUNK * CHUNK;
     segment = near_begin / CHUNK;
-    query_response += ((b * (INDEX)heads + h) * queries + i) * splats;
-    key_response += writer * keys * splats;
+    query_log_density += ((b * (INDEX)heads + h) * queries + i) * splats;
+    key_log_density += writer * keys * splats;
     v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2;

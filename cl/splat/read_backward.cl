@@ -2,11 +2,12 @@
  *
  *     ρ_is = e^(e_is + lse_s) (dout_i·value_s − δ_i)  +  CAUSAL: Σ_j r_ijs (dout_i·v_j − δ_i) over its own chunk's keys
  *
- * with the states as in read.cl. Everything is measured anew, mass and δ included, from the responses, so that Σ_s
+ * with the states as in read.cl. Everything is measured anew, mass and δ included, from the log-densities, so that Σ_s
  * ρ_is = 0 up to rounding.
  *
- * Shapes: dout [B,H,N,DV], state_lse [B,Hw,G,S], state_value [B,Hw,G,S,DV], query_response [B,H,N,S], key_response
- * [B,Hw,keys,S], v [B,Hk,keys,DV], bias [B,Hk,keys]; stats [B,H,N,STATS·levels] (joint: STATS), weights ρ [B,H,N,S].
+ * Shapes: dout [B,H,N,DV], state_lse [B,Hw,G,S], state_value [B,Hw,G,S,DV], query_log_density [B,H,N,S],
+ * key_log_density [B,Hw,keys,S], v [B,Hk,keys,DV], bias [B,Hk,keys];
+ * stats [B,H,N,STATS·levels] (joint: STATS), weights ρ [B,H,N,S].
  * Work: one work-item a query; grid (N rounded up to WG, H, B). No local memory, no barrier. */
 #ifndef DOUT_TYPE
 #define DOUT_TYPE F32
@@ -55,11 +56,11 @@ static inline void sums_add(private sums *s, float l, float gain) {
 /* What a row sees, of its own head and segment. */
 typedef struct row_view {
     uint levels, per_level, splats, ranges, blind; /* blind: no key is visible */
-    global const float *log_weight, *level_log_weight, *state_lse, *state_value, *query_response;
+    global const float *log_weight, *level_log_weight, *state_lse, *state_value, *query_log_density;
     global const uint *level_begin;
     global const ELEMENT(DOUT_TYPE) *dout;
 #if CAUSAL
-    global const float *key_response; /* from the own chunk's first key on */
+    global const float *key_log_density; /* from the own chunk's first key on */
     near_keys near;
 #endif
 } row_view;
@@ -71,7 +72,7 @@ static inline uint2 levels_of(private const row_view *row, uint l) {
 
 /* ln w a_s + φ_s(q), without w per level. */
 static inline float base_of(private const row_view *row, uint level, uint s) {
-    return (row->per_level ? 0.0f : row->level_log_weight[level]) + row->log_weight[s] + row->query_response[s];
+    return (row->per_level ? 0.0f : row->level_log_weight[level]) + row->log_weight[s] + row->query_log_density[s];
 }
 
 static inline sums measure_range(private const row_view *row, uint l) {
@@ -85,7 +86,7 @@ static inline sums measure_range(private const row_view *row, uint l) {
 #if CAUSAL
             for (uint j = 0; j < row->near.count; ++j)
                 if (row->near.bias[j] != -INFINITY) /* what a padding key holds may be no number at all */
-                    sums_add(&all, base + row->key_response[j * row->splats + s] + row->near.bias[j],
+                    sums_add(&all, base + row->key_log_density[j * row->splats + s] + row->near.bias[j],
                              row->near.gain[j]);
 #endif
         }
@@ -104,7 +105,7 @@ static inline void weigh_range(private const row_view *row, uint l, float offset
 #if CAUSAL
             for (uint j = 0; live && j < row->near.count; ++j)
                 if (row->near.bias[j] != -INFINITY)
-                    weight = MAD(exp(base + row->key_response[j * row->splats + s] + row->near.bias[j] - offset),
+                    weight = MAD(exp(base + row->key_log_density[j * row->splats + s] + row->near.bias[j] - offset),
                                  row->near.gain[j] - delta, weight);
 #endif
             weights[s] = weight;
@@ -142,10 +143,10 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_read_backwa
     uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head, uint first_head,
     global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
     global const float *state_lse, global const float *state_value, global const ELEMENT(DOUT_TYPE) *dout,
-    INDEX4 dout_at, global float *stats, INDEX4 stats_at, global const float *query_response, global float *weights
+    INDEX4 dout_at, global float *stats, INDEX4 stats_at, global const float *query_log_density, global float *weights
 #if CAUSAL
     ,
-    int diagonal, uint keys, global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+    int diagonal, uint keys, global const float *key_log_density, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
     ,
     global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
@@ -162,13 +163,13 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_read_backwa
     row.level_begin = level_begin;
     row.level_log_weight = level_log_weight;
     row.dout = dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
-    row.query_response = query_response + own;
+    row.query_log_density = query_log_density + own;
     stats += stats_at.s0 + b * stats_at.s1 + h * stats_at.s2 + i * stats_at.s3;
 #if CAUSAL
     uint visible = visible_keys(i, diagonal, keys), first = visible == 0 ? 0 : (visible - 1) / CHUNK * CHUNK;
     segment = first / CHUNK;
     row.blind = visible == 0;
-    row.key_response = key_response + (writer * keys + first) * splats;
+    row.key_log_density = key_log_density + (writer * keys + first) * splats;
     row.near.count = visible - first;
     for (uint j = first; j < visible; ++j) {
         INDEX value = v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2 + j * v_at.s3;

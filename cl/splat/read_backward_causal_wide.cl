@@ -136,8 +136,8 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void read_backward_causal_
     uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head, uint first_head,
     global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
     global const float *state_lse, global const float *state_value, global const ELEMENT(DOUT_TYPE) *dout,
-    INDEX4 dout_at, global float *stats, INDEX4 stats_at, global const float *query_response, global float *weights,
-    int diagonal, uint keys, global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+    INDEX4 dout_at, global float *stats, INDEX4 stats_at, global const float *query_log_density, global float *weights,
+    int diagonal, uint keys, global const float *key_log_density, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
     ,
     global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
@@ -161,7 +161,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void read_backward_causal_
     log_weight += (INDEX)(per_head ? first_head + h : 0) * SPLATS;
     state_lse += (writer * segments + chunk) * SPLATS;
     state_value += (writer * segments + chunk) * SPLATS * DV;
-    key_response += (writer * keys + begin_key) * SPLATS;
+    key_log_density += (writer * keys + begin_key) * SPLATS;
 
     chunk_rows t;
     row_scratch x;
@@ -179,13 +179,13 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void read_backward_causal_
         uint seen = (uint)((int)(first + r) + diagonal + 1) - begin_key;
         global float *weight = weights + (INDEX)r * SPLATS, *stat = stats + r * stats_at.s3;
         for (uint s = 0; s < SPLATS; s += 16)
-            VECTOR(x.query + s) = VECTOR(x.base + s) + vload16(0, query_response + own + (INDEX)r * SPLATS + s);
-        x.top = row_top(&x, t.bias, state_lse, key_response, seen);
+            VECTOR(x.query + s) = VECTOR(x.base + s) + vload16(0, query_log_density + own + (INDEX)r * SPLATS + s);
+        x.top = row_top(&x, t.bias, state_lse, key_log_density, seen);
         if (x.top == -INFINITY) {
             row_empty(weight, stat);
             continue;
         }
-        row_measure(&x, t.bias, t.gain + r * BLOCK, state_lse, key_response, weight, seen);
+        row_measure(&x, t.bias, t.gain + r * BLOCK, state_lse, key_log_density, weight, seen);
         row_weigh(&x, t.bias, t.gain + r * BLOCK, weight, seen);
         stat[STATS_OFFSET] = x.top + log(x.mass);
         stat[STATS_DELTA] = x.gain / x.mass;

@@ -2,7 +2,7 @@
  * read_backward.cl.
  *
  * First dout·value of every splat, which waits where the weights will be, and the rows' masses; then the weights.
- * Splats lie along the lanes, as the responses do.
+ * Splats lie along the lanes, as the log-densities do.
  *
  * Needs a multiple of 16 splats. Work: one work-item for TILE queries; grid (⌈N / TILE⌉, H, B), work-groups of one. */
 #ifndef DOUT_TYPE
@@ -19,7 +19,7 @@
 #endif
 #include "shared/tensor.clh"
 #include "shared/wide.clh"
-#include "splat/standing.clh"
+#include "splat/log_prior.clh"
 #include "shared/wide_backward.clh"
 #include "shared/backward.clh"
 
@@ -29,9 +29,9 @@ typedef struct row_tile {
     float top[TILE], delta[TILE], inverse[TILE];
 } row_tile;
 
-/* A block of splats: values turned, log-weights without the response. */
+/* A block of splats: values turned, log-weights without the log-density. */
 typedef struct value_block {
-    float packed[DV * BLOCK] ALIGNED, standing[BLOCK] ALIGNED;
+    float packed[DV * BLOCK] ALIGNED, log_prior[BLOCK] ALIGNED;
     uint count; /* a multiple of 16 */
 } value_block;
 
@@ -47,7 +47,7 @@ static inline void row_add(private row_tile *t, uint r, float16 l, float16 gain)
     VECTOR(t->gain + 16 * r) = MAD(w, gain, VECTOR(t->gain + 16 * r));
 }
 
-static inline void tile_measure(private row_tile *t, private value_block *y, global const float *response,
+static inline void tile_measure(private row_tile *t, private value_block *y, global const float *log_density,
                                 global float *weights, uint splats, uint rows) {
     for (uint r = 0; r < rows; r += RT) {
         scores gain;
@@ -55,18 +55,18 @@ static inline void tile_measure(private row_tile *t, private value_block *y, glo
         for (uint a = 0; a < RT && r + a < rows; ++a)
             for (uint c = 0; 16 * c < y->count; ++c) {
                 INDEX at = (INDEX)(r + a) * splats + 16 * c;
-                row_add(t, r + a, vload16(0, response + at) + VECTOR(y->standing + 16 * c), gain.s[a][c]);
+                row_add(t, r + a, vload16(0, log_density + at) + VECTOR(y->log_prior + 16 * c), gain.s[a][c]);
                 vstore16(gain.s[a][c], 0, weights + at);
             }
     }
 }
 
-static inline void tile_finish(private row_tile *t, private value_block *y, global const float *response,
+static inline void tile_finish(private row_tile *t, private value_block *y, global const float *log_density,
                                global float *weights, uint splats, uint rows) {
     for (uint r = 0; r < rows; ++r)
         for (uint c = 0; 16 * c < y->count; ++c) {
             INDEX at = (INDEX)r * splats + 16 * c;
-            float16 l = vload16(0, response + at) + VECTOR(y->standing + 16 * c) - t->top[r];
+            float16 l = vload16(0, log_density + at) + VECTOR(y->log_prior + 16 * c) - t->top[r];
             float16 w = exp_weight(l) * t->inverse[r];
             vstore16(select(w * (vload16(0, weights + at) - t->delta[r]), (float16)(0.0f), w == 0.0f), 0, weights + at);
         }
@@ -77,7 +77,7 @@ read_backward_wide(uint queries, uint segments, uint group, uint levels, uint pe
                    uint first_head, global const float *log_weight, global const uint *level_begin,
                    global const float *level_log_weight, global const float *state_lse, global const float *state_value,
                    global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global float *stats, INDEX4 stats_at,
-                   global const float *query_response, global float *weights) {
+                   global const float *query_log_density, global float *weights) {
     uint first = get_global_id(0) * TILE, h = get_global_id(1), b = get_global_id(2), heads = get_global_size(1);
     uint rows = min((uint)TILE, queries - first);
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group);
@@ -100,13 +100,13 @@ read_backward_wide(uint queries, uint segments, uint group, uint levels, uint pe
         for (uint begin = 0; begin < splats; begin += BLOCK) {
             y.count = min((uint)BLOCK, splats - begin);
             for (uint j = 0; j < BLOCK; ++j)
-                y.standing[j] =
-                    standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
+                y.log_prior[j] =
+                    log_prior(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
             if (pass == 0) {
                 PACK_VALUES(F32, state_value, DV, begin, splats, y.packed)
-                tile_measure(&t, &y, query_response + own + begin, weights + own + begin, splats, rows);
+                tile_measure(&t, &y, query_log_density + own + begin, weights + own + begin, splats, rows);
             } else
-                tile_finish(&t, &y, query_response + own + begin, weights + own + begin, splats, rows);
+                tile_finish(&t, &y, query_log_density + own + begin, weights + own + begin, splats, rows);
         }
         for (uint r = 0; r < rows && pass == 0; ++r) {
             float mass = sum16(VECTOR(t.mass + 16 * r));

@@ -1,6 +1,6 @@
 /* Causal read in tiles of local memory (local_tile.clh), for GPUs of any vendor: joint mixing, chunks of 32 keys; any
- * storage types, float32 arithmetic. Mathematics and shapes as in read.cl with CAUSAL; since the responses are given,
- * any covariance will do.
+ * storage types, float32 arithmetic. Mathematics and shapes as in read.cl with CAUSAL; since the log-densities are
+ * given, any covariance will do.
  *
  * Work: a group of 64 for the queries whose last keys lie in one chunk; grid (chunks · WG, H, B). Group 0 has the chunk
  * of query 0, which may lie before the first key: those rows are empty. For every tile of splats, item (x, y) adds to
@@ -142,15 +142,15 @@ INLINED void scores_mask(private float score[RT][4], uint x, uint row, chunk chu
     }                                                                                                                  \
     VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)
 
-/* The responses of queries and keys to them. */
-#define RESPONSES_LOAD                                                                                                 \
-    TILE_LOAD(                                                                                                         \
-        ROWS, KEYS,                                                                                                    \
-        query_tile[PLACE(ROWS, d, j)] =                                                                                \
-            MAD(LOG2_E, query_response[(INDEX)min(j, c.count - 1) * splats + min(begin + d, splats - 1)], prior[d]);)  \
+/* The log-densities of queries and keys to them. */
+#define LOG_DENSITIES_LOAD                                                                                             \
+    TILE_LOAD(ROWS, KEYS,                                                                                              \
+              query_tile[PLACE(ROWS, d, j)] =                                                                          \
+                  MAD(LOG2_E, query_log_density[(INDEX)min(j, c.count - 1) * splats + min(begin + d, splats - 1)],     \
+                      prior[d]);)                                                                                      \
     TILE_LOAD(CHUNK_KEYS, KEYS,                                                                                        \
               shared[PLACE(CHUNK_KEYS, d, j)] =                                                                        \
-                  LOG2_E * key_response[(INDEX)min(j, c.last_key) * splats + min(begin + d, splats - 1)];)
+                  LOG2_E * key_log_density[(INDEX)min(j, c.last_key) * splats + min(begin + d, splats - 1)];)
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 read_causal_local(uint queries, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
@@ -158,8 +158,8 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
                   global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
                   global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q,
                   INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
-                  INDEX4 lse_at, int diagonal, uint keys, global const float *query_response,
-                  global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+                  INDEX4 lse_at, int diagonal, uint keys, global const float *query_log_density,
+                  global const float *key_log_density, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
                   ,
                   global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
@@ -176,8 +176,8 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats;
     state_lse += (writer * segments + max(c.number, 0)) * splats;
     state_value += (writer * segments + max(c.number, 0)) * splats * DV;
-    query_response += ((b * (INDEX)heads + h) * queries + c.first) * splats;
-    key_response += (writer * keys + c.begin_key) * splats;
+    query_log_density += ((b * (INDEX)heads + h) * queries + c.first) * splats;
+    key_log_density += (writer * keys + c.begin_key) * splats;
     v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2 + c.begin_key * v_at.s3;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2 + c.begin_key * bias_at.s3;
@@ -195,7 +195,7 @@ read_causal_local(uint queries, uint segments, uint group, uint levels, uint per
         barrier(CLK_LOCAL_MEM_FENCE);
         STATES_LOAD
         barrier(CLK_LOCAL_MEM_FENCE);
-        RESPONSES_LOAD
+        LOG_DENSITIES_LOAD
         barrier(CLK_LOCAL_MEM_FENCE);
         pairs_add(&p, x, y, query_tile, shared);
         past_scores(score, x, y, query_tile, past);

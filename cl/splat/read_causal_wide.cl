@@ -1,5 +1,5 @@
 /* Causal read in register tiles (wide.clh), for CPUs; joint mixing, S a multiple of 16. Mathematics and shapes as in
- * read.cl with CAUSAL; since the responses are given, any covariance will do.
+ * read.cl with CAUSAL; since the log-densities are given, any covariance will do.
  *
  * Work: one work-item for the queries whose last keys lie in one chunk, at most TILE = CHUNK of them; grid (chunks, H,
  * B), work-groups of one. Item 0 has the chunk of query 0, which may lie before the first key: those rows are empty.
@@ -37,7 +37,7 @@ static inline void load_base(private float *base, uint levels, global const floa
 }
 
 /* pair[j] = ln Σ_s w a_s e^(φ_s(q) + φ_s(k_j)) for the first `count` keys; `query` holds ln w + ln a + φ_s(q). */
-static inline void pair_log_weights(private float *query, global const float *key_response, uint count,
+static inline void pair_log_weights(private float *query, global const float *key_log_density, uint count,
                                     private float *pair) {
     for (uint j = 0; j < count; j += KEYS) {
         float16 most[KEYS], mass[KEYS];
@@ -45,7 +45,7 @@ static inline void pair_log_weights(private float *query, global const float *ke
         global const float *key[KEYS];
         UNROLL
         for (uint x = 0; x < KEYS; ++x) {
-            key[x] = key_response + (INDEX)min(j + x, count - 1) * SPLATS;
+            key[x] = key_log_density + (INDEX)min(j + x, count - 1) * SPLATS;
             most[x] = (float16)(-INFINITY);
             mass[x] = (float16)(0.0f);
         }
@@ -70,27 +70,27 @@ static inline void pair_log_weights(private float *query, global const float *ke
 
 /* The log-weights of rows r to r + RT − 1 and the splats from `begin` on: ln w + ln a + φ_s(q) + lse_s. */
 INLINED void states_scores(private scores *s, uint r, uint rows, uint begin, private float *base,
-                           global const float *state_lse, global const float *query_response) {
+                           global const float *state_lse, global const float *query_log_density) {
     UNROLL
     for (uint a = 0; a < RT; ++a)
         UNROLL
     for (uint c = 0; c < LANES; ++c) {
         uint x = begin + 16 * c;
         s->s[a][c] = x < SPLATS ? VECTOR(base + x) + vload16(0, state_lse + x) +
-                                      vload16(0, query_response + (INDEX)min(r + a, rows - 1) * SPLATS + x)
+                                      vload16(0, query_log_density + (INDEX)min(r + a, rows - 1) * SPLATS + x)
                                 : (float16)(-INFINITY);
     }
 }
 
 /* pair[j] as in pair_log_weights for the keys of the chunk that row `row` sees, −inf for the others. */
 INLINED void row_pairs(uint row, uint seen, private float *base, private float *pair,
-                       global const float *query_response, global const float *key_response) {
+                       global const float *query_log_density, global const float *key_log_density) {
     float query[SPLATS] ALIGNED;
     for (uint x = 0; x < SPLATS; x += 16)
-        VECTOR(query + x) = VECTOR(base + x) + vload16(0, query_response + (INDEX)row * SPLATS + x);
+        VECTOR(query + x) = VECTOR(base + x) + vload16(0, query_log_density + (INDEX)row * SPLATS + x);
     for (uint j = 0; j < BLOCK; ++j)
         pair[j] = -INFINITY;
-    pair_log_weights(query, key_response, seen, pair);
+    pair_log_weights(query, key_log_density, seen, pair);
 }
 
 INLINED void scores_load(private scores *s, private float *from) {
@@ -116,7 +116,7 @@ INLINED void scores_load(private scores *s, private float *from) {
 #define PAIRS_SCORES(s, r)                                                                                             \
     for (uint a_ = 0; a_ < RT; ++a_) {                                                                                 \
         uint row_ = min((r) + a_, rows - 1), seen_ = first + row_ + diagonal + 1 - begin_key;                          \
-        row_pairs(row_, seen_, base, pair + a_ * BLOCK, query_response, key_response);                                 \
+        row_pairs(row_, seen_, base, pair + a_ * BLOCK, query_log_density, key_log_density);                           \
         PAIRS_BIAS(pair + a_ * BLOCK, seen_)                                                                           \
     }                                                                                                                  \
     scores_load(&(s), pair);
@@ -127,8 +127,8 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
                  global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
                  global const float *state_lse, global const float *state_value, global const ELEMENT(Q_TYPE) *q,
                  INDEX4 q_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global ELEMENT(LSE_TYPE) *lse,
-                 INDEX4 lse_at, int diagonal, uint keys, global const float *query_response,
-                 global const float *key_response, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
+                 INDEX4 lse_at, int diagonal, uint keys, global const float *query_log_density,
+                 global const float *key_log_density, global const ELEMENT(V_TYPE) *v, INDEX4 v_at
 #if BIAS
                  ,
                  global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
@@ -147,8 +147,8 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
     log_weight += (INDEX)(per_head ? first_head + h : 0) * splats;
     state_lse += (writer * segments + max(chunk, 0)) * splats;
     state_value += (writer * segments + max(chunk, 0)) * splats * DV;
-    query_response += ((b * (INDEX)heads + h) * queries + first) * splats;
-    key_response += (writer * keys + begin_key) * splats;
+    query_log_density += ((b * (INDEX)heads + h) * queries + first) * splats;
+    key_log_density += (writer * keys + begin_key) * splats;
     v += v_at.s0 + b * v_at.s1 + (h / group) * v_at.s2 + begin_key * v_at.s3;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + (h / group) * bias_at.s2 + begin_key * bias_at.s3;
@@ -163,7 +163,7 @@ read_causal_wide(uint queries, uint segments, uint group, uint levels, uint per_
     load_base(base, levels, log_weight, level_begin, level_log_weight);
     for (uint begin = 0; chunk >= 0 && begin < SPLATS; begin += BLOCK)
         for (uint r = 0; r < rows; r += RT) {
-            states_scores(&s, r, rows, begin, base, state_lse, query_response);
+            states_scores(&s, r, rows, begin, base, state_lse, query_log_density);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, SPLATS - begin))
         }

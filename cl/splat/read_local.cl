@@ -11,7 +11,7 @@
 #define SPLAT_ROWS 0
 #include "shared/local_tile.clh"
 #include "splat/local_splat.clh"
-#include "splat/standing.clh"
+#include "splat/log_prior.clh"
 
 #define QUERY min(first + j, queries - 1)
 #define SPLAT min(begin + j, splats - 1)
@@ -28,7 +28,7 @@
     VALUES_LOAD(F32, value_tile, state_value, DV, SPLAT)                                                               \
     for (uint j = get_local_id(0); j < KEYS; j += WG) {                                                                \
         offset[j] =                                                                                                    \
-            LOG2_E * standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);        \
+            LOG2_E * log_prior(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);       \
         FACTOR_LOAD                                                                                                    \
     }
 

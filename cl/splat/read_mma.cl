@@ -37,7 +37,7 @@
 #define HALF_TYPE Q_TYPE
 #include "shared/tensor.clh"
 #include "shared/mma_tile.clh"
-#include "splat/standing.clh"
+#include "splat/log_prior.clh"
 
 #if ORIGIN
 #define CENTRE(d) 0.0f
@@ -74,8 +74,8 @@ read_pack(uint levels, uint state_heads, uint splats, uint per_head, uint first_
     for (uint i = 0; i < (D < WG ? D : WG); ++i)
         total += part[i];
     packed_term[to * 2] = LOG2_E * r * r;
-    packed_term[to * 2 + 1] = LOG2_E * (standing(s, splats, levels, log_weight + (INDEX)set * splats, level_begin,
-                                                 level_log_weight, state_lse + (INDEX)writer * splats) -
+    packed_term[to * 2 + 1] = LOG2_E * (log_prior(s, splats, levels, log_weight + (INDEX)set * splats, level_begin,
+                                                  level_log_weight, state_lse + (INDEX)writer * splats) -
                                         r * r * total);
 }
 

@@ -9,7 +9,7 @@
 #endif
 #include "shared/tensor.clh"
 #include "shared/wide.clh"
-#include "splat/standing.clh"
+#include "splat/log_prior.clh"
 #include "splat/wide_splat.clh"
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
@@ -42,9 +42,9 @@ read_wide(uint queries, uint segments, uint group, uint levels, uint per_level, 
         block_load(&block, mean, inverse, centre, begin, splats);
         for (uint j = 0; j < BLOCK; ++j)
             block.offset[j] +=
-                standing(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
+                log_prior(begin + j, splats, levels, log_weight, level_begin, level_log_weight, state_lse);
         for (uint r = 0; r < TILE && r < rows; r += RT) {
-            block_respond(&s, &block, &x, r);
+            block_log_density(&s, &block, &x, r);
             tile_weigh(&t, r, &s, weights, shrink);
             TILE_ADD(&t, r, weights, shrink, F32, state_value + (INDEX)begin * DV, DV, min((uint)BLOCK, splats - begin))
         }

@@ -1,4 +1,4 @@
-/* Splat moments: all that a splat's gradients need of the weights of its log-responses, to be added to what is there.
+/* Splat moments: all that a splat's gradients need of the weights of its log-densities, to be added to what is there.
  *
  *     Σ ω      Σ ω y      isotropic: Σ ω |y|²      diagonal: Σ ω y_d²      full: Σ ω y_c y_e, c ≤ e        y = x − μ
  *
@@ -10,8 +10,8 @@
  * one set of all heads or a set a head. No barrier.
  * Sums are kept in two levels, FOLD rows at a time (see softmax.cl).
  *
- * level_lifts: Σ_i of what the levels' log-weights receive (backward.clh), to be added to lifts [B,H,levels]; one
- * work-item a level; grid (levels rounded up to WG, H, B). */
+ * level_gradients: Σ_i of what the levels' log-weights receive (backward.clh), to be added to
+ * level_gradients [B,H,levels]; one work-item a level; grid (levels rounded up to WG, H, B). */
 #include "shared/tensor.clh"
 #include "splat/splat.clh"
 #include "shared/backward.clh"
@@ -84,7 +84,7 @@ splat_moments(uint rows, uint batch, uint heads, uint x_group, uint amplitude, u
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-level_lifts(uint rows, uint levels, global const float *stats, INDEX4 stats_at, global float *lifts) {
+level_gradients(uint rows, uint levels, global const float *stats, INDEX4 stats_at, global float *level_gradients) {
     uint l = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (l >= levels)
         return;
@@ -96,5 +96,5 @@ level_lifts(uint rows, uint levels, global const float *stats, INDEX4 stats_at, 
             part += stats[i * stats_at.s3];
         total += part;
     }
-    lifts[((INDEX)b * get_global_size(1) + h) * levels + l] += total;
+    level_gradients[((INDEX)b * get_global_size(1) + h) * levels + l] += total;
 }

@@ -1,4 +1,4 @@
-/* Token gradient: what the weights of the log-responses of a token (ρ of read_backward.cl, σ of write_backward.cl)
+/* Token gradient: what the weights of the log-densities of a token (ρ of read_backward.cl, σ of write_backward.cl)
  * mean for it.
  *
  *     dx_i = Σ_s ω_is ∂φ_s(x_i)/∂x = −Σ_s ω_is Σ_s⁻¹ (x_i − μ_s) / τ_s

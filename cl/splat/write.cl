@@ -56,7 +56,7 @@ gaussian_write(uint keys, uint segment, uint heads, uint group, uint splats, uin
             if (l == -INFINITY)
                 continue;
 #endif
-            l += respond(k + j * k_at.s3, mean, inverse);
+            l += log_density_of(k + j * k_at.s3, mean, inverse);
             if (l == -INFINITY)
                 continue;
             float weight = state_admit(&block, l);

@@ -8,8 +8,8 @@
  * with (lse, [value, δ]) what collect.cl left: of all rows, or, causal, of those of later chunks. Summed over the
  * query heads of the key's group; σ is kept for every head if the sets are the heads' own, since their means are.
  *
- * Shapes: key_response [B,Hw,M,S], v, dv [B,Hk,M,DV], bias, dbias [B,Hk,M], state_lse [B,H,G,S], state_value
- * [B,H,G,S,DV+1], query_response [B,H,N,S], dout [B,H,N,DV], stats [B,H,N,…]; weights σ [B,Hw,M,S].
+ * Shapes: key_log_density [B,Hw,M,S], v, dv [B,Hk,M,DV], bias, dbias [B,Hk,M], state_lse [B,H,G,S], state_value
+ * [B,H,G,S,DV+1], query_log_density [B,H,N,S], dout [B,H,N,DV], stats [B,H,N,…]; weights σ [B,Hw,M,S].
  * Work: one work-item a key; grid (M rounded up to WG, Hk, B). No local memory, no barrier. */
 #ifndef DOUT_TYPE
 #define DOUT_TYPE F32
@@ -48,7 +48,7 @@ typedef struct key_view {
     uint levels, per_level, splats, fresh; /* fresh: its weights hold nothing yet */
     float bias, dbias, dv[DV];
     global const ELEMENT(V_TYPE) *v;
-    global const float *response, *level_log_weight;
+    global const float *log_density, *level_log_weight;
     global const uint *level_begin;
     global float *weights;
 } key_view;
@@ -59,7 +59,7 @@ typedef struct head_view {
 #if CAUSAL
     uint near; /* rows of the own chunk that see the key */
     global const ELEMENT(DOUT_TYPE) *dout;
-    global const float *stats, *response;
+    global const float *stats, *log_density;
     INDEX dout_pitch, stats_pitch;
     float gain[CHUNK], mixed[CHUNK]; /* dout_i·v_j, Σ_s r_ijs */
 #endif
@@ -67,7 +67,7 @@ typedef struct head_view {
 
 /* σ of one splat. */
 static inline float splat_back(private key_view *key, private head_view *head, uint level, uint s) {
-    float sigma = 0.0f, kappa = key->response[s] + key->bias;
+    float sigma = 0.0f, kappa = key->log_density[s] + key->bias;
     if (head->state_lse[s] != -INFINITY) {
         float far = exp(kappa + head->state_lse[s]);
         global const float *mean = head->state_value + s * (DV + 1);
@@ -79,7 +79,7 @@ static inline float splat_back(private key_view *key, private head_view *head, u
     float base = (key->per_level ? 0.0f : key->level_log_weight[level]) + head->log_weight[s];
     for (uint i = 0; i < head->near; ++i) {
         global const float *row = head->stats + i * head->stats_pitch + (key->per_level ? level * STATS : 0);
-        float r = exp(base + head->response[(INDEX)i * key->splats + s] + kappa - row[STATS_OFFSET]);
+        float r = exp(base + head->log_density[(INDEX)i * key->splats + s] + kappa - row[STATS_OFFSET]);
         head->mixed[i] += r;
         sigma = MAD(r, head->gain[i] - row[STATS_DELTA], sigma);
     }
@@ -112,7 +112,7 @@ static inline void head_back(private key_view *key, private head_view *head) {
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backward(
     uint keys, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head, uint first_head,
     global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-    global const float *state_lse, global const float *state_value, global const float *key_response,
+    global const float *state_lse, global const float *state_value, global const float *key_log_density,
     global const ELEMENT(V_TYPE) *v, INDEX4 v_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at, global float *weights
 #if BIAS
     ,
@@ -124,7 +124,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backw
 #endif
 #if CAUSAL
     ,
-    int diagonal, uint queries, global const float *query_response, global const ELEMENT(DOUT_TYPE) *dout,
+    int diagonal, uint queries, global const float *query_log_density, global const ELEMENT(DOUT_TYPE) *dout,
     INDEX4 dout_at, global const float *stats, INDEX4 stats_at
 #endif
 ) {
@@ -146,7 +146,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backw
     for (uint h = kv * group; h < (kv + 1) * group; ++h) {
         INDEX writer = ((INDEX)b * writers + (per_head ? h : kv)) * keys + j, at = (INDEX)b * heads + h;
         key.fresh = per_head || h == kv * group;
-        key.response = key_response + writer * splats;
+        key.log_density = key_log_density + writer * splats;
         key.weights = weights + writer * splats;
         head_view head = {.log_weight = log_weight + (INDEX)(per_head ? first_head + h : 0) * splats};
         head.state_lse = state_lse + (at * segments + segment) * splats;
@@ -155,7 +155,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backw
         head.near = last - first;
         head.dout = dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + first * dout_at.s3;
         head.stats = stats + stats_at.s0 + b * stats_at.s1 + h * stats_at.s2 + first * stats_at.s3;
-        head.response = query_response + (at * queries + first) * splats;
+        head.log_density = query_log_density + (at * queries + first) * splats;
         head.dout_pitch = dout_at.s3;
         head.stats_pitch = stats_at.s3;
 #endif

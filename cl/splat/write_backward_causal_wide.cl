@@ -60,12 +60,12 @@ static inline void near_load(private near_rows *y, private key_tile *t, global c
 
 /* Row i, whose log-weights less the keys' are in `query`, and the first `seen` keys. */
 static inline void near_row(private near_rows *y, private key_tile *t, uint i, uint seen, float offset, float delta,
-                            global const float *response, global float *weights) {
+                            global const float *log_density, global float *weights) {
     for (uint j = 0; j < seen; ++j) {
         if (t->bias[j] == -INFINITY)
             continue;
         float shift = t->bias[j] - offset, gain = y->gain[j * BLOCK + i] - delta;
-        global const float *key = response + (INDEX)j * SPLATS;
+        global const float *key = log_density + (INDEX)j * SPLATS;
         global float *weight = weights + (INDEX)j * SPLATS;
         float16 mixed = (float16)(0.0f);
         for (uint s = 0; s < SPLATS; s += 16) {
@@ -79,13 +79,13 @@ static inline void near_row(private near_rows *y, private key_tile *t, uint i, u
 }
 
 static inline void near_back(private near_rows *y, private key_tile *t, uint first_seen,
-                             global const float *query_response, global const float *stats, INDEX stats_pitch,
-                             global const float *response, global float *weights) {
+                             global const float *query_log_density, global const float *stats, INDEX stats_pitch,
+                             global const float *log_density, global float *weights) {
     for (uint i = 0; i < y->count; ++i) {
         for (uint s = 0; s < SPLATS; s += 16)
-            VECTOR(y->query + s) = VECTOR(y->base + s) + vload16(0, query_response + (INDEX)i * SPLATS + s);
+            VECTOR(y->query + s) = VECTOR(y->base + s) + vload16(0, query_log_density + (INDEX)i * SPLATS + s);
         near_row(y, t, i, first_seen + i, stats[i * stats_pitch + STATS_OFFSET], stats[i * stats_pitch + STATS_DELTA],
-                 response, weights);
+                 log_density, weights);
     }
     for (uint j = 0; j < CHUNK; j += RT)
         ACCUMULATE(private, t->dv + j * DV, y->mixed + j * BLOCK, BLOCK, 1, y->dout, DV, y->count)
@@ -94,7 +94,7 @@ static inline void near_back(private near_rows *y, private key_tile *t, uint fir
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void write_backward_causal_wide(
     uint keys, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head, uint first_head,
     global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
-    global const float *state_lse, global const float *state_value, global const float *key_response,
+    global const float *state_lse, global const float *state_value, global const float *key_log_density,
     global const ELEMENT(V_TYPE) *v, INDEX4 v_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at, global float *weights
 #if BIAS
     ,
@@ -105,7 +105,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void write_backward_causal
     global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
 #endif
     ,
-    int diagonal, uint queries, global const float *query_response, global const ELEMENT(DOUT_TYPE) *dout,
+    int diagonal, uint queries, global const float *query_log_density, global const ELEMENT(DOUT_TYPE) *dout,
     INDEX4 dout_at, global const float *stats, INDEX4 stats_at) {
     uint chunk = get_global_id(0), kv = get_global_id(1), b = get_global_id(2), kv_heads = get_global_size(1);
     uint begin_key = chunk * CHUNK, rows = min((uint)CHUNK, keys - begin_key), heads = kv_heads * group;
@@ -126,7 +126,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void write_backward_causal
         INDEX own = (writer * keys + begin_key) * SPLATS, state = (head * segments + segments - 1 - chunk) * SPLATS;
         for (uint begin = 0; begin < SPLATS; begin += BLOCK) {
             state_load(&y, state_lse + state, state_value + state * (DV + 1), begin, SPLATS);
-            tile_meet(&t, &y, key_response + own + begin, weights + own + begin, SPLATS, rows,
+            tile_meet(&t, &y, key_log_density + own + begin, weights + own + begin, SPLATS, rows,
                       per_head || h == kv * group);
         }
         near.count = last - first;
@@ -136,9 +136,9 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void write_backward_causal
                   level_log_weight);
         near_load(&near, &t, dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + first * dout_at.s3, dout_at.s3);
         near_back(&near, &t, (uint)((int)first + diagonal + 1 - (int)begin_key),
-                  query_response + (head * queries + first) * SPLATS,
+                  query_log_density + (head * queries + first) * SPLATS,
                   stats + stats_at.s0 + b * stats_at.s1 + h * stats_at.s2 + first * stats_at.s3, stats_at.s3,
-                  key_response + own, weights + own);
+                  key_log_density + own, weights + own);
     }
     for (uint r = 0; r < rows; ++r) {
         for (uint d = 0; d < DV; d += 16)

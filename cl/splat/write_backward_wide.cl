@@ -27,19 +27,18 @@
 #include "shared/backward.clh"
 #include "splat/write_backward_wide.clh"
 
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-write_backward_wide(uint keys, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head,
-                    uint first_head, global const float *log_weight, global const uint *level_begin,
-                    global const float *level_log_weight, global const float *state_lse,
-                    global const float *state_value, global const float *key_response, global const ELEMENT(V_TYPE) *v,
-                    INDEX4 v_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at, global float *weights
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void write_backward_wide(
+    uint keys, uint segments, uint group, uint levels, uint per_level, uint splats, uint per_head, uint first_head,
+    global const float *log_weight, global const uint *level_begin, global const float *level_log_weight,
+    global const float *state_lse, global const float *state_value, global const float *key_log_density,
+    global const ELEMENT(V_TYPE) *v, INDEX4 v_at, global ELEMENT(DV_TYPE) *dv, INDEX4 dv_at, global float *weights
 #if BIAS
-                    ,
-                    global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
+    ,
+    global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at
 #endif
 #if DBIAS
-                    ,
-                    global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
+    ,
+    global ELEMENT(DBIAS_TYPE) *dbias, INDEX4 dbias_at
 #endif
 ) {
     uint first = get_global_id(0) * TILE, kv = get_global_id(1), b = get_global_id(2), kv_heads = get_global_size(1);
@@ -58,7 +57,7 @@ write_backward_wide(uint keys, uint segments, uint group, uint levels, uint per_
         INDEX own = (writer * keys + first) * splats;
         for (uint begin = 0; begin < splats; begin += BLOCK) {
             state_load(&y, state_lse + head * splats, state_value + head * splats * (DV + 1), begin, splats);
-            tile_meet(&t, &y, key_response + own + begin, weights + own + begin, splats, rows,
+            tile_meet(&t, &y, key_log_density + own + begin, weights + own + begin, splats, rows,
                       per_head || h == kv * group);
         }
     }

@@ -69,7 +69,7 @@ void layer_states_free(layer_states *states);
 clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states);
 
 /* φ of every `spacing`-th key: [B,Hw,count,S] with count = ⌈M / spacing⌉. The caller frees it. */
-clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **response);
+clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **log_density);
 /* Hw: heads of states and of cover. */
 size_t layer_state_heads(const layer *l, const clsplat_splats *set);
 

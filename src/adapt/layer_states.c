@@ -138,23 +138,23 @@ static clsplat_status weigh(const states_call *c, float *log_weight) {
     layer *l = c->layer;
     size_t splats = c->splats->count, all = l->batch * l->heads * l->rows * splats, sets = c->splats->heads;
     float *own = malloc(sets * splats * sizeof *own);
-    op_respond_args args = {.splats = c->splats, .heads = l->heads, .x = l->on_q};
+    op_log_density_args args = {.splats = c->splats, .heads = l->heads, .x = l->on_q};
     args.x.offset += l->first_row * args.x.stride[2];
     args.x.stride[2] *= l->step;
     args.x.shape[2] = l->rows;
     if (!own)
         return no_memory(l, splats);
-    TRY(buffer_create(l->device, 4 * all, &args.response));
-    TRY(op_respond(&l->queue, &args));
+    TRY(buffer_create(l->device, 4 * all, &args.log_density));
+    TRY(op_log_density(&l->queue, &args));
     TRY(queue_download(&l->queue,
-                       (queue_copy){.mem = args.response, .host = log_weight, .row = 4 * all, .rows = 1}));
+                       (queue_copy){.mem = args.log_density, .host = log_weight, .row = 4 * all, .rows = 1}));
     TRY(queue_download(
         &l->queue,
         (queue_copy){.mem = c->splats->log_weight, .host = own, .row = 4 * sets * splats, .rows = 1}));
     for (size_t i = 0; i < l->batch * l->heads; ++i)
         add_states(c, i, own, log_weight);
 fail:
-    buffer_release(l->device, 4 * all, &args.response);
+    buffer_release(l->device, 4 * all, &args.log_density);
     free(own);
     return status;
 }
@@ -236,27 +236,27 @@ void layer_states_free(layer_states *states) {
     *states = (layer_states){0};
 }
 
-clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **response) {
+clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **log_density) {
     clsplat_status status = CLSPLAT_OK;
     size_t heads = layer_state_heads(l, set), count = (l->keys + spacing - 1) / spacing;
-    op_respond_args args = {.heads = heads, .x = l->on_k};
+    op_log_density_args args = {.heads = heads, .x = l->on_k};
     args.x.stride[2] *= spacing;
     args.x.shape[2] = count;
     TRY(splats_upload(l->device, set, &args.splats));
     size_t all = l->batch * heads * count * args.splats->count;
-    *response = malloc(all * sizeof **response);
-    if (!*response)
+    *log_density = malloc(all * sizeof **log_density);
+    if (!*log_density)
         return no_memory(l, args.splats->count);
-    TRY(buffer_create(l->device, 4 * all, &args.response));
-    TRY(op_respond(&l->queue, &args));
-    TRY(queue_download(&l->queue,
-                       (queue_copy){.mem = args.response, .host = *response, .row = 4 * all, .rows = 1}));
-    buffer_release(l->device, 4 * all, &args.response);
+    TRY(buffer_create(l->device, 4 * all, &args.log_density));
+    TRY(op_log_density(&l->queue, &args));
+    TRY(queue_download(
+        &l->queue, (queue_copy){.mem = args.log_density, .host = *log_density, .row = 4 * all, .rows = 1}));
+    buffer_release(l->device, 4 * all, &args.log_density);
     return CLSPLAT_OK;
 fail:
-    if (args.response)
-        buffer_release(l->device, 4 * l->batch * heads * count * args.splats->count, &args.response);
-    free(*response);
-    *response = NULL;
+    if (args.log_density)
+        buffer_release(l->device, 4 * l->batch * heads * count * args.splats->count, &args.log_density);
+    free(*log_density);
+    *log_density = NULL;
     return status;
 }

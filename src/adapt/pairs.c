@@ -17,7 +17,7 @@
 enum {
     BLOCK = 32,
     KEYS = 1024
-}; /* rows that share a pass over keys and splats; keys whose responses come from the device at once */
+}; /* rows that share a pass over keys and splats; keys whose log-densities come from the device at once */
 
 static const float lost = 1e-30f;      /* sums below it may lack terms that float32 has not */
 static const float log_lost = -69.08f; /* ln of that */
@@ -40,17 +40,18 @@ static clsplat_status no_memory(const layer *l) {
     return log_error(l->device->lib, CLSPLAT_MEMORY, "no memory for pairs of rows and %zu keys", l->keys);
 }
 
-static clsplat_status respond(const pairs_call *c, const op_splats *splats, size_t batch, size_t heads,
-                              op_tensor x, float *to) {
+static clsplat_status log_densities(const pairs_call *c, const op_splats *splats, size_t batch, size_t heads,
+                                    op_tensor x, float *to) {
     clsplat_status status = CLSPLAT_OK;
     layer *l = c->layer;
     size_t bytes = 4 * batch * heads * x.shape[2] * splats->count;
-    op_respond_args args = {.splats = splats, .heads = heads, .x = x};
-    TRY(buffer_create(l->device, bytes, &args.response));
-    TRY(op_respond(&l->queue, &args));
-    TRY(queue_download(&l->queue, (queue_copy){.mem = args.response, .host = to, .row = bytes, .rows = 1}));
+    op_log_density_args args = {.splats = splats, .heads = heads, .x = x};
+    TRY(buffer_create(l->device, bytes, &args.log_density));
+    TRY(op_log_density(&l->queue, &args));
+    TRY(queue_download(&l->queue,
+                       (queue_copy){.mem = args.log_density, .host = to, .row = bytes, .rows = 1}));
 fail:
-    buffer_release(l->device, bytes, &args.response);
+    buffer_release(l->device, bytes, &args.log_density);
     return status;
 }
 
@@ -96,7 +97,7 @@ static clsplat_status weigh_queries(const pairs_call *c) {
     x.stride[2] *= l->step * c->spacing;
     x.shape[2] = c->count;
     TRY(fetch_own(c));
-    TRY(respond(c, c->splats, l->batch, l->heads, x, c->query));
+    TRY(log_densities(c, c->splats, l->batch, l->heads, x, c->query));
     for (size_t row = 0; row < l->batch * l->heads * c->count; ++row) {
         const float *own = c->own + (sets > 1 ? row / c->count % l->heads : 0) * splats;
         for (size_t s = 0; s < splats; ++s)
@@ -250,7 +251,7 @@ static clsplat_status mend_row(const pairs_call *c, size_t head, size_t first, s
             if (!is_missing(c, i, j, most))
                 continue;
             if (!there)
-                TRY(respond(
+                TRY(log_densities(
                     c, &c->one, 1, 1,
                     op_slice(head_of(l->on_k, head / l->heads, kv_head_of(l, head)), 2, begin, end - begin),
                     c->key));

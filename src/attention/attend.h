@@ -8,7 +8,7 @@
 
 /* Gaussian attention in two halves, for keys that are in several places: what the splats know of these keys
  * goes to `carry`; queries read what `carry` knows of others', and, causal, of the keys up to their own. */
-typedef enum attend_half { ATTEND_WHOLE, ATTEND_ABSORB, ATTEND_EMIT } attend_half;
+typedef enum attend_half { ATTEND_WHOLE, ATTEND_ACCUMULATE, ATTEND_QUERY } attend_half;
 
 typedef struct attend_call {
     clsplat_attention attention;       /* scale is a number, chunk the one to take */

@@ -20,7 +20,7 @@ typedef struct walk {
     stage_box by_key, by_query; /* the current block */
     op_splats splats;           /* with its first head */
     cl_mem moments;
-    double *lifts; /* [L] */
+    double *level_gradients; /* [L] */
     queue queue;
 } walk;
 
@@ -137,7 +137,7 @@ static clsplat_status download(queue *q, cl_mem mem, size_t count, float **numbe
 
 static clsplat_status gaussian_block(walk *w, const block *b) {
     clsplat_status status = CLSPLAT_OK;
-    float *lifts = NULL;
+    float *level_gradients = NULL;
     size_t levels = w->splats.levels, count = b->q.shape[0] * b->q.shape[1] * levels;
     bool per_level = w->call->attention.mixing == CLSPLAT_PER_LEVEL;
     gaussian_gradient g = {.call = {.splats = &w->splats,
@@ -154,16 +154,16 @@ static clsplat_status gaussian_block(walk *w, const block *b) {
                            .dkey_bias = b->dkey_bias,
                            .moments = w->moments};
     if (per_level) {
-        TRY(workspace_take(w->queue.device, WORKSPACE_GRAD_LIFTS, 4 * count, &g.lifts));
-        TRY(queue_fill(&w->queue, g.lifts, 0, 4 * count, 0.0f));
+        TRY(workspace_take(w->queue.device, WORKSPACE_GRAD_LEVELS, 4 * count, &g.level_gradients));
+        TRY(queue_fill(&w->queue, g.level_gradients, 0, 4 * count, 0.0f));
     }
     TRY(gaussian_backward(&w->queue, &g));
     if (per_level)
-        TRY(download(&w->queue, g.lifts, count, &lifts));
+        TRY(download(&w->queue, g.level_gradients, count, &level_gradients));
     for (size_t i = 0; per_level && i < count; ++i)
-        w->lifts[i % levels] += (double)lifts[i];
+        w->level_gradients[i % levels] += (double)level_gradients[i];
 fail:
-    free(lifts);
+    free(level_gradients);
     return status;
 }
 
@@ -242,8 +242,8 @@ static clsplat_status walk_blocks(walk *w, const op_splats *splats) {
     clsplat_status status = CLSPLAT_OK;
     if (splats) {
         size_t bytes = 4 * moments_count(splats);
-        w->lifts = calloc(splats->levels, sizeof *w->lifts);
-        if (!w->lifts)
+        w->level_gradients = calloc(splats->levels, sizeof *w->level_gradients);
+        if (!w->level_gradients)
             return log_error(w->queue.device->lib, CLSPLAT_MEMORY, "no memory for %zu levels",
                              splats->levels);
         TRY(workspace_take(w->queue.device, WORKSPACE_GRAD_MOMENTS, bytes, &w->moments));
@@ -279,11 +279,11 @@ clsplat_status clsplat_attend_backward_sized(clsplat_device *device, const clspl
     if (call.splats) {
         TRY(download(&w.queue, w.moments, moments_count(call.splats), &moments));
         TRY(splats_gradient_finish(attention.splats, moments,
-                                   attention.mixing == CLSPLAT_PER_LEVEL ? w.lifts : NULL,
+                                   attention.mixing == CLSPLAT_PER_LEVEL ? w.level_gradients : NULL,
                                    &gradients.splats));
     }
 fail:
     free(moments);
-    free(w.lifts);
+    free(w.level_gradients);
     return status;
 }

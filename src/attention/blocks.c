@@ -258,18 +258,18 @@ fail:
     return status;
 }
 
-static clsplat_status absorb_heads(walk *w) {
+static clsplat_status accumulate_heads(walk *w) {
     clsplat_status status = CLSPLAT_OK;
     double heads = (double)(w->by_key.count[0] * w->by_key.count[1]);
     for (size_t j = 0; j < w->keys; j += w->size.keys) {
         size_t keys = smaller(w->size.keys, w->keys - j);
         TRY(bring_keys(w, j, keys));
-        w->block.q.shape[1] = w->by_query.count[1]; /* all that absorbing has to know of the queries */
-        TRY(gaussian_absorb(&w->queue, &w->block, j == 0));
+        w->block.q.shape[1] = w->by_query.count[1]; /* all that accumulating has to know of the queries */
+        TRY(gaussian_accumulate(&w->queue, &w->block, j == 0));
         TRY(clsplat_device_finish(w->queue.device));
         TRY(advance(w, heads * (double)keys));
     }
-    if (w->call->half == ATTEND_ABSORB)
+    if (w->call->half == ATTEND_ACCUMULATE)
         TRY(carry_down(&w->queue, &w->block, w->call, w->by_key));
 fail:
     return status;
@@ -278,11 +278,12 @@ fail:
 static clsplat_status gaussian_heads(walk *w) {
     clsplat_status status = CLSPLAT_OK;
     double heads = (double)(w->by_key.count[0] * w->by_key.count[1]);
-    TRY(w->call->half == ATTEND_EMIT ? carry_up(&w->queue, &w->block, w->call, w->by_key) : absorb_heads(w));
+    TRY(w->call->half == ATTEND_QUERY ? carry_up(&w->queue, &w->block, w->call, w->by_key)
+                                      : accumulate_heads(w));
     for (size_t i = 0; i < w->queries; i += w->size.queries) {
         size_t queries = smaller(w->size.queries, w->queries - i);
         TRY(bring_queries(w, i, queries));
-        TRY(gaussian_emit(&w->queue, &w->block));
+        TRY(gaussian_query(&w->queue, &w->block));
         TRY(take_results(w));
         TRY(advance(w, heads * (double)queries));
     }
@@ -298,7 +299,7 @@ static clsplat_status causal_heads(walk *w) {
     place(&w->by_query, 0, sees_none);
     stage_fill(&w->call->tensors.out, w->by_query, 0.0f);
     stage_fill(&w->call->tensors.lse, w->by_query, -INFINITY);
-    if (w->call->half == ATTEND_EMIT)
+    if (w->call->half == ATTEND_QUERY)
         TRY(carry_up(&w->queue, &w->block, w->call, w->by_key));
     for (size_t j = 0, i = sees_none; j < w->keys; j += w->size.keys) {
         size_t keys = smaller(w->size.keys, w->keys - j);
@@ -330,8 +331,8 @@ static clsplat_status attend_heads(walk *w, size_t batch, size_t kv_head) {
     w->splats.first_head += kv_head * w->group;
     w->block =
         (gaussian_call){.splats = &w->splats, .mixing = w->call->attention.mixing, .diagonal = OP_SEES_ALL};
-    if (w->call->half == ATTEND_ABSORB)
-        return absorb_heads(w);
+    if (w->call->half == ATTEND_ACCUMULATE)
+        return accumulate_heads(w);
     return w->call->attention.causal ? causal_heads(w) : gaussian_heads(w);
 }
 

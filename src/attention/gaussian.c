@@ -25,11 +25,12 @@ size_t gaussian_units(const clsplat_limits *limits, double bytes) {
     return units < 1 ? 1 : units > 1e9 ? (size_t)1e9 : (size_t)units;
 }
 
-/* Key heads (over the batch) whose carries, and whose responses of one chunk, fit a workspace each. */
+/* Key heads (over the batch) whose carries, and whose log-densities of one chunk, fit a workspace each. */
 static size_t kv_heads_in_budget(const clsplat_limits *limits, const gaussian_call *c) {
     double group = (double)(c->q.shape[1] / c->k.shape[1]), writers = c->splats->heads > 1 ? group : 1;
-    double carry = writers * (double)(c->v.shape[3] + 2), responses = group * GAUSSIAN_CHUNK;
-    return gaussian_units(limits, 4 * (double)c->splats->count * (carry > responses ? carry : responses));
+    double carry = writers * (double)(c->v.shape[3] + 2), log_densities = group * GAUSSIAN_CHUNK;
+    return gaussian_units(limits,
+                          4 * (double)c->splats->count * (carry > log_densities ? carry : log_densities));
 }
 
 bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call, size_t batch,
@@ -80,7 +81,7 @@ size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *c) {
     return smaller(smaller(wanted, 64), smaller(most, fitting));
 }
 
-clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin) {
+clsplat_status gaussian_accumulate(queue *q, const gaussian_call *call, bool begin) {
     clsplat_status status = CLSPLAT_OK;
     size_t segments = gaussian_segments(&q->device->info.limits, call), keys = call->k.shape[2];
     op_write_args args = {.splats = call->splats,
@@ -96,7 +97,7 @@ fail:
     return status;
 }
 
-clsplat_status gaussian_emit(queue *q, const gaussian_call *call) {
+clsplat_status gaussian_query(queue *q, const gaussian_call *call) {
     clsplat_status status = CLSPLAT_OK;
     op_read_args args = {.splats = call->splats,
                          .kv_heads = call->k.shape[1],
@@ -116,18 +117,18 @@ static size_t panel_keys(const clsplat_limits *limits, const gaussian_call *c) {
     double splats = (double)c->splats->count, writers = (double)(c->k.shape[0] * gaussian_state_heads(c));
     size_t queries = c->q.shape[0] * c->q.shape[1], wanted = limits->compute_units * (size_t)64 / queries;
     size_t by_state = gaussian_units(limits, 4 * splats * writers * (double)c->v.shape[3]);
-    size_t by_response = gaussian_units(limits, 4 * splats * (double)queries * GAUSSIAN_CHUNK);
+    size_t by_log_density = gaussian_units(limits, 4 * splats * (double)queries * GAUSSIAN_CHUNK);
     wanted = wanted < 8 ? 8 : smaller(wanted, 128);
-    return GAUSSIAN_CHUNK * smaller(wanted, smaller(by_state, by_response));
+    return GAUSSIAN_CHUNK * smaller(wanted, smaller(by_state, by_log_density));
 }
 
-clsplat_status gaussian_respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
-                                op_tensor x, cl_mem *response) {
+clsplat_status gaussian_log_density(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
+                                    op_tensor x, cl_mem *log_density) {
     clsplat_status status = CLSPLAT_OK;
-    op_respond_args args = {.splats = splats, .heads = heads, .x = x};
-    TRY(workspace_take(q->device, slot, 4 * x.shape[0] * heads * x.shape[2] * splats->count, response));
-    args.response = *response;
-    TRY(op_respond(q, &args));
+    op_log_density_args args = {.splats = splats, .heads = heads, .x = x};
+    TRY(workspace_take(q->device, slot, 4 * x.shape[0] * heads * x.shape[2] * splats->count, log_density));
+    args.log_density = *log_density;
+    TRY(op_log_density(q, &args));
 fail:
     return status;
 }
@@ -146,16 +147,16 @@ static clsplat_status read_panel(queue *q, const gaussian_call *c, op_state befo
                          .key_bias = c->key_bias};
     if (begin >= end)
         return CLSPLAT_OK;
-    TRY(gaussian_respond(q, c->splats, WORKSPACE_KEY_RESPONSE, gaussian_state_heads(c), c->k,
-                         &args.key_response));
+    TRY(gaussian_log_density(q, c->splats, WORKSPACE_KEY_LOG_DENSITY, gaussian_state_heads(c), c->k,
+                             &args.key_log_density));
     for (size_t i = begin; i < end; i += step) {
         size_t count = smaller(step, end - i);
         args.q = op_slice(c->q, 2, i, count);
         args.out = op_slice(c->out, 2, i, count);
         args.lse = op_slice(c->lse, 2, i, count);
         args.diagonal = c->diagonal + (int32_t)i;
-        TRY(gaussian_respond(q, c->splats, WORKSPACE_QUERY_RESPONSE, c->q.shape[1], args.q,
-                             &args.query_response));
+        TRY(gaussian_log_density(q, c->splats, WORKSPACE_QUERY_LOG_DENSITY, c->q.shape[1], args.q,
+                                 &args.query_log_density));
         TRY(op_read(q, &args));
     }
 fail:
@@ -224,8 +225,8 @@ clsplat_status gaussian_enqueue(queue *q, const gaussian_call *call) {
                 TRY(gaussian_causal(q, &part, true));
                 continue;
             }
-            TRY(gaussian_absorb(q, &part, true));
-            TRY(gaussian_emit(q, &part));
+            TRY(gaussian_accumulate(q, &part, true));
+            TRY(gaussian_query(q, &part));
         }
     }
 fail:

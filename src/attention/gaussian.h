@@ -1,4 +1,4 @@
-/* Gaussian attention of tensors on the device, out of the operations write, scan, respond and read. */
+/* Gaussian attention of tensors on the device, out of the operations write, scan, log_density and read. */
 #ifndef CLSPLAT_ATTENTION_GAUSSIAN_H
 #define CLSPLAT_ATTENTION_GAUSSIAN_H
 
@@ -21,9 +21,9 @@ bool gaussian_heads_fit(const clsplat_limits *limits, const gaussian_call *call,
 /* Segments that the keys are written in: enough to occupy the device. */
 size_t gaussian_segments(const clsplat_limits *limits, const gaussian_call *call);
 /* Adds the keys of a block to what the splats know. */
-clsplat_status gaussian_absorb(queue *q, const gaussian_call *call, bool begin);
-/* The outputs of a block of queries from what the splats know after the last gaussian_absorb. */
-clsplat_status gaussian_emit(queue *q, const gaussian_call *call);
+clsplat_status gaussian_accumulate(queue *q, const gaussian_call *call, bool begin);
+/* The outputs of a block of queries from what the splats know after the last gaussian_accumulate. */
+clsplat_status gaussian_query(queue *q, const gaussian_call *call);
 /* Both, in causal order. All blocks but the last have a multiple of GAUSSIAN_CHUNK keys; call->diagonal
  * counts within the block, and the queries see their last key in it. */
 clsplat_status gaussian_causal(queue *q, const gaussian_call *call, bool begin);
@@ -39,8 +39,8 @@ clsplat_status gaussian_take_state(clsplat_device *device, const gaussian_call *
                                    size_t segments, op_state *state);
 clsplat_status gaussian_scan(queue *q, const gaussian_call *call, bool begin, bool exclusive, op_state part);
 /* φ of all rows, in the slot. */
-clsplat_status gaussian_respond(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
-                                op_tensor x, cl_mem *response);
+clsplat_status gaussian_log_density(queue *q, const op_splats *splats, workspace_slot slot, size_t heads,
+                                    op_tensor x, cl_mem *log_density);
 
 /* Keys whose pairs with queries are formed one by one. A chunk costs a splat state to write and to read per
  * splat, and half a chunk of exponentials per query and splat: 32 balances them at Dv = 64. */

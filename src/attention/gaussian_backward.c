@@ -1,6 +1,6 @@
 /* Two passes, as forward has them, the other way round. Over the queries: what each row passes back to its
  * log-weights, and with it dq, the splats' moments and the states of dout. Over the keys: what the states
- * pass back. Tokens go through in panels, whose responses and weights fit the workspaces.
+ * pass back. Tokens go through in panels, whose log-densities and weights fit the workspaces.
  *
  * Causal: the first pass meets the states before every chunk of keys in the order of the keys, the second the
  * states of the rows after every chunk in reverse; pairs within a chunk are formed one by one in both. */
@@ -106,7 +106,8 @@ static clsplat_status rows_back(queue *q, const gaussian_gradient *g, op_read_ba
     read->mixing = g->call.mixing;
     read->dout = op_slice(g->dout, 2, begin, count);
     read->stats = op_slice(stats, 2, begin, count);
-    TRY(gaussian_respond(q, read->splats, WORKSPACE_QUERY_RESPONSE, heads, x, &read->query_response));
+    TRY(gaussian_log_density(q, read->splats, WORKSPACE_QUERY_LOG_DENSITY, heads, x,
+                             &read->query_log_density));
     TRY(take_weights(q, g, heads, count, &read->weights));
     TRY(op_read_backward(q, read));
     TRY(pass_on(q, g, heads, read->weights, x, op_slice(g->dq, 2, begin, count), true));
@@ -127,7 +128,7 @@ static clsplat_status keys_back(queue *q, const gaussian_gradient *g, op_write_b
     write.key_bias = op_slice(g->call.key_bias, 2, begin, count);
     write.dv = op_slice(g->dv, 2, begin, count);
     write.dkey_bias = op_slice(g->dkey_bias, 2, begin, count);
-    TRY(gaussian_respond(q, write.splats, WORKSPACE_KEY_RESPONSE, heads, x, &write.key_response));
+    TRY(gaussian_log_density(q, write.splats, WORKSPACE_KEY_LOG_DENSITY, heads, x, &write.key_log_density));
     TRY(take_weights(q, g, heads, count, &write.weights));
     TRY(op_write_backward(q, &write));
     TRY(pass_on(q, g, heads, write.weights, x, op_slice(g->dk, 2, begin, count), false));
@@ -135,7 +136,7 @@ fail:
     return status;
 }
 
-/* Tokens of a panel: as many as there is room for the responses of. On a CPU fewer, so that what one
+/* Tokens of a panel: as many as there is room for the log-densities of. On a CPU fewer, so that what one
  * operation leaves is in the cache for the next. */
 static size_t panel_rows(const clsplat_limits *limits, const gaussian_gradient *g) {
     enum { CACHED = 4 << 20, LEAST = 256 };
@@ -152,7 +153,7 @@ static clsplat_status everything(queue *q, const gaussian_gradient *g, op_tensor
     double states = 4.0 * (double)(query_heads(g) * g->call.splats->count) * (double)(g->dout.shape[3] + 1);
     op_read_backward_args read = {0};
     op_write_backward_args write = {0};
-    TRY(gaussian_absorb(q, &g->call, true));
+    TRY(gaussian_accumulate(q, &g->call, true));
     TRY(gaussian_take_state(q->device, &g->call, false, 1, &read.state));
     for (size_t i = 0; i < queries; i += step) {
         size_t count = smaller(step, queries - i);
@@ -161,7 +162,7 @@ static clsplat_status everything(queue *q, const gaussian_gradient *g, op_tensor
         TRY(rows_back(q, g, &read, stats, i, count));
         op_collect_args rows = {.dout = read.dout,
                                 .stats = read.stats,
-                                .query_response = read.query_response,
+                                .query_log_density = read.query_log_density,
                                 .segment = (count + segments - 1) / segments};
         TRY(collect(q, g, rows, segments, i == 0, &write.state));
     }
@@ -215,8 +216,8 @@ static clsplat_status causal_rows(queue *q, const gaussian_gradient *g, op_tenso
                                   .chunk = GAUSSIAN_CHUNK,
                                   .v = write.v,
                                   .key_bias = write.key_bias};
-    TRY(gaussian_respond(q, g->call.splats, WORKSPACE_KEY_RESPONSE, write.heads, write.k,
-                         &read.key_response));
+    TRY(gaussian_log_density(q, g->call.splats, WORKSPACE_KEY_LOG_DENSITY, write.heads, write.k,
+                             &read.key_log_density));
     for (size_t i = begin; i < p.end; i += step) {
         read.diagonal = p.diagonal + (int32_t)i;
         TRY(rows_back(q, g, &read, stats, i, smaller(step, p.end - i)));
@@ -233,11 +234,11 @@ static clsplat_status causal_keys(queue *q, const gaussian_gradient *g, op_tenso
                                     .chunk = GAUSSIAN_CHUNK,
                                     .dout = op_slice(g->dout, 2, p.begin, rows),
                                     .stats = op_slice(stats, 2, p.begin, rows)};
-    TRY(gaussian_respond(q, g->call.splats, WORKSPACE_QUERY_RESPONSE, g->dout.shape[1],
-                         op_slice(g->call.q, 2, p.begin, rows), &write.query_response));
+    TRY(gaussian_log_density(q, g->call.splats, WORKSPACE_QUERY_LOG_DENSITY, g->dout.shape[1],
+                             op_slice(g->call.q, 2, p.begin, rows), &write.query_log_density));
     op_collect_args collected = {.dout = write.dout,
                                  .stats = write.stats,
-                                 .query_response = write.query_response,
+                                 .query_log_density = write.query_log_density,
                                  .segment = GAUSSIAN_CHUNK,
                                  .diagonal = write.diagonal};
     TRY(collect(q, g, collected, (p.count + GAUSSIAN_CHUNK - 1) / GAUSSIAN_CHUNK, last == g->call.k.shape[2],
@@ -265,8 +266,9 @@ clsplat_status gaussian_backward(queue *q, const gaussian_gradient *g) {
     TRY(take_stats(q->device, g, &stats));
     TRY(g->call.diagonal == OP_SEES_ALL ? everything(q, g, stats) : causal(q, g, stats));
     if (g->call.mixing == CLSPLAT_PER_LEVEL) {
-        op_level_lifts_args lifts = {.levels = g->call.splats->levels, .stats = stats, .lifts = g->lifts};
-        TRY(op_level_lifts(q, &lifts));
+        op_level_gradients_args level_gradients = {
+            .levels = g->call.splats->levels, .stats = stats, .level_gradients = g->level_gradients};
+        TRY(op_level_gradients(q, &level_gradients));
     }
 fail:
     return status;

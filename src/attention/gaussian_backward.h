@@ -8,8 +8,8 @@
 typedef struct gaussian_gradient {
     gaussian_call call; /* out and lse are not needed */
     op_tensor dout, dq, dk, dv, dkey_bias;
-    cl_mem moments; /* of the whole set, [Hs,S,op_moments_size]: added to */
-    cl_mem lifts;   /* [B,H,L] of these heads: added to, per level; else untouched */
+    cl_mem moments;         /* of the whole set, [Hs,S,op_moments_size]: added to */
+    cl_mem level_gradients; /* [B,H,L] of these heads: added to, per level; else untouched */
 } gaussian_gradient;
 
 /* All heads and tokens of the call, whose batch and heads must be few enough for gaussian_backward_fits. */

@@ -86,8 +86,8 @@ static size_t place_of(const clsplat_splats_parameters *p, size_t splat) {
     return before;
 }
 
-clsplat_status splats_gradient_finish(clsplat_splats *splats, const float *moments, const double *lifts,
-                                      const clsplat_splats_gradient *g) {
+clsplat_status splats_gradient_finish(clsplat_splats *splats, const float *moments,
+                                      const double *level_gradients, const clsplat_splats_gradient *g) {
     const clsplat_splats_parameters *p = &splats->parameters;
     size_t dim = p->shape.dim, count = p->shape.count, size = 1 + dim + splats_covariance_size(&p->shape);
     double *along = calloc(dim, sizeof *along), *levels = calloc(p->shape.levels, sizeof *levels);
@@ -107,7 +107,7 @@ clsplat_status splats_gradient_finish(clsplat_splats *splats, const float *momen
             levels[p->level[at % count]] += (double)own[0];
         }
         for (size_t l = 0; g->level_log_weight && l < p->shape.levels; ++l)
-            g->level_log_weight[l] = (float)(lifts ? lifts[l] : levels[l]);
+            g->level_log_weight[l] = (float)(level_gradients ? level_gradients[l] : levels[l]);
     }
     bool done = along && levels && place;
     free(along);

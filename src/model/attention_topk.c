@@ -26,7 +26,7 @@ static clsplat_status attend(queue *q, const clsplat_model_attention *parameters
                          .block = block};
     if (step->window)
         return attention_softmax(q, step, step->window);
-    TRY(workspace_take(q->device, WORKSPACE_QUERY_RESPONSE, 4 * op_topk_scores(&args), &args.scores));
+    TRY(workspace_take(q->device, WORKSPACE_QUERY_LOG_DENSITY, 4 * op_topk_scores(&args), &args.scores));
     TRY(op_topk(q, &args));
 fail:
     return status;

@@ -47,10 +47,10 @@ typedef struct model_config {
                              longer ones; NULL in encoders */
     bool local_turn;      /* the second frequencies are for layers with a window, not for long sessions */
     size_t short_context; /* tokens; 0: the first frequencies are for all sessions */
-    float turn_factor;    /* of their cosines and sines */
-    bool context_is_end;  /* beyond `context` the frequencies would have to change */
-    int32_t begin, pad;   /* −1: none */
-    int32_t *ends;        /* [end_count] */
+    float attention_scaling; /* of their cosines and sines */
+    bool context_is_end;     /* beyond `context` the frequencies would have to change */
+    int32_t begin, pad;      /* −1: none */
+    int32_t *ends;           /* [end_count] */
     size_t end_count;
 } model_config;
 

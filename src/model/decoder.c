@@ -133,14 +133,14 @@ static clsplat_status begin(const block *b, size_t first) {
                                       .rows = b->count,
                                       .dim = c->head_dim,
                                       .first = (uint32_t)first,
-                                      .factor = c->turn_factor}));
+                                      .factor = c->attention_scaling}));
     if (c->local_turn)
         TRY(op_turn(b->q, &(op_turn_args){.frequencies = w->frequencies[1],
                                           .turn = b->model->scratch.local_turn.mem,
                                           .rows = b->count,
                                           .dim = c->head_dim,
                                           .first = (uint32_t)first,
-                                          .factor = c->turn_factor}));
+                                          .factor = c->attention_scaling}));
     TRY(block_begin(b, (op_tensor){0}, (op_tensor){0}));
 fail:
     return status;

@@ -95,7 +95,7 @@ static clsplat_status yarn_factor(const scaling *s, double factor) {
     if (given == 0)
         given = magnitude > 0 && all > 0 ? yarn_magnitude(factor, magnitude) / yarn_magnitude(factor, all)
                                          : yarn_magnitude(factor, 1);
-    s->config->turn_factor = (float)given;
+    s->config->attention_scaling = (float)given;
 fail:
     return status;
 }
@@ -147,7 +147,7 @@ static clsplat_status longrope(const scaling *s) {
     factor = fmax((double)c->context / original, 1);
     TRY(json_double(&s->at, "factor", JSON_OPTIONAL, 1, FACTOR_LIMIT, &factor));
     TRY(json_double(&s->at, "attention_factor", JSON_OPTIONAL, 1e-6, FACTOR_LIMIT, &given));
-    c->turn_factor = (float)(given > 0 ? given : sqrt(1 + log(factor) / log(fmax(original, 2))));
+    c->attention_scaling = (float)(given > 0 ? given : sqrt(1 + log(factor) / log(fmax(original, 2))));
     c->short_context = (size_t)original;
     TRY(longrope_divide(s, "short_factor", c->frequencies));
     TRY(longrope_divide(s, "long_factor", c->frequencies + c->head_dim / 2));
@@ -271,7 +271,7 @@ clsplat_status rotary_load(const json_place *root, model_config *config) {
     clsplat_status status = CLSPLAT_OK;
     const char *kind = "default";
     scaling s = {.at = *root, .root = root, .config = config, .theta = THETA_DEFAULT};
-    config->turn_factor = 1;
+    config->attention_scaling = 1;
     config->frequencies = calloc(config->head_dim, sizeof *config->frequencies);
     if (!config->frequencies)
         return log_error(root->lib, CLSPLAT_MEMORY, "%s: no memory for frequencies", root->path);

@@ -5,7 +5,7 @@
 #include "format/json.h"
 #include "model/config.h"
 
-/* Fills frequencies, short_context, turn_factor and context_is_end from the root's rope_parameters, or
+/* Fills frequencies, short_context, attention_scaling and context_is_end from the root's rope_parameters, or
  * rope_theta and rope_scaling; with local_turn those of layers with a window, too. Returns: FORMAT,
  * UNSUPPORTED, MEMORY. Source: modeling_rope_utils.py of Hugging Face transformers; Peng et al. 2023 (arXiv
  * 2309.00071) for yarn, Ding et al. 2024 (arXiv 2402.13753) for longrope. */

@@ -26,10 +26,10 @@ static clsplat *library(const clsplat_session *s) {
 }
 
 /* What a call wants beside the cache: host memory for logits, or a score of every target. */
-typedef struct wish {
+typedef struct output_request {
     float *logits;
     const int32_t *targets;
-} wish;
+} output_request;
 
 static clsplat_status check_tokens(const clsplat_session *s, const int32_t *tokens, size_t count,
                                    const char *what) {
@@ -63,7 +63,8 @@ static clsplat_status upload_list(queue *q, cl_mem mem, size_t first, const int3
 }
 
 /* The head over a chunk's rows, a piece at a time; `at`: of the chunk within the call. */
-static clsplat_status use_rows(queue *q, clsplat_session *s, op_tensor rows, size_t at, const wish *w) {
+static clsplat_status use_rows(queue *q, clsplat_session *s, op_tensor rows, size_t at,
+                               const output_request *w) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_model *m = s->model;
     size_t count = rows.shape[2], vocabulary = m->config.vocabulary;
@@ -87,7 +88,8 @@ fail:
     return status;
 }
 
-static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, size_t count, const wish *w) {
+static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, size_t count,
+                                  const output_request *w) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
     bool all = w->logits || w->targets;
@@ -122,7 +124,7 @@ fail:
 
 clsplat_status clsplat_session_feed(clsplat_session *session, const int32_t *tokens, size_t count,
                                     float *logits) {
-    clsplat_status status = read_tokens(session, tokens, count, &(wish){.logits = logits});
+    clsplat_status status = read_tokens(session, tokens, count, &(output_request){.logits = logits});
     return session_end(session, status, logits && count > 0);
 }
 
@@ -151,7 +153,7 @@ clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *to
     assert(targets || count == 0);
     if (!own)
         return log_error(library(session), CLSPLAT_MEMORY, "no memory for %zu scores", count);
-    TRY(read_tokens(session, tokens, count, &(wish){.targets = targets}));
+    TRY(read_tokens(session, tokens, count, &(output_request){.targets = targets}));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(download_list(&q, session->log_likelihood, first, own, count));
     for (size_t i = 0; i < count; ++i)

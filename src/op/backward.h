@@ -63,7 +63,7 @@ void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *f
 /* Numbers of a row's stats: OP_STATS of every level, or of one range in joint mixing. */
 size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing);
 
-/* ρ and the rows' stats. The states, responses and the causal fields are those of op_read_args. */
+/* ρ and the rows' stats. The states, log-densities and the causal fields are those of op_read_args. */
 typedef struct op_read_backward_args {
     const op_splats *splats;
     size_t kv_heads;
@@ -71,12 +71,12 @@ typedef struct op_read_backward_args {
     op_tensor dout;  /* [B,H,N,Dv] */
     op_tensor stats; /* [B,H,N,op_stats_columns], F32; is written */
     op_state state;
-    cl_mem query_response; /* [B,H,N,S] */
-    cl_mem weights;        /* ρ [B,H,N,S]; is written */
+    cl_mem query_log_density; /* [B,H,N,S] */
+    cl_mem weights;           /* ρ [B,H,N,S]; is written */
     bool causal;
     int32_t diagonal;
     size_t chunk;
-    cl_mem key_response;
+    cl_mem key_log_density;
     op_tensor v, key_bias;
 } op_read_backward_args;
 clsplat_status op_read_backward(queue *q, const op_read_backward_args *args);
@@ -87,7 +87,7 @@ typedef struct op_collect_args {
     const op_splats *splats;
     clsplat_mixing mixing;
     op_tensor dout, stats;
-    cl_mem query_response;
+    cl_mem query_log_density;
     size_t segment;
     int32_t diagonal;
     op_state state;
@@ -102,12 +102,12 @@ typedef struct op_write_backward_args {
     clsplat_mixing mixing;
     op_tensor v, key_bias, dv, dkey_bias;
     op_state state;
-    cl_mem key_response; /* [B,Hw,M,S] */
-    cl_mem weights;      /* σ [B,Hw,M,S]; is written */
+    cl_mem key_log_density; /* [B,Hw,M,S] */
+    cl_mem weights;         /* σ [B,Hw,M,S]; is written */
     bool causal;
     int32_t diagonal;
     size_t chunk;
-    cl_mem query_response; /* [B,H,N,S] */
+    cl_mem query_log_density; /* [B,H,N,S] */
     op_tensor dout, stats;
 } op_write_backward_args;
 clsplat_status op_write_backward(queue *q, const op_write_backward_args *args);
@@ -135,12 +135,13 @@ typedef struct op_splat_moments_args {
 size_t op_moments_size(const op_splats *splats);
 clsplat_status op_splat_moments(queue *q, const op_splat_moments_args *args);
 
-/* Adds to lifts [B,H,L] what the levels' log-weights receive in per-level mixing: Σ_i of the stats' own. */
-typedef struct op_level_lifts_args {
+/* Adds to level_gradients [B,H,L] what the levels' log-weights receive in per-level mixing: Σ_i of the stats'
+ * own. */
+typedef struct op_level_gradients_args {
     size_t levels;
     op_tensor stats;
-    cl_mem lifts;
-} op_level_lifts_args;
-clsplat_status op_level_lifts(queue *q, const op_level_lifts_args *args);
+    cl_mem level_gradients;
+} op_level_gradients_args;
+clsplat_status op_level_gradients(queue *q, const op_level_gradients_args *args);
 
 #endif

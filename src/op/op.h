@@ -133,14 +133,15 @@ typedef struct op_scan_args {
 } op_scan_args;
 clsplat_status op_scan(queue *q, const op_scan_args *args);
 
-/* φ_s(x) for every row x and splat s: response [B,heads,rows,S]; head h reads x of head h / (heads / Hx). */
-typedef struct op_respond_args {
+/* φ_s(x) for every row x and splat s: log-density [B,heads,rows,S]; head h reads x of head h / (heads / Hx).
+ */
+typedef struct op_log_density_args {
     const op_splats *splats;
     size_t heads;
     op_tensor x;
-    cl_mem response;
-} op_respond_args;
-clsplat_status op_respond(queue *q, const op_respond_args *args);
+    cl_mem log_density;
+} op_log_density_args;
+clsplat_status op_log_density(queue *q, const op_log_density_args *args);
 
 /* (out, lse) of every query from the states of the splats.
  *
@@ -155,7 +156,7 @@ typedef struct op_read_args {
     bool causal; /* what follows is for this */
     int32_t diagonal;
     size_t chunk;
-    cl_mem query_response, key_response; /* [B,H,N,S], [B,Hw,M,S] */
+    cl_mem query_log_density, key_log_density; /* [B,H,N,S], [B,Hw,M,S] */
     op_tensor v, key_bias;
 } op_read_args;
 clsplat_status op_read(queue *q, const op_read_args *args);

@@ -130,14 +130,14 @@ clsplat_status reduce_attend(ranks_call *c) {
                                            "no memory for the states of %zu splats, twice", states);
     if (ready == CLSPLAT_OK) {
         clear(mine, states, numbers);
-        ready = keys > 0 ? half(c, ATTEND_ABSORB, mine) : CLSPLAT_OK;
+        ready = keys > 0 ? half(c, ATTEND_ACCUMULATE, mine) : CLSPLAT_OK;
     }
     TRY(clsplat_ranks_agree(c->ranks, ready));
     TRY(reduce(c, mine, theirs, states, numbers));
     if (queries > 0 && c->attention.causal && keys == 0)
         see_nothing(c);
     else if (queries > 0)
-        ready = half(c, ATTEND_EMIT, theirs);
+        ready = half(c, ATTEND_QUERY, theirs);
     TRY(clsplat_ranks_agree(c->ranks, ready));
 fail:
     free(mine);

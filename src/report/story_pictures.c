@@ -140,11 +140,12 @@ static bool draw_memory(const void *of, picture *p) {
 /* Which part of the work a kernel belongs to, by how its name begins. */
 static const struct {
     const char *begins, *part;
-} parts_of[] = {
-    {"near_far", "attention"}, {"softmax", "attention"}, {"topk", "attention"},    {"read", "attention"},
-    {"write", "attention"},    {"scan", "attention"},    {"respond", "attention"}, {"collect", "attention"},
-    {"gather", "trees"},       {"find_apart", "trees"},  {"count_apart", "trees"}, {"place_apart", "trees"},
-    {"apart", "trees"},        {"covariance", "trees"},  {"gemm", "products"},     {"score", "scores"}};
+} parts_of[] = {{"near_far", "attention"},    {"softmax", "attention"}, {"topk", "attention"},
+                {"read", "attention"},        {"write", "attention"},   {"scan", "attention"},
+                {"log_density", "attention"}, {"collect", "attention"}, {"gather", "trees"},
+                {"find_apart", "trees"},      {"count_apart", "trees"}, {"place_apart", "trees"},
+                {"apart", "trees"},           {"covariance", "trees"},  {"gemm", "products"},
+                {"score", "scores"}};
 static const char *const part_names[] = {"attention", "trees", "products", "scores", "layers"};
 enum { PARTS = sizeof part_names / sizeof *part_names };
 

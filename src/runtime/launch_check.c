@@ -41,11 +41,15 @@ static const char *disagrees(const launch *l, cl_uint i) {
 }
 
 /* Whether the kernel's parameter i is called otherwise than the host says; `name` gets what the kernel says.
- * Parameters that a kernel copies may end in an underscore. */
+ * Parameters that a kernel copies may end in an underscore; those called as a built-in begin with PoCL's
+ * macro. */
 static bool named_otherwise(const launch *l, cl_uint i, size_t room, char *name) {
+    static const char macro[] = "_cl_";
     const launch_argument *told = &l->told[i];
     if (clGetKernelArgInfo(l->kernel, i, CL_KERNEL_ARG_NAME, room, name, NULL) != CL_SUCCESS || !*name)
         return false;
+    if (strncmp(name, macro, strlen(macro)) == 0)
+        memmove(name, name + strlen(macro), strlen(name) - strlen(macro) + 1);
     size_t length = strlen(told->name);
     if (strncmp(name, told->name, length) == 0) {
         const char *rest = name + length;

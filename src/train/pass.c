@@ -82,7 +82,7 @@ static clsplat_status open_turn(const pass *p) {
                                        .turn = p->turn.mem,
                                        .rows = p->length,
                                        .dim = m->config.head_dim,
-                                       .factor = m->config.turn_factor});
+                                       .factor = m->config.attention_scaling});
 }
 
 /* Layers that share one place share that of the trees and splats, too. */

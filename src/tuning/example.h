@@ -54,7 +54,7 @@ typedef struct example {
         op_softmax_backward_args softmax_backward;
         op_write_args write;
         op_read_args read;
-        op_respond_args respond;
+        op_log_density_args log_density;
         op_near_far_args near_far;
         op_near_far_backward_args near_far_backward;
         op_gemm_args gemm;
@@ -91,8 +91,8 @@ typedef struct example_kind {
     bool product;                   /* of matrices: no attention */
 } example_kind;
 extern const example_kind example_softmax, example_softmax_backward, example_near_far,
-    example_near_far_backward, example_gemm, example_write, example_read, example_respond, example_gaussian,
-    example_gaussian_backward;
+    example_near_far_backward, example_gemm, example_write, example_read, example_log_density,
+    example_gaussian, example_gaussian_backward;
 
 /* What may be asked for by name: by `clsplat bench`, and by the tuner, which takes it apart into tasks. */
 typedef struct example_operation {

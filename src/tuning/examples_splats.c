@@ -25,27 +25,27 @@ fail:
 
 const example_kind example_write = {.make = make_write, .by_key = true, .of_splats = true};
 
-static clsplat_status make_respond(example *e) {
+static clsplat_status make_log_density(example *e) {
     clsplat_status status = CLSPLAT_OK;
     const example_shape *s = &e->shape;
-    op_respond_args *a = &e->args.respond;
-    e->parts[0] = (example_part){&op_respond_family, a};
-    *a = (op_respond_args){.heads = s->heads};
+    op_log_density_args *a = &e->args.log_density;
+    e->parts[0] = (example_part){&op_log_density_family, a};
+    *a = (op_log_density_args){.heads = s->heads};
     TRY(make_splats(e, &a->splats));
     TRY(make_rows(e, MAKE_RANDOM, s->dim, &a->x));
-    TRY(make_array(e, MAKE_RESULT, s->batch * s->heads * s->queries * s->splats, &a->response));
+    TRY(make_array(e, MAKE_RESULT, s->batch * s->heads * s->queries * s->splats, &a->log_density));
 fail:
     return status;
 }
 
-const example_kind example_respond = {.make = make_respond, .of_splats = true};
+const example_kind example_log_density = {.make = make_log_density, .of_splats = true};
 
 /* Causal: as many keys as queries, and a state in front of each chunk of them. */
 static clsplat_status make_read(example *e) {
     clsplat_status status = CLSPLAT_OK;
     const example_shape *s = &e->shape;
     op_read_args *a = &e->args.read;
-    size_t heads = s->batch * s->heads, responses = heads * s->queries * s->splats;
+    size_t heads = s->batch * s->heads, log_densities = heads * s->queries * s->splats;
     e->parts[0] = (example_part){&op_read_family, a};
     *a = (op_read_args){.kv_heads = s->heads, .causal = s->causal, .chunk = GAUSSIAN_CHUNK};
     a->state.segments = s->causal ? (s->queries + a->chunk - 1) / a->chunk : 1;
@@ -56,8 +56,8 @@ static clsplat_status make_read(example *e) {
     TRY(make_array(e, MAKE_RANDOM, states, &a->state.lse));
     TRY(make_array(e, MAKE_RANDOM, states * s->value_dim, &a->state.value));
     if (s->causal) {
-        TRY(make_array(e, MAKE_RANDOM, responses, &a->query_response));
-        TRY(make_array(e, MAKE_RANDOM, responses, &a->key_response));
+        TRY(make_array(e, MAKE_RANDOM, log_densities, &a->query_log_density));
+        TRY(make_array(e, MAKE_RANDOM, log_densities, &a->key_log_density));
         TRY(make_rows(e, MAKE_RANDOM, s->value_dim, &a->v));
     }
 fail:

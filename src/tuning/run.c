@@ -25,7 +25,7 @@ static const subject subjects[] = {
     {"softmax", "softmax causal", &example_softmax, CLSPLAT_DIAGONAL, true},
     {"gaussian", "write diagonal", &example_write, CLSPLAT_DIAGONAL, false},
     {"gaussian", "read diagonal", &example_read, CLSPLAT_DIAGONAL, false},
-    {"gaussian", "respond diagonal", &example_respond, CLSPLAT_DIAGONAL, false},
+    {"gaussian", "log_density diagonal", &example_log_density, CLSPLAT_DIAGONAL, false},
     {"gaussian", "read causal", &example_read, CLSPLAT_DIAGONAL, true},
     {"gaussian-isotropic", "write isotropic", &example_write, CLSPLAT_ISOTROPIC, false},
     {"gaussian-isotropic", "read isotropic", &example_read, CLSPLAT_ISOTROPIC, false},

@@ -28,7 +28,7 @@ static const selftest_case cases[] = {
     {"read", "diagonal", &example_read, false, 261, 261, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
     {"read", "isotropic", &example_read, false, 261, 261, 64, CLSPLAT_ISOTROPIC, CLSPLAT_BF16},
     {"read", "causal", &example_read, true, 129, 129, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
-    {"respond", "diagonal", &example_respond, false, 75, 75, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
+    {"log_density", "diagonal", &example_log_density, false, 75, 75, 64, CLSPLAT_DIAGONAL, CLSPLAT_F32},
     {"near-far", "causal", &example_near_far, true, 33, 1021, 64, 0, CLSPLAT_F32},
     {"near-far-backward", "causal", &example_near_far_backward, true, 33, 509, 64, 0, CLSPLAT_F32},
     {"softmax-backward", "causal", &example_softmax_backward, true, 75, 261, 64, 0, CLSPLAT_F32},

@@ -34,7 +34,7 @@ static double state_of(const layer *l, const layer_data *d, const clsplat_splats
                        d->naive.v + kv * l->keys * l->value_dim,
                        d->naive.key_bias ? d->naive.key_bias + kv * l->keys : NULL};
     const double *q = d->naive.q + (head * l->queries + l->first_row + row * l->step) * l->dim;
-    return (double)p->log_amplitude[set * p->shape.count + s] + naive_response(p, set, s, q) +
+    return (double)p->log_amplitude[set * p->shape.count + s] + naive_log_density(p, set, s, q) +
            naive_write(p, set, s, &keys, value);
 }
 

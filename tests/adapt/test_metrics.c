@@ -43,9 +43,10 @@ static bool add_row(dense *to, size_t head, size_t set, size_t i) {
         p[j] = exp(logit(to->d, head, i, j, &key, &bias));
         g[j] = 0;
         for (size_t n = 0; n < to->splats; n++) {
-            double term = exp((double)to->p.level_log_weight[to->p.level[n]] +
-                              (double)to->p.log_amplitude[set * to->splats + n] +
-                              naive_response(&to->p, set, n, q) + naive_response(&to->p, set, n, key) + bias);
+            double term =
+                exp((double)to->p.level_log_weight[to->p.level[n]] +
+                    (double)to->p.log_amplitude[set * to->splats + n] + naive_log_density(&to->p, set, n, q) +
+                    naive_log_density(&to->p, set, n, key) + bias);
             g[j] += term;
             share[n] += term;
         }
@@ -137,7 +138,8 @@ static double coverage_of(const layer_data *d, clsplat_splats *set, size_t set_h
             if (d->naive.key_bias && d->naive.key_bias[kv * s->keys + j] == -INFINITY)
                 continue;
             for (size_t n = 0; n < p.shape.count; n++)
-                best = fmax(best, naive_response(&p, set_head, n, d->naive.k + (kv * s->keys + j) * s->dim));
+                best =
+                    fmax(best, naive_log_density(&p, set_head, n, d->naive.k + (kv * s->keys + j) * s->dim));
             sum += best, count++;
             *worst = fmin(*worst, best);
         }

@@ -92,7 +92,7 @@ static void fill_factor(float *chol, size_t dim, double log_var, random_state *r
         }
 }
 
-/* Variances grow with the dimension, so that responses stay near −8 as in a fitted set. */
+/* Variances grow with the dimension, so that log-densities stay near −8 as in a fitted set. */
 static double log_variance(const problem_spec *s, random_state *r) {
     if (s->data == DATA_EXTREME)
         return span(r, -8, 2);

@@ -15,7 +15,7 @@ static double full_distance(const float *chol, const float *mean, const double *
     return sum;
 }
 
-double naive_response(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x) {
+double naive_log_density(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x) {
     size_t dim = splats->shape.dim, at = head * splats->shape.count + s;
     const float *mean = splats->mean + at * dim;
     double sum = 0, temperature = exp((double)splats->log_temperature[at]);
@@ -28,25 +28,26 @@ double naive_response(const clsplat_splats_parameters *splats, size_t head, size
     return -0.5 * sum / temperature;
 }
 
-/* What one query head needs: the responses of its queries [N,S] and of its keys [M,S], bias included. */
-typedef struct responses {
+/* What one query head needs: the log-densities of its queries [N,S] and of its keys [M,S], bias included. */
+typedef struct log_densities {
     const clsplat_splats_parameters *splats;
     size_t head; /* of the splats */
     double *query, *key;
-} responses;
+} log_densities;
 
-static void respond(responses *r, const double *x, size_t rows, const double *bias, double *response) {
+static void find_log_densities(log_densities *r, const double *x, size_t rows, const double *bias,
+                               double *log_density) {
     size_t count = r->splats->shape.count, dim = r->splats->shape.dim;
     for (size_t i = 0; i < rows; i++)
         for (size_t s = 0; s < count; s++)
-            response[i * count + s] =
+            log_density[i * count + s] =
                 bias && bias[i] == -INFINITY
                     ? -INFINITY
-                    : naive_response(r->splats, r->head, s, x + i * dim) + (bias ? bias[i] : 0);
+                    : naive_log_density(r->splats, r->head, s, x + i * dim) + (bias ? bias[i] : 0);
 }
 
 /* ln A_ij over the splats of level `level` (all of them if it is negative). */
-static double log_affinity(const responses *r, size_t i, size_t j, int level, bool weighted) {
+static double log_affinity(const log_densities *r, size_t i, size_t j, int level, bool weighted) {
     const clsplat_splats_parameters *splats = r->splats;
     size_t count = splats->shape.count;
     const double *query = r->query + i * count, *key = r->key + j * count;
@@ -68,7 +69,7 @@ static double log_affinity(const responses *r, size_t i, size_t j, int level, bo
 }
 
 typedef struct head_work {
-    responses r;
+    log_densities r;
     const double *v;
     double *affinity;         /* [M] */
     double *level_lse;        /* [L] */
@@ -103,8 +104,8 @@ static void gaussian_head(const naive_tensors *t, head_work *w, clsplat_mixing m
     naive_shape n = t->shape;
     const double *bias = t->key_bias ? t->key_bias + kv * n.keys : NULL;
     w->v = t->v + kv * n.keys * n.value_dim;
-    respond(&w->r, t->q + bh * n.queries * n.dim, n.queries, NULL, w->r.query);
-    respond(&w->r, t->k + kv * n.keys * n.dim, n.keys, bias, w->r.key);
+    find_log_densities(&w->r, t->q + bh * n.queries * n.dim, n.queries, NULL, w->r.query);
+    find_log_densities(&w->r, t->k + kv * n.keys * n.dim, n.keys, bias, w->r.key);
     for (size_t i = 0; i < n.queries; i++) {
         size_t row = bh * n.queries + i;
         naive_state state = {.value = t->out + row * n.value_dim, .width = n.value_dim};

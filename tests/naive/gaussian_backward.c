@@ -3,7 +3,7 @@
 
 #include "naive.h"
 
-/* One query head: its responses, and what they receive. */
+/* One query head: its log-densities, and what they receive. */
 typedef struct head_work {
     const naive_tensors *t;
     const clsplat_splats_parameters *splats;
@@ -23,7 +23,7 @@ static double dot(const double *x, const double *y, size_t count) {
     return sum;
 }
 
-/* A log-response φ_s(x) receives `received`: passes it on to x and to the splat. */
+/* A log-density φ_s(x) receives `received`: passes it on to x and to the splat. */
 static void receive(const head_work *w, size_t s, const double *x, double received, double *dx) {
     const clsplat_splats_parameters *p = w->splats;
     naive_gradients *g = w->g;
@@ -144,13 +144,13 @@ static void head_backward(head_work *w) {
     const double *q = w->t->q + w->bh * n.queries * n.dim, *k = w->t->k + w->kv * n.keys * n.dim;
     const double *bias = w->t->key_bias ? w->t->key_bias + w->kv * n.keys : NULL;
     for (size_t is = 0; is < n.queries * count; is++) {
-        w->query[is] = naive_response(w->splats, w->head, is % count, q + is / count * n.dim);
+        w->query[is] = naive_log_density(w->splats, w->head, is % count, q + is / count * n.dim);
         w->from_query[is] = 0;
     }
     for (size_t js = 0; js < n.keys * count; js++) {
         bool padding = bias && bias[js / count] == -INFINITY;
         w->key[js] = padding ? -INFINITY
-                             : naive_response(w->splats, w->head, js % count, k + js / count * n.dim) +
+                             : naive_log_density(w->splats, w->head, js % count, k + js / count * n.dim) +
                                    (bias ? bias[js / count] : 0);
         w->from_key[js] = 0;
     }

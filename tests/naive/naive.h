@@ -55,7 +55,7 @@ void naive_gaussian_backward(const naive_tensors *t, const clsplat_splats_parame
                              clsplat_mixing mixing, naive_gradients *g);
 
 /* φ_s(x) = −½ (x − μ_s)ᵀ Σ_s⁻¹ (x − μ_s) / τ_s for splat s of the splats' head `head`. */
-double naive_response(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x);
+double naive_log_density(const clsplat_splats_parameters *splats, size_t head, size_t s, const double *x);
 
 /* What splat s of head `head` knows of keys 0 … count−1: lse = ln Σ_j e^(φ_s(k_j) + b_j) and value [Dv], the
  * mean of v with those weights. No visible key: −inf and 0. */

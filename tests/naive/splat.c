@@ -8,7 +8,7 @@ double naive_write(const clsplat_splats_parameters *splats, size_t head, size_t 
     double *l = calloc(keys->count + 1, sizeof *l);
     for (size_t j = 0; j < keys->count; j++) {
         double bias = keys->key_bias ? keys->key_bias[j] : 0;
-        l[j] = bias == -INFINITY ? bias : bias + naive_response(splats, head, s, keys->k + j * keys->dim);
+        l[j] = bias == -INFINITY ? bias : bias + naive_log_density(splats, head, s, keys->k + j * keys->dim);
     }
     naive_state state = {.value = value, .width = keys->value_dim};
     naive_state_of(&state, keys->count, l, keys->v);
@@ -22,7 +22,8 @@ static double read_level(const clsplat_splats_parameters *splats, size_t head, i
     size_t count = splats->shape.count;
     double *l = calloc(count, sizeof *l);
     for (size_t s = 0; s < count; s++) {
-        l[s] = lse[s] + (double)splats->log_amplitude[head * count + s] + naive_response(splats, head, s, q);
+        l[s] =
+            lse[s] + (double)splats->log_amplitude[head * count + s] + naive_log_density(splats, head, s, q);
         if (level < 0)
             l[s] += (double)splats->level_log_weight[splats->level[s]];
         else if (splats->level[s] != level)

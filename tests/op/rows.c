@@ -27,7 +27,7 @@ static const struct {
     {"softmax", "mma", TINY}, {"softmax", "wgmma", TINY}, {"softmax", "few", GROUPS},
     {"write", "wide", WIDE}, {"write", "local", GROUPS}, {"write", "mma", TINY}, {"write", "wgmma", TINY},
     {"scan", "columns", GROUPS},
-    {"respond", "wide", WIDE}, {"respond", "local", GROUPS},
+    {"log_density", "wide", WIDE}, {"log_density", "local", GROUPS},
     {"read", "wide", WIDE}, {"read", "local", GROUPS}, {"read", "causal-wide", GAUSSIAN}, {"read", "mma", TINY},
     {"read", "wgmma", TINY}, {"read", "causal-local", GAUSSIAN},
     {"gemm", "wide", WIDE}, {"gemm", "local", GROUPS}, {"gemm", "few", WIDE | GROUPS}, {"gemm", "mma", TINY},

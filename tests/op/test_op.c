@@ -1,4 +1,4 @@
-/* Every row against the reference: respond, write, scan, read, and softmax in two steps. */
+/* Every row against the reference: log-density, write, scan, read, and softmax in two steps. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -115,31 +115,32 @@ static bool run_row(bench *b, const op_family *family, size_t row, const void *a
     return true;
 }
 
-/* Padding keys hold 1e30: their response is −inf in float32. */
-static void check_responses(bench *b, cl_mem response) {
+/* Padding keys hold 1e30: their log-density is −inf in float32. */
+static void check_log_densities(bench *b, cl_mem log_density) {
     const problem_spec *s = &b->p.spec;
     size_t per_head = s->keys * s->splats, count = s->batch * b->writers * per_head;
-    double *got = numbers_doubles(response, count);
+    double *got = numbers_doubles(log_density, count);
     for (size_t i = 0; i < count; i++) {
         size_t head = i / per_head % b->writers, j = i / s->splats % s->keys;
         naive_keys key = keys_of(b, i / per_head / b->writers, head, j, j + 1);
-        double ref = naive_response(&b->splats, b->splats.shape.heads == 1 ? 0 : head, i % s->splats, key.k);
+        double ref =
+            naive_log_density(&b->splats, b->splats.shape.heads == 1 ? 0 : head, i % s->splats, key.k);
         ck_assert_msg(ref < -1e38 ? got[i] < -1e38 : fabs(got[i] - ref) <= 1e-5 * fmax(1, fabs(ref)),
                       "response %zu is %g, expected %g", i, got[i], ref);
     }
     free(got);
 }
 
-START_TEST(respond_to_keys) {
+START_TEST(log_densities_of_keys) {
     bench b = bench_create(_i);
     const problem_spec *s = &b.p.spec;
-    for (size_t row = 0; row < op_respond_family.count; row++) {
-        cl_mem response = numbers_of(NULL, s->batch * b.writers * s->keys * s->splats);
-        op_respond_args args = {
-            .splats = b.uploaded, .heads = b.writers, .x = b.t[PROBLEM_K], .response = response};
-        if (run_row(&b, &op_respond_family, row, &args))
-            check_responses(&b, response);
-        clReleaseMemObject(response);
+    for (size_t row = 0; row < op_log_density_family.count; row++) {
+        cl_mem log_density = numbers_of(NULL, s->batch * b.writers * s->keys * s->splats);
+        op_log_density_args args = {
+            .splats = b.uploaded, .heads = b.writers, .x = b.t[PROBLEM_K], .log_density = log_density};
+        if (run_row(&b, &op_log_density_family, row, &args))
+            check_log_densities(&b, log_density);
+        clReleaseMemObject(log_density);
     }
     bench_free(&b);
 }
@@ -347,11 +348,11 @@ START_TEST(softmax_accumulates) {
 END_TEST
 
 static void add_all(TCase *part) {
-    static const op_family *const families[] = {&op_respond_family, &op_write_family,   &op_scan_family,
-                                                &op_read_family,    &op_softmax_family, NULL};
+    static const op_family *const families[] = {&op_log_density_family, &op_write_family,   &op_scan_family,
+                                                &op_read_family,        &op_softmax_family, NULL};
     problem_add_stage(part);
     rows_begin(part);
-    tcase_add_loop_test(part, respond_to_keys, 0, SMALL * FORMS);
+    tcase_add_loop_test(part, log_densities_of_keys, 0, SMALL * FORMS);
     tcase_add_loop_test(part, write_segment_states, 0, SMALL * FORMS);
     tcase_add_loop_test(part, scan_states, 0, SMALL * FORMS);
     tcase_add_loop_test(part, read_states, 0, 2 * SMALL * FORMS);

@@ -68,7 +68,7 @@ clsplat_status column_sums_group_run(queue *q, const void *args) {
     options_elements(&o, (double)(r.count * columns));
     TRY(options_launch(&o, q->device, source, "column_parts", &l));
     launch_rows(&l, &a->x);
-    launch_uint(&l, "all", (uint32_t)rows_of(&a->x));
+    launch_uint(&l, "all_rows", (uint32_t)rows_of(&a->x));
     launch_uint(&l, "run", (uint32_t)r.rows);
     launch_tensor(&l, &o, "x", &a->x);
     launch_mem(&l, "parts", parts);
@@ -108,7 +108,7 @@ clsplat_status norm_backward_group_run(queue *q, const void *args) {
     options_tensor(&o, "DOUT", &a->dout);
     TRY(options_launch(&o, q->device, source, "norm_parts", &l));
     launch_rows(&l, &a->x);
-    launch_uint(&l, "all", (uint32_t)rows_of(&a->x));
+    launch_uint(&l, "all_rows", (uint32_t)rows_of(&a->x));
     launch_uint(&l, "run", (uint32_t)r.rows);
     launch_tensor(&l, &o, "x", &a->x);
     launch_tensor(&l, &o, "dout", &a->dout);

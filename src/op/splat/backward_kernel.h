@@ -9,7 +9,7 @@
 void launch_mixture(launch *l, const op_splats *splats, clsplat_mixing mixing);
 
 /* One for every row and splat. */
-double response_count(const op_splats *splats, const op_tensor *rows);
+double log_density_count(const op_splats *splats, const op_tensor *rows);
 
 /* For tuning records: rows against splats. */
 void backward_shape(const op_splats *splats, const op_tensor *rows, bool causal, tune_shape *shape);

@@ -26,11 +26,12 @@ static void options_read(kernel_options *o, const op_read_args *a) {
     options_tensor(o, "OUT", &a->out);
     options_tensor(o, "LSE", &a->lse);
     if (a->causal) {
-        double responses = (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]) * (double)a->splats->count;
+        double log_densities =
+            (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]) * (double)a->splats->count;
         options_number(o, "CHUNK", a->chunk);
         options_number(o, "BIAS", a->key_bias.mem != NULL);
         options_tensor(o, "V", &a->v);
-        options_elements(o, responses);
+        options_elements(o, log_densities);
         if (a->key_bias.mem)
             options_tensor(o, "BIAS", &a->key_bias);
     }
@@ -62,8 +63,8 @@ static clsplat_status run(queue *q, const op_read_args *a, kernel_options *o, co
     if (a->causal) {
         launch_int(&l, "diagonal", a->diagonal);
         launch_uint(&l, "keys", (uint32_t)a->v.shape[2]);
-        launch_mem(&l, "query_response", a->query_response);
-        launch_mem(&l, "key_response", a->key_response);
+        launch_mem(&l, "query_log_density", a->query_log_density);
+        launch_mem(&l, "key_log_density", a->key_log_density);
         launch_tensor(&l, o, "v", &a->v);
         if (a->key_bias.mem)
             launch_tensor(&l, o, "bias", &a->key_bias);

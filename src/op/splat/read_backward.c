@@ -17,7 +17,7 @@ void launch_mixture(launch *l, const op_splats *splats, clsplat_mixing mixing) {
     launch_mem(l, "level_log_weight", splats->level_log_weight);
 }
 
-double response_count(const op_splats *splats, const op_tensor *rows) {
+double log_density_count(const op_splats *splats, const op_tensor *rows) {
     return (double)(rows->shape[0] * rows->shape[1]) * (double)rows->shape[2] * (double)splats->count;
 }
 
@@ -37,7 +37,7 @@ static void read_options(kernel_options *o, const op_read_backward_args *a) {
     options_number(o, "BIAS", a->key_bias.mem != NULL);
     options_tensor(o, "DOUT", &a->dout);
     options_tensor(o, "STATS", &a->stats);
-    options_elements(o, response_count(a->splats, &a->dout));
+    options_elements(o, log_density_count(a->splats, &a->dout));
     options_elements(o, heads * (double)a->state.segments * splats * (double)a->dout.shape[3]);
     if (a->causal) {
         options_number(o, "CHUNK", a->chunk);
@@ -52,8 +52,8 @@ static clsplat_status read_run(queue *q, const op_read_backward_args *a, kernel_
                                const char *source, const char *kernel, size_t items) {
     clsplat_status status = CLSPLAT_OK;
     size_t queries = a->dout.shape[2], heads = a->dout.shape[1];
-    double responses = response_count(a->splats, &a->dout), value_dim = (double)a->dout.shape[3];
-    double near = a->causal ? responses * (double)a->chunk / 2 : 0;
+    double log_densities = log_density_count(a->splats, &a->dout), value_dim = (double)a->dout.shape[3];
+    double near = a->causal ? log_densities * (double)a->chunk / 2 : 0;
     launch l;
     read_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
@@ -65,19 +65,19 @@ static clsplat_status read_run(queue *q, const op_read_backward_args *a, kernel_
     launch_mem(&l, "state_value", a->state.value);
     launch_tensor(&l, o, "dout", &a->dout);
     launch_tensor(&l, o, "stats", &a->stats);
-    launch_mem(&l, "query_response", a->query_response);
+    launch_mem(&l, "query_log_density", a->query_log_density);
     launch_mem(&l, "weights", a->weights);
     if (a->causal) {
         launch_int(&l, "diagonal", a->diagonal);
         launch_uint(&l, "keys", (uint32_t)a->v.shape[2]);
-        launch_mem(&l, "key_response", a->key_response);
+        launch_mem(&l, "key_log_density", a->key_log_density);
         launch_tensor(&l, o, "v", &a->v);
         if (a->key_bias.mem)
             launch_tensor(&l, o, "bias", &a->key_bias);
     }
     TRY(launch_run(&l, q, grid_of(items, heads, a->dout.shape[0], o->group),
-                   (work){.flops = 4 * responses * value_dim + 4 * near,
-                          .bytes = 8 * responses + tensor_bytes(&a->dout)}));
+                   (work){.flops = 4 * log_densities * value_dim + 4 * near,
+                          .bytes = 8 * log_densities + tensor_bytes(&a->dout)}));
 fail:
     return status;
 }
@@ -86,13 +86,13 @@ static clsplat_status collect_run(queue *q, const op_collect_args *a, kernel_opt
                                   const char *kernel, size_t items) {
     clsplat_status status = CLSPLAT_OK;
     size_t heads = a->dout.shape[1], rows = a->dout.shape[0] * heads;
-    double responses = response_count(a->splats, &a->dout), value_dim = (double)a->dout.shape[3];
+    double log_densities = log_density_count(a->splats, &a->dout), value_dim = (double)a->dout.shape[3];
     double states = (double)(rows * a->state.segments * a->splats->count) * (value_dim + 1);
     launch l;
     options_number(o, "DV", a->dout.shape[3]);
     options_tensor(o, "DOUT", &a->dout);
     options_tensor(o, "STATS", &a->stats);
-    options_elements(o, responses);
+    options_elements(o, log_densities);
     options_elements(o, states);
     TRY(options_launch(o, q->device, source, kernel, &l));
     launch_uint(&l, "queries", (uint32_t)a->dout.shape[2]);
@@ -100,14 +100,14 @@ static clsplat_status collect_run(queue *q, const op_collect_args *a, kernel_opt
     launch_uint(&l, "segment", (uint32_t)a->segment);
     launch_int(&l, "diagonal", a->diagonal);
     launch_mixture(&l, a->splats, a->mixing);
-    launch_mem(&l, "query_response", a->query_response);
+    launch_mem(&l, "query_log_density", a->query_log_density);
     launch_tensor(&l, o, "dout", &a->dout);
     launch_tensor(&l, o, "stats", &a->stats);
     launch_mem(&l, "state_lse", a->state.lse);
     launch_mem(&l, "state_value", a->state.value);
     TRY(launch_run(&l, q, grid_of(items, a->state.segments, rows, o->group),
-                   (work){.flops = 2 * responses * (value_dim + 1),
-                          .bytes = 4 * responses + tensor_bytes(&a->dout) + 4 * states}));
+                   (work){.flops = 2 * log_densities * (value_dim + 1),
+                          .bytes = 4 * log_densities + tensor_bytes(&a->dout) + 4 * states}));
 fail:
     return status;
 }

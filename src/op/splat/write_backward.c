@@ -16,7 +16,7 @@ static void write_options(kernel_options *o, const op_write_backward_args *a) {
     options_elements(o, heads * (double)a->state.segments * splats * (double)(a->v.shape[3] + 1));
     if (a->causal) {
         options_number(o, "CHUNK", a->chunk);
-        options_elements(o, response_count(a->splats, &a->dout));
+        options_elements(o, log_density_count(a->splats, &a->dout));
     }
     options_tensor(o, "DOUT", a->causal ? &a->dout : &a->v); /* not causal: nothing reads it */
 }
@@ -26,8 +26,8 @@ static clsplat_status write_run(queue *q, const op_write_backward_args *a, kerne
     clsplat_status status = CLSPLAT_OK;
     size_t batch = a->v.shape[0], kv_heads = a->v.shape[1], keys = a->v.shape[2];
     double value_dim = (double)a->v.shape[3];
-    double responses = (double)(batch * a->heads) * (double)keys * (double)a->splats->count;
-    double near = a->causal ? responses * (double)a->chunk / 2 : 0;
+    double log_densities = (double)(batch * a->heads) * (double)keys * (double)a->splats->count;
+    double near = a->causal ? log_densities * (double)a->chunk / 2 : 0;
     launch l;
     write_options(o, a);
     TRY(options_launch(o, q->device, source, kernel, &l));
@@ -37,7 +37,7 @@ static clsplat_status write_run(queue *q, const op_write_backward_args *a, kerne
     launch_mixture(&l, a->splats, a->mixing);
     launch_mem(&l, "state_lse", a->state.lse);
     launch_mem(&l, "state_value", a->state.value);
-    launch_mem(&l, "key_response", a->key_response);
+    launch_mem(&l, "key_log_density", a->key_log_density);
     launch_tensor(&l, o, "v", &a->v);
     launch_tensor(&l, o, "dv", &a->dv);
     launch_mem(&l, "weights", a->weights);
@@ -48,13 +48,13 @@ static clsplat_status write_run(queue *q, const op_write_backward_args *a, kerne
     if (a->causal) {
         launch_int(&l, "diagonal", a->diagonal);
         launch_uint(&l, "queries", (uint32_t)a->dout.shape[2]);
-        launch_mem(&l, "query_response", a->query_response);
+        launch_mem(&l, "query_log_density", a->query_log_density);
         launch_tensor(&l, o, "dout", &a->dout);
         launch_tensor(&l, o, "stats", &a->stats);
     }
     TRY(launch_run(&l, q, grid_of(items, kv_heads, batch, o->group),
-                   (work){.flops = 4 * responses * value_dim + 4 * near,
-                          .bytes = 8 * responses + 2 * tensor_bytes(&a->v)}));
+                   (work){.flops = 4 * log_densities * value_dim + 4 * near,
+                          .bytes = 8 * log_densities + 2 * tensor_bytes(&a->v)}));
 fail:
     return status;
 }
@@ -125,18 +125,18 @@ fail:
 
 static clsplat_status lifts_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
-    const op_level_lifts_args *a = args;
+    const op_level_gradients_args *a = args;
     kernel_options o;
     launch l;
     options_begin(&o, q->device);
     options_number(&o, "DV", 1);
     options_tensor(&o, "X", &a->stats);
     options_tensor(&o, "STATS", &a->stats);
-    TRY(options_launch(&o, q->device, "splat_moments.cl", "level_lifts", &l));
+    TRY(options_launch(&o, q->device, "splat_moments.cl", "level_gradients", &l));
     launch_uint(&l, "rows", (uint32_t)a->stats.shape[2]);
     launch_uint(&l, "levels", (uint32_t)a->levels);
     launch_tensor(&l, &o, "stats", &a->stats);
-    launch_mem(&l, "lifts", a->lifts);
+    launch_mem(&l, "level_gradients", a->level_gradients);
     double numbers = tensor_bytes(&a->stats) / 4;
     TRY(launch_run(&l, q, grid_of(a->levels, a->stats.shape[1], a->stats.shape[0], o.group),
                    (work){.flops = numbers / OP_STATS, .bytes = 4 * numbers}));
@@ -288,11 +288,12 @@ static const op_variant moments_variants[] = {
 const op_family op_splat_moments_family = {"splat_moments", moments_variants,
                                            sizeof moments_variants / sizeof *moments_variants, moments_shape};
 
-static const op_variant lifts_variants[] = {
+static const op_variant level_gradients_variants[] = {
     {"plain", "sums in float32", op_fits_all, lifts_run, "splat_moments.cl", &tune_nothing},
 };
-const op_family op_level_lifts_family = {"level_lifts", lifts_variants,
-                                         sizeof lifts_variants / sizeof *lifts_variants, NULL};
+const op_family op_level_gradients_family = {
+    "level_gradients", level_gradients_variants,
+    sizeof level_gradients_variants / sizeof *level_gradients_variants, NULL};
 
 clsplat_status op_write_backward(queue *q, const op_write_backward_args *args) {
     return op_dispatch(q, &op_write_backward_family, args);
@@ -306,6 +307,6 @@ clsplat_status op_splat_moments(queue *q, const op_splat_moments_args *args) {
     return op_dispatch(q, &op_splat_moments_family, args);
 }
 
-clsplat_status op_level_lifts(queue *q, const op_level_lifts_args *args) {
-    return op_dispatch(q, &op_level_lifts_family, args);
+clsplat_status op_level_gradients(queue *q, const op_level_gradients_args *args) {
+    return op_dispatch(q, &op_level_gradients_family, args);
 }
