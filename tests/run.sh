@@ -187,6 +187,12 @@ on_pocl() {
   stage python on pocl tests/python.sh "$build"
   stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
+  # Kernels of others' matrix units take PoCL a minute each.
+  units=(mfma)
+  [ $tier = normal ] || units=(wmma mfma dpas8 dpas16)
+  for whose in "${units[@]}"; do
+    stage "units-$whose" on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU="$whose" CLSPLAT_TEST_ROW=units suites "$build" "units-$whose" test_judged
+  done
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
     stage families on pocl python3 tests/peers/families.py "$binary"

@@ -14,13 +14,31 @@
  * H / SHARE, B), those with the longest past first. Local memory: queries, keys or weights and values, a few
  * numbers a row and node statistics: 15 KiB for D = DV = 64 and TY 8, 25 KiB for TY 16.
  *
+ * With UNITS, products are those of AMD's or Intel's matrix units (near_far_units.clh) in place of
+ * near_far_floats.clh's; all else is the same code.
+ *
  * Measured (H200, bf16, H = 16 on 8 key heads, 65,536 tokens): steps of two whole leaves, of which mostly one is open,
  * half as long again; a third pass with smaller shares, for all rows of a tile where one expects too much: twice. */
+#ifndef UNITS /* whose matrix units, of units.clh; 0: none */
+#define UNITS 0
+#endif
+#if UNITS /* TX: items that share a row */
+#define RT 1
+#define CT (16 / TX)
+#define VALUE_COLUMN(x, c) ((c)*4 / CT * 16 + (x)*CT + (c)*4 % CT)
+#define WEIGHT_SHARE(to, j, r, weight)
+#else
 #define CT 2
+#endif
 #ifndef SHARE /* heads of a tile */
 #define SHARE 1
 #endif
 #include "shared/local_tile.clh"
+#if UNITS
+#undef UNROLL
+#define HALF_TYPE Q_TYPE
+#include "shared/mma.clh"
+#endif
 #include "tree/forest.clh"
 #include "tree/near_far.clh"
 #include "tree/near_far_together.clh"
@@ -73,15 +91,16 @@ INLINED void tilts_add(private rows *r, private const view *w, private const flo
     float square[RT];
     rows_clear(&tilts);
     for (uint begin = 0; begin < columns; begin += KEYS) {
+        float query[RT][CT];
         barrier(CLK_LOCAL_MEM_FENCE);
         FOR_SOURCES(c)
         FOR_ROWS(a) {
-            uint d = begin + CT * s->x + c, row = s->y * RT + a;
-            s->shared[WEIGHT_PLACE(CT * s->x + c, row)] = d < D ? s->queries[d * ROWS + row] : 0.0f;
+            query[a][c] = query_of(&s->rows, a, begin + CT * s->rows.x + c);
+            WEIGHT_SHARE(s->shared, CT * s->rows.x + c, s->rows.y * RT + a, query[a][c]);
         }
         VALUES_LOAD(F32, s->shared + VALUES, covariance, DV, min(begin + j, (uint)D - 1))
         barrier(CLK_LOCAL_MEM_FENCE);
-        rows_add(&tilts, s->x, s->y, s->shared, s->shared + VALUES);
+        sums_add(&tilts, query, &s->rows, s->shared);
     }
     FOR_ROWS(a) {
         square[a] = 0.0f;
@@ -96,16 +115,6 @@ INLINED void tilts_add(private rows *r, private const view *w, private const flo
         UNROLL
         for (uint c = 0; c < VT; ++c)
             r->sum[a][c] = MAD((float4)(share), tilts.sum[a][c], r->sum[a][c]);
-    }
-}
-
-/* The queries of a tile that begins with token `first`, scaled, columns first. */
-INLINED void queries_load(private const stage *s, global const ELEMENT(Q_TYPE) *q, INDEX4 q_at, float scale, int first,
-                          uint queries) {
-    for (uint e = get_local_id(0); e < ROWS * D; e += WG) {
-        uint row = e / D, d = e % D;
-        INDEX query = (INDEX)clamp(first + (int)(row / SHARE), 0, (int)queries - 1);
-        s->queries[d * ROWS + row] = scale * LOAD(Q_TYPE, q, query * q_at.s3 + row % SHARE * q_at.s2 + d);
     }
 }
 
@@ -134,7 +143,7 @@ INLINED void pass_over(private rows *r, private view *w, private const stage *s,
 /* What the rows of a tile see, and which are there. */
 INLINED void view_begin(private view *w, private const stage *s, int first, uint queries, int diagonal, uint keys) {
     FOR_ROWS(a) {
-        int query = first + (int)((s->y * RT + a) / SHARE);
+        int query = first + (int)((s->rows.y * RT + a) / SHARE);
         w->seen[a] = SEEN(query);
         w->alive[a] = query >= 0 && query < (int)queries;
         w->mass[a] = w->inverse_size[a] = w->accepted[a] = 0.0f;
@@ -170,7 +179,7 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
     float spread = spread_of_values(s, t, past), norm[RT];
     for (uint pass = past ? 0 : 1; pass < 2; ++pass) {
         pass_over(r, w, s, t, own, past, apart_keys, pass == 0);
-        rows_finish(r, log_mass, s->x, s->y, s->shared);
+        rows_finish(r, log_mass, s->rows.x, s->rows.y, s->shared);
         rows_norm(norm, r, s);
         if (pass == 0)
             view_measure(w, norm, log_mass, tolerance, spread, past);
@@ -186,12 +195,13 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
 #endif
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_local(INPUTS, RESULTS) {
-    local float query_tile[D * ROWS] ALIGNED, shared[SHARED] ALIGNED, stat_tile[STATS * KEYS] ALIGNED;
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) ONE_WIDTH void near_far_local(INPUTS, RESULTS) {
+    local float shared[SHARED] ALIGNED, stat_tile[STATS * KEYS] ALIGNED;
     local float whole[ROWS];
     local uint opened[OPENED];
     local int raise;
-    stage s = {query_tile, shared, stat_tile, whole, opened, &raise, get_local_id(0) % TX, get_local_id(0) / TX};
+    ROWS_DECLARE(tile)
+    stage s = {shared, stat_tile, whole, opened, &raise, tile};
     uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;
     int first = (int)((get_num_groups(0) - 1 - get_group_id(0)) * TOKENS) - (OWN ? diagonal & (int)(TOKENS - 1) : 0);
     uint seen_last = SEEN(first + (int)TOKENS - 1), past = (OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1) / CHUNK;
@@ -206,15 +216,15 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_local(INPUT
     if (runs > 0)
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     trees_move(&t, head);
-    queries_load(&s, q + q_at.s0 + b * q_at.s1 + h0 * q_at.s2, q_at, scale, first, queries);
+    queries_load(&s.rows, q + q_at.s0 + b * q_at.s1 + h0 * q_at.s2, q_at, scale, first, queries);
     view_begin(&w, &s, first, queries, diagonal, keys);
     rows_attend(&r, &w, log_mass, expected, &s, &t, &own, tolerance, past, apart_keys, t.covariance);
     FOR_ROWS(a) {
-        uint row = s.y * RT + a, h = h0 + row % SHARE, query = (uint)(first + (int)(row / SHARE));
+        uint row = s.rows.y * RT + a, h = h0 + row % SHARE, query = (uint)(first + (int)(row / SHARE));
         if (!w.alive[a])
             continue;
-        ROW_STORE(OUT_TYPE, out + out_at.s0 + b * out_at.s1 + h * out_at.s2 + query * out_at.s3, r, a, s.x)
-        if (s.x > 0)
+        ROW_STORE(OUT_TYPE, out + out_at.s0 + b * out_at.s1 + h * out_at.s2 + query * out_at.s3, r, a, s.rows.x)
+        if (s.rows.x > 0)
             continue;
         STORE(LSE_TYPE, lse, lse_at.s0 + b * lse_at.s1 + h * lse_at.s2 + query * lse_at.s3, log_mass[a]);
 #if COUNTED

@@ -13,7 +13,7 @@ PROMPT = "Near and far " * 20
 
 
 # Rows for GPUs. Nothing is computed in a dump, so that bench stops at the first row's results: each row has a run of its own.
-ROWS = {"softmax": ("plain", "local", "units", "few"), "gaussian": ("plain", "local", "causal-local"), "near-far": ("plain", "local"),
+ROWS = {"softmax": ("plain", "local", "units", "few"), "gaussian": ("plain", "local", "causal-local"), "near-far": ("plain", "local", "units"),
         "gemm": ("plain", "local", "few")}
 
 
@@ -43,7 +43,7 @@ def bench(dtype, op, shape, *more):
 
 
 def commands(folder, long):
-    """Every command of a dump; short: attention of 64 columns in F32, a matrix product, and softmax on matrix units."""
+    """Every command of a dump; short: attention of 64 columns in F32, a matrix product, and softmax and near-far on matrix units."""
     dims, dtypes = ((64, 128), ("f32", "f16", "bf16")) if long else ((64,), ("f32",))
     for dtype in dtypes:
         for dim in dims:
@@ -52,7 +52,8 @@ def commands(folder, long):
         for shape in ("1,2,64,256,64,64", "1,1,1,512,64,64"):
             yield from bench(dtype, "gemm", shape)
     if not long:
-        yield ["bench", "--op", "softmax", "--shape", "1,2,64,256,64,64", "--dtype", "bf16", "--variant", "units", "--repeat", "1", "--causal"]
+        for op, shape in (("softmax", "1,2,64,256,64,64"), ("near-far", "1,2,32,8192,64,64")):
+            yield ["bench", "--op", op, "--shape", shape, "--dtype", "bf16", "--variant", "units", "--repeat", "1", "--causal"]
         return
     for more in ([], ["--dtype", "f16"], ["--dtype", "bf16"], ["--temperature", "1", "--top-k", "5"],
                  ["--attention", "near-far", "--chunk", "64", "--sparse-topk", "128"],

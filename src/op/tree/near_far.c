@@ -130,6 +130,8 @@ static const op_variant variants[] = {
      near_far_wide_fits, near_far_wide_run, "near_far_wide.cl", &near_far_wide_space},
     {"split", "relative error of out below 1e-5 in float32 against the same nodes and keys",
      near_far_split_fits, near_far_split_run, "near_far_split.cl", &tune_nothing},
+    {"units", "as local, but below 1e-2: nodes' variances and weights are rounded to the inputs' type",
+     near_far_units_fits, near_far_units_run, "near_far_local.cl", &tune_nothing},
     {"mma",
      "relative error of out below 1e-2 against softmax over what a row opened, in the inputs' type; a row "
      "also opens what an earlier token of its tile did",

@@ -25,6 +25,9 @@ void launch_near_far_results(launch *l, const kernel_options *o, const op_near_f
 /* Tiles of rows that share loads, in local memory; no limit on exact keys. */
 bool near_far_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status near_far_local_run(queue *q, const void *args);
+/* The same with its products on AMD's and Intel's matrix units. */
+bool near_far_units_fits(const clsplat_limits *limits, const void *args);
+clsplat_status near_far_units_run(queue *q, const void *args);
 
 /* Tiles of rows that share loads, on a CPU. */
 extern const tune_space near_far_wide_space;
