@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The suites on every OpenCL implementation of this machine, as a table.
 
-    implementations.py BUILDDIR WORK [--only NAME] [--suites test_softmax,…] [--table FILE]
+    implementations.py BUILDDIR WORK [--only NAME] [--suites test_softmax,…] [--jobs N] [--table FILE]
 
 A cell is the number of checks that passed, `N of M` if some failed, or why there is nothing to run. Intel's CPU runtime is looked for in
 WORK/intel, a Python environment that `--install` makes by pip (700 MB)."""
@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,6 +24,7 @@ IMPLEMENTATIONS = [
     ("Intel's CPU runtime", {"CLSPLAT_DEVICE": "Intel(R) OpenCL"}, {}),
     ("rusticl, llvmpipe", {"CLSPLAT_DEVICE": "llvmpipe", "RUSTICL_ENABLE": "llvmpipe"},
      {"test_near_far": LOOPS, "test_forest": LOOPS, "test_init": LOOPS, "test_init_fit": LOOPS, "test_steady": LOOPS, "test_decoding": LOOPS}),
+    ("NVIDIA", {"CLSPLAT_DEVICE": "NVIDIA"}, {}),
 ]
 # Folders of tests whose suites never open a device.
 HOST = ("base", "format", "naive")
@@ -43,8 +46,11 @@ def environment(settings, work, name):
                 XDG_DATA_HOME=str(cache / "data"), CLSPLAT_TEST_TIER="small")
 
 
-def cell(command, settings):
+def cell(program, settings, unfit):
     """Checks that passed and failed, and words."""
+    suite, command = program
+    if suite in unfit:
+        return 0, 0, unfit[suite]
     try:
         done = subprocess.run(command, check=False, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
                               timeout=LIMIT)
@@ -67,6 +73,7 @@ def main():
     parser.add_argument("--only", default="", help="a part of an implementation's name")
     parser.add_argument("--suites", default="", help="these alone, and `golden`")
     parser.add_argument("--install", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="suites at once")
     parser.add_argument("--table", type=Path)
     a = parser.parse_args()
     a.builddir, a.work = a.builddir.resolve(), a.work.resolve()
@@ -76,7 +83,7 @@ def main():
     wanted = [w for w in a.suites.split(",") if w]
     programs = [*suites(a.builddir), ("golden", [sys.executable, str(HERE.parent / "golden" / "check.py"), str(a.builddir / "clsplat"), "--forward"])]
     programs = [(name, command) for name, command in programs if not wanted or name in wanted]
-    columns, passed, failed = [], 0, 0
+    names, columns, passed, failed = [name for name, _ in programs], [], 0, 0
     for name, settings, unfit in IMPLEMENTATIONS:
         if a.only not in name:
             continue
@@ -86,10 +93,10 @@ def main():
             print(f"skipped: {name}: it is not on this machine")
             continue
         cells = {}
-        for suite, command in programs:
-            good, bad, words = (0, 0, unfit[suite]) if suite in unfit else cell(command, settings)
-            passed, failed, cells[suite] = passed + good, failed + bad, words
-            print(f"{name}: {suite}: {words}", flush=True)
+        with ThreadPoolExecutor(a.jobs) as pool:
+            for suite, (good, bad, words) in zip(names, pool.map(partial(cell, settings=settings, unfit=unfit), programs)):
+                passed, failed, cells[suite] = passed + good, failed + bad, words
+                print(f"{name}: {suite}: {words}", flush=True)
         columns.append((name, cells))
     lines = ["| suite | " + " | ".join(name for name, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += ["| " + " | ".join([suite.replace("test_", ""), *(cells[suite] for _, cells in columns)]) + " |" for suite, _ in programs]
