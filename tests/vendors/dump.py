@@ -12,11 +12,6 @@ MODEL = HERE.parent.parent / "demos" / "bytelm-4m"
 PROMPT = "Near and far " * 20
 
 
-# Rows for GPUs. Nothing is computed in a dump, so that bench stops at the first row's results: each row has a run of its own.
-ROWS = {"softmax": ("plain", "local", "units", "few"), "gaussian": ("plain", "local", "causal-local"), "near-far": ("plain", "local", "units"),
-        "gemm": ("plain", "local", "few")}
-
-
 def attention(dim, dtype):
     """The options of `clsplat bench` for attention of so many columns."""
     shape, few, long = f"1,2,64,256,{dim},{dim},64", f"1,2,1,4096,{dim},{dim}", f"1,2,32,8192,{dim},{dim}"
@@ -36,10 +31,7 @@ def gradients(dim):
 
 
 def bench(dtype, op, shape, *more):
-    """A command for each row of an operation."""
-    rows = ROWS.get(op if op in ROWS else op.split("-")[0], ()) if not op.endswith("backward") else ("plain",)
-    for row in rows:
-        yield ["bench", "--op", op, "--shape", shape, "--dtype", dtype, "--variant", row, "--repeat", "1", *more]
+    return ["bench", "--op", op, "--shape", shape, "--dtype", dtype, "--repeat", "1", *more]
 
 
 def commands(folder, long):
@@ -48,12 +40,12 @@ def commands(folder, long):
     for dtype in dtypes:
         for dim in dims:
             for options in (*attention(dim, dtype), *(gradients(dim) if long and dtype == "f32" else ())):
-                yield from bench(dtype, *options)
+                yield bench(dtype, *options)
         for shape in ("1,2,64,256,64,64", "1,1,1,512,64,64"):
-            yield from bench(dtype, "gemm", shape)
+            yield bench(dtype, "gemm", shape)
     if not long:
         for op, shape in (("softmax", "1,2,64,256,64,64"), ("near-far", "1,2,32,8192,64,64")):
-            yield ["bench", "--op", op, "--shape", shape, "--dtype", "bf16", "--variant", "units", "--repeat", "1", "--causal"]
+            yield bench("bf16", op, shape, "--causal")
         return
     for more in ([], ["--dtype", "f16"], ["--dtype", "bf16"], ["--temperature", "1", "--top-k", "5"],
                  ["--attention", "near-far", "--chunk", "64", "--sparse-topk", "128"],
@@ -77,7 +69,9 @@ def dump(clsplat, layer, pose, folder, long):
         with open(folder / "log", "a") as log:
             log.write(" ".join(command) + "\n")
             log.flush()
-            subprocess.run([clsplat, *command], check=False, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=300)
+            size = "2" if "f16" in command or "bf16" in command else "4"  # bytes of a result's element
+            subprocess.run([clsplat, *command], check=False, env=environment | {"CLSPLAT_POSE_ELEMENT": size}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                           timeout=300)
     return count
 
 
