@@ -318,12 +318,19 @@ static cl_kernel find_kernel(const program *p, const char *name) {
     return k ? k->kernel : NULL;
 }
 
+/* Kernels keep their parameters' names where launch_check.h looks at them. */
+#ifdef NDEBUG
+#define NAMES ""
+#else
+#define NAMES " -cl-kernel-arg-info"
+#endif
+
 /* A program or kernel that was not there yet, built or out of the cache, is a step of the trace. */
 clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
                                    const char *options, cl_kernel *out) {
     clsplat_status status = CLSPLAT_OK;
     text identity = {0};
-    text_add(&identity, "%s\n-cl-std=CL1.2%s %s", source.name,
+    text_add(&identity, "%s\n-cl-std=CL1.2" NAMES "%s %s", source.name,
              device->info.limits.fast_fma ? " -DCLSPLAT_FMA=1" : "", options);
     if (!text_ok(&identity))
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for the build options of %s", source.name));
