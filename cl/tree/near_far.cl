@@ -71,17 +71,17 @@ static inline float log_add(float a, float b) {
 }
 
 /* A node as a row sees it. */
-typedef struct sight {
+typedef struct node_view {
     float l, variance, spread, slope, count, hidden;
     float error; /* what it costs to leave it closed */
     uint step;
     INDEX value;
-} sight;
+} node_view;
 
-static inline sight look_at(private const walker *w, private const trees *t, uint level, uint g, float whole) {
+static inline node_view look_at(private const walker *w, private const trees *t, uint level, uint g, float whole) {
     uint first = first_block_of(t->f.first_block, level);
     global const float *stat = t->stats + lane_of(first, g, STATS);
-    sight s;
+    node_view s;
     s.variance = whole * stat[VARIANCE * 16];
     if (level >= TOP)
         s.variance = logit_variance(w->q, t->variances + lane_of(first - t->f.below, g, D));
@@ -122,7 +122,7 @@ static inline void open_keys(private const walker *w, private const trees *t, pr
 }
 
 /* Whether the row opens node g of a level. `counting`: by their steps, which are needed then. */
-static inline bool opens(private const walker *w, uint level, uint g, bool counting, private sight *s) {
+static inline bool opens(private const walker *w, uint level, uint g, bool counting, private node_view *s) {
     if (g << size_shift(level) >= w->covered) { /* beyond the last chunk: never written */
         s->l = -INFINITY;
         s->count = 0.0f;
@@ -149,7 +149,7 @@ static inline void walk(private walker *w, private const trees *t, private state
     uint level = root_level, g = root, least[FOREST_LEVELS];
     float whole = 0.0f;
     do {
-        sight s = look_at(w, t, level, g, whole);
+        node_view s = look_at(w, t, level, g, whole);
         bool open = opens(w, level, g, steps != 0, &s);
         if (level == TOP)
             whole = s.variance;
@@ -211,12 +211,12 @@ static inline float norm_of(private const float *x, float inverse) {
 }
 
 /* All roots closed: where the row's mass and its output's size come from. */
-static inline void survey(private walker *w, private const trees *t, private const state *own, uint highest) {
+static inline void root_pass(private walker *w, private const trees *t, private const state *own, uint highest) {
     state row = *own;
     for (uint level = highest + 1; level-- > TOP;) {
         uint2 roots = roots_of(w, t, level, highest);
         for (uint g = roots.x; g < roots.y; ++g) {
-            sight s = look_at(w, t, level, g, 0.0f);
+            node_view s = look_at(w, t, level, g, 0.0f);
             if (s.l > -INFINITY)
                 add_values(&row, s.l - doubtful_lift(s.variance, knee_of(size_shift(level))), t->mean_values + s.value);
         }
@@ -269,7 +269,7 @@ static inline float row_expects(private const walker *w, private const state *ro
 static inline void attend_far(private walker *w, private const trees *t, private state *row, float tolerance,
                               uint room) {
     uint highest = highest_level(t->f.levels, w->past), exact = w->exact;
-    survey(w, t, row, highest);
+    root_pass(w, t, row, highest);
     w->all = tolerance == 0.0f;
     w->accepted = accepted_error(tolerance, spread_of_values(w, t) * w->inverse_size, w->past);
     w->step = 0;

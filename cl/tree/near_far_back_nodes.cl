@@ -67,7 +67,7 @@ static inline bool comes_to(private const walker *w, private const trees *t, uin
             continue;
         for (; above > level; --above) {
             uint at = g >> (size_shift(above) - size_shift(level));
-            sight s = look_at(w, t, above, at, 0.0f);
+            node_view s = look_at(w, t, above, at, 0.0f);
             if (!opens(w, above, at, false, &s))
                 return false;
         }

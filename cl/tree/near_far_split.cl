@@ -128,8 +128,8 @@ near_far_look(INPUTS, global float *scores, global float *look_numbers, global f
 
 /* Base, mass, size and limit of each row from the states of all parts; the own chunk's stays if this is the first
  * part. */
-static inline void settle(private rows *w, global const float *numbers, global const float *values, float tolerance,
-                          uint past, bool first) {
+static inline void finalise(private rows *w, global const float *numbers, global const float *values, float tolerance,
+                            uint past, bool first) {
     for (uint r = 0; r < TILE; ++r) {
         float base = -INFINITY, mass = 0.0f, sums[DV] ALIGNED;
         float2 spreads = (float2)(0.0f);
@@ -327,7 +327,7 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
                           q_at.s3, q_at.s2);
     trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
     w.all = tolerance == 0.0f;
-    settle(&w, look_numbers + looks * LOOK_NUMBERS, look_values + looks * DV, tolerance, at.past, part == 0);
+    finalise(&w, look_numbers + looks * LOOK_NUMBERS, look_values + looks * DV, tolerance, at.past, part == 0);
     uint highest = highest_level(levels, at.past), first;
     uint2 blocks = part_of(part, root_blocks(&t, highest, !OWN));
     nodes n;

@@ -48,8 +48,8 @@
 #include "tree/near_far_begin.clh"
 
 /* Base, mass, size and limit of each row, from its own keys and the closed roots. */
-static inline void settle(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
-                          private float *l, private float *deviation) {
+static inline void finalise(private rows *w, private const trees *t, uint highest, bool rest, float tolerance,
+                            private float *l, private float *deviation) {
     float most[TILE * 16] ALIGNED, sums[TILE * DV] ALIGNED, weights[TILE * 16] ALIGNED;
     nodes n;
     uint first;
@@ -179,7 +179,7 @@ static inline void attend_far(private rows *w, private const trees *t, bool rest
     uint highest = highest_level(t->f.levels, t->covered / CHUNK);
     stack s;
     start before;
-    settle(w, t, highest, rest, tolerance, l, deviation);
+    finalise(w, t, highest, rest, tolerance, l, deviation);
     remember(w, &before);
     w->all = LIMITED ? false : tolerance == 0.0f;
 #if LIMITED

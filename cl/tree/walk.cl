@@ -18,7 +18,7 @@ static inline uint tell_below(private const walker *w, private const trees *t, u
     uint level = root_level, g = root;
     float whole = 0.0f;
     do {
-        sight s = look_at(w, t, level, g, whole);
+        node_view s = look_at(w, t, level, g, whole);
         bool open = opens(w, level, g, false, &s);
         float limit = exp(s.l - w->mass + s.hidden) * node_error(s.variance, s.spread * w->inverse_size);
         limit = limit > 0.0f ? limit : 0.0f; /* nor NaN, whose sign is anything */
