@@ -236,17 +236,17 @@ static inline uint step_for(private const uint *steps, uint room) {
 }
 
 /* Moves the values of closed leaves by what they follow the logits on average. */
-static inline void add_tilt(private const walker *w, global const float *covariance, private state *row) {
-    float tilt[DV], square = 0.0f;
+static inline void add_covariance_term(private const walker *w, global const float *covariance, private state *row) {
+    float covariance_term[DV], square = 0.0f;
     for (uint e = 0; e < DV; ++e) {
-        tilt[e] = 0.0f;
+        covariance_term[e] = 0.0f;
         for (uint d = 0; d < D; ++d)
-            tilt[e] = MAD(w->q[d], covariance[d * DV + e], tilt[e]);
-        square = MAD(tilt[e], tilt[e], square);
+            covariance_term[e] = MAD(w->q[d], covariance[d * DV + e], covariance_term[e]);
+        square = MAD(covariance_term[e], covariance_term[e], square);
     }
-    float share = exp(w->slopes - row->top) * tilt_share(square);
+    float share = exp(w->slopes - row->top) * covariance_term_share(square);
     for (uint e = 0; e < DV; ++e)
-        row->sum[e] = MAD(share, tilt[e], row->sum[e]);
+        row->sum[e] = MAD(share, covariance_term[e], row->sum[e]);
 }
 
 /* From all roots down. `steps`: counts keys by their step, and adds nothing to the row. */
@@ -293,7 +293,7 @@ static inline void attend_far(private walker *w, private const trees *t, private
         w->accepted *= second_share(tolerance, expected);
     }
     if (t->covariance && w->slopes > -INFINITY)
-        add_tilt(w, t->covariance, row);
+        add_covariance_term(w, t->covariance, row);
 }
 
 #ifndef ROWS_ALONE /* by those who need no kernel */

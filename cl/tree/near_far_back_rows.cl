@@ -1,7 +1,7 @@
 /* Gradients of near-far attention for the queries, and what later kernels need of each row: near_far_back.clh.
  *
  * Shapes: as near_far.cl; out and lse are those of the forward pass with the same inputs, kept what it decided by; dout
- * as out, dq as q, row_numbers [B,H,N,ROW_NUMBERS], tilts (τ) [B,H,N,DV].
+ * as out, dq as q, row_numbers [B,H,N,ROW_NUMBERS], covariance_terms (τ) [B,H,N,DV].
  * Work: one work-item a query, grid (N rounded up to WG, H, B). No local memory, no barrier. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
@@ -52,15 +52,16 @@ static inline void receive_chunk(private receiver *r, private const walker *w, p
 #include "tree/near_far_back_walk.clh"
 
 /* t of a row, and how much of it counts. */
-static inline float tilt_of(private const walker *w, private const trees *t, private float *tilt) {
+static inline float covariance_term_of(private const walker *w, private const trees *t,
+                                       private float *covariance_term) {
     float square = 0.0f;
     for (uint e = 0; e < DV; ++e) {
-        tilt[e] = 0.0f;
+        covariance_term[e] = 0.0f;
         for (uint d = 0; d < D && t->covariance; ++d)
-            tilt[e] = MAD(w->q[d], t->covariance[d * DV + e], tilt[e]);
-        square = MAD(tilt[e], tilt[e], square);
+            covariance_term[e] = MAD(w->q[d], t->covariance[d * DV + e], covariance_term[e]);
+        square = MAD(covariance_term[e], covariance_term[e], square);
     }
-    return tilt_share(square);
+    return covariance_term_share(square);
 }
 
 /* Everything that the row opened or left closed before its own chunk. */
@@ -83,10 +84,10 @@ static inline void receive_all(private receiver *r, private const walker *w, pri
 }
 
 /* What t receives: τ, which replaces it. */
-static inline void tilt_back(private const receiver *r, float share, private float *tilt) {
+static inline void covariance_term_back(private const receiver *r, float share, private float *covariance_term) {
     float along = share < 1.0f ? share * r->moved : 0.0f; /* ρ² dout·t */
     for (uint e = 0; e < DV; ++e)
-        tilt[e] = r->slopes * share * MAD(-along, tilt[e], r->dout[e]);
+        covariance_term[e] = r->slopes * share * MAD(-along, covariance_term[e], r->dout[e]);
 }
 
 #if OWN
@@ -118,15 +119,16 @@ static inline void receiver_begin(private receiver *r, global const ELEMENT(DOUT
 }
 
 /* dq and τ of a row, by its mass. */
-static inline void write_row(private const receiver *r, private const trees *t, float scale, private float *tilt,
-                             global float *tilts, global ELEMENT(DQ_TYPE) *dq) {
+static inline void write_row(private const receiver *r, private const trees *t, float scale,
+                             private float *covariance_term, global float *covariance_terms,
+                             global ELEMENT(DQ_TYPE) *dq) {
     float inverse = r->mass > 0.0f ? 1.0f / r->mass : 0.0f;
     for (uint e = 0; e < DV; ++e)
-        tilts[e] = tilt[e] *= inverse;
+        covariance_terms[e] = covariance_term[e] *= inverse;
     for (uint d = 0; d < D; ++d) {
         float sum = r->dq[d] * inverse;
         for (uint e = 0; e < DV && t->covariance; ++e)
-            sum = MAD(t->covariance[d * DV + e], tilt[e], sum);
+            sum = MAD(t->covariance[d * DV + e], covariance_term[e], sum);
         STORE(DQ_TYPE, dq, d, scale * sum);
     }
 }
@@ -134,7 +136,8 @@ static inline void write_row(private const receiver *r, private const trees *t, 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global const ELEMENT(LSE_TYPE) *lse,
                    INDEX4 lse_at, global const float *kept, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
-                   global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at, global float *row_numbers, global float *tilts) {
+                   global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at, global float *row_numbers,
+                   global float *covariance_terms) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
@@ -143,7 +146,7 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     trees_move(&t, head);
     walker w;
     receiver r;
-    float tilt[DV], share;
+    float covariance_term[DV], share;
     uint visible = visible_keys(i, diagonal, keys);
     recall(&w, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3, scale, visible, tolerance,
            kept + KEPT_NUMBERS * row);
@@ -153,9 +156,9 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     uint run = run_after(w.past, visible);
     if (run > 0)
         t.covariance = covariances + (head * (chunks / RUN) + run - 1) * D * DV;
-    share = tilt_of(&w, &t, tilt);
+    share = covariance_term_of(&w, &t, covariance_term);
     for (uint e = 0; e < DV; ++e)
-        r.moved = MAD(r.dout[e], share * tilt[e], r.moved);
+        r.moved = MAD(r.dout[e], share * covariance_term[e], r.moved);
     bool there = r.lse > -INFINITY || isnan(r.lse);
 #if OWN
     k += k_at.s0 + b * k_at.s1 + kv * k_at.s2;
@@ -178,9 +181,10 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
         if (w.past)
             receive_all(&r, &w, &t);
     }
-    tilt_back(&r, share, tilt);
+    covariance_term_back(&r, share, covariance_term);
 
-    write_row(&r, &t, scale, tilt, tilts + row * DV, dq + dq_at.s0 + b * dq_at.s1 + h * dq_at.s2 + i * dq_at.s3);
+    write_row(&r, &t, scale, covariance_term, covariance_terms + row * DV,
+              dq + dq_at.s0 + b * dq_at.s1 + h * dq_at.s2 + i * dq_at.s3);
     row_numbers += ROW_NUMBERS * row;
     row_numbers[0] = r.mass == 0.0f ? INFINITY : r.lse + log(r.mass);
     row_numbers[1] = r.delta;

@@ -30,10 +30,9 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_back_masses(
     }
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_runs(INPUTS, global const float *tilts,
-                                                                               global const float *masses,
-                                                                               global float *run_sums,
-                                                                               global float *run_slopes) {
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+near_far_back_runs(INPUTS, global const float *covariance_terms, global const float *masses, global float *run_sums,
+                   global float *run_slopes) {
     uint d = get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
     if (d >= D)
         return;
@@ -50,10 +49,11 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_runs(I
                 uint visible = visible_keys(i, diagonal, keys);
                 if (run_after(past_of(visible), visible) != run + 1)
                     break;
-                global const float *tilt = tilts + (((INDEX)b * (get_global_size(1) * group) + h) * queries + i) * DV;
+                global const float *covariance_term =
+                    covariance_terms + (((INDEX)b * (get_global_size(1) * group) + h) * queries + i) * DV;
                 float x = scale * LOAD(Q_TYPE, q, q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3 + d);
                 for (uint e = 0; e < DV; ++e)
-                    sum[e] = MAD(x, tilt[e], sum[e]);
+                    sum[e] = MAD(x, covariance_term[e], sum[e]);
             }
         INDEX at = (first + run) * D + d;
         float inverse = masses[first + run] > 0.0f ? 1.0f / masses[first + run] : 0.0f;

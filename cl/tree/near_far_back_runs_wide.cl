@@ -17,8 +17,8 @@
 #endif
 
 /* sum[a][e] += Σ_i scale q_i,a τ_i,e over the rows [begin, end) of a head, for ROWS_EACH columns of q. */
-static inline void rows_add(private float *sum, global const ELEMENT(Q_TYPE) *q, INDEX pitch, global const float *tilts,
-                            float scale, uint begin, uint end) {
+static inline void rows_add(private float *sum, global const ELEMENT(Q_TYPE) *q, INDEX pitch,
+                            global const float *covariance_terms, float scale, uint begin, uint end) {
     for (uint e = 0; e < DV; e += 16 * PASS) {
         float16 o[ROWS_EACH][PASS];
         UNROLL
@@ -27,16 +27,16 @@ static inline void rows_add(private float *sum, global const ELEMENT(Q_TYPE) *q,
         for (uint c = 0; c < PASS; ++c)
             o[a][c] = VECTOR(sum + a * DV + e + 16 * c);
         for (uint i = begin; i < end; ++i) {
-            float16 tilt[PASS];
+            float16 covariance_term[PASS];
             UNROLL
             for (uint c = 0; c < PASS; ++c)
-                tilt[c] = vload16(0, tilts + (INDEX)i * DV + e + 16 * c);
+                covariance_term[c] = vload16(0, covariance_terms + (INDEX)i * DV + e + 16 * c);
             UNROLL
             for (uint a = 0; a < ROWS_EACH; ++a) {
                 float16 x = (float16)(scale * LOAD(Q_TYPE, q, i * pitch + a));
                 UNROLL
                 for (uint c = 0; c < PASS; ++c)
-                    o[a][c] = MAD(x, tilt[c], o[a][c]);
+                    o[a][c] = MAD(x, covariance_term[c], o[a][c]);
             }
         }
         UNROLL
@@ -47,10 +47,9 @@ static inline void rows_add(private float *sum, global const ELEMENT(Q_TYPE) *q,
     }
 }
 
-kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_back_runs_wide(INPUTS, global const float *tilts,
-                                                                                   global const float *masses,
-                                                                                   global float *run_sums,
-                                                                                   global float *run_slopes) {
+kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+near_far_back_runs_wide(INPUTS, global const float *covariance_terms, global const float *masses,
+                        global float *run_sums, global float *run_slopes) {
     uint d = get_global_id(0) * ROWS_EACH, kv = get_global_id(1), b = get_global_id(2),
          heads = get_global_size(1) * group;
     INDEX head = (INDEX)b * get_global_size(1) + kv, first = head * (chunks / RUN);
@@ -68,7 +67,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_back_runs_wi
             VECTOR(sum + e) = (float16)(0.0f);
         for (uint h = kv * group; h < (kv + 1) * group; ++h)
             rows_add(sum, q + q_at.s0 + b * q_at.s1 + h * q_at.s2 + d, q_at.s3,
-                     tilts + ((INDEX)b * heads + h) * queries * DV, scale, begin, end);
+                     covariance_terms + ((INDEX)b * heads + h) * queries * DV, scale, begin, end);
         float inverse = masses[first + run] > 0.0f ? 1.0f / masses[first + run] : 0.0f;
         for (uint a = 0; a < ROWS_EACH; ++a) {
             INDEX at = (first + run) * D + d + a;

@@ -13,7 +13,8 @@
  *
  * The own chunk is softmax_backward_wide.cl's, and what there is of dq comes from there.
  *
- * Shapes: rows and lanes as near_far_back_turn.cl makes them; kept and tilts as in near_far_back_rows.cl; dq float32.
+ * Shapes: rows and lanes as near_far_back_turn.cl makes them; kept and covariance_terms as in
+ * near_far_back_rows.cl; dq float32.
  * Work: grid (ranges, Hk, B), work-groups of one. */
 #include "shared/tensor.clh"
 
@@ -229,50 +230,53 @@ static inline void row_begin(private back *b, uint r, float lse, global const fl
     b->w.limit[r] = there ? kept[2] : INFINITY;
 }
 
-/* t of all rows, to `tilt` [TILE][DV], and what they gain by it. */
-static inline void tilts_begin(private back *b, global const float *covariance, private float *tilt) {
+/* t of all rows, to `covariance_term` [TILE][DV], and what they gain by it. */
+static inline void covariance_terms_begin(private back *b, global const float *covariance,
+                                          private float *covariance_term) {
     for (uint r = 0; r < TILE; r += RT) {
         uint list[RT];
         UNROLL
         for (uint a = 0; a < RT; ++a)
             list[a] = a;
         for (uint e = 0; e < RT * DV; e += 16)
-            VECTOR(tilt + r * DV + e) = (float16)(0.0f);
-        ADD_VALUES(RT, tilt + r * DV, list, b->w.q + r * D, D, F32, covariance, 0, D)
+            VECTOR(covariance_term + r * DV + e) = (float16)(0.0f);
+        ADD_VALUES(RT, covariance_term + r * DV, list, b->w.q + r * D, D, F32, covariance, 0, D)
         for (uint a = 0; a < RT; ++a) {
             float16 square = (float16)(0.0f), along = (float16)(0.0f);
             for (uint e = 0; e < DV; e += 16) {
-                float16 t = VECTOR(tilt + (r + a) * DV + e);
+                float16 t = VECTOR(covariance_term + (r + a) * DV + e);
                 square = MAD(t, t, square);
                 along = MAD(t, VECTOR(b->dout + (r + a) * DV + e), along);
             }
-            b->share[r + a] = tilt_share(sum16(square));
+            b->share[r + a] = covariance_term_share(sum16(square));
             b->moved[r + a] = b->share[r + a] * sum16(along);
         }
     }
 }
 
 /* τ of a row, in the place of t, and what its query has of it. */
-static inline void tilt_back(private back *b, uint r, global const float *covariance, private float *tilt) {
+static inline void covariance_term_back(private back *b, uint r, global const float *covariance,
+                                        private float *covariance_term) {
     float share = b->share[r], slopes = share * b->weigh[r] * sum16(VECTOR(b->w.slopes + 16 * r)),
           along = share < 1.0f ? share * b->moved[r] : 0.0f;
     for (uint e = 0; e < DV; e += 16)
-        VECTOR(tilt + e) = slopes * MAD((float16)(-along), VECTOR(tilt + e), VECTOR(b->dout + r * DV + e));
+        VECTOR(covariance_term + e) =
+            slopes * MAD((float16)(-along), VECTOR(covariance_term + e), VECTOR(b->dout + r * DV + e));
     for (uint d = 0; d < D; ++d) {
         float16 sum = (float16)(0.0f);
         for (uint e = 0; e < DV; e += 16)
-            sum = MAD(vload16(0, covariance + d * DV + e), VECTOR(tilt + e), sum);
+            sum = MAD(vload16(0, covariance + d * DV + e), VECTOR(covariance_term + e), sum);
         b->dq[r * D + d] += sum16(sum);
     }
 }
 
 /* What a row's query receives, beside what it has of its own chunk, and its τ. */
-static inline void row_end(private back *b, uint r, global const float *covariance, private float *tilt, bool own,
-                           float scale, global float *tilts, global float *dq) {
+static inline void row_end(private back *b, uint r, global const float *covariance, private float *covariance_term,
+                           bool own, float scale, global float *covariance_terms, global float *dq) {
     if (covariance)
-        tilt_back(b, r, covariance, tilt);
+        covariance_term_back(b, r, covariance, covariance_term);
     for (uint e = 0; e < DV && covariance; e += 16)
-        vstore16(VECTOR(tilt + e), 0, tilts + e);
+        vstore16(VECTOR(covariance_term + e), 0, covariance_terms + e);
     for (uint d = 0; d < D; d += 16) {
         float16 sum = VECTOR(b->dq + r * D + d) * scale;
         vstore16(own ? vload16(0, dq + d) + sum : sum, 0, dq + d);
@@ -282,7 +286,7 @@ static inline void row_end(private back *b, uint r, global const float *covarian
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global const ELEMENT(LSE_TYPE) *lse,
                    INDEX4 lse_at, global const float *kept, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
-                   global float *dq, INDEX4 dq_at, global float *tilts, TURNED, SUMS) {
+                   global float *dq, INDEX4 dq_at, global float *covariance_terms, TURNED, SUMS) {
     uint range = get_global_id(0), kv = get_global_id(1), b = get_global_id(2);
     INDEX head = (INDEX)b * get_global_size(1) + kv, heads = (INDEX)get_global_size(1) * get_global_size(2);
     trees whole_forest = TREES;
@@ -294,7 +298,7 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     uint lead = OWN ? (uint)(diagonal & (SPAN - 1)) : 0, tiles = (lead + queries + SPAN - 1) / SPAN;
     for (uint number = range; number < tiles; number += get_global_size(0)) {
         trees t = whole_forest;
-        float tilt[TILE * DV] ALIGNED;
+        float covariance_term[TILE * DV] ALIGNED;
         place at = rows_begin(&x.w, number, diagonal, keys, queries, scale,
                               q + q_at.s0 + b * q_at.s1 + kv * GROUP * q_at.s2, q_at.s3, q_at.s2);
         for (uint r = 0; r < TILE; ++r) {
@@ -311,7 +315,7 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
         x.w.all = tolerance == 0.0f;
         trees_reach(&t, at, covariances + head * (chunks / RUN) * D * DV);
         if (t.covariance)
-            tilts_begin(&x, t.covariance, tilt);
+            covariance_terms_begin(&x, t.covariance, covariance_term);
         way s;
         job j;
         way_begin(&s, at, &t, apart_before(t.f, apart, head, at.past));
@@ -330,8 +334,8 @@ near_far_back_wide(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
         for (uint r = 0; r < SPAN * GROUP; ++r) {
             INDEX i = at.i0 + (int)(r % SPAN), h = kv * GROUP + r / SPAN;
             if (x.w.bit[r / 32][r])
-                row_end(&x, r, t.covariance, tilt + r * DV, OWN && seen_by(at, r) > 0, scale,
-                        tilts + (((INDEX)b * (get_global_size(1) * GROUP) + h) * queries + i) * DV,
+                row_end(&x, r, t.covariance, covariance_term + r * DV, OWN && seen_by(at, r) > 0, scale,
+                        covariance_terms + (((INDEX)b * (get_global_size(1) * GROUP) + h) * queries + i) * DV,
                         dq + dq_at.s0 + b * dq_at.s1 + h * dq_at.s2 + i * dq_at.s3);
         }
     }

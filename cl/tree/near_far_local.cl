@@ -85,11 +85,11 @@ INLINED void rows_expect(private float expected[RT], private const view *w, priv
 }
 
 /* Moves the means by what values of closed leaves follow the logits on average: near_far.cl. */
-INLINED void tilts_add(private rows *r, private const view *w, private const float log_mass[RT], private const stage *s,
-                       global const float *covariance, uint columns) {
-    rows tilts;
+INLINED void covariance_terms_add(private rows *r, private const view *w, private const float log_mass[RT],
+                                  private const stage *s, global const float *covariance, uint columns) {
+    rows covariance_terms;
     float square[RT];
-    rows_clear(&tilts);
+    rows_clear(&covariance_terms);
     for (uint begin = 0; begin < columns; begin += KEYS) {
         float query[RT][CT];
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -100,21 +100,21 @@ INLINED void tilts_add(private rows *r, private const view *w, private const flo
         }
         VALUES_LOAD(F32, s->shared + VALUES, covariance, DV, min(begin + j, (uint)D - 1))
         barrier(CLK_LOCAL_MEM_FENCE);
-        sums_add(&tilts, query, &s->rows, s->shared);
+        sums_add(&covariance_terms, query, &s->rows, s->shared);
     }
     FOR_ROWS(a) {
         square[a] = 0.0f;
         UNROLL
         for (uint c = 0; c < VT; ++c)
-            square[a] += dot(tilts.sum[a][c], tilts.sum[a][c]);
+            square[a] += dot(covariance_terms.sum[a][c], covariance_terms.sum[a][c]);
     }
     share_total(square, s);
     FOR_ROWS(a) {
-        float share = w->slopes[a] * exp2(r->top[a] - LOG2_E * log_mass[a]) * tilt_share(square[a]);
+        float share = w->slopes[a] * exp2(r->top[a] - LOG2_E * log_mass[a]) * covariance_term_share(square[a]);
         share = w->slopes[a] > 0.0f ? share : 0.0f;
         UNROLL
         for (uint c = 0; c < VT; ++c)
-            r->sum[a][c] = MAD((float4)(share), tilts.sum[a][c], r->sum[a][c]);
+            r->sum[a][c] = MAD((float4)(share), covariance_terms.sum[a][c], r->sum[a][c]);
     }
 }
 
@@ -188,7 +188,7 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
     share_total(w->sum, s);
     share_total(w->slopes, s);
     share_total(w->exact, s);
-    tilts_add(r, w, log_mass, s, covariance, covariance ? D : 0);
+    covariance_terms_add(r, w, log_mass, s, covariance, covariance ? D : 0);
 #if ESTIMATED
     rows_norm(norm, r, s);
     rows_expect(expected, w, norm, log_mass);

@@ -338,7 +338,7 @@ kernel
 
     uint runs = min(past, seen_last / CHUNK) / RUN;
     if (runs > 0)
-        tilts_add(w, &r, &a, scale, covariances + (head * (chunks / RUN) + runs - 1) * D * DV, v_tile[0]);
+        covariance_terms_add(w, &r, &a, scale, covariances + (head * (chunks / RUN) + runs - 1) * D * DV, v_tile[0]);
     float size[2];
     rows_finish(w, &r, size);
     FOR_ROWS(i) {

@@ -341,7 +341,7 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
             visit_all(&w, &t, level, scores, &s);
         open_all(&w, &t, &s);
         if (t.covariance)
-            add_tilts(&w, t.covariance);
+            add_covariance_terms(&w, t.covariance);
     }
     for (uint r = 0; r < TILE; ++r) {
         int i = at.i0 + (int)(r % SPAN);

@@ -203,7 +203,7 @@ static inline void attend_far(private rows *w, private const trees *t, bool rest
 #endif
     }
     if (t->covariance)
-        add_tilts(w, t->covariance);
+        add_covariance_terms(w, t->covariance);
 }
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_wide(INPUTS, RESULTS) {

@@ -13,7 +13,7 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
                                           [BACK_LSE] = rows,
                                           [BACK_KEPT] = rows * OP_KEPT,
                                           [BACK_ROWS] = rows * OP_BACK_ROW_NUMBERS,
-                                          [BACK_TILTS] = rows * f->value_dim,
+                                          [BACK_COVARIANCE_TERMS] = rows * f->value_dim,
                                           [BACK_SLOTS] = heads * slots * (columns + 1),
                                           [BACK_NODES] = heads * nodes * (columns + OP_BACK_NODE_MORE),
                                           [BACK_VARIANCES] = heads * (nodes - below) * f->dim,
@@ -151,7 +151,7 @@ static clsplat_status by_rows(const near_far_back *p) {
     launch_tensor(&l, &o, "dout", &a->dout);
     launch_tensor(&l, &o, "dq", &a->dq);
     launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
-    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
+    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    near_far_work(&p->forward)));
 fail:
@@ -203,7 +203,7 @@ static clsplat_status by_runs(const near_far_back *p) {
         options_number(&o, "ROWS_EACH", ROWS_EACH);
     TRY(open_kernel(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
                     p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
-    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
+    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
     launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
     launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
     launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);

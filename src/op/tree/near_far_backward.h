@@ -11,7 +11,7 @@ typedef enum near_far_back_buffer {
     BACK_LSE,
     BACK_KEPT,
     BACK_ROWS,
-    BACK_TILTS,
+    BACK_COVARIANCE_TERMS,
     BACK_SLOTS,
     BACK_NODES,
     BACK_VARIANCES,

@@ -178,7 +178,7 @@ static clsplat_status by_tiles(const near_far_back *p, size_t span, size_t range
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, "dout", &a->dout);
     launch_tensor(&l, &o, "dq", &a->dq);
-    launch_mem(&l, "tilts", p->mem[BACK_TILTS]);
+    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
     launch_mem(&l, "key_rows", p->mem[BACK_KEY_ROWS]);
     launch_mem(&l, "value_lanes", p->mem[BACK_VALUE_LANES]);
     launch_mem(&l, "mean_rows", p->mem[BACK_MEAN_ROWS]);
