@@ -1,5 +1,7 @@
 #include "op/gemm/gemm.h"
 
+#include <math.h>
+
 #include "op/families.h"
 #include "op/kernel.h"
 
@@ -48,20 +50,27 @@ static grid wide_grid(const op_gemm_args *a, size_t tile, size_t width) {
     return grid_of((rows + tile - 1) / tile, (columns + width - 1) / width, a->c.shape[0] * a->c.shape[1], 1);
 }
 
-/* Tiles as large as the matrix fills and the device's compute units share well. */
-static void choose_tiles(const clsplat_limits *limits, const op_gemm_args *a, size_t *tile, size_t *width) {
-    grid g;
-    *tile = *width = 256;
-    while (*tile > 32 && *tile / 2 >= a->c.shape[2])
-        *tile /= 2;
-    while (*width > 64 && *width / 2 >= a->c.shape[3])
-        *width /= 2;
-    while (g = wide_grid(a, *tile, *width), g.size[0] * g.size[1] * g.size[2] < limits->compute_units * 4ul) {
-        size_t *larger = *width >= *tile && *width > 64 ? width : tile;
-        if (*larger <= 32)
-            break;
-        *larger /= 2;
-    }
+/* The tile of least time, of those that few kernels are enough for: the tiles of the unit that has most, each
+ * with its products and with copying its rows of a and b. A row of a costs as much as COPY_A products a
+ * column of its own, one of b as COPY_B (measured at 2048³ with tiles of 256 × 256 and 128 × 64,
+ * cl/gemm/gemm_wide.cl). */
+static void choose_tiles(const clsplat_limits *limits, const op_gemm_args *a, size_t block, size_t *tile,
+                         size_t *width) {
+    enum { SMALLEST = 32, LARGEST = 256, COPY_A = 16, COPY_B = 10 };
+    double least = INFINITY;
+    *tile = *width = LARGEST;
+    for (size_t t = SMALLEST; t <= LARGEST; t *= 2)
+        for (size_t w = block; w <= LARGEST; w += block) {
+            grid g = wide_grid(a, t, w);
+            size_t groups = g.size[0] * g.size[1] * g.size[2], units = limits->compute_units;
+            double each = (double)((groups + units - 1) / units),
+                   time = each * (double)(t * w + COPY_A * t + COPY_B * w);
+            if (time < least) {
+                least = time;
+                *tile = t;
+                *width = w;
+            }
+        }
 }
 
 enum { TILE, WIDTH, RT, LANES };
@@ -82,7 +91,7 @@ static const tune_space tiles_space = {5,
 static clsplat_status wide_run(queue *q, const void *args) {
     kernel_options o = {.group = 1};
     size_t tile, width, block = 16 * tuned_value(q, &tiles_space, LANES);
-    choose_tiles(&q->device->info.limits, args, &tile, &width);
+    choose_tiles(&q->device->info.limits, args, block, &tile, &width);
     tile = tuned_value(q, &tiles_space, TILE) ? tuned_value(q, &tiles_space, TILE) : tile;
     width = tuned_value(q, &tiles_space, WIDTH) ? tuned_value(q, &tiles_space, WIDTH) : width;
     tile -= tile % tuned_value(q, &tiles_space, RT);
