@@ -3,11 +3,12 @@
  * same.
  *
  * Work: a group of CHUNK work-items for a chunk; grid (chunks · CHUNK, Hk, B). All nodes of a size are halved
- * together: an item projects one key, and sums one column of one node. A key finds its slot by counting those that
- * come before it.
+ * together: an item projects its own key, which it keeps in registers (rows read item by item lie a row apart, and cost
+ * a card more than all else did), and sums one column of one node. A key finds its slot by counting those that come
+ * before it.
  *
- * Measured (H200, bf16, 8 key heads, D = 64): 0.8, 4.4, 16 and 60 ms for 8,192, 65,536, 262,144 and 1 M keys;
- * gather.cl 23, 33, 33 and 105. */
+ * Measured (H200, bf16, 8 key heads, D = 64): 2.7 and 10.7 ms for 65,536 and 262,144 keys, and 4.7 and 18.7 when
+ * keys were read anew for each projection; gather.cl 33 for either. */
 #include "shared/tensor.clh"
 #include "tree/forest.clh"
 #include "tree/gather.clh"
@@ -23,6 +24,7 @@
 #define ITERATIONS 4
 #define SPLITS (CHUNK / LEAF / 2) /* the most nodes that are halved together */
 #define LEAVES (CHUNK / LEAF)
+#define UNROLL _Pragma("unroll")
 
 typedef struct workplace {
     float along[CHUNK], bias[CHUNK];
@@ -35,10 +37,18 @@ typedef struct workplace {
     uint count;
 } workplace;
 
-static inline float dot_direction(global const ELEMENT(K_TYPE) *key, local const float *x) {
+/* The key of an item, and the slot that it has among the chunk's: NOWHERE if it has none. */
+#define NOWHERE CHUNK
+typedef struct own_key {
+    float x[D];
+    uint slot;
+} own_key;
+
+static inline float dot_own(private const own_key *own, local const float *x) {
     float sum = 0.0f;
+    UNROLL
     for (uint d = 0; d < D; ++d)
-        sum = MAD(LOAD(K_TYPE, key, d), x[d], sum);
+        sum = MAD(own->x[d], x[d], sum);
     return sum;
 }
 
@@ -54,9 +64,9 @@ static inline float dot_local(local const float *x, local const float *y) {
 #define NEXT(n) (place->columns[2] + (n)*D)
 
 /* place->along of every slot: where its key lies in the principal direction of its node, by power iterations. */
-static inline void project(local workplace *place, global const ELEMENT(K_TYPE) *k, INDEX pitch, uint size) {
-    uint s = get_local_id(0), count = place->count, node = s / size;
-    global const ELEMENT(K_TYPE) *own = k + (s < count ? place->order[s] : 0) * pitch;
+static inline void project(local workplace *place, private const own_key *own, global const ELEMENT(K_TYPE) *k,
+                           INDEX pitch, uint size) {
+    uint s = get_local_id(0), count = place->count, node = own->slot / size;
     for (uint e = s; e < D * (CHUNK / size); e += WG) {
         uint n = e / D, d = e % D, begin = n * size, end = min(begin + size, count), middle = begin + (end - begin) / 2;
         float first = 0.0f, second = 0.0f;
@@ -75,8 +85,8 @@ static inline void project(local workplace *place, global const ELEMENT(K_TYPE) 
         if (s < CHUNK / size)
             place->of_mean[s] = dot_local(MEAN(s), DIRECTION(s));
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (s < count)
-            place->along[s] = dot_direction(own, DIRECTION(node)) - place->of_mean[node];
+        if (own->slot < NOWHERE)
+            place->along[own->slot] = dot_own(own, DIRECTION(node)) - place->of_mean[node];
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint e = s; e < D * (CHUNK / size); e += WG) {
             uint n = e / D, d = e % D, begin = n * size, end = min(begin + size, count);
@@ -96,32 +106,34 @@ static inline void project(local workplace *place, global const ELEMENT(K_TYPE) 
                 DIRECTION(e / D)[e % D] = NEXT(e / D)[e % D] * place->length[e / D];
         barrier(CLK_LOCAL_MEM_FENCE);
     }
-    if (s < count) {
-        float along = dot_direction(own, DIRECTION(node));
-        place->along[s] = isnan(along) ? INFINITY : along;
+    if (own->slot < NOWHERE) {
+        float along = dot_own(own, DIRECTION(node));
+        place->along[own->slot] = isnan(along) ? INFINITY : along;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 }
 
 /* Sorts the slots of each node by where they lie: a total order, whatever the numbers. */
-static inline void sort_nodes(local workplace *place, uint size) {
-    uint s = get_local_id(0), count = place->count, begin = s / size * size, end = min(begin + size, count),
+static inline void sort_nodes(local workplace *place, private own_key *own, uint size) {
+    uint item = get_local_id(0), count = place->count, begin = own->slot / size * size, end = min(begin + size, count),
          slot = begin;
-    ushort own = s < count ? place->order[s] : 0;
-    float along = place->along[s];
-    for (uint t = begin; t < end; ++t)
-        slot += place->along[t] < along || (place->along[t] == along && place->order[t] < own);
+    bool there = own->slot < NOWHERE && begin + size / 2 < count;
+    float along = there ? place->along[own->slot] : 0.0f;
+    for (uint t = begin; there && t < end; ++t)
+        slot += place->along[t] < along || (place->along[t] == along && place->order[t] < item);
     barrier(CLK_LOCAL_MEM_FENCE);
-    if (s < count && begin + size / 2 < count)
-        place->order[slot] = own;
+    if (there) {
+        place->order[slot] = item;
+        own->slot = slot;
+    }
     barrier(CLK_LOCAL_MEM_FENCE);
 }
 
-static inline void measure_values(local workplace *place, global const ELEMENT(V_TYPE) *v, INDEX pitch) {
+static inline void measure_values(local workplace *place, bool there, global const ELEMENT(V_TYPE) *v) {
     uint item = get_local_id(0);
     float most = 0.0f;
-    for (uint d = 0; d < DV && item < place->count; ++d)
-        most = fmax(most, fabs(LOAD(V_TYPE, v, place->order[item] * pitch + d)));
+    for (uint d = 0; d < DV && there; ++d)
+        most = fmax(most, fabs(LOAD(V_TYPE, v, d)));
     place->along[item] = most;
     barrier(CLK_LOCAL_MEM_FENCE);
     if (item == 0) {
@@ -148,15 +160,18 @@ static inline void weigh_nodes(local workplace *place, uint size) {
 }
 
 /* The stats of nodes whose means and mean squares are there, from chunk number g. */
-static inline void write_stats(local workplace *place, arrays a, uint level, uint block, uint g,
-                               global const ELEMENT(K_TYPE) *k, INDEX k_pitch) {
+static inline void write_stats(local workplace *place, private const own_key *own, arrays a, uint level, uint block,
+                               uint g) {
     uint item = get_local_id(0), count = place->count, size = 1u << size_shift(level), nodes = CHUNK / size;
     float distance = 0.0f, far = 0.0f, of_keys = 0.0f, of_values = 0.0f;
-    for (uint d = 0; d < D && item < count; ++d) {
-        float x = LOAD(K_TYPE, k, place->order[item] * k_pitch + d) - MEAN(item / size)[d];
-        distance = MAD(x, x, distance);
+    if (own->slot < NOWHERE) {
+        UNROLL
+        for (uint d = 0; d < D; ++d) {
+            float x = own->x[d] - MEAN(own->slot / size)[d];
+            distance = MAD(x, x, distance);
+        }
+        place->along[own->slot] = distance;
     }
-    place->along[item] = distance;
     barrier(CLK_LOCAL_MEM_FENCE);
     if (item < nodes) {
         for (uint s = item * size; s < min((item + 1) * size, count); ++s)
@@ -171,19 +186,19 @@ static inline void write_stats(local workplace *place, arrays a, uint level, uin
     barrier(CLK_LOCAL_MEM_FENCE);
     if (item < nodes) {
         global float *stats = a.stats + lane_of(block, g * nodes + item, STATS);
-        uint own = min((uint)max((int)count - (int)(item * size), 0), size);
-        stats[LOG_MASS * 16] = own ? place->top[item] + log(place->mass[item]) : -INFINITY;
+        uint keys = min((uint)max((int)count - (int)(item * size), 0), size);
+        stats[LOG_MASS * 16] = keys ? place->top[item] + log(place->mass[item]) : -INFINITY;
         stats[VARIANCE * 16] = place->whole > 0.0f ? of_keys / place->whole : 0.0f;
         stats[SPREAD * 16] = place->value_unit * sqrt(of_values);
-        stats[COUNT * 16] = (float)own;
+        stats[COUNT * 16] = (float)keys;
         stats[REACH * 16] = of_keys > 0.0f ? sqrt(far / of_keys) : 1.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 }
 
 /* The nodes of a level of chunk number g. */
-static inline void write_nodes(local workplace *place, arrays a, forest f, uint level, uint g,
-                               global const ELEMENT(K_TYPE) *k, INDEX k_pitch, global const ELEMENT(V_TYPE) *v,
+static inline void write_nodes(local workplace *place, private const own_key *own, arrays a, forest f, uint level,
+                               uint g, global const ELEMENT(K_TYPE) *k, INDEX k_pitch, global const ELEMENT(V_TYPE) *v,
                                INDEX v_pitch) {
     uint count = place->count, size = 1u << size_shift(level), nodes = CHUNK / size;
     uint block = first_block_of(f.first_block, level);
@@ -215,7 +230,7 @@ static inline void write_nodes(local workplace *place, arrays a, forest f, uint 
             a.variances[lane_of(block - f.below, node, D) + d * 16] = square;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    write_stats(place, a, level, block, g, k, k_pitch);
+    write_stats(place, own, a, level, block, g);
 }
 
 /* Keys and values in the order of the slots. */
@@ -233,6 +248,23 @@ static inline void write_keys(local workplace *place, arrays a, uint g, global c
         STORE(FOREST_TYPE, a.values, slot * DV + e,
               s < count ? LOAD(V_TYPE, v, place->order[s] * v_pitch + e % DV) : 0.0f);
     }
+}
+
+/* The keys that there are, in slots as they come. Returns: the slot of the item's own. */
+static inline uint place_keys(local workplace *place, float log_weight) {
+    uint item = get_local_id(0), before = 0, all = 0;
+    place->bias[item] = log_weight;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint t = 0; t < CHUNK; ++t) {
+        before += t < item && place->bias[t] != -INFINITY;
+        all += place->bias[t] != -INFINITY;
+    }
+    if (log_weight != -INFINITY)
+        place->order[before] = item;
+    if (item == 0)
+        place->count = all;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return log_weight != -INFINITY ? before : NOWHERE;
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -254,39 +286,32 @@ gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint room, u
     k += k_at.s0 + b * k_at.s1 + h * k_at.s2 + i * CHUNK * k_at.s3;
     v += v_at.s0 + b * v_at.s1 + h * v_at.s2 + i * CHUNK * v_at.s3;
 
-    float own = item < present && !stands_apart(apart + head * apart_words(f), chunks, g, item) ? 0.0f : -INFINITY;
+    bool there = item < present && !stands_apart(apart + head * apart_words(f), chunks, g, item);
+    float log_weight = there ? 0.0f : -INFINITY;
 #if BIAS
     bias += bias_at.s0 + b * bias_at.s1 + h * bias_at.s2 + i * CHUNK * bias_at.s3;
-    if (own == 0.0f)
-        own = LOAD(BIAS_TYPE, bias, item * bias_at.s3);
+    if (there)
+        log_weight = LOAD(BIAS_TYPE, bias, item * bias_at.s3);
+    there = log_weight != -INFINITY;
 #endif
-    place.bias[item] = own;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    uint before = 0, all = 0;
-    for (uint t = 0; t < CHUNK; ++t) {
-        before += t < item && place.bias[t] != -INFINITY;
-        all += place.bias[t] != -INFINITY;
-    }
-    if (own != -INFINITY)
-        place.order[before] = item;
-    if (item == 0)
-        place.count = all;
-    barrier(CLK_LOCAL_MEM_FENCE);
-
-    measure_values(&place, v, v_at.s3);
+    own_key own;
+    UNROLL
+    for (uint d = 0; d < D; ++d)
+        own.x[d] = there ? LOAD(K_TYPE, k, item * k_at.s3 + d) : 0.0f;
+    own.slot = place_keys(&place, log_weight);
+    measure_values(&place, there, v + item * v_at.s3);
     for (uint size = CHUNK; size > LEAF; size /= 2) {
-        project(&place, k, k_at.s3, size);
-        sort_nodes(&place, size);
+        project(&place, &own, k, k_at.s3, size);
+        sort_nodes(&place, &own, size);
     }
 
-#if BIAS
-    place.bias[item] = item < place.count ? LOAD(BIAS_TYPE, bias, place.order[item] * bias_at.s3) : -INFINITY;
-#else
-    place.bias[item] = 0.0f;
-#endif
+    place.bias[item] = -INFINITY;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (there)
+        place.bias[own.slot] = log_weight;
     place.whole = 0.0f;
     barrier(CLK_LOCAL_MEM_FENCE);
     write_keys(&place, a, g, k, k_at.s3, v, v_at.s3);
     for (uint level = TOP + 1; level-- > 0;)
-        write_nodes(&place, a, f, level, g, k, k_at.s3, v, v_at.s3);
+        write_nodes(&place, &own, a, f, level, g, k, k_at.s3, v, v_at.s3);
 }
