@@ -14,9 +14,9 @@ static bool out_of_files(void) {
     return descriptor < 0 && (errno == EMFILE || errno == ENFILE);
 }
 
-/* Compilers take as much. */
+/* As much as a driver with its compiler takes: LLVM's library alone is 100 MiB. */
 static bool out_of_memory(void) {
-    enum { BYTES = 64 << 20 };
+    enum { BYTES = 256 << 20 };
     void *map = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED)
         return true;

@@ -9,9 +9,11 @@
  * goes on stop    the Nth command waits for an event that fails: what a driver makes of it is its own affair
  *     never   none does
  * The report has a line for every entry point that was called, and one for every kind of object: how many
- * references are left. A program in whose process the layer is may call faults_arm instead. Threads: any. */
+ * references are left. A program in whose process the layer is may call faults_arm instead. Threads: any.
+ * Where the loader knows no layers, LD_PRELOAD of the same file does the same. */
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl_layer.h>
+#include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -295,41 +297,62 @@ CL_API_ENTRY cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, 
     return CL_SUCCESS;
 }
 
-static void take_over_objects(void) {
-#define TAKE(name) own.name = my_##name
-    TAKE(clGetPlatformIDs), TAKE(clGetPlatformInfo), TAKE(clGetDeviceIDs), TAKE(clGetDeviceInfo);
-    TAKE(clCreateContext), TAKE(clRetainContext), TAKE(clReleaseContext);
-    TAKE(clCreateCommandQueue), TAKE(clRetainCommandQueue), TAKE(clReleaseCommandQueue);
-    TAKE(clGetCommandQueueInfo);
-    TAKE(clCreateBuffer), TAKE(clRetainMemObject), TAKE(clReleaseMemObject), TAKE(clGetMemObjectInfo);
-    TAKE(clCreateProgramWithSource), TAKE(clCreateProgramWithBinary), TAKE(clReleaseProgram);
-    TAKE(clBuildProgram), TAKE(clGetProgramInfo), TAKE(clGetProgramBuildInfo);
-    TAKE(clCreateKernel), TAKE(clReleaseKernel), TAKE(clSetKernelArg), TAKE(clGetKernelWorkGroupInfo);
-}
+/* clang-format off */
+#define ALL_ENTRIES(DO)                                                                                      \
+    DO(clGetPlatformIDs) DO(clGetPlatformInfo) DO(clGetDeviceIDs) DO(clGetDeviceInfo)                        \
+    DO(clCreateContext) DO(clRetainContext) DO(clReleaseContext)                                             \
+    DO(clCreateCommandQueue) DO(clRetainCommandQueue) DO(clReleaseCommandQueue) DO(clGetCommandQueueInfo)    \
+    DO(clCreateBuffer) DO(clRetainMemObject) DO(clReleaseMemObject) DO(clGetMemObjectInfo)                   \
+    DO(clCreateProgramWithSource) DO(clCreateProgramWithBinary) DO(clReleaseProgram)                         \
+    DO(clBuildProgram) DO(clGetProgramInfo) DO(clGetProgramBuildInfo)                                        \
+    DO(clCreateKernel) DO(clReleaseKernel) DO(clSetKernelArg) DO(clGetKernelWorkGroupInfo)                   \
+    DO(clWaitForEvents) DO(clGetEventInfo) DO(clGetEventProfilingInfo)                                       \
+    DO(clRetainEvent) DO(clReleaseEvent) DO(clFlush) DO(clFinish)                                            \
+    DO(clEnqueueNDRangeKernel) DO(clEnqueueFillBuffer)                                                       \
+    DO(clEnqueueMarkerWithWaitList) DO(clEnqueueBarrierWithWaitList)                                         \
+    DO(clEnqueueWriteBuffer) DO(clEnqueueReadBuffer) DO(clEnqueueWriteBufferRect) DO(clEnqueueReadBufferRect)
+/* clang-format on */
 
-static void take_over_commands(void) {
-    TAKE(clWaitForEvents), TAKE(clGetEventInfo), TAKE(clGetEventProfilingInfo);
-    TAKE(clRetainEvent), TAKE(clReleaseEvent), TAKE(clFlush), TAKE(clFinish);
-    TAKE(clEnqueueNDRangeKernel), TAKE(clEnqueueFillBuffer);
-    TAKE(clEnqueueMarkerWithWaitList), TAKE(clEnqueueBarrierWithWaitList);
-    TAKE(clEnqueueWriteBuffer), TAKE(clEnqueueReadBuffer);
-    TAKE(clEnqueueWriteBufferRect), TAKE(clEnqueueReadBufferRect);
-#undef TAKE
-}
-
-CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint count, const cl_icd_dispatch *target, cl_uint *own_count,
-                                            const cl_icd_dispatch **layer) {
+static void begin(void) {
     const char *words = getenv("CLSPLAT_FAULT");
-    if (count < sizeof own / sizeof own.clGetPlatformIDs)
-        return CL_INVALID_VALUE;
-    below = target;
-    own = *target;
-    take_over_objects();
-    take_over_commands();
     if (words)
         faults_arm(words);
     atexit(report);
+}
+
+/* For LD_PRELOAD: the entry points under their own names. A loader that has the layer opens it for itself,
+ * and nobody finds them. */
+#define EXPORT(name) __asm__(".globl " #name "\n.type " #name ", %function\n.set " #name ", my_" #name);
+ALL_ENTRIES(EXPORT)
+
+__attribute__((constructor)) static void interpose(void) {
+    static struct _cl_icd_dispatch next;
+    void *found = dlsym(RTLD_DEFAULT, "clFlush"), *mine = NULL;
+    memcpy(&mine, &(__typeof__(&my_clFlush)){my_clFlush}, sizeof mine);
+    if (found != mine)
+        return; /* a layer, or an object nobody asked for entry points */
+#define FIND(name)                                                                                           \
+    found = dlsym(RTLD_NEXT, #name);                                                                         \
+    memcpy(&next.name, &found, sizeof found);
+    ALL_ENTRIES(FIND)
+    FIND(clCreateUserEvent)
+    FIND(clSetUserEventStatus)
+#undef FIND
+    below = &next;
+    begin();
+}
+
+/* A loader of other headers has more entries or fewer; those of OpenCL 1.2 come first. */
+CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint count, const cl_icd_dispatch *target, cl_uint *own_count,
+                                            const cl_icd_dispatch **layer) {
+    const size_t mine = sizeof own / sizeof own.clGetPlatformIDs;
+    *own_count = count < mine ? count : (cl_uint)mine;
+    below = target;
+    memcpy((void *)&own, (const void *)target, *own_count * sizeof own.clGetPlatformIDs);
+#define TAKE(name) own.name = my_##name;
+    ALL_ENTRIES(TAKE)
+#undef TAKE
     *layer = &own;
-    *own_count = (cl_uint)(sizeof own / sizeof own.clGetPlatformIDs);
+    begin();
     return CL_SUCCESS;
 }

@@ -189,9 +189,32 @@ def links(h):
     h.check("links are not swept", os.path.islink(f"{out}.1-0.tmp"))
 
 
+def limits(h):
+    """What the machine does not give is named, not blamed on a driver."""
+    golden, out = f"{TESTS}/golden/softmax-padding/input.safetensors", h.path("limits.safetensors")
+
+    def told(name, word, *words, status=1, environment={}, limit=None, stdout=subprocess.DEVNULL):
+        ends = (lambda: resource.setrlimit(*limit)) if limit else None
+        run = subprocess.run([h.binary, *words], stdout=stdout, stderr=subprocess.PIPE, timeout=1800, preexec_fn=ends,
+                             env=dict(os.environ, **environment))
+        text = run.stderr.decode("utf-8", "replace")
+        h.check(name, run.returncode == status and word in text, f"status {run.returncode}: {text}")
+
+    with open("/dev/full", "wb") as full:
+        for words in (["--help"], ["attend", "--help"], ["--version"]):
+            told(f"{' '.join(words)} on a full disk", "No space left on device", *words, stdout=full)
+    told("no more files", "ulimit -n", "attend", golden, "-o", out, limit=(resource.RLIMIT_NOFILE, (4, 4)))
+    for size in (60000, 120000):
+        told(f"{size} KB of memory", "ulimit -v", "attend", golden, "-o", out, limit=(resource.RLIMIT_AS, (size << 10, size << 10)))
+    # /proc takes no files from anybody, root included; what is full is tests/trust/disk.c's
+    told("a home that is read-only", "cannot be written", "attend", golden, "-o", out, status=0,
+         environment={"HOME": "/proc", "XDG_CACHE_HOME": ""})
+    told("a cache that is read-only", "Mend the folder", "attend", golden, "-o", out, status=0, environment={"XDG_CACHE_HOME": "/proc/x"})
+
+
 def main():
     h = Hostile(sys.argv[1])
-    for part in (sizes, greedy_models, bombs, terminal, links):
+    for part in (sizes, greedy_models, bombs, terminal, links, limits):
         part(h)
     shutil.rmtree(h.folder, ignore_errors=True)
     print(f"hostile: {h.passed} passed, {len(h.failed)} failed")
