@@ -23,25 +23,25 @@ typedef struct view {
 } view;
 
 /* A node's keys, and their means; spread: squared. */
-typedef struct node_view {
+typedef struct node_keys {
     uint begin, count;
     float log_mass, spread;
     float mean[D] ALIGNED, mean_value[DV] ALIGNED, square[D] ALIGNED;
-} node_view;
+} node_keys;
 
-static inline float weight_of(private const trees *t, private const node_view *n, uint s) {
+static inline float weight_of(private const trees *t, private const node_keys *n, uint s) {
     return exp(t->biases[s] - n->log_mass);
 }
 
-static inline float16 key_from_mean(private const view *v, private const node_view *n, uint s, uint d) {
+static inline float16 key_from_mean(private const view *v, private const node_keys *n, uint s, uint d) {
     return vload16(0, v->key_rows + (INDEX)s * D + d) - VECTOR(n->mean + d);
 }
 
-static inline float16 value_from_mean(private const trees *t, private const node_view *n, uint s, uint e) {
+static inline float16 value_from_mean(private const trees *t, private const node_keys *n, uint s, uint e) {
     return LOAD16(FOREST_TYPE, t->values + (INDEX)s * DV, e) - VECTOR(n->mean_value + e);
 }
 
-static inline void node_look(private const trees *t, private const view *v, uint level, uint g, private node_view *n) {
+static inline void node_look(private const trees *t, private const view *v, uint level, uint g, private node_keys *n) {
     global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
     n->begin = g << size_shift(level);
     n->count = count_of(level, stat);
@@ -74,7 +74,7 @@ static inline void node_look(private const trees *t, private const view *v, uint
 }
 
 /* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
-static inline void keys_back(private const trees *t, private const view *v, private const node_view *n,
+static inline void keys_back(private const trees *t, private const view *v, private const node_keys *n,
                              global const float *from, float node_mass, private const float *wide, float spread) {
     for (uint s = n->begin; s < n->begin + n->count; ++s) {
         float weight = weight_of(t, n, s);
@@ -97,7 +97,7 @@ static inline void keys_back(private const trees *t, private const view *v, priv
 }
 
 /* What a leaf's keys receive of its run. */
-static inline void leaf_back(private const trees *t, private const view *v, private const node_view *n) {
+static inline void leaf_back(private const trees *t, private const view *v, private const node_keys *n) {
     float along[LEAF], mean = 0.0f, x[D] ALIGNED, y[DV] ALIGNED, of_key[D] ALIGNED, of_values[DV] ALIGNED;
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
@@ -136,7 +136,7 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
 
 /* A node below chunks. */
 static inline void node_back(private const trees *t, private view *v, uint level, uint g) {
-    node_view n;
+    node_keys n;
     float wide[D] ALIGNED;
     node_look(t, v, level, g, &n);
     if (n.count == 0)
@@ -174,7 +174,7 @@ near_far_back_chunks_wide(INPUTS, global const float *key_rows, global const flo
     see.key_rows = key_rows + head * slots_of(t.f) * D;
     see.run = run_of(g, keys, chunks, head, run_sums, run_slopes, &see.slopes);
     see.whole_back = 0.0f;
-    node_view n;
+    node_keys n;
     float wide[D] ALIGNED;
     float16 whole = (float16)(0.0f);
     node_look(&t, &see, TOP, g, &n);

@@ -66,10 +66,10 @@ typedef struct view {
 } view;
 
 /* A node's keys, and what they receive. */
-typedef struct node_view {
+typedef struct node_keys {
     uint begin, count;
     float log_mass, mean[D + DV], square[D], spread; /* spread: squared */
-} node_view;
+} node_keys;
 
 static inline float key_at(private const trees *t, uint slot, uint d) {
     return LOAD(FOREST_TYPE, t->keys, lane_of(0, slot, D) + d * 16);
@@ -79,7 +79,7 @@ static inline float value_at(private const trees *t, uint slot, uint e) {
     return LOAD(FOREST_TYPE, t->values, (INDEX)slot * DV + e);
 }
 
-static inline void node_look(private const trees *t, uint level, uint g, private node_view *n) {
+static inline void node_look(private const trees *t, uint level, uint g, private node_keys *n) {
     global const float *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
     n->begin = g << size_shift(level);
     n->count = count_of(level, stat);
@@ -117,7 +117,7 @@ static inline float sum_of(private const float *x) {
 }
 
 /* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
-static inline void keys_back(private const trees *t, private const view *v, private const node_view *n,
+static inline void keys_back(private const trees *t, private const view *v, private const node_keys *n,
                              global const float *from, float node_mass, private const float *wide, float spread) {
     for (uint s = n->begin; s < n->begin + n->count; ++s) {
         float weight = exp(t->biases[s] - n->log_mass), mass = node_mass;
@@ -140,7 +140,7 @@ static inline void keys_back(private const trees *t, private const view *v, priv
 }
 
 /* What a leaf's keys receive of its run. */
-static inline void leaf_back(private const trees *t, private const view *v, private const node_view *n) {
+static inline void leaf_back(private const trees *t, private const view *v, private const node_keys *n) {
     float along[LEAF], mean = 0.0f, y[DV], of_values[DV];
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
@@ -173,7 +173,7 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
 
 /* A node below chunks. */
 static inline void node_back(private const trees *t, private view *v, uint level, uint g) {
-    node_view n;
+    node_keys n;
     float wide[D];
     node_look(t, level, g, &n);
     if (n.count == 0)
@@ -209,7 +209,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks
     sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
     see.run = run_of(g, keys, chunks, head, run_sums, run_slopes, &see.slopes);
     see.whole_back = 0.0f;
-    node_view n;
+    node_keys n;
     float wide[D];
     node_look(&t, TOP, g, &n);
     see.whole = sum_of(n.square);
