@@ -11,11 +11,12 @@
  *     v: w 2 d(spread²) y + n w Gᵀ x       k: n w G y      b: w d(spread²) (|y|² − spread²) + n w (xᵀ G y − Σ w xᵀ G y)
  *
  * Work: near_far_back_down, one work-item a node of a level above chunks, from the highest on, grid (their number
- * rounded up to WG, Hk, B); near_far_back_chunks, one a chunk, grid (chunks rounded up to WG, Hk, B). No local memory,
- * no barrier. */
+ * rounded up to WG, Hk, B); near_far_back_inner, one a node of a level below chunks, from leaves up, likewise; then
+ * near_far_back_chunks, one a chunk, grid (chunks rounded up to WG, Hk, B). No local memory, no barrier. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
+#include "tree/near_far_back_below.clh"
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(uint level, INPUTS, SUMS) {
     uint g = get_global_id(0), below = level - 1, shift = fan_shift(level), size = size_shift(below);
@@ -62,7 +63,7 @@ typedef struct view {
     sums to;
     global const float *run;
     float slopes;
-    float whole, whole_back; /* the sum of the chunk's variances, and what it receives */
+    float whole; /* the sum of the chunk's variances */
 } view;
 
 /* A node's keys, and what they receive. */
@@ -107,13 +108,6 @@ static inline void node_look(private const trees *t, uint level, uint g, private
             n->spread = MAD(weight * y, y, n->spread);
         }
     }
-}
-
-static inline float sum_of(private const float *x) {
-    float sum = 0.0f;
-    for (uint d = 0; d < D; ++d)
-        sum += x[d];
-    return sum;
 }
 
 /* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
@@ -171,17 +165,18 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
     }
 }
 
-/* A node below chunks. */
+/* A node below chunks; instead of what its share received is left what the chunk's variances receive by it. */
 static inline void node_back(private const trees *t, private view *v, uint level, uint g) {
     node_keys n;
     float wide[D];
     node_look(t, level, g, &n);
-    if (n.count == 0)
-        return;
+    global float *left = node_more(&v->to, t->f, level, g, NODE_SHARE);
     global const float *from = node_row(&v->to, t->f, level, g),
                        *stat = t->stats + lane_of(first_block_of(t->f.first_block, level), g, STATS);
-    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16],
-          share_back = *node_more(&v->to, t->f, level, g, NODE_SHARE), spread_back = 0.0f;
+    float share = stat[VARIANCE * 16], spread = stat[SPREAD * 16], share_back = *left, spread_back = 0.0f;
+    *left = 0.0f;
+    if (n.count == 0)
+        return;
     bool follows = level == 0 && slope_of(share, spread) > 0.0f;
     if (follows) {
         float slope_back = MAD((float)n.count, v->slopes, *node_more(&v->to, t->f, level, g, NODE_SLOPE));
@@ -189,7 +184,7 @@ static inline void node_back(private const trees *t, private view *v, uint level
         spread_back = 0.5f * slope_back * sqrt(share) / spread;
     }
     share_back = v->whole > 0.0f ? share_back / v->whole : 0.0f;
-    v->whole_back = MAD(-share_back, share, v->whole_back);
+    *left = -share_back * share;
     for (uint d = 0; d < D; ++d)
         wide[d] = share_back;
     keys_back(t, v, &n, from, *node_more(&v->to, t->f, level, g, NODE_MASS), wide, spread_back);
@@ -197,8 +192,24 @@ static inline void node_back(private const trees *t, private view *v, uint level
         leaf_back(t, v, &n);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks(INPUTS, global const float *run_sums,
-                                                                                 global const float *run_slopes, SUMS) {
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+near_far_back_inner(uint level, INPUTS, global const float *run_sums, global const float *run_slopes, SUMS) {
+    uint g = get_global_id(0), chunk = g >> (size_shift(TOP) - size_shift(level));
+    if (chunk >= (keys + CHUNK - 1) / CHUNK)
+        return;
+    trees t = TREES;
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
+    trees_move(&t, head);
+    view see;
+    sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
+    see.run = run_of(chunk, keys, chunks, head, run_sums, run_slopes, &see.slopes);
+    see.whole = 0.0f;
+    for (uint d = 0; d < D; ++d)
+        see.whole += t.variances[lane_of(first_block_of(first_block, TOP) - t.f.below, chunk, D) + d * 16];
+    node_back(&t, &see, level, g);
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks(INPUTS, global float *below, SUMS) {
     uint g = get_global_id(0);
     if (g >= (keys + CHUNK - 1) / CHUNK)
         return;
@@ -207,19 +218,20 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks
     trees_move(&t, head);
     view see;
     sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
-    see.run = run_of(g, keys, chunks, head, run_sums, run_slopes, &see.slopes);
-    see.whole_back = 0.0f;
     node_keys n;
     float wide[D];
     node_look(&t, TOP, g, &n);
-    see.whole = sum_of(n.square);
+    for (uint d = 0; d < D; ++d)
+        wide[d] = variance_row(&see.to, t.f, TOP, g)[d * 16];
+    below += head * t.f.below * 16 * D;
     for (uint level = 0; level < TOP; ++level) {
         uint nodes = CHUNK >> size_shift(level);
-        for (uint x = 0; x < nodes; ++x)
-            node_back(&t, &see, level, g * nodes + x);
+        for (uint x = g * nodes; x < (g + 1) * nodes; ++x) {
+            float left = *node_more(&see.to, t.f, level, x, NODE_SHARE);
+            for (uint d = 0; d < D; ++d)
+                wide[d] += left + below_row(below, t.f, level, x)[d];
+        }
     }
-    for (uint d = 0; d < D; ++d)
-        wide[d] = variance_row(&see.to, t.f, TOP, g)[d * 16] + see.whole_back;
     if (n.count > 0)
         keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), *node_more(&see.to, t.f, TOP, g, NODE_MASS), wide,
                   0.0f);

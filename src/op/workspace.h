@@ -46,7 +46,7 @@ enum {
     WORKSPACE_GRAD_MOMENTS,
     WORKSPACE_GRAD_LEVELS,
     WORKSPACE_BACK, /* of near and far, and the slots after it: op/tree/near_far_backward.h */
-    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 16,
+    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 17,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
     WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 8,
     WORKSPACE_USED

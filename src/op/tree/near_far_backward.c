@@ -1,6 +1,7 @@
 #include "op/tree/near_far_backward.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "op/families.h"
 #include "runtime/buffer.h"
@@ -21,6 +22,7 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
                                           [BACK_RUN_SUMS] = runs * f->dim * f->value_dim,
                                           [BACK_RUN_SLOPES] = runs * f->dim,
                                           [BACK_PLACES] = heads * f->chunks * f->chunk,
+                                          [BACK_BELOW] = heads * below * f->dim,
                                           [BACK_KEY_ROWS] = heads * slots * f->dim,
                                           [BACK_VALUE_LANES] = heads * slots * f->value_dim,
                                           [BACK_MEAN_ROWS] = heads * nodes * f->dim,
@@ -68,7 +70,7 @@ clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a,
     near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
     for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
         bool sums = is_sum(i);
-        if (a->kept && i <= BACK_KEPT)
+        if ((a->kept && i <= BACK_KEPT) || (turned && i == BACK_BELOW))
             continue;
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), (sums ? ranges : 1) * bytes[i],
                            &p->mem[i]));
@@ -158,27 +160,40 @@ fail:
     return status;
 }
 
-/* Nodes from chunks up, and slots of keys apart: of one head, so many work-items. */
-static clsplat_status by_nodes(const near_far_back *p, bool apart) {
+/* Of one head the nodes from leaves up, slots, or slots of keys apart: a work-item each. */
+static clsplat_status by_items(const near_far_back *p, const char *kernel, size_t items) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
-    size_t items = 0;
     kernel_options o;
     launch l;
-    for (size_t level = f->top; level < f->levels; ++level)
-        items += (f->chunks * f->chunk + forest_size(f, level) - 1) / forest_size(f, level);
-    if (apart)
-        items = forest_apart_room(f);
     if (items == 0)
         return CLSPLAT_OK;
     options_near_far_back(&o, p, true);
-    TRY(open_kernel(p, &o, "near_far_back_nodes.cl", apart ? "near_far_back_apart" : "near_far_back_nodes",
-                    &l));
+    TRY(open_kernel(p, &o, "near_far_back_nodes.cl", kernel, &l));
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, "dout", &p->a->dout);
     launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
     launch_near_far_sums(&l, p);
+    if (strcmp(kernel, "near_far_back_nodes") == 0)
+        launch_mem(&l, "below", p->mem[BACK_BELOW]);
     TRY(launch_run(&l, p->q, grid_of(items, f->heads, f->batch, o.group), near_far_work(&p->forward)));
+fail:
+    return status;
+}
+
+static size_t nodes_of(const op_forest *f, size_t level) {
+    return (f->chunks * f->chunk + forest_size(f, level) - 1) / forest_size(f, level);
+}
+
+static clsplat_status by_nodes(const near_far_back *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = p->a->forest;
+    size_t nodes = 0;
+    for (size_t level = 0; level < f->levels; ++level)
+        nodes += nodes_of(f, level);
+    TRY(by_items(p, "near_far_back_nodes", nodes));
+    TRY(by_items(p, "near_far_back_slots", f->chunks * f->chunk));
+    TRY(by_items(p, "near_far_back_apart", forest_apart_room(f)));
 fail:
     return status;
 }
@@ -219,21 +234,32 @@ static clsplat_status down(const near_far_back *p) {
     kernel_options o;
     launch l;
     for (size_t level = f->levels - 1; level > f->top; --level) {
-        size_t nodes = (f->chunks * f->chunk + forest_size(f, level) - 1) / forest_size(f, level);
         options_near_far_back(&o, p, true);
         TRY(options_launch(&o, p->q->device, "near_far_back_down.cl", "near_far_back_down", &l));
         launch_uint(&l, "level", (uint32_t)level);
         launch_near_far_inputs(&l, &o, &p->forward);
         launch_near_far_sums(&l, p);
-        TRY(launch_run(&l, p->q, grid_of(nodes, f->heads, f->batch, o.group), (work){0}));
+        TRY(launch_run(&l, p->q, grid_of(nodes_of(f, level), f->heads, f->batch, o.group), (work){0}));
+    }
+    for (size_t level = 0; level < f->top && !p->turned; ++level) {
+        options_near_far_back(&o, p, true);
+        TRY(options_launch(&o, p->q->device, "near_far_back_down.cl", "near_far_back_inner", &l));
+        launch_uint(&l, "level", (uint32_t)level);
+        launch_near_far_inputs(&l, &o, &p->forward);
+        launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+        launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+        launch_near_far_sums(&l, p);
+        TRY(launch_run(&l, p->q, grid_of(nodes_of(f, level), f->heads, f->batch, o.group), (work){0}));
     }
     options_near_far_back(&o, p, true);
     TRY(open_kernel(p, &o, p->turned ? "near_far_back_chunks_wide.cl" : "near_far_back_down.cl",
                     p->turned ? "near_far_back_chunks_wide" : "near_far_back_chunks", &l));
-    if (p->turned)
+    if (p->turned) {
         launch_mem(&l, "key_rows", p->mem[BACK_KEY_ROWS]);
-    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+        launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+        launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+    } else
+        launch_mem(&l, "below", p->mem[BACK_BELOW]);
     launch_near_far_sums(&l, p);
     TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
 fail:
@@ -319,8 +345,7 @@ static clsplat_status plain_run(queue *q, const void *args) {
     TRY(near_far_back_begin(q, args, 1, false, &p));
     TRY(near_far_back_again(&p, "plain"));
     TRY(by_rows(&p));
-    TRY(by_nodes(&p, false));
-    TRY(by_nodes(&p, true));
+    TRY(by_nodes(&p));
     TRY(near_far_back_down(&p));
     TRY(by_keys(&p));
 fail:

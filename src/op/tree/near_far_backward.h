@@ -19,6 +19,7 @@ typedef enum near_far_back_buffer {
     BACK_RUN_SUMS,
     BACK_RUN_SLOPES,
     BACK_PLACES,
+    BACK_BELOW,    /* of the plain row alone */
     BACK_KEY_ROWS, /* turned for near_far_back_wide.cl, from here on */
     BACK_VALUE_LANES,
     BACK_MEAN_ROWS,
