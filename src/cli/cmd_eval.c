@@ -83,6 +83,9 @@ static clsplat_status check_request(cli *c, const eval_request *r) {
         return cli_misuse(c, "--tokens IN.safetensors and --logits OUT.safetensors go together");
     if (r->compare && !c->arguments[1])
         return cli_misuse(c, "--compare reads a text: name a FILE");
+    if (cli_ranks() > 1 && (!c->arguments[1] || r->compare))
+        return cli_misuse(c, "over several ranks a text is read, and nothing compared: name a FILE, or leave "
+                             "mpirun away");
     if (r->compare && r->model.attention && strcmp(r->model.attention, "near-far") != 0)
         return cli_misuse(c, "--compare takes every attention in turn; leave --attention away");
     return CLSPLAT_OK;
@@ -97,6 +100,7 @@ static clsplat_status eval(cli *c, eval_request *r) {
         TRY(output_check(c->lib, r->logits));
     if (r->compare && !r->model.attention)
         r->model.attention = strdup("near-far");
+    r->model.shared = c->arguments[1] && !r->compare;
     TRY(language_open(c, &r->model, c->arguments[0], &l));
     if (r->needles)
         TRY(eval_needles(&l, r->needles));
@@ -109,6 +113,7 @@ static clsplat_status eval(cli *c, eval_request *r) {
     else
         TRY(eval_text(&l, c->arguments[1]));
 fail:
+    status = language_leave(&l, status);
     language_close(&l);
     return status;
 }

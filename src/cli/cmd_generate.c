@@ -82,7 +82,7 @@ static clsplat_status show(const language *l, language_stream *s, size_t bytes, 
     cli *c = l->c;
     if (c->json)
         text_add_bytes(&o->words, bytes ? s->held.data : "", bytes);
-    else if (bytes > 0)
+    else if (bytes > 0 && !l->silent)
         cli_show(c, s->held.data, bytes);
     language_stream_drop(s, bytes);
     return c->json ? CLSPLAT_OK : cli_flush(c);
@@ -152,6 +152,8 @@ static void print_shares(const outcome *o) {
 
 static clsplat_status report(cli *c, const language *l, const outcome *o) {
     const char *device = clsplat_device_describe(l->device)->name;
+    if (l->silent)
+        return CLSPLAT_OK;
     if (!c->json) {
         fprintf(stderr, "\n%zu tokens read, %.1f a second; %zu written, %.1f a second; %s\n", o->prompt,
                 rate(o->prompt, o->reading), o->tokens, rate(o->tokens, o->writing), device);
@@ -195,7 +197,7 @@ static clsplat_status go_on(const language *l, language_tokens prompt, const gen
                  tokens, o));
     if (o->tokens == tokens && tokens < r->tokens && !o->interrupted && strcmp(o->end, "tokens") == 0)
         o->end = short_of_memory ? "memory" : "context";
-    if (strcmp(o->end, "memory") == 0 && !c->json)
+    if (strcmp(o->end, "memory") == 0 && !c->json && !l->silent)
         fprintf(stderr, "\nthe text ends here: --memory %s holds no more than %zu tokens", r->model.memory,
                 clsplat_session_capacity(session));
 fail:
@@ -212,14 +214,17 @@ static clsplat_status generate(cli *c, generate_request *r) {
     c->interrupted = "interrupted while the prompt was read";
     TRY(language_choose(c, &r->choice, &r->sampling, &r->tokens));
     TRY(read_prompt(c, r, &prompt));
+    r->model.shared = true;
     TRY(language_open(c, &r->model, c->arguments[0], &l));
-    TRY(language_encode(&l, prompt.data ? prompt.data : "", prompt.length, true, &tokens));
+    status = language_encode(&l, prompt.data ? prompt.data : "", prompt.length, true, &tokens);
+    TRY(language_alike(&l, status, tokens));
     TRY(go_on(&l, tokens, r, &o));
     TRY(report(c, &l, &o));
     c->interrupted = "interrupted; the text so far stays";
     if (o.interrupted)
         status = CLSPLAT_CANCELLED;
 fail:
+    status = language_leave(&l, status);
     free(o.shares);
     text_free(&o.words);
     language_free(&tokens);

@@ -54,8 +54,10 @@ clsplat_status eval_reading_begin(const language *l, const char *path, eval_read
     char *bytes = NULL;
     size_t count = 0;
     *r = (eval_reading){.path = path};
-    TRY(file_load(l->c->lib, path, TEXT_LIMIT, &bytes, &count));
-    TRY(language_encode(l, bytes, count, false, &r->tokens));
+    status = file_load(l->c->lib, path, TEXT_LIMIT, &bytes, &count);
+    if (status == CLSPLAT_OK)
+        status = language_encode(l, bytes, count, false, &r->tokens);
+    TRY(language_alike(l, status, r->tokens));
     if (r->tokens.count < 2)
         TRY(log_error(l->c->lib, CLSPLAT_INVALID,
                       "%s: has %zu tokens; the first of a window is not scored, so that it needs 2", path,
@@ -75,7 +77,8 @@ clsplat_status eval_reading_run(const language *l, language_span bar, eval_readi
     r->cost = (eval_cost){0};
     if (!log_likelihood)
         TRY(log_error(l->c->lib, CLSPLAT_MEMORY, "there is no memory for windows of %zu tokens", r->window));
-    TRY(clsplat_session_open(l->model, r->window, l->attention, &session));
+    uint64_t bytes;
+    TRY(language_session(l, r->window, r->window, &session, &bytes));
     TRY(read_windows(l, session, bar, log_likelihood, r));
     if (r->errors)
         TRY(clsplat_session_errors(session, r->errors));
@@ -94,6 +97,8 @@ static clsplat_status report(const language *l, const eval_reading *r) {
     cli *c = l->c;
     double perplexity = fmin(exp(r->nats / (double)r->scored), DBL_MAX);
     progress_clear(&c->progress);
+    if (l->silent)
+        return CLSPLAT_OK;
     if (c->json)
         return report_json(
             c,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "cli/language_ranks.h"
 #include "cli/report.h"
 
 static const char *const methods[] = {
@@ -71,8 +72,10 @@ clsplat_status language_open(cli *c, const language_request *r, const char *fold
     options.progress_user = &c->progress;
     progress_begin(&c->progress);
     snprintf(c->progress.note, sizeof c->progress.note, "weights");
-    TRY(clsplat_device_open(c->lib, c->device, &l->device));
-    TRY(clsplat_model_open(l->device, folder, options, &l->model));
+    if (r->shared && cli_ranks() > 1)
+        TRY(language_ranks_begin(l));
+    TRY(l->ranks ? language_ranks_device(l) : clsplat_device_open(c->lib, c->device, &l->device));
+    TRY(language_meet(l, clsplat_model_open(l->device, folder, options, &l->model)));
     TRY(read_adaptation(c, r, l)); /* once nothing is left to refuse: it empties a file */
     progress_clear(&c->progress);
     c->progress.note[0] = '\0';
@@ -93,7 +96,8 @@ clsplat_status language_session(const language *l, size_t wanted, size_t least, 
     *bytes = least * l->info->token_bytes;
     while (capacity >= least) {
         uint64_t before = clsplat_device_memory(l->device).now;
-        TRY(clsplat_session_open(l->model, capacity, l->attention, session));
+        TRY(l->ranks ? language_ranks_session(l, capacity, session)
+                     : clsplat_session_open(l->model, capacity, l->attention, session));
         *bytes = clsplat_device_memory(l->device).now - before;
         if (!l->memory || *bytes <= l->memory)
             return CLSPLAT_OK;
@@ -118,6 +122,27 @@ void language_close(language *l) {
     history_close(&l->decisions);
     clsplat_model_close(&l->model);
     clsplat_device_close(&l->device);
+    language_ranks_end(l);
+}
+
+clsplat_status language_meet(const language *l, clsplat_status status) {
+    return l->ranks ? language_ranks_agree(l, status) : status;
+}
+
+clsplat_status language_alike(const language *l, clsplat_status status, language_tokens tokens) {
+    status = language_meet(l, status);
+    return l->ranks && status == CLSPLAT_OK ? language_ranks_alike(l, tokens) : status;
+}
+
+/* A launcher ends the others as soon as one has ended badly: the words come first. */
+clsplat_status language_leave(const language *l, clsplat_status status) {
+    if (!l->ranks)
+        return status;
+    status = language_meet(l, status);
+    if (status != CLSPLAT_OK)
+        cli_print_error(l->c, status);
+    l->c->quiet = true;
+    return status;
 }
 
 void language_free(language_tokens *tokens) {

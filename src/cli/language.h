@@ -15,6 +15,7 @@ enum { LANGUAGE_PIECE = 512 };
 typedef struct language_request {
     char *attention, *window, *tolerance, *sparse_topk, *chunk, *dtype, *context, *adapt, *history;
     char *memory; /* generate and chat */
+    bool shared;  /* processes that mpirun started hold the session together */
 } language_request;
 
 // clang-format off
@@ -61,9 +62,11 @@ typedef struct language {
     clsplat_model *model;
     const clsplat_model_info *info;
     clsplat_model_attention attention;
-    size_t context;    /* the longest text in tokens */
-    uint64_t memory;   /* bytes that a session may take; 0: what there is */
-    history decisions; /* --history */
+    size_t context;              /* the longest text in tokens */
+    uint64_t memory;             /* bytes that a session may take; 0: what there is */
+    history decisions;           /* --history */
+    struct clsplat_ranks *ranks; /* that share what a session holds; NULL: there are none */
+    bool silent;                 /* another rank says it */
 } language;
 
 /* Reads the options, and opens the device and the model; c->progress runs from here on. */
@@ -85,6 +88,13 @@ typedef struct language_tokens {
 clsplat_status language_encode(const language *l, const char *words, size_t bytes, bool special,
                                language_tokens *tokens);
 void language_free(language_tokens *tokens);
+
+/* Of a language that ranks share; without ranks they do nothing. language_meet makes a status that of all,
+ * once; language_alike also refuses ranks whose tokens differ; language_leave says it before any rank ends.
+ * Collective. */
+clsplat_status language_meet(const language *l, clsplat_status status);
+clsplat_status language_alike(const language *l, clsplat_status status, language_tokens tokens);
+clsplat_status language_leave(const language *l, clsplat_status status);
 
 /* Reads tokens piece by piece, so that Ctrl-C is heard and the bar moves from `begin` to `end`. Writes:
  * logits [count, vocabulary] unless NULL. Returns: CANCELLED. */

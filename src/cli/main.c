@@ -74,8 +74,8 @@ static int unknown(const char *name) {
 
 /* What mpirun may start several of: the others would all do the same and write the same file. */
 static bool runs_over_ranks(const subcommand *s) {
-    return s->run == cmd_attend || s->run == cmd_devices || s->run == cmd_plan || s->run == cmd_selftest ||
-           s->run == cmd_train;
+    return s->run == cmd_attend || s->run == cmd_devices || s->run == cmd_eval || s->run == cmd_generate ||
+           s->run == cmd_plan || s->run == cmd_selftest || s->run == cmd_train;
 }
 
 static int run(const subcommand *s, int argc, const char **argv) {
@@ -95,7 +95,7 @@ static int run(const subcommand *s, int argc, const char **argv) {
     else
         status = cli_misuse(&c,
                             "it was started %zu times at once, and is one process's work: leave mpirun away; "
-                            "`clsplat attend` and `clsplat train` run over several",
+                            "`clsplat attend`, `eval`, `generate` and `train` run over several",
                             cli_ranks());
     if (status == CLSPLAT_OK)
         status = cli_flush(&c);

@@ -31,6 +31,11 @@ fail:
     return status;
 }
 
+/* Where the tokens on their way begin in a layer's cache here. */
+static size_t place_of(const passage *p, size_t layer) {
+    return session_is_divided(p->session, layer) ? p->session->divided->held : p->first;
+}
+
 static bool is_splatted(const model_config *c, size_t layer) {
     return c->splatted && c->splatted[layer];
 }
@@ -49,8 +54,8 @@ static clsplat_status take(const block *b, size_t layer) {
                          .turn = c->local_turn && c->windowed[layer] ? b->model->scratch.local_turn.mem
                                                                      : b->model->scratch.turn.mem,
                          .q = block_heads(qkv, 0, c->heads, c->head_dim),
-                         .k = op_slice(s->k[layer], 2, p->first, b->count),
-                         .v = op_slice(s->v[layer], 2, p->first, b->count),
+                         .k = op_slice(s->k[layer], 2, place_of(p, layer), b->count),
+                         .v = op_slice(s->v[layer], 2, place_of(p, layer), b->count),
                          .epsilon = c->epsilon};
     if (c->layer.qk == QK_HEAD_BY_HEAD && c->layer.offset == 0) {
         args.q_weight = l->q_norm;
@@ -91,7 +96,7 @@ static clsplat_status attend(const block *b, size_t layer) {
     clsplat_session *s = p->session;
     const model_config *c = &b->model->config;
     const model_scratch *t = &b->model->scratch;
-    size_t skipped = b->count - b->live, keys = p->first + b->count;
+    size_t skipped = b->count - b->live, keys = place_of(p, layer) + b->count;
     attention_step step = {.layer = layer,
                            .first = p->first + skipped,
                            .q = op_slice(p->queries, 2, skipped, b->live),
@@ -106,7 +111,8 @@ static clsplat_status attend(const block *b, size_t layer) {
                            .zeros = t->zeros};
     if (is_splatted(c, layer))
         return splat_store_attend(b, s->splats, &step);
-    TRY(s->form->attend(b->q, s->state, &s->attention, &step));
+    TRY(session_is_divided(s, layer) ? divided_attend(b->q, s->divided, p->first, &step)
+                                     : s->form->attend(b->q, s->state, &s->attention, &step));
     if (s->distances)
         TRY(attention_compare(b->q, &step, &s->distances[layer]));
     if (step.sinks.mem)

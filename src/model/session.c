@@ -103,6 +103,10 @@ static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, siz
         size_t room = splat_adapting_room(s->splats, s->length);
         part = count - at < s->model->scratch.rows ? count - at : s->model->scratch.rows;
         part = part < room ? part : room;
+        if (s->divided) {
+            part = part < s->divided->part ? part : s->divided->part;
+            divided_begin(s->divided);
+        }
         op_tensor rows;
         s->has_last = s->has_logits = false;
         TRY(decoder_run(&q, s, s->length, part,
@@ -112,6 +116,8 @@ static clsplat_status read_tokens(clsplat_session *s, const int32_t *tokens, siz
                         &rows));
         if (all)
             TRY(use_rows(&q, s, rows, at, w));
+        if (s->divided)
+            divided_end(s->divided, part);
         s->length += part;
         s->tokens += part;
         TRY(session_adapt(&q, s));
@@ -152,7 +158,8 @@ clsplat_status clsplat_session_score(clsplat_session *session, const int32_t *to
     queue q;
     assert(targets || count == 0);
     if (!own)
-        return log_error(library(session), CLSPLAT_MEMORY, "no memory for %zu scores", count);
+        return session_end(
+            session, log_error(library(session), CLSPLAT_MEMORY, "no memory for %zu scores", count), false);
     TRY(read_tokens(session, tokens, count, &(output_request){.targets = targets}));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(download_list(&q, session->log_likelihood, first, own, count));
@@ -230,7 +237,8 @@ clsplat_status clsplat_session_sample_sized(clsplat_session *session, const clsp
     if (*token < 0)
         TRY(refuse_logits(session, session->length));
 fail:
-    return session_end(session, status, true);
+    status = session_end(session, status, true);
+    return session->divided && status == CLSPLAT_OK ? divided_token(session->divided, token) : status;
 }
 
 size_t clsplat_session_length(const clsplat_session *session) {
@@ -254,6 +262,8 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     if (session->form->rewind)
         TRY(session->form->rewind(&q, session->state, length));
     splat_adapting_rewind(session->splats, length);
+    if (session->divided)
+        divided_rewind(session->divided, length);
     session->length = length;
     if (session->sure > length)
         session->sure = length;

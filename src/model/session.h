@@ -4,6 +4,7 @@
 
 #include "model/attention.h"
 #include "model/compare.h"
+#include "model/divided.h"
 #include "model/keep.h"
 #include "model/model.h"
 #include "model/splats.h"
@@ -16,6 +17,7 @@ struct clsplat_session {
     void *state;         /* the form's */
     splat_store *splats; /* NULL: no layer has any */
     op_tensor *k, *v;    /* [layers] of [1,Hk,capacity,D] */
+    divided *divided;    /* NULL: all keys are here. Of layers that are divided k and v have its room */
     op_tensor last;      /* [1,1,1,hidden]: the last token's row, normalised for the head */
     op_tensor logits;    /* float32 [1,1,1,V]: of that row, once somebody asked */
     bool has_last, has_logits;
@@ -38,11 +40,16 @@ struct clsplat_session {
 clsplat_status session_begin(clsplat_session *s);
 clsplat_status session_mend(clsplat_session *s);
 clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settled);
+bool session_is_divided(const clsplat_session *s, size_t layer);
 bool session_is_whole(const clsplat_session *s);
 
 /* Splats that adapt, as the caller said, or else the configuration; and a cycle of theirs, if one is due. */
 clsplat_status session_open_adaptation(clsplat_session *s);
 clsplat_status session_adapt(queue *q, clsplat_session *s);
+
+/* clsplat_session_open_sized, divided if there is a team. */
+clsplat_status session_open(clsplat_model *model, size_t capacity, const clsplat_model_attention *attention,
+                            const divided_team *team, clsplat_session **session);
 
 /* What attention may rely on in a session of so many tokens. */
 attention_shape session_shape(const clsplat_model *model, size_t capacity);

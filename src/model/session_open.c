@@ -26,10 +26,10 @@ static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
 }
 
 /* Before anything is taken: the cache is the largest thing that depends on what the caller asks for. */
-static clsplat_status check_memory(const clsplat_model *m, size_t capacity) {
+static clsplat_status check_memory(const clsplat_model *m, size_t capacity, const divided_team *team) {
     static const double mib = 1024.0 * 1024.0;
     const clsplat_limits *limits = &m->device->info.limits;
-    double needed = (double)capacity * (double)m->info.token_bytes;
+    double needed = (double)capacity * (double)m->info.token_bytes / (double)(team ? team->count : 1);
     double left = (double)limits->global_memory - (double)clsplat_device_memory(m->device).now;
     if (needed > left)
         return log_error(m->device->lib, CLSPLAT_MEMORY,
@@ -47,7 +47,9 @@ static clsplat_status create_cache(clsplat_session *s) {
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory for a session");
     s->v = s->k + c->layers;
     for (size_t i = 0; i < 2 * c->layers; ++i)
-        TRY(tensor_create(device, s->model->cache, c->kv_heads, s->capacity, c->head_dim, &s->k[i]));
+        TRY(tensor_create(device, s->model->cache, c->kv_heads,
+                          session_is_divided(s, i % c->layers) ? s->divided->room : s->capacity, c->head_dim,
+                          &s->k[i]));
     TRY(tensor_create(device, s->model->activations, 1, 1, c->hidden, &s->last));
     TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->vocabulary, &s->logits));
 fail:
@@ -87,9 +89,35 @@ attention_shape session_shape(const clsplat_model *m, size_t capacity) {
                              .sinks = m->weights.has_sinks};
 }
 
+bool session_is_divided(const clsplat_session *s, size_t layer) {
+    const model_config *c = &s->model->config;
+    return s->divided && !c->windowed[layer] && !(c->splatted && c->splatted[layer]);
+}
+
+static clsplat_status create_divided(clsplat_session *s, const divided_team *team) {
+    clsplat *lib = s->model->device->lib;
+    if (!team)
+        return CLSPLAT_OK;
+    if (s->attention.method != CLSPLAT_MODEL_EXACT)
+        return log_error(lib, CLSPLAT_UNSUPPORTED,
+                         "%s attention does not share a model's keys among processes; softmax does, or leave "
+                         "mpirun away",
+                         s->form->name);
+    if (s->attention.measure_errors)
+        return log_error(lib, CLSPLAT_UNSUPPORTED, "errors are not measured over several processes");
+    attention_shape shape = session_shape(s->model, s->capacity);
+    return divided_open(s->model->device, team, &shape, s->model->scratch.rows, &s->divided);
+}
+
 clsplat_status clsplat_session_open_sized(clsplat_model *model, size_t capacity,
-                                          const clsplat_model_attention *attention_given,
+                                          const clsplat_model_attention *attention,
                                           clsplat_session **session) {
+    return session_open(model, capacity, attention, NULL, session);
+}
+
+clsplat_status session_open(clsplat_model *model, size_t capacity,
+                            const clsplat_model_attention *attention_given, const divided_team *team,
+                            clsplat_session **session) {
     clsplat_model_attention attention = clsplat_model_attention_defaults();
     clsplat_status status = CLSPLAT_OK;
     assert(model && session);
@@ -97,13 +125,14 @@ clsplat_status clsplat_session_open_sized(clsplat_model *model, size_t capacity,
     *session = NULL;
     TRY(SIZED_READ(model->device->lib, attention, attention_given));
     TRY(check_opening(model, capacity, &attention));
-    TRY(check_memory(model, capacity));
+    TRY(check_memory(model, capacity, team));
     clsplat_session *s = calloc(1, sizeof *s);
     if (!s)
         return log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a session");
     *s = (clsplat_session){.model = model, .capacity = capacity, .attention = attention};
     s->form = attention_form_of(attention.method);
     *session = s;
+    TRY(create_divided(s, team));
     TRY(create_cache(s));
     TRY(create_lists(s));
     TRY(create_distances(s));
@@ -134,6 +163,7 @@ void clsplat_session_close(clsplat_session **session) {
     if (s->form->close)
         s->form->close(device, &s->state);
     splat_store_close(&s->splats);
+    divided_close(&s->divided);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; ++i)
         buffer_release(device, 4 * s->capacity, lists[i]);
     buffer_release(device, 4, &s->token);

@@ -8,6 +8,8 @@ static clsplat_status go_back(clsplat_session *s) {
     s->failures = s->model->device->trail.failures;
     s->length = s->sure;
     s->has_last = s->has_logits = false;
+    if (s->divided)
+        divided_rewind(s->divided, s->length);
     queue_begin(s->model->device, 0, NULL, &q);
     if (s->form->rewind)
         TRY(s->form->rewind(&q, s->state, s->length));
@@ -42,7 +44,7 @@ clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settl
         go_back(s);
     else if (status == CLSPLAT_OK && settled)
         s->sure = s->length;
-    return status;
+    return s->divided ? divided_agree(s->divided, status) : status;
 }
 
 clsplat_status clsplat_session_errors(clsplat_session *session, double *errors) {

@@ -6,6 +6,7 @@
 
 #include "attention/attend.h"
 #include "attention/near_far.h"
+#include "parallel/launch.h"
 #include "parallel/ranks.h"
 #include "runtime/program.h"
 #include "splats/splats.h"
@@ -60,7 +61,7 @@ fail:
     return status;
 }
 
-static uint64_t kernels_hash(void) {
+uint64_t launch_kernels(void) {
     uint64_t hash = 0;
     for (size_t i = 0; i < embedded_source_count; ++i)
         hash = XXH3_64bits_withSeed(embedded_sources[i].text, strlen(embedded_sources[i].text), hash);
@@ -97,7 +98,7 @@ static clsplat_status compare_all(ranks_call *c) {
     char v[64];
     size_t room = sizeof facts[0].here;
     snprintf(facts[0].here, room, "%s", clsplat_version());
-    snprintf(facts[1].here, room, "%016llx", (unsigned long long)kernels_hash());
+    snprintf(facts[1].here, room, "%016llx", (unsigned long long)launch_kernels());
     snprintf(facts[2].here, room, "%s, causal %d, mixing %d, scale %a",
              a->method == CLSPLAT_SPLATS ? "gaussian" : "softmax", a->causal, (int)a->mixing,
              (double)a->scale);

@@ -129,6 +129,15 @@ fail:
     return status;
 }
 
+clsplat_status launch_most_floats(clsplat_ranks *r, float *numbers, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY_MPI(r, MPI_Allreduce(MPI_IN_PLACE, numbers, (int)count, MPI_FLOAT, MPI_MAX, r->comm));
+    r->traffic.sent += count * sizeof *numbers;
+    r->traffic.received += count * sizeof *numbers;
+fail:
+    return status;
+}
+
 clsplat_status launch_sum_doubles(clsplat_ranks *r, double *numbers, size_t count) {
     return sum_on_all(r, numbers, (int)count, MPI_DOUBLE);
 }

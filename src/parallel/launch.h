@@ -30,7 +30,11 @@ clsplat_status launch_measure(clsplat_ranks *ranks, double *bytes_per_second, do
 
 /* Sums over the ranks, the same bits on all of them. Collective. Returns: IO. */
 clsplat_status launch_sum_floats(clsplat_ranks *ranks, float *numbers, size_t count);
+clsplat_status launch_most_floats(clsplat_ranks *ranks, float *numbers, size_t count); /* count < 2^31 */
 clsplat_status launch_sum_doubles(clsplat_ranks *ranks, double *numbers, size_t count);
+
+/* A hash of all kernels' sources. */
+uint64_t launch_kernels(void);
 
 /* Whether the words are the same on all ranks. Collective. Returns: INVALID, with both. */
 clsplat_status launch_compare(clsplat_ranks *ranks, const char *name, const char *words);

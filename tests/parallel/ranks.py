@@ -217,6 +217,40 @@ def check_training(bench):
     bench.check(not os.path.exists(bench.path("none")), "train: a folder of a training that was refused")
 
 
+def check_models(bench):
+    """A model's keys and values over ranks: one process's tokens and bits per byte, with less memory each."""
+    model = os.path.join(os.path.dirname(__file__), "../model/llama")
+    windowed = os.path.join(os.path.dirname(__file__), "../model/gemma2")
+    for name, text in (("text", b"abcdefgh" * 90), ("other text", b"abcdefgi" * 90)):
+        with open(bench.path(name), "wb") as file:
+            file.write(text)
+
+    def answers(ranks, folder, *words):
+        run = [] if ranks == 1 else [*MPIRUN, "-n", str(ranks)]
+        found = []
+        for command in (["generate", folder, "-f", bench.path("text"), "-n", "9"], ["eval", folder, bench.path("text")]):
+            answer = bench.run([*run, bench.binary, *command, "--context", "900", "--json", *words])
+            bench.check(answer.returncode == 0, f"{ranks} ranks, {command}: {answer.stderr[:400]}")
+            found.append(json.loads(answer.stdout or "{}"))
+        return found
+
+    for folder, words in ((model, []), (windowed, ["--dtype", "bf16"])):
+        one = answers(1, folder, *words)
+        for ranks in (2, 3) if folder == model else (2,):
+            many = answers(ranks, folder, *words)
+            bench.check(many[0].get("text") == one[0]["text"], f"{folder}, {ranks} ranks, {words}: other words")
+            off = abs(many[1].get("bits_per_byte", 9) - one[1]["bits_per_byte"])
+            bench.check(off < (1e-3 if words else 1e-5), f"{folder}, {ranks} ranks, {words}: {off} bits/byte off")
+            less = many[0].get("session_bytes", 1e9) / one[0]["session_bytes"]
+            bench.check(folder != model or less < 1 / ranks + 0.35, f"{ranks} ranks, {words}: {less:.2f} of a session each")
+    one = ["generate", model, "-n", "9", "--context", "900", "-f", bench.path("text")]
+    for first, second, word in [(one, one[:-1] + [bench.path("other text")], "text:"), (one, one + ["--dtype", "bf16"], "session:"),
+                                (one + ["--attention", "near-far"],) * 2 + ("near-far",), (one, one[:-1] + [bench.path("no text")], "no text"),
+                                (["eval", model, bench.path("text"), "--compare"],) * 2 + ("name a FILE",)]:
+        answer = bench.run([*MPIRUN, "-n", "1", bench.binary, *first, ":", "-n", "1", bench.binary, *second], 120)
+        bench.check(answer.returncode != 0 and word in answer.stderr and not answer.stdout, f"{second} beside {first}: {answer.stderr[:300]}")
+
+
 def check_refusals(bench):
     """What differs between ranks, or fails on one of them, is said once, and nothing is written."""
     problem(bench.path("in"), 60, 60)
@@ -304,6 +338,7 @@ def main():
     check_traffic(bench)
     check_plan(bench)
     check_training(bench)
+    check_models(bench)
     check_refusals(bench)
     check_full_disk(bench)
     check_death(bench)
