@@ -247,7 +247,7 @@ def check_models(bench):
     for first, second, word in [(one, one[:-1] + [bench.path("other text")], "text:"), (one, one + ["--dtype", "bf16"], "session:"),
                                 (one + ["--attention", "near-far"],) * 2 + ("near-far",), (one, one[:-1] + [bench.path("no text")], "no text"),
                                 (["eval", model, bench.path("text"), "--compare"],) * 2 + ("name a FILE",)]:
-        answer = bench.run([*MPIRUN, "-n", "1", bench.binary, *first, ":", "-n", "1", bench.binary, *second], 120)
+        answer = bench.run([*MPIRUN, "-n", "1", bench.binary, *first, ":", "-n", "1", bench.binary, *second])
         bench.check(answer.returncode != 0 and word in answer.stderr and not answer.stdout, f"{second} beside {first}: {answer.stderr[:300]}")
 
 
