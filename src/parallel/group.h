@@ -10,10 +10,10 @@
 typedef struct member {
     clsplat_device *device;
     attend_call call;     /* the whole call, on this device */
-    double speed;         /* work a second; 0: not measured yet */
+    double speed;         /* work a second, of a small part until it has done a unit; 0: not measured yet */
     double work, seconds; /* of the units of this call */
     size_t units;
-    bool measured, left; /* left: it takes no more units */
+    bool measured, left; /* it has done a unit; it takes no more */
     clsplat_status status;
     char *words; /* of what failed; NULL: nothing, or no memory for them */
 } member;

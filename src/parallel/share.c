@@ -161,14 +161,17 @@ static void do_units(job *j, member *m) {
         m->seconds += seconds;
         m->units++;
         m->speed = m->work / fmax(m->seconds, 1e-6);
+        m->measured = true;
+        pthread_cond_broadcast(&j->changed);
         j->done += u.work;
         j->stop = j->stop || status != CLSPLAT_OK;
     }
     m->left = true;
 }
 
-/* A device that the list of devices puts lower does not begin before the speed of better ones is known: a
- * slow one's first unit might take longer than all the rest. The better ones do not wait for it. */
+/* A device that the list of devices puts lower does not begin before better ones have done a unit: its own
+ * first one might take longer than all the rest, and a part small enough for a CPU's speed to be measured
+ * shows but a GPU's latency. The better ones do not wait for it. */
 static bool must_wait(const job *j, const member *m) {
     for (size_t i = 0; i < j->group->count; ++i) {
         const member *o = &j->group->members[i];
@@ -186,8 +189,6 @@ static void *in_thread(void *user) {
     pthread_mutex_lock(&j->lock);
     w->member->status = status;
     w->member->speed = speed;
-    w->member->measured = true;
-    pthread_cond_broadcast(&j->changed);
     while (must_wait(j, w->member))
         pthread_cond_wait(&j->changed, &j->lock);
     do_units(j, w->member);
