@@ -3,7 +3,8 @@
  *     dx = f'(y) dout      gated: dx_d = f'(y_d) y_{C+d} dout_d, dx_{C+d} = f(y_d) dout_d      y = x + bias
  *
  * Shapes: x, dx [B,H,N,C or 2·C], bias as many columns, dout [B,H,N,C].
- * Work: one work-item a column of dout; grid (C rounded up to WG, N, B·H). No local memory, no barrier. */
+ * Work: one work-item for EACH columns of dout that are WG apart, since small groups take longer to start than to work;
+ * grid (⌈C / (EACH · WG)⌉ · WG, N, B·H). No local memory, no barrier. */
 #include "shared/tensor.clh"
 
 #ifndef X_TYPE
@@ -27,6 +28,9 @@
 #endif
 #ifndef GATED
 #define GATED 1
+#endif
+#ifndef EACH
+#define EACH 1
 #endif
 
 /* f and its derivative. */
@@ -59,19 +63,23 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 activate_backward_rows(uint columns, uint heads, float cap, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
                        global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at, global const ELEMENT(DOUT_TYPE) *dout,
                        INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at) {
-    uint d = get_global_id(0), i = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
-    if (d >= columns)
-        return;
+    uint i = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
     x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
     dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
+    dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
     bias += bias_at.s0;
-    float grad = LOAD(DOUT_TYPE, dout + dout_at.s0 + b * dout_at.s1 + h * dout_at.s2, i * dout_at.s3 + d);
-    float2 f = activation_of(LOAD(X_TYPE, x, d) + (BIAS ? LOAD(BIAS_TYPE, bias, d) : 0.0f), cap);
+    uint d = get_group_id(0) * EACH * WG + get_local_id(0);
+    _Pragma("unroll") for (uint n = 0; n < EACH; ++n, d += WG) {
+        if (d >= columns)
+            return;
+        float grad = LOAD(DOUT_TYPE, dout, d);
+        float2 f = activation_of(LOAD(X_TYPE, x, d) + (BIAS ? LOAD(BIAS_TYPE, bias, d) : 0.0f), cap);
 #if GATED
-    float gate = LOAD(X_TYPE, x, columns + d) + (BIAS ? LOAD(BIAS_TYPE, bias, columns + d) : 0.0f);
-    STORE(DX_TYPE, dx, d, f.y * gate * grad);
-    STORE(DX_TYPE, dx, columns + d, f.x * grad);
+        float gate = LOAD(X_TYPE, x, columns + d) + (BIAS ? LOAD(BIAS_TYPE, bias, columns + d) : 0.0f);
+        STORE(DX_TYPE, dx, d, f.y * gate * grad);
+        STORE(DX_TYPE, dx, columns + d, f.x * grad);
 #else
-    STORE(DX_TYPE, dx, d, f.y * grad);
+        STORE(DX_TYPE, dx, d, f.y * grad);
 #endif
+    }
 }

@@ -4,7 +4,8 @@
  *     column_parts        parts_p = Σ of x over the p-th run of rows: column_sums adds these up
  *     norm_group          a group a row: dx and stats
  *     norm_parts          a work-item a column and a run of rows: dweight's and dshift's parts [2][runs][C]
- *     embed_parts         a group a token of the vocabulary and a run of rows: parts [runs][V][C]
+ *     embed_parts         a group a token of the vocabulary and a run of rows: parts [runs][V][C]; its items look for
+ *                         the token in WG rows at a time, and then take those that have it in their order
  *     cross_entropy_group a group a row
  *     turn_back_pairs     a work-item a pair of numbers
  *     transpose_local     a group a tile, through local memory
@@ -116,14 +117,28 @@ kernel UNITS void norm_parts(uint rows, uint columns, uint heads, uint all_rows,
 kernel UNITS void embed_parts(uint rows, uint columns, uint vocabulary, uint first, uint run, float scale,
                               global const int *ids, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
                               global float *parts) {
+    local uint found[(WG + 31) / 32]; /* bits: of which rows the token is */
     uint item = get_local_id(0), v = get_group_id(0), p = get_global_id(1), end = min((p + 1) * run, rows);
     dout += dout_at.s0;
-    for (uint d = item; d < columns; d += WG) {
+    for (uint begin = 0; begin < columns; begin += WG) {
+        uint d = min(begin + item, columns - 1);
         float total = 0.0f;
-        for (uint i = p * run; i < end; ++i)
-            if (ids[first + i] == (int)v)
-                total = MAD(scale, LOAD(DOUT_TYPE, dout, i * dout_at.s3 + d), total);
-        parts[((INDEX)p * vocabulary + v) * columns + d] = total;
+        for (uint i = p * run; i < end; i += WG) {
+            if (item < (WG + 31) / 32)
+                found[item] = 0;
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (i + item < end && ids[first + i + item] == (int)v)
+                atomic_or(found + item / 32, 1u << item % 32);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            for (uint word = 0; word * 32 < WG; ++word)
+                for (uint bits = found[word]; bits; bits &= bits - 1) {
+                    uint row = i + word * 32 + 31 - clz(bits & -bits);
+                    total = MAD(scale, LOAD(DOUT_TYPE, dout, row * dout_at.s3 + d), total);
+                }
+            barrier(CLK_LOCAL_MEM_FENCE);
+        }
+        if (begin + item < columns)
+            parts[((INDEX)p * vocabulary + v) * columns + d] = total;
     }
 }
 

@@ -25,9 +25,10 @@ norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x,
         float value = norm_number(x, add, bias, d);
         total = CENTRED ? total + value : MAD(value, value, total);
     }
-    total = group_sum(part, total);
     norm_scale s = {0.0f, 0.0f, offset};
-    if (CENTRED) {
+    if (WEIGHT)
+        total = group_sum(part, total);
+    if (WEIGHT && CENTRED) {
         s.mean = total / columns;
         total = 0.0f;
         for (uint d = item; d < columns; d += WG) {

@@ -115,6 +115,7 @@ fail:
 }
 
 static clsplat_status activate_run(queue *q, const void *args) {
+    enum { EACH = 4 };
     clsplat_status status = CLSPLAT_OK;
     const op_activate_backward_args *a = args;
     size_t columns = a->dout.shape[3], heads = a->dout.shape[1];
@@ -123,6 +124,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     options_plain(&o, q);
     options_number(&o, "ACTIVATION", a->activation);
     options_number(&o, "GATED", a->gated);
+    options_number(&o, "EACH", EACH);
     options_tensor(&o, "X", &a->x);
     options_optional(&o, "BIAS", &a->bias);
     options_tensor(&o, "DOUT", &a->dout);
@@ -135,7 +137,8 @@ static clsplat_status activate_run(queue *q, const void *args) {
     launch_tensor(&l, &o, "bias", &a->bias);
     launch_tensor(&l, &o, "dout", &a->dout);
     launch_tensor(&l, &o, "dx", &a->dx);
-    TRY(launch_run(&l, q, grid_of(columns, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
+    TRY(launch_run(&l, q,
+                   grid_of((columns + EACH - 1) / EACH, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
                    (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
 fail:
     return status;

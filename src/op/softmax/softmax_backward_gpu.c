@@ -26,6 +26,7 @@ static local_tile tile_for(const clsplat_limits *limits, const op_softmax_backwa
 }
 
 static clsplat_status stats_make(queue *q, const op_softmax_backward_args *a, cl_mem *stats) {
+    enum { SHARE = 8 }; /* items of a query: cl/softmax/softmax_backward_stats.cl */
     clsplat_status status = CLSPLAT_OK;
     kernel_options o;
     launch l;
@@ -41,7 +42,7 @@ static clsplat_status stats_make(queue *q, const op_softmax_backward_args *a, cl
     launch_mem(&l, "stats", *stats);
     if (a->dlse.mem)
         launch_tensor(&l, &o, "dlse", &a->dlse);
-    TRY(launch_run(&l, q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
+    TRY(launch_run(&l, q, grid_of(a->q.shape[2] * SHARE, a->q.shape[1], a->q.shape[0], o.group),
                    (work){.flops = tensor_bytes(&a->out) / 2, .bytes = 2 * tensor_bytes(&a->out)}));
 fail:
     return status;
