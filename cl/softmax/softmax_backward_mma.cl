@@ -4,17 +4,16 @@
  *
  * Rows are turned so that all products have the form of the forward pass: scores and gains are a warp's rows in
  * registers times a tile of sources, and what they become is, as it lies in registers, the operand of the sums over the
- * same tiles. Sixteen sources at a time, so that little but operands and sums is in registers; a whole tile with
- * Hopper's instructions.
+ * same tiles. Sixteen sources at a time, so that little but operands and sums is in registers.
  *
  * Work: a group of WG / 32 warps for GROUP_ROWS consecutive rows; grid (⌈rows / GROUP_ROWS⌉ · WG, H or Hk, B), the rows
  * that meet most sources first. Tiles of sources come two at a time into local memory, for two steps: one is on its way
  * while the other is used. A group of keys takes its heads of queries one after the other.
  *
- * Measured (H200, bf16, H = 16; ms at N = 4,096 and 16,384): D = 64 in mma 1.10 and 15.6, with Hopper's instructions
- * 1.03 and 14.5 (queries 0.40 and 5.6, keys 0.58 and 8.7), where the forward pass takes 0.17 and 2.4; D = 128 in mma
- * 2.05 at 4,096, forward 0.50. PyTorch's backward alone, D = 64: flash 0.75 and 10.0, cuDNN 0.56 and 6.0. No gain: two
- * blocks of rows a warp; tiles of 32 sources (8 % slower), groups of 256 items (9 %).
+ * Measured (H200, bf16, H = 16; ms at N = 4,096 and 16,384): D = 64 1.10 and 15.6, where the forward pass takes 0.17
+ * and 2.4; D = 128 2.05 at 4,096, forward 0.50. PyTorch's backward alone, D = 64: flash 0.75 and 10.0, cuDNN 0.56 and
+ * 6.0. No gain: two blocks of rows a warp; tiles of 32 sources (8 % slower), groups of 256 items (9 %). A making in
+ * Hopper's instructions took 1.03 and 14.5, and its results were wrong.
  *
  * Needs D = DV, rows at multiples of 8 elements. */
 #ifndef Q_TYPE
@@ -108,43 +107,6 @@ INLINED void strip_weigh(warp w, private own_rows *own, uint b, private float (*
     }
 }
 
-#if WGMMA && MATRIX_UNITS
-/* sum += weights · tile, all of it. */
-INLINED void wide_add(private sums *s, private const weights *p, local const ushort *tile) {
-    uint at = wide_tile(tile);
-    UNROLL
-    for (uint d = 0; d < D / 8; d += 8)
-        UNROLL
-    for (uint n = 0; n < KEYS / 16; ++n)
-        WIDE_MMA("+f", "1", s->x[0] + d, p->a[n][0], at + d * KEYS + n * 16 * 8, "1");
-}
-
-INLINED void tile_meet(warp w, private own_rows *own, local const ushort *score_tile, local const ushort *gain_tile,
-                       local const float2 *numbers, place at) {
-    scores score, gain;
-    weights p, t;
-    WIDE_BEGIN();
-    wide_score(&score, &own->scored, score_tile, 0);
-    wide_score(&gain, &own->gained, gain_tile, 0);
-    WIDE_END();
-    WIDE_WAIT(score.s[0], KEYS / 8, "0");
-    WIDE_WAIT(gain.s[0], KEYS / 8, "0");
-    UNROLL
-    for (uint n = 0; n < KEYS / 16; ++n, at.source += 16)
-        strip_weigh(w, own, 0, score.s[0] + 2 * n, gain.s[0] + 2 * n, numbers + 16 * n, at, p.a[n][0], t.a[n][0]);
-    WIDE_BEGIN();
-    wide_add(&own->first, &t, score_tile);
-    if (OF_KEYS)
-        wide_add(&own->second, &p, gain_tile);
-    WIDE_END();
-}
-
-INLINED void sums_settle(private own_rows *own) {
-    WIDE_WAIT(own->first.x[0], D / 8, "0");
-    if (OF_KEYS)
-        WIDE_WAIT(own->second.x[0], D / 8, "0");
-}
-#else
 /* The rows times sources 16n to 16n + 15 of a tile. */
 INLINED void strip_multiply(warp w, private float (*s)[2][4], private const operands *o, local const ushort *tile,
                             uint n) {
@@ -196,9 +158,6 @@ INLINED void tile_meet(warp w, private own_rows *own, local const ushort *score_
     }
 }
 
-INLINED void sums_settle(private own_rows *own) {}
-#endif
-
 #if OF_KEYS && DBIAS
 #define STORE_BIAS                                                                                                     \
     float sum = row_sum(w, own.total.x[b][i]);                                                                         \
@@ -216,13 +175,6 @@ INLINED void sums_settle(private own_rows *own) {}
 #else
 #define STORE_RESULTS STORE_ROW(DQ_TYPE, w, dq + OF_ROW(dq_at, h), inside, own.first.x[b], i)
 #endif
-/* Two groups share a multiprocessor. */
-#if WGMMA && MATRIX_UNITS
-#define MOST_REGISTERS __asm__ volatile("// sm_90a entry: .minnctapersm 2");
-#else
-#define MOST_REGISTERS
-#endif
-
 /* The sides of a group's pairs, of its first head of queries. */
 typedef struct side {
     global const ushort *scored, *gained;
@@ -297,7 +249,6 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
         own.delta.x[b][i] = its.y;
         own.total.x[b][i] = 0.0f;
     }
-    MOST_REGISTERS
     uint2 sources = sources_of(group_first, min(group_first + GROUP_ROWS, mine.count), diagonal, queries, keys);
     uint begin = sources.x, next = sources.x, stage = 0;
     uint steps = sources.y > sources.x ? (sources.y - sources.x + KEYS - 1) / KEYS * (OF_KEYS ? group : 1) : 0;
@@ -311,7 +262,6 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
         place at = {first, begin, reach, !all_meet(first, WARP_ROWS, begin, KEYS, reach), scale * LOG2_E};
         begin = next;
         copy_wait();
-        sums_settle(&own);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (step + 1 < steps)
             FEED(stage ^ 1)
@@ -320,7 +270,6 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
             numbers[stage ^ 1][item] = number;
     }
     copy_wait();
-    sums_settle(&own);
     sums_scale(&own.first, scale);
     FOR_ROWS(b, i) {
         uint row = first + row_of(w, b, i);

@@ -8,7 +8,9 @@
 #include "softmax/softmax_backward.clh"
 #include "shared/tensor.clh"
 
+#ifndef SHARE /* a divisor of WG */
 #define SHARE 8
+#endif
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 softmax_backward_stats(uint queries, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at,

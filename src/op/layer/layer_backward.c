@@ -115,16 +115,16 @@ fail:
 }
 
 static clsplat_status activate_run(queue *q, const void *args) {
-    enum { EACH = 4 };
     clsplat_status status = CLSPLAT_OK;
     const op_activate_backward_args *a = args;
+    size_t each = q->device->info.limits.cpu ? 1 : 4;
     size_t columns = a->dout.shape[3], heads = a->dout.shape[1];
     kernel_options o;
     launch l;
     options_plain(&o, q);
     options_number(&o, "ACTIVATION", a->activation);
     options_number(&o, "GATED", a->gated);
-    options_number(&o, "EACH", EACH);
+    options_number(&o, "EACH", each);
     options_tensor(&o, "X", &a->x);
     options_optional(&o, "BIAS", &a->bias);
     options_tensor(&o, "DOUT", &a->dout);
@@ -138,7 +138,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     launch_tensor(&l, &o, "dout", &a->dout);
     launch_tensor(&l, &o, "dx", &a->dx);
     TRY(launch_run(&l, q,
-                   grid_of((columns + EACH - 1) / EACH, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
+                   grid_of((columns + each - 1) / each, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
                    (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
 fail:
     return status;

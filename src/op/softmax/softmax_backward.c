@@ -214,8 +214,6 @@ static const op_variant variants[] = {
      &wide_tiles},
     {"local", "the same, and an ulp of every row's lse", softmax_backward_local_fits,
      softmax_backward_local_run, "softmax_backward_local.cl", &tune_nothing},
-    {"wgmma", "the same as mma; not the default before it has been compared on a device",
-     softmax_backward_wgmma_fits, softmax_backward_wgmma_run, "softmax_backward_mma.cl", &tune_nothing},
     {"mma",
      "relative error of a gradient below 2e-2: weights and what they receive are rounded to the inputs' type",
      softmax_backward_mma_fits, softmax_backward_mma_run, "softmax_backward_mma.cl", &tune_nothing},

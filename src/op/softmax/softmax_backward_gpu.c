@@ -26,13 +26,14 @@ static local_tile tile_for(const clsplat_limits *limits, const op_softmax_backwa
 }
 
 static clsplat_status stats_make(queue *q, const op_softmax_backward_args *a, cl_mem *stats) {
-    enum { SHARE = 8 }; /* items of a query: cl/softmax/softmax_backward_stats.cl */
+    enum { GROUP = 64, SHARE = 8 }; /* items of a query */
     clsplat_status status = CLSPLAT_OK;
     kernel_options o;
     launch l;
     TRY(workspace_take(q->device, WORKSPACE_GRAD_STATS, 8 * a->q.shape[0] * a->q.shape[1] * a->q.shape[2],
                        stats));
-    options_begin(&o, q->device);
+    options_group_of(&o, q->device, GROUP);
+    options_number(&o, "SHARE", SHARE);
     softmax_backward_options(&o, a);
     TRY(options_launch(&o, q->device, "softmax_backward_stats.cl", "softmax_backward_stats", &l));
     launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
@@ -114,33 +115,20 @@ bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
            tensor_suits_fours(&a->dk) && tensor_suits_fours(&a->dv);
 }
 
-static clsplat_status mma_run(queue *q, const op_softmax_backward_args *a, size_t blocks, bool wgmma) {
+clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
+    const op_softmax_backward_args *a = args;
     cl_mem stats;
     TRY(stats_make(q, a, &stats));
     for (int of_keys = 0; of_keys < 2; ++of_keys) {
         kernel_options o = {.group = MMA_GROUP};
         options_number(&o, "WG", MMA_GROUP);
-        options_number(&o, "BLOCKS", blocks); /* of 16 rows a warp */
-        options_number(&o, "WGMMA", wgmma);
+        options_number(&o, "BLOCKS", 1); /* of 16 rows a warp */
         pass p = {"softmax_backward_mma.cl",
-                  of_keys ? "softmax_backward_mma_keys" : "softmax_backward_mma_queries",
-                  MMA_GROUP / 32 * 16 * blocks, of_keys};
+                  of_keys ? "softmax_backward_mma_keys" : "softmax_backward_mma_queries", MMA_GROUP / 32 * 16,
+                  of_keys};
         TRY(pass_run(q, a, &o, p, stats));
     }
 fail:
     return status;
-}
-
-clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
-    return mma_run(q, args, 1, false);
-}
-
-bool softmax_backward_wgmma_fits(const clsplat_limits *limits, const void *args) {
-    const op_softmax_backward_args *a = args;
-    return limits_have_wgmma(limits) && softmax_backward_mma_fits(limits, args) && a->q.shape[3] == 64;
-}
-
-clsplat_status softmax_backward_wgmma_run(queue *q, const void *args) {
-    return mma_run(q, args, 1, true);
 }
