@@ -127,23 +127,22 @@ static inline uint first_row(uint end, int diagonal) {
     return OWN ? (uint)max((int)end - diagonal, 0) : 0;
 }
 
-/* To a slot's sums. */
-static inline void give_key(private const receiver *r, private const sums *to, uint slot) {
-    global float *row = slot_row(to, slot);
+static inline void give_row(private const receiver *r, global float *row) {
     for (uint d = 0; d < D; ++d)
         row[d * STEP] += r->key[d];
     for (uint e = 0; e < DV; ++e)
         row[(D + e) * STEP] += r->value[e];
+}
+
+/* To a slot's sums. */
+static inline void give_key(private const receiver *r, private const sums *to, uint slot) {
+    give_row(r, slot_row(to, slot));
     *slot_bias(to, slot) += r->mass;
 }
 
 static inline void give_node(private const receiver *r, private const sums *to, forest f, uint level, uint g,
                              global float *below) {
-    global float *row = node_row(to, f, level, g);
-    for (uint d = 0; d < D; ++d)
-        row[d * STEP] += r->key[d];
-    for (uint e = 0; e < DV; ++e)
-        row[(D + e) * STEP] += r->value[e];
+    give_row(r, node_row(to, f, level, g));
     *node_more(to, f, level, g, NODE_MASS) += r->mass;
     *node_more(to, f, level, g, NODE_SHARE) += r->share;
     *node_more(to, f, level, g, NODE_SLOPE) += r->slope;

@@ -223,10 +223,14 @@ double splat_flops(const op_splats *splats) {
     return 0;
 }
 
-void launch_splats(launch *l, const op_splats *splats) {
-    launch_uint(l, "splats", (uint32_t)splats->count);
+void launch_splat_heads(launch *l, const op_splats *splats) {
     launch_uint(l, "per_head", splats->heads > 1);
     launch_uint(l, "first_head", (uint32_t)splats->first_head);
+}
+
+void launch_splats(launch *l, const op_splats *splats) {
+    launch_uint(l, "splats", (uint32_t)splats->count);
+    launch_splat_heads(l, splats);
     launch_mem(l, "mean", splats->mean);
     launch_mem(l, "inverse", splats->inverse);
     launch_mem(l, "centre", splats->centre);

@@ -105,6 +105,9 @@ void launch_tensor(launch *l, const kernel_options *o, const char *name, const o
 /* A number of the kernel's INDEX type. */
 void launch_index(launch *l, const kernel_options *o, const char *name, size_t number);
 
+/* Which splats a head has: per_head and first_head. */
+void launch_splat_heads(launch *l, const op_splats *splats);
+
 /* A splat set's arguments, in the order all kernels have them. */
 void launch_splats(launch *l, const op_splats *splats);
 

@@ -7,7 +7,7 @@
 
 /* As in layers of SmolLM2 (13, 19), keys have a common part as long as the rest, against which queries point,
  * so that logits lie at −10 with a deviation of 2; a topic lasts for some tokens, a word is anybody's, and
- * each level_gradients the logits of its own by 6. */
+ * each lifts the logits of its own by 6. */
 typedef enum far_data {
     FAR_TEXT,        /* that */
     FAR_SHORT_SINKS, /* and the first token and one in 200, at random, without the common part: short, with

@@ -10,8 +10,7 @@ void launch_mixture(launch *l, const op_splats *splats, clsplat_mixing mixing) {
     launch_uint(l, "levels", (uint32_t)splats->levels);
     launch_uint(l, "per_level", mixing == CLSPLAT_PER_LEVEL);
     launch_uint(l, "splats", (uint32_t)splats->count);
-    launch_uint(l, "per_head", splats->heads > 1);
-    launch_uint(l, "first_head", (uint32_t)splats->first_head);
+    launch_splat_heads(l, splats);
     launch_mem(l, "log_weight", splats->log_weight);
     launch_mem(l, "level_begin", splats->level_begin);
     launch_mem(l, "level_log_weight", splats->level_log_weight);

@@ -79,8 +79,7 @@ static clsplat_status run(queue *q, const op_read_args *a, size_t blocks, bool w
     launch_uint(&l, "queries", (uint32_t)a->q.shape[2]);
     launch_uint(&l, "group", (uint32_t)(heads / a->kv_heads));
     launch_uint(&l, "splats", (uint32_t)p.splats);
-    launch_uint(&l, "per_head", splats->heads > 1);
-    launch_uint(&l, "first_head", (uint32_t)splats->first_head);
+    launch_splat_heads(&l, splats);
     launch_mem(&l, "centre", splats->centre);
     launch_mem(&l, "packed_mean", p.mean);
     launch_mem(&l, "packed_value", p.value);
