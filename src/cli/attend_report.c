@@ -41,9 +41,9 @@ static json_t *kernels_json(const attend_cost *cost) {
     json_t *rows = json_array();
     for (size_t i = 0; i < cost->kernel_count; ++i) {
         const clsplat_profile_row *k = &cost->kernels[i];
-        rows = report_append(rows, json_pack("{s:s, s:I, s:f, s:f, s:f, s:b}", "name", k->kernel, "launches",
-                                             (json_int_t)k->launches, "seconds", k->seconds, "flops",
-                                             k->flops, "bytes", k->bytes, "wall_clock", k->wall_clock));
+        rows = json_push(rows, json_pack("{s:s, s:I, s:f, s:f, s:f, s:b}", "name", k->kernel, "launches",
+                                         (json_int_t)k->launches, "seconds", k->seconds, "flops", k->flops,
+                                         "bytes", k->bytes, "wall_clock", k->wall_clock));
     }
     return rows;
 }
@@ -67,8 +67,8 @@ static json_t *devices_json(const attend_cost *cost) {
     for (size_t i = 0; i < clsplat_group_count(cost->group); ++i) {
         clsplat_group_share s = clsplat_group_share_of(cost->group, i);
         const char *name = clsplat_device_describe(clsplat_group_device(cost->group, i))->name;
-        rows = report_append(rows, json_pack("{s:o, s:f, s:f, s:I}", "device", report_text(name), "share",
-                                             s.share, "seconds", s.seconds, "units", (json_int_t)s.units));
+        rows = json_push(rows, json_pack("{s:o, s:f, s:f, s:I}", "device", report_text(name), "share",
+                                         s.share, "seconds", s.seconds, "units", (json_int_t)s.units));
     }
     return rows;
 }
@@ -87,21 +87,21 @@ static clsplat_status print_json(cli *c, const clsplat_device *device, const cls
                   cost->seconds, "kernel_seconds", kernel_seconds(cost), "device_memory_peak",
                   (json_int_t)cost->memory.peak, "shape", shape_json(p), "kernels", kernels_json(cost));
     if (p->splats) {
-        report = report_set(report, "mixing", json_string(mixing_name(a)));
-        report = report_set(report, "splats", splats_json(p->splats));
+        report = json_put(report, "mixing", json_string(mixing_name(a)));
+        report = json_put(report, "splats", splats_json(p->splats));
     }
     if (cost->ranks)
-        report = report_set(report, "ranks", ranks_json(cost));
+        report = json_put(report, "ranks", ranks_json(cost));
     if (cost->group)
-        report = report_set(report, "devices", devices_json(cost));
+        report = json_put(report, "devices", devices_json(cost));
     if (p->grad.dout.entry)
-        json_object_set_new(report, "backward_seconds", json_real(cost->backward_seconds));
+        report = json_put(report, "backward_seconds", json_real(cost->backward_seconds));
     if (a->method == CLSPLAT_NEAR_FAR) {
         double share, estimate;
         share_near_far(a, p, cost, &share, &estimate);
-        report = report_set(report, "tolerance", report_number((double)a->tolerance));
-        report = report_set(report, "exact_keys_share", report_number(share));
-        report = report_set(report, "error_estimate", report_number(estimate));
+        report = json_put(report, "tolerance", report_number((double)a->tolerance));
+        report = json_put(report, "exact_keys_share", report_number(share));
+        report = json_put(report, "error_estimate", report_number(estimate));
     }
     return report_json(c, report);
 }

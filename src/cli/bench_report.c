@@ -60,12 +60,12 @@ static json_t *result_json(const bench_request *q, const op_peak *peak, const be
         r->seconds, "fastest", r->fastest, "slowest", r->slowest, "gflops", report_number(1e-9 * rate.flops),
         "peak_gflops", 1e-9 * peak->flops, "fraction_of_peak", report_number(rate.of_flops), "gbytes",
         report_number(1e-9 * rate.bytes), "peak_gbytes", 1e-9 * peak->bytes);
-    return report_set(object, "error", report_number(r->error));
+    return json_put(object, "error", report_number(r->error));
 }
 
 void bench_append(void *list, const bench_request *q, const op_peak *peak, const bench_result *results,
                   size_t count) {
     json_t **array = list;
     for (size_t i = 0; i < count; ++i)
-        *array = report_append(*array, result_json(q, peak, &results[i]));
+        *array = json_push(*array, result_json(q, peak, &results[i]));
 }

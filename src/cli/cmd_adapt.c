@@ -113,9 +113,9 @@ static clsplat_status report(cli *c, const clsplat_device *device, clsplat_splat
     if (c->json) {
         json_t *decisions = json_object();
         for (int d = 0; d < CLSPLAT_DECISIONS; ++d)
-            json_object_set_new(decisions, clsplat_decision_name((clsplat_decision)d),
-                                json_pack("{s:I, s:I}", "kept", (json_int_t)result->kept[d], "undone",
-                                          (json_int_t)result->undone[d]));
+            decisions = json_put(decisions, clsplat_decision_name((clsplat_decision)d),
+                                 json_pack("{s:I, s:I}", "kept", (json_int_t)result->kept[d], "undone",
+                                           (json_int_t)result->undone[d]));
         return report_json(c, json_pack("{s:o, s:f, s:I, s:I, s:f, s:f, s:o}", "device", report_text(name),
                                         "seconds", seconds, "splats", (json_int_t)splats, "rows",
                                         (json_int_t)result->rows, "error_before", result->error_before,
@@ -150,10 +150,10 @@ static clsplat_status report_health(cli *c, const clsplat_health *health, clspla
             printf(f->splat == SIZE_MAX ? "  %s: head %zu, level %s\n"
                                         : "  %s: head %zu, level %s, splat %zu\n",
                    name, f->head, p.level_names[f->level], f->splat);
-        findings = report_append(findings,
-                                 json_pack("{s:s, s:I, s:o, s:o, s:o}", "failure", name, "head",
-                                           (json_int_t)f->head, "level", report_text(p.level_names[f->level]),
-                                           "splat", splat, "value", value));
+        findings =
+            json_push(findings, json_pack("{s:s, s:I, s:o, s:o, s:o}", "failure", name, "head",
+                                          (json_int_t)f->head, "level", report_text(p.level_names[f->level]),
+                                          "splat", splat, "value", value));
     }
     if (c->json)
         return report_json(c, json_pack("{s:f, s:o}", "health", health->score, "findings", findings));

@@ -134,7 +134,7 @@ fail:
 static clsplat_status report_turn(chat *h, const said *s) {
     json_t *turn = json_pack("{s:o, s:o}", "user", report_words(s->words, s->bytes), "assistant",
                              report_words(h->words.data + h->answer, h->words.length - h->answer));
-    h->report = report_append(h->report, turn);
+    h->report = json_push(h->report, turn);
     return h->report ? CLSPLAT_OK
                      : log_error(h->c->lib, CLSPLAT_MEMORY, "there is no memory for the report of a turn");
 }

@@ -79,9 +79,9 @@ static clsplat_status compare_files(cli *c, const safetensors *file, const safet
         if (!c->json)
             printf("%-12s relative error %.3e, largest difference %.3e, odd %llu\n",
                    text_show(entry->name).bytes, d.relative, d.largest, (unsigned long long)d.odd);
-        *report = report_set(*report, entry->name,
-                             json_pack("{s:o, s:o, s:I}", "relative", report_number(d.relative), "largest",
-                                       report_number(d.largest), "odd", (json_int_t)d.odd));
+        *report = json_put(*report, entry->name,
+                           json_pack("{s:o, s:o, s:I}", "relative", report_number(d.relative), "largest",
+                                     report_number(d.largest), "odd", (json_int_t)d.odd));
     }
     if (common == 0)
         return log_error(c->lib, CLSPLAT_FORMAT, "%s and %s have no tensor of numbers in common",

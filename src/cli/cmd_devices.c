@@ -49,7 +49,7 @@ static json_t *device_json(const clsplat_device_info *d, size_t index, bool take
 static clsplat_status print_json(cli *c, const clsplat_device_info *list, size_t count, size_t taken) {
     json_t *devices = json_array();
     for (size_t i = 0; i < count; ++i)
-        devices = report_append(devices, device_json(&list[i], i, i == taken));
+        devices = json_push(devices, device_json(&list[i], i, i == taken));
     return report_json(c, devices);
 }
 

@@ -132,8 +132,8 @@ static json_t *json_of(const embed_lines *lines, size_t columns) {
     for (size_t i = 0; rows && i < lines->count; ++i) {
         json_t *row = json_array();
         for (size_t d = 0; d < columns; ++d)
-            row = report_append(row, report_number((double)lines->vectors[i * columns + d]));
-        rows = report_append(rows, row);
+            row = json_push(row, report_number((double)lines->vectors[i * columns + d]));
+        rows = json_push(rows, row);
     }
     return rows;
 }
@@ -150,7 +150,7 @@ static clsplat_status report(const language *l, const embed_request *r, const em
                       (json_int_t)columns, "texts_per_second", report_number(rate), "peak_bytes",
                       (json_int_t)clsplat_device_memory(l->device).peak, "device", report_text(device));
         if (!r->output)
-            json = report_set(json, "embeddings", json_of(lines, columns));
+            json = json_put(json, "embeddings", json_of(lines, columns));
         return report_json_digits(c, json, 9);
     }
     for (size_t i = 0; !r->output && i < lines->count; ++i)

@@ -54,11 +54,10 @@ static double rate_of(const eval_cost *cost) {
 }
 
 json_t *eval_json(const language *l, const eval_cost *cost, json_t *report) {
-    report = report_set(report, "tokens_per_second", report_number(rate_of(cost)));
-    report = report_set(report, "exact_keys_share", report_number(eval_share(cost)));
-    report =
-        report_set(report, "peak_bytes", json_integer((json_int_t)clsplat_device_memory(l->device).peak));
-    return report_set(report, "device", report_text(clsplat_device_describe(l->device)->name));
+    report = json_put(report, "tokens_per_second", report_number(rate_of(cost)));
+    report = json_put(report, "exact_keys_share", report_number(eval_share(cost)));
+    report = json_put(report, "peak_bytes", json_integer((json_int_t)clsplat_device_memory(l->device).peak));
+    return json_put(report, "device", report_text(clsplat_device_describe(l->device)->name));
 }
 
 void eval_print(const language *l, const eval_cost *cost) {

@@ -112,8 +112,8 @@ static clsplat_status report(cli *c, const clsplat_device *device, const clsplat
         json_t *levels = json_array();
         for (size_t l = 0; l < h->levels; ++l)
             levels =
-                report_append(levels, json_pack("{s:o, s:I, s:f}", "name", report_text(h->names[l]), "splats",
-                                                (json_int_t)h->counts[l], "weight", h->weights[l]));
+                json_push(levels, json_pack("{s:o, s:I, s:f}", "name", report_text(h->names[l]), "splats",
+                                            (json_int_t)h->counts[l], "weight", h->weights[l]));
         return report_json(c, json_pack("{s:o, s:f, s:s, s:I, s:I, s:I, s:o}", "device", report_text(name),
                                         "seconds", seconds, "covariance", report_covariance(shape.covariance),
                                         "heads", (json_int_t)shape.heads, "dim", (json_int_t)shape.dim,

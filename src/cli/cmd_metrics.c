@@ -67,7 +67,7 @@ static json_t *estimate(clsplat_estimate e) {
 static json_t *reals(const double *values, size_t count) {
     json_t *array = json_array();
     for (size_t i = 0; i < count; ++i)
-        array = report_append(array, json_real(values[i]));
+        array = json_push(array, json_real(values[i]));
     return array;
 }
 
@@ -76,13 +76,13 @@ static json_t *head_json(const clsplat_metrics *m, size_t head, clsplat_splats_p
     json_t *best = json_array(), *flow = json_array(), *levels = json_array();
     ranked *order = rank(m, head);
     for (size_t i = 0; order && i < top && i < m->splats; ++i)
-        best = report_append(best, json_pack("{s:I, s:o, s:f, s:f}", "splat", (json_int_t)order[i].splat,
-                                             "level", report_text(p.level_names[p.level[order[i].splat]]),
-                                             "use", h->use[order[i].splat], "leave_one_out", order[i].score));
+        best = json_push(best, json_pack("{s:I, s:o, s:f, s:f}", "splat", (json_int_t)order[i].splat, "level",
+                                         report_text(p.level_names[p.level[order[i].splat]]), "use",
+                                         h->use[order[i].splat], "leave_one_out", order[i].score));
     for (size_t l = 0; l < m->levels; ++l) {
-        flow = report_append(flow, reals(h->flow + l * m->levels, m->levels));
-        levels = report_append(levels, json_pack("{s:o, s:f}", "name", report_text(p.level_names[l]), "share",
-                                                 h->level_share[l]));
+        flow = json_push(flow, reals(h->flow + l * m->levels, m->levels));
+        levels = json_push(levels, json_pack("{s:o, s:f}", "name", report_text(p.level_names[l]), "share",
+                                             h->level_share[l]));
     }
     free(order);
     return json_pack("{s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:f}, s:o, s:o, s:o}",
@@ -132,7 +132,7 @@ static clsplat_status report(cli *c, const clsplat_metrics *m, clsplat_splats *s
     if (c->json) {
         json_t *heads = json_array();
         for (size_t h = 0; h < m->heads; ++h)
-            heads = report_append(heads, head_json(m, h, p, top));
+            heads = json_push(heads, head_json(m, h, p, top));
         return report_json_digits(c,
                                   json_pack("{s:I, s:I, s:I, s:o}", "splats", (json_int_t)m->splats, "rows",
                                             (json_int_t)m->rows, "pair_rows", (json_int_t)m->pair_rows,

@@ -108,7 +108,7 @@ static json_t *json_of(const plan_speed *speed, const plan_step *s) {
                           "products_seconds", s->products, "attention_seconds", s->attention,
                           "network_seconds", s->network, "seconds", s->seconds);
     if (s->ranks == 1 && isfinite(speed->single))
-        o = report_set(o, "token_seconds", report_number(speed->single));
+        o = json_put(o, "token_seconds", report_number(speed->single));
     return o;
 }
 
@@ -128,7 +128,7 @@ static clsplat_status plan_all(cli *c, const plan_model *m, char *devices, const
             TRY(plan_look_up(c, m, name, &speed));
         plan_step step = plan_step_of(m, &speed, network, (size_t)count);
         if (c->json)
-            list = report_append(list, json_of(&speed, &step));
+            list = json_push(list, json_of(&speed, &step));
         else
             print(m, &speed, &step);
     }

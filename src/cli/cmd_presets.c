@@ -96,9 +96,8 @@ static json_t *preset_json(const clsplat_preset *p, const clsplat_hierarchy *h, 
     json_t *levels = json_array();
     size_t splats = splats_of(h);
     for (size_t l = 0; l < h->levels; ++l)
-        levels =
-            report_append(levels, json_pack("{s:o, s:I, s:f}", "name", report_text(h->names[l]), "splats",
-                                            (json_int_t)h->counts[l], "weight", h->weights[l]));
+        levels = json_push(levels, json_pack("{s:o, s:I, s:f}", "name", report_text(h->names[l]), "splats",
+                                             (json_int_t)h->counts[l], "weight", h->weights[l]));
     return json_pack("{s:s, s:s, s:o, s:I, s:I, s:f, s:f}", "name", p->name, "for", p->purpose, "levels",
                      levels, "splats", (json_int_t)splats, "sparse_topk", (json_int_t)p->sparse_topk,
                      "file_bytes", file_bytes(size, splats), "state_bytes_per_head",
@@ -114,20 +113,20 @@ static void print_preset(const clsplat_preset *p, const clsplat_hierarchy *h, co
            file_bytes(size, splats) / 1e3, (uintmax_t)size->heads, state_bytes(size, splats) / 1e3);
 }
 
-static void add_estimate(cli *c, json_t *preset, const clsplat_forecast *f) {
+static void add_estimate(cli *c, json_t **preset, const clsplat_forecast *f) {
     if (c->json)
-        json_object_set_new(preset, "estimate",
-                            json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)f->bytes, "seconds", f->seconds,
-                                      "error", f->error));
+        *preset = json_put(*preset, "estimate",
+                           json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)f->bytes, "seconds", f->seconds,
+                                     "error", f->error));
     else
         printf("  on the layer: about %.1f MB, %.3g s an attention, error %.3f\n", (double)f->bytes / 1e6,
                f->seconds, f->error);
 }
 
-static void add_reason(cli *c, json_t *preset, const char *why) {
+static void add_reason(cli *c, json_t **preset, const char *why) {
     if (c->json) {
-        json_object_set_new(preset, "estimate", json_null());
-        json_object_set_new(preset, "why", report_text(why));
+        *preset = json_put(*preset, "estimate", json_null());
+        *preset = json_put(*preset, "why", report_text(why));
     } else {
         printf("  on the layer: it cannot be estimated: %s\n", text_show(why).bytes);
     }
@@ -135,7 +134,7 @@ static void add_reason(cli *c, json_t *preset, const char *why) {
 
 /* What the layer, or the device, is too small for is said, and the next one estimated. */
 static clsplat_status tell_estimate(cli *c, const presets_request *r, const clsplat_hierarchy *h,
-                                    json_t *preset, estimating *e) {
+                                    json_t **preset, estimating *e) {
     clsplat_status status = estimate(c, r, h, e);
     bool small = status == CLSPLAT_INVALID || status == CLSPLAT_MEMORY || status == CLSPLAT_UNSUPPORTED;
     if (small) {
@@ -162,12 +161,13 @@ static clsplat_status presets(cli *c, const presets_request *r) {
         const clsplat_preset *p = clsplat_preset_at(i);
         TRY(clsplat_hierarchy_preset(c->lib, p->name, size.tokens, &h));
         json_t *told = c->json ? preset_json(p, &h, &size) : NULL;
-        if (c->json)
-            all = report_append(all, told);
-        else
+        if (!c->json)
             print_preset(p, &h, &size);
         if (e.there)
-            TRY(tell_estimate(c, r, &h, told, &e));
+            status = tell_estimate(c, r, &h, &told, &e);
+        if (c->json)
+            all = json_push(all, told);
+        TRY(status);
         clsplat_hierarchy_free(&h);
     }
     if (c->json)

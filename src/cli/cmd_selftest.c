@@ -31,11 +31,11 @@ static clsplat_status listen(void *user, const selftest_result *r) {
     *(r->why ? &l->wrong : &l->right) += 1;
     progress_clear(&l->c->progress);
     if (l->array)
-        l->array = report_append(l->array, json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:b, s:o}", "op", r->op,
-                                                     "problem", r->problem, "type", r->type, "variant",
-                                                     r->variant, "error", report_number(r->error), "bound",
-                                                     r->bound, "right", r->why == NULL, "why",
-                                                     r->why ? report_text(r->why) : json_null()));
+        l->array =
+            json_push(l->array, json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:b, s:o}", "op", r->op, "problem",
+                                          r->problem, "type", r->type, "variant", r->variant, "error",
+                                          report_number(r->error), "bound", r->bound, "right", r->why == NULL,
+                                          "why", r->why ? report_text(r->why) : json_null()));
     else
         print_result(r);
     if (!progress_step(&l->c->progress, r->done))

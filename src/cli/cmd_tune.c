@@ -72,11 +72,11 @@ fail:
 static void print_step(listener *l, const clsplat_tune_step *step) {
     progress_clear(&l->c->progress);
     if (l->c->json)
-        l->array = report_append(l->array,
-                                 json_pack("{s:s, s:s, s:o, s:o, s:I, s:I}", "op", step->op, "best",
-                                           step->best, "seconds", report_number(step->best_seconds),
-                                           "first_seconds", report_number(step->first_seconds), "tried",
-                                           (json_int_t)step->tried, "rejected", (json_int_t)step->rejected));
+        l->array =
+            json_push(l->array, json_pack("{s:s, s:s, s:o, s:o, s:I, s:I}", "op", step->op, "best",
+                                          step->best, "seconds", report_number(step->best_seconds),
+                                          "first_seconds", report_number(step->first_seconds), "tried",
+                                          (json_int_t)step->tried, "rejected", (json_int_t)step->rejected));
     else
         printf("%-17s %-42s %9.3f ms, at first %.3f; %zu tried, %zu rejected\n", step->op, step->best,
                1e3 * step->best_seconds, 1e3 * step->first_seconds, step->tried, step->rejected);
@@ -145,7 +145,7 @@ static clsplat_status show(cli *c) {
     TRY(op_records_load(c->lib, &db));
     for (size_t i = 0; i < db.count; ++i)
         if (c->json)
-            array = report_append(array, record_json(&db.records[i]));
+            array = json_push(array, record_json(&db.records[i]));
         else
             print_record(&db.records[i]);
     if (c->json)

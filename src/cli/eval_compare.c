@@ -56,7 +56,7 @@ static json_t *above_json(const language *l, const rival *x) {
     json_t *above = json_array();
     for (size_t i = 0; i < l->info->layers; ++i)
         if (is_above(l, x, i))
-            above = report_append(above, json_integer((json_int_t)i));
+            above = json_push(above, json_integer((json_int_t)i));
     return above;
 }
 
@@ -79,7 +79,7 @@ static void print_above(const language *l, const rival *x) {
 static json_t *rival_json(const language *l, const rival *x) {
     json_t *errors = json_array();
     for (size_t i = 0; i < l->info->layers; ++i)
-        errors = report_append(errors, report_number(x->errors[i]));
+        errors = json_push(errors, report_number(x->errors[i]));
     return json_pack("{s:s, s:o, s:o, s:o}", "attention", x->name, "bits_per_byte", report_number(x->bits),
                      "exact_keys_share", report_number(x->share), "errors", errors);
 }
@@ -91,7 +91,7 @@ static clsplat_status report(const language *l, const eval_reading *r, const riv
     if (c->json) {
         json_t *all = json_array();
         for (int i = 0; i < RIVALS; ++i)
-            all = report_append(all, rival_json(l, &rivals[i]));
+            all = json_push(all, rival_json(l, &rivals[i]));
         return report_json(c, json_pack("{s:I, s:I, s:o, s:o, s:o}", "tokens", (json_int_t)r->scored,
                                         "context", (json_int_t)r->window, "device",
                                         report_text(clsplat_device_describe(l->device)->name), "attentions",

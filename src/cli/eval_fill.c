@@ -59,17 +59,17 @@ static clsplat_status report_mask(const language *l, const float *logits, json_t
         TRY(show(l, best[i].token, &words));
         const char *letters = words.data ? words.data : "";
         if (l->c->json)
-            list = report_append(list, report_set(report_set(report_set(json_object(), "text",
-                                                                        report_words(letters, words.length)),
-                                                             "token", json_integer(best[i].token)),
-                                                  "probability", report_number(best[i].probability)));
+            list = json_push(
+                list, json_put(json_put(json_put(json_object(), "text", report_words(letters, words.length)),
+                                        "token", json_integer(best[i].token)),
+                               "probability", report_number(best[i].probability)));
         else
             printf("%s%s %.4f", i ? "  " : "", letters, best[i].probability);
         text_free(&words);
     }
     if (!l->c->json)
         putchar('\n');
-    *masks = report_append(*masks, list);
+    *masks = json_push(*masks, list);
     list = NULL;
 fail:
     json_decref(list);
@@ -84,7 +84,7 @@ static clsplat_status report(const language *l, const language_tokens *tokens, c
         if (tokens->list[i] == l->info->mask)
             TRY(report_mask(l, logits + i * l->info->vocabulary, &masks));
     if (l->c->json) {
-        json_t *whole = report_set(json_object(), "masks", masks);
+        json_t *whole = json_put(json_object(), "masks", masks);
         masks = NULL;
         TRY(report_json(l->c, whole));
     }

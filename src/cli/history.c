@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "format/json.h"
 
 clsplat_status history_open(clsplat *lib, const char *path, const char *const *levels, bool more,
                             history *h) {
@@ -25,7 +26,7 @@ static json_t *numbers(const uint64_t pair[2]) {
     json_t *array = json_array();
     for (size_t i = 0; i < 2; ++i)
         if (pair[i])
-            json_array_append_new(array, json_integer((json_int_t)pair[i]));
+            array = json_push(array, json_integer((json_int_t)pair[i]));
     return array;
 }
 
@@ -50,17 +51,16 @@ static void count(history *h, const clsplat_adapt_event *e) {
 /* Statistics of the cycle that is over. */
 static void tell_cycle(history *h) {
     const history_cycle *c = &h->now;
-    json_t *line = json_pack("{s:i, s:{}, s:{}}", "cycle", (int)h->cycle, "kept", "undone");
+    json_t *kept = json_object(), *undone = json_object();
     for (int d = 0; d < CLSPLAT_DECISIONS; ++d) {
         const char *name = clsplat_decision_name((clsplat_decision)d);
-        json_object_set_new(json_object_get(line, "kept"), name, json_integer((json_int_t)c->kept[d]));
-        json_object_set_new(json_object_get(line, "undone"), name, json_integer((json_int_t)c->undone[d]));
+        kept = json_put(kept, name, json_integer((json_int_t)c->kept[d]));
+        undone = json_put(undone, name, json_integer((json_int_t)c->undone[d]));
     }
-    json_object_set_new(line, "lifetimes",
-                        json_pack("{s:i, s:o, s:i}", "ended", (int)c->ended, "mean",
-                                  c->ended ? json_real((double)c->age / (double)c->ended) : json_null(),
-                                  "longest", (int)c->oldest));
-    write_line(h, line);
+    write_line(h, json_pack("{s:i, s:o, s:o, s:{s:i, s:o, s:i}}", "cycle", (int)h->cycle, "kept", kept,
+                            "undone", undone, "lifetimes", "ended", (int)c->ended, "mean",
+                            c->ended ? json_real((double)c->age / (double)c->ended) : json_null(), "longest",
+                            (int)c->oldest));
     h->now = (history_cycle){0};
 }
 
@@ -78,20 +78,22 @@ void history_add(void *user, const clsplat_adapt_event *e) {
         json_pack("{s:i, s:s}", "cycle", (int)e->cycle, "decision", clsplat_decision_name(e->decision));
     if (e->decision != CLSPLAT_ADJUST) {
         if (h->levels)
-            json_object_set_new(line, "level", json_string(h->levels[e->level]));
+            line = json_put(line, "level", json_string(h->levels[e->level]));
         else
-            json_object_set_new(line, "layer", json_integer((json_int_t)e->layer));
-        json_object_update_new(line, json_pack("{s:i, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o, s:o}}", "head",
-                                               (int)e->head, "from", numbers(e->from), "to", numbers(e->to),
-                                               "age", (int)e->age, "reason", "use", real(e->use), "entropy",
-                                               real(e->entropy), "leave_one_out", real(e->leave_one_out),
-                                               "coverage", real(e->coverage), "expected_gain",
-                                               real(e->expected_gain)));
+            line = json_put(line, "layer", json_integer((json_int_t)e->layer));
+        h->failed |=
+            json_object_update_new(line, json_pack("{s:i, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o, s:o}}",
+                                                   "head", (int)e->head, "from", numbers(e->from), "to",
+                                                   numbers(e->to), "age", (int)e->age, "reason", "use",
+                                                   real(e->use), "entropy", real(e->entropy), "leave_one_out",
+                                                   real(e->leave_one_out), "coverage", real(e->coverage),
+                                                   "expected_gain", real(e->expected_gain))) != 0;
     } else {
-        json_object_set_new(line, "moved", real(e->moved));
+        line = json_put(line, "moved", real(e->moved));
     }
-    json_object_update_new(line, json_pack("{s:o, s:o, s:b}", "error_before", real(e->error_before),
-                                           "error_after", real(e->error_after), "kept", (int)e->kept));
+    h->failed |= json_object_update_new(line, json_pack("{s:o, s:o, s:b}", "error_before",
+                                                        real(e->error_before), "error_after",
+                                                        real(e->error_after), "kept", (int)e->kept)) != 0;
     write_line(h, line);
 }
 

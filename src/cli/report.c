@@ -13,13 +13,16 @@ clsplat_status report_json(cli *c, json_t *value) {
 }
 
 clsplat_status report_json_digits(cli *c, json_t *value, unsigned digits) {
-    int failed = !value || json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0;
+    clsplat_status status = CLSPLAT_OK;
+    bool written = value && json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) == 0;
     json_decref(value);
-    if (!value)
-        return log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for the JSON report");
-    if (!failed)
+    if (written)
         putchar('\n');
-    return cli_flush(c);
+    TRY(cli_flush(c));
+    if (!written) /* dumping takes memory, too */
+        TRY(log_error(c->lib, CLSPLAT_MEMORY, "there is no memory for the JSON report"));
+fail:
+    return status;
 }
 
 json_t *report_words(const char *words, size_t bytes) {
@@ -42,25 +45,6 @@ json_t *report_text(const char *words) {
 
 json_t *report_number(double number) {
     return isfinite(number) ? json_real(number) : json_null();
-}
-
-static json_t *kept(json_t *whole, bool good) {
-    if (good)
-        return whole;
-    json_decref(whole);
-    return NULL;
-}
-
-json_t *report_append(json_t *list, json_t *value) {
-    if (!list)
-        json_decref(value);
-    return kept(list, list && json_array_append_new(list, value) == 0);
-}
-
-json_t *report_set(json_t *object, const char *key, json_t *value) {
-    if (!object)
-        json_decref(value);
-    return kept(object, object && json_object_set_new(object, key, value) == 0);
 }
 
 const char *report_bytes(uint64_t bytes, char words[REPORT_BYTES]) {

@@ -7,23 +7,21 @@
 #include <stdint.h>
 
 #include "cli/cli.h"
+#include "format/json.h"
 
 /* Prints and releases the value; NULL is out of memory. */
 clsplat_status report_json(cli *c, json_t *value);
 /* The same with more digits; a float32 needs 9 to be itself again. */
 clsplat_status report_json_digits(cli *c, json_t *value, unsigned digits);
 
-/* The parts of a report. Whatever fails is NULL, and makes NULL of what it goes into, so that report_json
- * says it.
+/* The parts of a report. Whatever fails is NULL, and makes NULL of what it goes into (json_push, json_put),
+ * so that report_json says it.
  *
  * Words: what is not UTF-8 in them is U+FFFD, since JSON can hold nothing else. */
 json_t *report_words(const char *words, size_t bytes);
 json_t *report_text(const char *words);
 /* null where it is not finite, which JSON cannot say. */
 json_t *report_number(double number);
-/* The list, the object with the value in it. Ownership: both are taken over. */
-json_t *report_append(json_t *list, json_t *value);
-json_t *report_set(json_t *object, const char *key, json_t *value);
 
 /* "7.7 GiB", "312 KiB", in a buffer of the caller's. */
 enum { REPORT_BYTES = 24 };

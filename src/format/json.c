@@ -98,3 +98,18 @@ clsplat_status json_word(const json_place *at, const char *key, json_need need, 
     *value = json_string_value(found);
     return CLSPLAT_OK;
 }
+
+static json_t *kept(json_t *whole, bool good) {
+    if (good)
+        return whole;
+    json_decref(whole);
+    return NULL;
+}
+
+json_t *json_push(json_t *list, json_t *value) {
+    return kept(list, json_array_append_new(list, value) == 0);
+}
+
+json_t *json_put(json_t *object, const char *key, json_t *value) {
+    return kept(object, json_object_set_new(object, key, value) == 0);
+}

@@ -31,6 +31,11 @@ clsplat_status json_double(const json_place *at, const char *key, json_need need
 clsplat_status json_bool(const json_place *at, const char *key, bool *value);
 clsplat_status json_word(const json_place *at, const char *key, json_need need, const char **value);
 
+/* The list, the object with the value in it; NULL if there is no memory for that, or if one of the two is
+ * NULL, so that what is made of many parts is whole or NULL. Ownership: both are taken over. */
+json_t *json_push(json_t *list, json_t *value);
+json_t *json_put(json_t *object, const char *key, json_t *value);
+
 /* "FILE: key PREFIXKEY …": FORMAT or UNSUPPORTED. */
 clsplat_status json_refuse(const json_place *at, clsplat_status status, const char *key, const char *format,
                            ...) __attribute__((format(printf, 4, 5)));

@@ -169,7 +169,8 @@ clsplat_status json_text_read(clsplat *lib, const char *path, const char *bytes,
     if (!text_ok(&mended))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to read it", path));
     *root = load(lib, path, &mended, &error);
-    if (!*root && json_error_code(&error) == json_error_out_of_memory)
+    /* Jansson 2.14 has no words for it in most places. */
+    if (!*root && (json_error_code(&error) == json_error_out_of_memory || !error.text[0]))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to read it", path));
     if (!*root)
         TRY(log_error(lib, CLSPLAT_FORMAT, "%s:%d:%d: cannot be read as JSON: %s", path, error.line,

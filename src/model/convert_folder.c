@@ -102,19 +102,22 @@ static clsplat_status save_json(const conversion *c, const char *name, const jso
 }
 
 /* What transformers wants to know besides. */
-static void name_architecture(const conversion *c) {
+static clsplat_status name_architecture(const conversion *c) {
     static const char *const names[][2] = {{"llama", "LlamaForCausalLM"},
                                            {"mistral", "MistralForCausalLM"},
                                            {"qwen2", "Qwen2ForCausalLM"},
                                            {"qwen3", "Qwen3ForCausalLM"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; ++i)
         if (strcmp(names[i][0], c->config.family) == 0 && !json_object_get(c->about, "architectures"))
-            json_object_set_new(c->about, "architectures", json_pack("[s]", names[i][1]));
+            return json_object_set_new(c->about, "architectures", json_pack("[s]", names[i][1])) == 0
+                       ? CLSPLAT_OK
+                       : no_memory(c);
+    return CLSPLAT_OK;
 }
 
 clsplat_status convert_save_folder(const conversion *c) {
     clsplat_status status = CLSPLAT_OK;
-    name_architecture(c);
+    TRY(name_architecture(c));
     TRY(save_json(c, "config.json", c->about, JSON_INDENT(2)));
     if (c->tokenizer)
         TRY(save_json(c, "tokenizer.json", c->tokenizer, JSON_COMPACT));

@@ -54,6 +54,7 @@ typedef struct reader {
     const gguf *file;
     const gguf_family *family;
     json_t *to;
+    bool failed; /* something could not be set: there was no memory */
 } reader;
 
 typedef struct key_name {
@@ -88,12 +89,12 @@ fail:
     return status;
 }
 
-static clsplat_status copy_size(const reader *r, const char *name, bool needed, const char *as) {
+static clsplat_status copy_size(reader *r, const char *name, bool needed, const char *as) {
     clsplat_status status = CLSPLAT_OK;
     uint64_t value = UINT64_MAX;
     TRY(gguf_size(r->lib, r->file, name, needed, &value));
     if (value != UINT64_MAX)
-        json_object_set_new(r->to, as, json_integer((json_int_t)value));
+        r->failed |= json_object_set_new(r->to, as, json_integer((json_int_t)value));
 fail:
     return status;
 }
@@ -115,18 +116,18 @@ static double shortest(double value) {
     return (float)rounded == (float)value ? rounded : value;
 }
 
-static clsplat_status copy_real(const reader *r, json_t *to, const char *name, const char *as) {
+static clsplat_status copy_real(reader *r, json_t *to, const char *name, const char *as) {
     clsplat_status status = CLSPLAT_OK;
     bool found = false;
     double value = 0;
     TRY(read_real(r, name, &found, &value));
     if (found)
-        json_object_set_new(to, as, json_real(shortest(value)));
+        r->failed |= json_object_set_new(to, as, json_real(shortest(value)));
 fail:
     return status;
 }
 
-static clsplat_status copy_sizes(const reader *r) {
+static clsplat_status copy_sizes(reader *r) {
     static const struct {
         const char *name;
         bool needed;
@@ -144,14 +145,14 @@ static clsplat_status copy_sizes(const reader *r) {
         TRY(copy_size(r, sizes[i].name, sizes[i].needed, sizes[i].as));
     TRY(gguf_size(r->lib, r->file, "attention.head_count", true, &kv_heads));
     TRY(gguf_size(r->lib, r->file, "attention.head_count_kv", false, &kv_heads));
-    json_object_set_new(r->to, "num_key_value_heads", json_integer((json_int_t)kv_heads));
+    r->failed |= json_object_set_new(r->to, "num_key_value_heads", json_integer((json_int_t)kv_heads));
     TRY(copy_real(r, r->to, "attention.layer_norm_rms_epsilon", "rms_norm_eps"));
 fail:
     return status;
 }
 
 /* What the file's tensors show and its keys do not say. */
-static clsplat_status copy_tensors(const reader *r) {
+static clsplat_status copy_tensors(reader *r) {
     const gguf_tensor *embedding = gguf_find_tensor(r->file, "token_embd.weight");
     if (!embedding)
         return log_error(r->lib, CLSPLAT_FORMAT, "%s: tensor 'token_embd.weight' is missing",
@@ -160,13 +161,14 @@ static clsplat_status copy_tensors(const reader *r) {
         return log_error(r->lib, CLSPLAT_FORMAT,
                          "%s: tensor 'token_embd.weight' is no matrix with a row per token",
                          gguf_path(r->file));
-    json_object_set_new(r->to, "vocab_size", json_integer((json_int_t)embedding->shape[1]));
-    json_object_set_new(r->to, "tie_word_embeddings",
-                        json_boolean(!gguf_find_tensor(r->file, "output.weight")));
-    json_object_set_new(r->to, "attention_bias",
-                        json_boolean(strcmp(r->family->model_type, "qwen2") != 0 &&
-                                     gguf_find_tensor(r->file, "blk.0.attn_q.bias")));
-    json_object_set_new(r->to, "mlp_bias", json_boolean(gguf_find_tensor(r->file, "blk.0.ffn_up.bias")));
+    r->failed |= json_object_set_new(r->to, "vocab_size", json_integer((json_int_t)embedding->shape[1]));
+    r->failed |= json_object_set_new(r->to, "tie_word_embeddings",
+                                     json_boolean(!gguf_find_tensor(r->file, "output.weight")));
+    r->failed |= json_object_set_new(r->to, "attention_bias",
+                                     json_boolean(strcmp(r->family->model_type, "qwen2") != 0 &&
+                                                  gguf_find_tensor(r->file, "blk.0.attn_q.bias")));
+    r->failed |=
+        json_object_set_new(r->to, "mlp_bias", json_boolean(gguf_find_tensor(r->file, "blk.0.ffn_up.bias")));
     return CLSPLAT_OK;
 }
 
@@ -199,7 +201,7 @@ fail:
 }
 
 /* Divisors of the frequencies, one for each pair: how llama3's scaling comes, and others. */
-static clsplat_status copy_divisors(const reader *r, json_t *scaling) {
+static clsplat_status copy_divisors(reader *r, json_t *scaling) {
     const gguf_tensor *t = gguf_find_tensor(r->file, "rope_freqs.weight");
     json_t *list = json_array();
     float divisor;
@@ -210,32 +212,34 @@ static clsplat_status copy_divisors(const reader *r, json_t *scaling) {
     }
     for (size_t i = 0; i < t->count; ++i) {
         blocks_read(t->type, (const char *)gguf_data(r->file, t) + 4 * i, 1, &divisor);
-        json_array_append_new(list, json_real(divisor > 0 && divisor < 1e30f ? (double)divisor : 0));
+        r->failed |=
+            json_array_append_new(list, json_real(divisor > 0 && divisor < 1e30f ? (double)divisor : 0));
     }
-    json_object_set_new(scaling, "rope_type", json_string("longrope"));
-    json_object_set(scaling, "short_factor", list);
-    json_object_set_new(scaling, "long_factor", list);
-    json_object_set_new(scaling, "attention_factor", json_real(1));
-    json_object_set(scaling, "original_max_position_embeddings",
-                    json_object_get(r->to, "max_position_embeddings"));
+    r->failed |= json_object_set_new(scaling, "rope_type", json_string("longrope"));
+    r->failed |= json_object_set(scaling, "short_factor", list);
+    r->failed |= json_object_set_new(scaling, "long_factor", list);
+    r->failed |= json_object_set_new(scaling, "attention_factor", json_real(1));
+    r->failed |= json_object_set(scaling, "original_max_position_embeddings",
+                                 json_object_get(r->to, "max_position_embeddings"));
     return CLSPLAT_OK;
 }
 
-static clsplat_status copy_scaling(const reader *r, json_t *scaling, const char *type) {
+static clsplat_status copy_scaling(reader *r, json_t *scaling, const char *type) {
     clsplat_status status = CLSPLAT_OK;
     uint64_t original = 0;
-    json_object_set_new(scaling, "rope_type", json_string(type));
+    r->failed |= json_object_set_new(scaling, "rope_type", json_string(type));
     TRY(copy_real(r, scaling, "rope.scaling.factor", "factor"));
     TRY(copy_real(r, scaling, "rope.scaling.yarn_beta_fast", "beta_fast"));
     TRY(copy_real(r, scaling, "rope.scaling.yarn_beta_slow", "beta_slow"));
     TRY(gguf_size(r->lib, r->file, "rope.scaling.original_context_length", false, &original));
     if (original)
-        json_object_set_new(scaling, "original_max_position_embeddings", json_integer((json_int_t)original));
+        r->failed |= json_object_set_new(scaling, "original_max_position_embeddings",
+                                         json_integer((json_int_t)original));
 fail:
     return status;
 }
 
-static clsplat_status copy_rotary(const reader *r) {
+static clsplat_status copy_rotary(reader *r) {
     clsplat_status status = CLSPLAT_OK;
     json_t *scaling = json_object();
     bool found = false;
@@ -254,14 +258,14 @@ static clsplat_status copy_rotary(const reader *r) {
     else if (type && !is_words(type, "none"))
         TRY(refuse(r, CLSPLAT_UNSUPPORTED, key.bytes, "is none of none, linear and yarn"));
     if (json_object_size(scaling) > 0)
-        json_object_set(r->to, "rope_scaling", scaling);
+        r->failed |= json_object_set(r->to, "rope_scaling", scaling);
 fail:
     json_decref(scaling);
     return status;
 }
 
 /* Tokens that begin a text, and all that end an answer. */
-static clsplat_status copy_tokens(const reader *r) {
+static clsplat_status copy_tokens(reader *r) {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     const json_int_t vocabulary = json_integer_value(json_object_get(r->to, "vocab_size"));
@@ -269,12 +273,16 @@ static clsplat_status copy_tokens(const reader *r) {
     json_t *list = json_array();
     for (size_t i = 0; i < sizeof ends / sizeof *ends; ++i)
         if (gguf_whole(gguf_find(r->file, ends[i]), 0, &token) && token < (uint64_t)vocabulary)
-            json_array_append_new(list, json_integer((json_int_t)token));
-    json_object_set_new(r->to, "eos_token_id", list);
+            r->failed |= json_array_append_new(list, json_integer((json_int_t)token));
+    r->failed |= json_object_set_new(r->to, "eos_token_id", list);
     if (gguf_whole(gguf_find(r->file, "tokenizer.ggml.bos_token_id"), 0, &token) &&
         token < (uint64_t)vocabulary)
-        json_object_set_new(r->to, "bos_token_id", json_integer((json_int_t)token));
+        r->failed |= json_object_set_new(r->to, "bos_token_id", json_integer((json_int_t)token));
     return CLSPLAT_OK;
+}
+
+static clsplat_status no_memory(clsplat *lib, const gguf *file) {
+    return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its configuration", gguf_path(file));
 }
 
 clsplat_status gguf_config(clsplat *lib, const gguf *file, json_t **root) {
@@ -282,20 +290,22 @@ clsplat_status gguf_config(clsplat *lib, const gguf *file, json_t **root) {
     reader r = {.lib = lib, .file = file, .to = json_object()};
     *root = NULL;
     if (!r.to)
-        return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its configuration", gguf_path(file));
+        return no_memory(lib, file);
     TRY(gguf_family_of(lib, file, &r.family));
     TRY(refuse_others(&r));
     const char *type = r.family->model_type;
     if (gguf_find(file, key_of(r.family->architecture, "attention.sliding_window").bytes) &&
         strcmp(type, "llama") == 0)
         type = "mistral";
-    json_object_set_new(r.to, "model_type", json_string(type));
+    r.failed |= json_object_set_new(r.to, "model_type", json_string(type));
     TRY(copy_sizes(&r));
     if (strcmp(type, "mistral") == 0 && !json_object_get(r.to, "sliding_window"))
-        json_object_set_new(r.to, "sliding_window", json_null());
+        r.failed |= json_object_set_new(r.to, "sliding_window", json_null());
     TRY(copy_tensors(&r));
     TRY(copy_rotary(&r));
     TRY(copy_tokens(&r));
+    if (r.failed)
+        TRY(no_memory(lib, file));
     *root = r.to;
     r.to = NULL;
 fail:

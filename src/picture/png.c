@@ -58,6 +58,8 @@ static cairo_status_t collect(void *closure, const unsigned char *bytes, unsigne
 }
 
 bool picture_png(const picture *p, double zoom, bool dark, text *to) {
+    if (!picture_ok(p))
+        return false;
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)ceil(zoom * p->width),
                                                           (int)ceil(zoom * p->height));
     cairo_t *c = cairo_create(surface);
@@ -69,7 +71,7 @@ bool picture_png(const picture *p, double zoom, bool dark, text *to) {
         set_colour(c, p->shapes[i].role, p->shapes[i].opacity, dark);
         draw_shape(c, p, &p->shapes[i]);
     }
-    bool good = picture_ok(p) && cairo_status(c) == CAIRO_STATUS_SUCCESS &&
+    bool good = cairo_status(c) == CAIRO_STATUS_SUCCESS &&
                 cairo_surface_write_to_png_stream(surface, collect, to) == CAIRO_STATUS_SUCCESS;
     cairo_destroy(c);
     cairo_surface_destroy(surface);

@@ -97,6 +97,10 @@ static void add_shape(text *to, const picture *p, const picture_shape *s) {
 }
 
 void picture_svg(const picture *p, bool alone, text *to) {
+    if (!picture_ok(p)) { /* some of its words are nowhere */
+        to->failed = true;
+        return;
+    }
     text_add(to,
              "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" width=\"%g\" height=\"%g\" "
              "role=\"img\">\n<title>",
@@ -113,6 +117,4 @@ void picture_svg(const picture *p, bool alone, text *to) {
     for (size_t i = 0; i < p->shape_count; ++i)
         add_shape(to, p, &p->shapes[i]);
     text_add(to, "</svg>\n");
-    if (!picture_ok(p))
-        to->failed = true;
 }

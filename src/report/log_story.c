@@ -16,9 +16,7 @@ enum { DECISIONS = sizeof decisions / sizeof *decisions };
 
 static void add_line(log_story *s, const char *line, size_t bytes) {
     json_t *object = bytes ? json_loadb(line, bytes, 0, NULL) : NULL;
-    if (json_is_object(object))
-        json_array_append(s->lines, object);
-    else
+    if (!json_is_object(object) || json_array_append(s->lines, object) != 0)
         s->damaged += bytes > 0;
     json_decref(object);
 }
@@ -278,6 +276,7 @@ static void add_value(const json_t *value, text *to) {
     } else {
         char *words =
             value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(4)) : NULL;
+        to->failed = to->failed || (value && !words);
         page_cell(to, "%.200s", words ? words : "–");
         free(words);
     }

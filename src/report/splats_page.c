@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json.h"
 #include "picture/chart.h"
 #include "picture/scale.h"
 #include "report/splats_story.h"
@@ -243,17 +244,17 @@ json_t *splats_story_json(const void *story) {
     json_t *levels = json_array(), *splats = json_array();
     for (size_t i = 0; i < s->p.shape.levels; ++i) {
         splat_level sum = splats_story_level(s, i);
-        json_array_append_new(levels, json_pack("{s:s, s:I, s:f, s:f}", "name", s->p.level_names[i], "splats",
-                                                (json_int_t)sum.count, "weight", sum.weight, "contribution",
-                                                sum.share));
+        levels = json_push(levels,
+                           json_pack("{s:s, s:I, s:f, s:f}", "name", s->p.level_names[i], "splats",
+                                     (json_int_t)sum.count, "weight", sum.weight, "contribution", sum.share));
     }
     for (size_t i = 0; i < s->p.shape.heads * s->p.shape.count; ++i) {
         const splat_view *v = &s->views[i];
-        json_array_append_new(
-            splats, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "head",
-                              (json_int_t)(i / s->p.shape.count), "splat", (json_int_t)(i % s->p.shape.count),
-                              "amplitude", v->share, "temperature", v->temperature, "width", v->width, "x",
-                              v->x, "y", v->y, "wide", v->wide, "high", v->high, "angle", v->angle));
+        splats = json_push(splats, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "head",
+                                             (json_int_t)(i / s->p.shape.count), "splat",
+                                             (json_int_t)(i % s->p.shape.count), "amplitude", v->share,
+                                             "temperature", v->temperature, "width", v->width, "x", v->x, "y",
+                                             v->y, "wide", v->wide, "high", v->high, "angle", v->angle));
     }
     return json_pack("{s:o, s:o}", "levels", levels, "splats", splats);
 }

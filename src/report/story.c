@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json.h"
 #include "report/page.h"
 
 void story_free(story *s) {
@@ -186,7 +187,7 @@ static json_t *row_json(const look *l, size_t layer, size_t head, size_t query) 
     const look_row *r = look_at(l, layer, head, query);
     json_t *keys = json_array();
     for (size_t i = 0; i < l->top && r->weight[i] > 0; ++i)
-        json_array_append_new(keys, json_pack("[I, f]", (json_int_t)r->key[i], (double)r->weight[i]));
+        keys = json_push(keys, json_pack("[I, f]", (json_int_t)r->key[i], (double)r->weight[i]));
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:f, s:o}", "layer", (json_int_t)layer,
                      "head", (json_int_t)head, "position", (json_int_t)l->positions[query], "visible_keys",
                      (json_int_t)r->visible, "exact_keys", (json_int_t)r->exact, "error_estimate",
@@ -198,7 +199,7 @@ static json_t *heads_json(const look *l) {
     json_t *list = json_array();
     for (size_t i = 0; i < l->layers * l->heads; ++i) {
         look_sum sum = look_sum_up(l, i / l->heads, i % l->heads, 1);
-        json_array_append_new(
+        list = json_push(
             list, json_pack("{s:I, s:I, s:o, s:o, s:o, s:f}", "layer", (json_int_t)(i / l->heads), "head",
                             (json_int_t)(i % l->heads), "exact_keys_share",
                             number(sum.visible > 0 ? sum.exact / sum.visible : 1), "error_estimate",
@@ -210,17 +211,17 @@ static json_t *heads_json(const look *l) {
 static json_t *kernels_json(const story *s) {
     json_t *list = json_array();
     for (size_t i = 0; i < s->kernel_count; ++i)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:f}", "kernel", s->kernels[i].kernel, "launches",
-                                              (json_int_t)s->kernels[i].launches, "seconds",
-                                              s->kernels[i].seconds));
+        list =
+            json_push(list, json_pack("{s:s, s:I, s:f}", "kernel", s->kernels[i].kernel, "launches",
+                                      (json_int_t)s->kernels[i].launches, "seconds", s->kernels[i].seconds));
     return list;
 }
 
 static json_t *memory_json(const story *s) {
     json_t *list = json_array();
     for (size_t i = 0; i < STORY_PARTS && s->memory[i].name; ++i)
-        json_array_append_new(list, json_pack("{s:s, s:I}", "name", s->memory[i].name, "bytes",
-                                              (json_int_t)s->memory[i].bytes));
+        list = json_push(list, json_pack("{s:s, s:I}", "name", s->memory[i].name, "bytes",
+                                         (json_int_t)s->memory[i].bytes));
     return list;
 }
 
@@ -229,8 +230,7 @@ json_t *story_json(const void *of) {
     const look *l = &s->look;
     json_t *rows = json_array();
     for (size_t i = 0; i < l->layers * l->heads * l->count; ++i)
-        json_array_append_new(rows,
-                              row_json(l, i / l->count / l->heads, i / l->count % l->heads, i % l->count));
+        rows = json_push(rows, row_json(l, i / l->count / l->heads, i / l->count % l->heads, i % l->count));
     return json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:f, s:f, s:f, s:I, s:s, s:o, s:o, s:o, s:o, s:o}",
         "layers", (json_int_t)l->layers, "heads", (json_int_t)l->heads, "kv_heads", (json_int_t)l->kv_heads,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "format/json.h"
 
 /* "TILE=128 RT=4". */
 static void read_settings(tuning_try *t) {
@@ -149,12 +150,12 @@ json_t *tuning_story_json(const void *story) {
         char name[160];
         json_t *tries = json_array();
         for (size_t t = 0; t < g->count; ++t)
-            json_array_append_new(tries, try_json(g, t));
+            tries = json_push(tries, try_json(g, t));
         tuning_group_name(g, name, sizeof name);
-        json_array_append_new(groups, json_pack("{s:o, s:o, s:I, s:I, s:o}", "name", words_json(name),
-                                                "device", words_json(g->tries[0].record->on.device), "tried",
-                                                (json_int_t)g->count, "rejected", (json_int_t)g->rejected,
-                                                "candidates", tries));
+        groups = json_push(groups,
+                           json_pack("{s:o, s:o, s:I, s:I, s:o}", "name", words_json(name), "device",
+                                     words_json(g->tries[0].record->on.device), "tried", (json_int_t)g->count,
+                                     "rejected", (json_int_t)g->rejected, "candidates", tries));
     }
     return json_pack("{s:s, s:o}", "kind", "tuning", "groups", groups);
 }

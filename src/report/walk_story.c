@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json.h"
 #include "picture/picture.h"
 #include "report/story.h"
 
@@ -143,9 +144,9 @@ static json_t *levels_json(const look *l, const look_walk *w, size_t position) {
             opened += r.node.opened;
             squares += r.node.opened ? 0 : r.node.error * r.node.error;
         }
-        json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:f}", "keys", (json_int_t)l->sizes[level],
-                                              "nodes", (json_int_t)seen, "opened", (json_int_t)opened,
-                                              "error", sqrt(squares)));
+        list = json_push(list,
+                         json_pack("{s:I, s:I, s:I, s:f}", "keys", (json_int_t)l->sizes[level], "nodes",
+                                   (json_int_t)seen, "opened", (json_int_t)opened, "error", sqrt(squares)));
     }
     return list;
 }
@@ -157,10 +158,9 @@ static json_t *walk_json(const look *l, size_t layer, size_t head, size_t walk) 
     size_t count = strongest_of(l, w, position, nodes);
     json_t *list = json_array();
     for (size_t i = 0; i < count; ++i)
-        json_array_append_new(list,
-                              json_pack("{s:I, s:I, s:f, s:f, s:b}", "first", (json_int_t)nodes[i].first,
-                                        "keys", (json_int_t)nodes[i].keys, "may_hide", nodes[i].most, "error",
-                                        nodes[i].error, "opened", (int)nodes[i].opened));
+        list = json_push(list, json_pack("{s:I, s:I, s:f, s:f, s:b}", "first", (json_int_t)nodes[i].first,
+                                         "keys", (json_int_t)nodes[i].keys, "may_hide", nodes[i].most,
+                                         "error", nodes[i].error, "opened", (int)nodes[i].opened));
     return json_pack("{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o, s:o}", "layer", (json_int_t)layer, "head",
                      (json_int_t)head, "position", (json_int_t)position, "accepted", (double)w->accepted,
                      "nodes", (json_int_t)w->count, "opened", (json_int_t)w->opened, "opened_keys",
@@ -173,6 +173,6 @@ json_t *story_walks_json(const look *l) {
     for (size_t i = 0; i < l->layers * l->heads; ++i)
         for (size_t w = 0; w < walks; ++w)
             if (look_walk_at(l, i / l->heads, i % l->heads, w)->count)
-                json_array_append_new(list, walk_json(l, i / l->heads, i % l->heads, w));
+                list = json_push(list, walk_json(l, i / l->heads, i % l->heads, w));
     return list;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "format/json.h"
 #include "tokenizer/gguf.h"
 #include "tokenizer/gguf_pieces.h"
 
@@ -80,43 +81,50 @@ static bool flag_of(const pieces *p, const char *key, bool absent) {
 }
 
 /* The token of that key into a template around a text. */
-static void add_around(const pieces *p, const char *key, json_t *single, json_t *specials) {
+static void add_around(const pieces *p, const char *key, json_t **single, json_t **specials) {
     uint64_t token;
     if (!gguf_whole(gguf_find(p->file, key), 0, &token) || token >= p->count)
         return;
-    json_array_append_new(single, json_pack("{s:{s:s,s:i}}", "SpecialToken", "id", key, "type_id", 0));
-    json_object_set_new(specials, key,
-                        json_pack("{s:s,s:[I],s:[s]}", "id", key, "ids", (json_int_t)token, "tokens", key));
+    *single = json_push(*single, json_pack("{s:{s:s,s:i}}", "SpecialToken", "id", key, "type_id", 0));
+    *specials = json_put(*specials, key,
+                         json_pack("{s:s,s:[I],s:[s]}", "id", key, "ids", (json_int_t)token, "tokens", key));
 }
 
-static void set_template(const pieces *p, json_t *root, bool begins) {
+static json_t *template_of(const pieces *p, bool begins) {
     json_t *single = json_array(), *specials = json_object();
     if (flag_of(p, "tokenizer.ggml.add_bos_token", begins))
-        add_around(p, "tokenizer.ggml.bos_token_id", single, specials);
-    json_array_append_new(single, json_pack("{s:{s:s,s:i}}", "Sequence", "id", "A", "type_id", 0));
+        add_around(p, "tokenizer.ggml.bos_token_id", &single, &specials);
+    single = json_push(single, json_pack("{s:{s:s,s:i}}", "Sequence", "id", "A", "type_id", 0));
     if (flag_of(p, "tokenizer.ggml.add_eos_token", false))
-        add_around(p, "tokenizer.ggml.eos_token_id", single, specials);
-    json_object_set_new(root, "post_processor",
-                        json_pack("{s:s,s:o,s:o}", "type", "TemplateProcessing", "single", single,
-                                  "special_tokens", specials));
+        add_around(p, "tokenizer.ggml.eos_token_id", &single, &specials);
+    return json_pack("{s:s,s:o,s:o}", "type", "TemplateProcessing", "single", single, "special_tokens",
+                     specials);
 }
 
-static clsplat_status gpt2_tokenizer(const pieces *p, json_t *root) {
+/* What a tokeniser is made of; whoever takes one of them leaves NULL. */
+typedef struct parts {
+    json_t *vocabulary, *merges, *added;
+} parts;
+
+static json_t *take(json_t **part) {
+    json_t *taken = *part;
+    *part = NULL;
+    return taken;
+}
+
+static clsplat_status gpt2_tokenizer(const pieces *p, parts *of, json_t **root) {
     clsplat_status status = CLSPLAT_OK;
     const struct cut *cut = NULL;
-    json_t *merges = json_array(), *vocabulary = json_object(), *added = json_array();
-    json_object_set_new(root, "added_tokens", added);
-    json_object_set_new(root, "model",
-                        json_pack("{s:s,s:o,s:o}", "type", "BPE", "vocab", vocabulary, "merges", merges));
     TRY(find_cut(p, &cut));
-    json_object_set_new(json_object_get(root, "model"), "ignore_merges", json_boolean(cut->whole_words));
-    TRY(pieces_vocabulary(p, vocabulary, added));
-    TRY(pieces_merges(p, merges));
-    json_object_set_new(root, "pre_tokenizer", json_loads(cut->json, 0, NULL));
+    TRY(pieces_vocabulary(p, of->vocabulary, of->added));
+    TRY(pieces_merges(p, of->merges));
+    *root = json_pack("{s:o,s:{s:s,s:b,s:o,s:o},s:o,s:{s:s}}", "added_tokens", take(&of->added), "model",
+                      "type", "BPE", "ignore_merges", (int)cut->whole_words, "vocab", take(&of->vocabulary),
+                      "merges", take(&of->merges), "pre_tokenizer", json_loads(cut->json, 0, NULL), "decoder",
+                      "type", "ByteLevel");
     if (cut->normalizer)
-        json_object_set_new(root, "normalizer", json_loads(cut->normalizer, 0, NULL));
-    json_object_set_new(root, "decoder", json_pack("{s:s}", "type", "ByteLevel"));
-    set_template(p, root, cut->begins);
+        *root = json_put(*root, "normalizer", json_loads(cut->normalizer, 0, NULL));
+    *root = json_put(*root, "post_processor", template_of(p, cut->begins));
 fail:
     return status;
 }
@@ -134,25 +142,20 @@ static const char bare[] =
     "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\\u2581\"},"
     "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}}";
 
-static clsplat_status llama_tokenizer(const pieces *p, json_t *root) {
+static clsplat_status llama_tokenizer(const pieces *p, parts *of, json_t **root) {
     clsplat_status status = CLSPLAT_OK;
     uint64_t unknown = 0;
-    json_t *merges = json_array(), *vocabulary = json_object(), *added = json_array();
+    TRY(pieces_vocabulary(p, of->vocabulary, of->added));
+    TRY(pieces_scored_merges(p, of->vocabulary, of->merges));
     json_t *model = json_pack("{s:s,s:b,s:b,s:o,s:o}", "type", "BPE", "byte_fallback", 1, "fuse_unk", 1,
-                              "vocab", vocabulary, "merges", merges);
-    json_t *steps =
-        json_loads(flag_of(p, "tokenizer.ggml.add_space_prefix", true) ? prefixed : bare, 0, NULL);
-    json_object_set_new(root, "added_tokens", added);
-    json_object_set_new(root, "model", model);
-    json_object_update(root, steps);
-    json_decref(steps);
-    TRY(pieces_vocabulary(p, vocabulary, added));
-    TRY(pieces_scored_merges(p, vocabulary, merges));
+                              "vocab", take(&of->vocabulary), "merges", take(&of->merges));
     gguf_whole(gguf_find(p->file, "tokenizer.ggml.unknown_token_id"), 0, &unknown);
     if (unknown < p->count)
-        json_object_set_new(model, "unk_token",
-                            json_stringn(p->names[unknown].bytes, p->names[unknown].count));
-    set_template(p, root, true);
+        model = json_put(model, "unk_token", json_stringn(p->names[unknown].bytes, p->names[unknown].count));
+    *root = json_loads(flag_of(p, "tokenizer.ggml.add_space_prefix", true) ? prefixed : bare, 0, NULL);
+    *root = json_put(*root, "added_tokens", take(&of->added));
+    *root = json_put(*root, "model", model);
+    *root = json_put(*root, "post_processor", template_of(p, true));
 fail:
     return status;
 }
@@ -179,25 +182,27 @@ clsplat_status gguf_tokenizer(clsplat *lib, const gguf *file, json_t **root) {
     gguf_words name = {"", 0};
     size_t at = 0;
     pieces p = {.lib = lib, .file = file};
-    json_t *made = NULL;
+    parts of = {0};
     *root = NULL;
     if (whole)
         return carried(lib, file, whole, root);
     if (!model)
         return CLSPLAT_OK;
     gguf_next(model, &at, &name);
-    made = json_object();
+    of = (parts){json_object(), json_array(), json_array()};
     TRY(pieces_read(&p));
     if (name.count == 4 && memcmp(name.bytes, "gpt2", 4) == 0)
-        TRY(gpt2_tokenizer(&p, made));
+        TRY(gpt2_tokenizer(&p, &of, root));
     else if (name.count == 5 && memcmp(name.bytes, "llama", 5) == 0)
-        TRY(llama_tokenizer(&p, made));
+        TRY(llama_tokenizer(&p, &of, root));
     else
         TRY(pieces_refuse(&p, CLSPLAT_UNSUPPORTED, "tokenizer.ggml.model", "is neither 'gpt2' nor 'llama'"));
-    *root = made;
-    made = NULL;
+    if (!*root)
+        TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its tokenizer", gguf_path(file)));
 fail:
-    json_decref(made);
+    json_decref(of.vocabulary);
+    json_decref(of.merges);
+    json_decref(of.added);
     pieces_free(&p);
     return status;
 }

@@ -65,6 +65,10 @@ static uint64_t type_of(const pieces *p, size_t token) {
     return type;
 }
 
+static clsplat_status no_memory(const pieces *p, const char *what) {
+    return log_error(p->lib, CLSPLAT_MEMORY, "%s: no memory for its %s", gguf_path(p->file), what);
+}
+
 /* Control tokens are special; the user's own are found in texts, too, but written like others. */
 static clsplat_status add_piece(const pieces *p, size_t token, json_t *vocabulary, json_t *added) {
     const gguf_words name = p->names[token];
@@ -83,12 +87,14 @@ static clsplat_status add_piece(const pieces *p, size_t token, json_t *vocabular
         return pieces_refuse(p, CLSPLAT_FORMAT, "tokenizer.ggml.tokens",
                              "has entry %zu, which an earlier one is, too", token);
     }
-    json_object_set_new(vocabulary, json_string_value(words), json_integer((json_int_t)token));
+    int failed =
+        json_object_set_new(vocabulary, json_string_value(words), json_integer((json_int_t)token)) != 0;
     if (is_added)
-        json_array_append_new(added, json_pack("{s:I,s:O,s:b,s:b}", "id", (json_int_t)token, "content", words,
-                                               "special", type == CONTROL, "normalized", 0));
+        failed |=
+            json_array_append_new(added, json_pack("{s:I,s:O,s:b,s:b}", "id", (json_int_t)token, "content",
+                                                   words, "special", type == CONTROL, "normalized", 0)) != 0;
     json_decref(words);
-    return CLSPLAT_OK;
+    return failed ? no_memory(p, "tokens") : CLSPLAT_OK;
 }
 
 clsplat_status pieces_vocabulary(const pieces *p, json_t *vocabulary, json_t *added) {
@@ -111,7 +117,8 @@ clsplat_status pieces_merges(const pieces *p, json_t *merges) {
         if (!merge)
             return pieces_refuse(p, CLSPLAT_FORMAT, key, "has entry %zu that is not UTF-8",
                                  json_array_size(merges));
-        json_array_append_new(merges, merge);
+        if (json_array_append_new(merges, merge) != 0)
+            return no_memory(p, "merges");
     }
     return CLSPLAT_OK;
 }
@@ -204,6 +211,5 @@ clsplat_status pieces_scored_merges(const pieces *p, const json_t *vocabulary, j
                                                          json_stringn(right->bytes, right->count))) == 0;
     }
     free(list.list);
-    return enough ? CLSPLAT_OK
-                  : log_error(p->lib, CLSPLAT_MEMORY, "%s: no memory for its merges", gguf_path(p->file));
+    return enough ? CLSPLAT_OK : no_memory(p, "merges");
 }

@@ -78,29 +78,31 @@ static const char *name_of(const vocab_rules *rules, const char *part, const cha
     return name && *name ? name : usual;
 }
 
-static json_t *added_token_of(const json_t *vocabulary, const char *name, bool special) {
+static json_t *add_token(json_t *added, const json_t *vocabulary, const char *name, bool special) {
     json_t *number = json_object_get(vocabulary, name);
-    return number ? json_pack("{s:O, s:s, s:b, s:b, s:b}", "id", number, "content", name, "special", special,
-                              "normalized", false, "single_word", !special)
-                  : NULL;
+    if (!number)
+        return added;
+    return json_push(added, json_pack("{s:O, s:s, s:b, s:b, s:b}", "id", number, "content", name, "special",
+                                      special, "normalized", false, "single_word", !special));
 }
 
 /* Tokens that are found in a text before anything else happens to it. */
-static void add_tokens(const vocab_rules *rules, const json_t *vocabulary, json_t *added) {
+static json_t *added_tokens(const vocab_rules *rules, const json_t *vocabulary) {
     static const char *const parts[][2] = {{"pad_token", "[PAD]"},
                                            {"unk_token", "[UNK]"},
                                            {"cls_token", "[CLS]"},
                                            {"sep_token", "[SEP]"},
                                            {"mask_token", "[MASK]"}};
     const json_t *never = json_object_get(rules->config, "never_split"), *entry;
+    json_t *added = json_array();
     size_t i;
     for (i = 0; i < sizeof parts / sizeof *parts; ++i)
-        json_array_append_new(added,
-                              added_token_of(vocabulary, name_of(rules, parts[i][0], parts[i][1]), true));
+        added = add_token(added, vocabulary, name_of(rules, parts[i][0], parts[i][1]), true);
     json_array_foreach(never, i, entry) {
         if (json_is_string(entry))
-            json_array_append_new(added, added_token_of(vocabulary, json_string_value(entry), false));
+            added = add_token(added, vocabulary, json_string_value(entry), false);
     }
+    return added;
 }
 
 static json_t *place_of(const vocab_rules *rules, const json_t *vocabulary, const char *part,
@@ -113,17 +115,15 @@ static json_t *place_of(const vocab_rules *rules, const json_t *vocabulary, cons
 static clsplat_status make_root(const tokenizer *t, const vocab_rules *rules, json_t *vocabulary,
                                 json_t **root) {
     json_t *cls = place_of(rules, vocabulary, "cls_token", "[CLS]"),
-           *sep = place_of(rules, vocabulary, "sep_token", "[SEP]"), *added = json_array();
-    if (!cls || !sep || !added) {
+           *sep = place_of(rules, vocabulary, "sep_token", "[SEP]");
+    if (!cls || !sep) {
         json_decref(cls);
         json_decref(sep);
-        json_decref(added);
         return log_error(t->lib, CLSPLAT_FORMAT,
                          "%s: the tokens %s and %s, which stand around a text, are missing", t->path,
                          text_show(name_of(rules, "cls_token", "[CLS]")).bytes,
                          text_show(name_of(rules, "sep_token", "[SEP]")).bytes);
     }
-    add_tokens(rules, vocabulary, added);
     bool accents =
         rules->accents && !json_is_null(rules->accents) ? json_is_true(rules->accents) : rules->lower_case;
     *root = json_pack("{s:{s:s, s:O, s:s, s:s, s:i}, s:{s:s, s:b, s:b, s:b, s:b}, s:{s:s}, s:{s:s, s:o, "
@@ -134,7 +134,7 @@ static clsplat_status make_root(const tokenizer *t, const vocab_rules *rules, js
                       true, "handle_chinese_chars", rules->chinese, "strip_accents", accents, "lowercase",
                       rules->lower_case, "pre_tokenizer", "type", "BertPreTokenizer", "post_processor",
                       "type", "BertProcessing", "cls", cls, "sep", sep, "decoder", "type", "WordPiece",
-                      "prefix", "##", "added_tokens", added);
+                      "prefix", "##", "added_tokens", added_tokens(rules, vocabulary));
     return *root ? CLSPLAT_OK : no_memory(t);
 }
 

@@ -6,7 +6,7 @@ MODULES is the folder with faults.so, memory.so and disk.so. Every run is a proc
 running kernel, an allocation, a file. It ends well if it
   clean   says what is wrong, with status 1 or 2, and leaves no output and no temporary file;
   right   goes on without what failed, with status 0 and the numbers of a run without a fault;
-(train may leave its folder, from which --resume then makes the same weights, or says why not)
+(train may leave its folder, from which --resume then makes the same weights, or says why not; convert files from which it goes on)
 and badly if it is wrong (status 0 with other numbers; a failure without words; something left), crashes, hangs, or leaks a
 reference or a block. --seconds takes a sample, spread over subjects, kinds of faults and entry points; --all everything.
 """
@@ -34,7 +34,8 @@ GOLDEN = os.path.join(TESTS, "golden")
 COLUMNS = ["runs", "clean", "right", "wrong", "crashes", "hangs", "leaks"]
 HANG = float(os.environ.get("CLSPLAT_TRUST_HANG", "600"))  # seconds; a machine that others share may stand still for minutes
 TOLERANCE = {"train": 1e-3}  # Adam makes much of a gradient of almost nothing; 1e-4 for the others
-TRAINED = {"config.json", "model.safetensors", "training.safetensors", "log.jsonl", "adaptation.jsonl"}
+OUTPUTS = {"OUT": "out.safetensors", "PAGE": "page.html", "FOLDER": "folder/model.safetensors", "CONVERTED": "folder/model.safetensors"}
+BEGUN = {"config.json", "model.safetensors", "training.safetensors", "log.jsonl", "adaptation.jsonl"}
 LEARN = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 1, "intermediate_size": 32,
          "attention": ["softmax", "splat", "near_far"], "sliding_window": 12, "splats": 6, "splat_chunk": 8, "near_far_chunk": 16,
          "training": {"context": 32, "batch_size": 1, "steps": 2, "seed": 5}}
@@ -54,16 +55,19 @@ SUBJECTS = {
     "near-far": golden("softmax-causal-gqa", "--method", "near-far", "--causal", "--chunk", "16", "--tolerance", "0.1"),
     "gaussian": golden("diagonal-joint", "--splats", f"{GOLDEN}/diagonal-joint/splats.safetensors"),
     "gaussian, causal": golden("causal-more-keys", "--splats", f"{GOLDEN}/causal-more-keys/splats.safetensors", "--causal"),
-    "gradients": golden("causal-gqa-key-bias", "--causal", "--grad"),
+    "gradients": golden("causal-gqa-key-bias", "--causal", "--grad", "--json"),
     "init": ["init", f"{GOLDEN}/softmax-padding/input.safetensors", "-o", "OUT"],
     "adapt": ["adapt", f"{GOLDEN}/diagonal-joint/splats.safetensors", f"{GOLDEN}/diagonal-joint/input.safetensors", "-o", "OUT", "--cycles", "1",
-              "--trades", "1", "--steps", "1"],
+              "--trades", "1", "--steps", "1", "--json"],
     "generate": ["generate", model("llama"), "-p", "abc", "--tokens", "6"],
     "generate, near-far": ["generate", model("qwen3-yarn"), "-p", "The quick brown fox jumps over", "--tokens", "4",
                            "--attention", "near-far", "--chunk", "16"],
     "embed": ["embed", model("bert"), "TEXTS", "-o", "OUT"],
     "train": ["train", "TEXTS", "-o", "FOLDER", "--config", "LEARN", "--report", "0"],
     "devices": ["devices", "--json"],
+    "presets": ["presets", "--json"],
+    "report": ["report", f"{GOLDEN}/diagonal-joint/splats.safetensors", "-o", "PAGE"],
+    "convert": ["convert", f"{TESTS}/model/gguf/mixed.gguf", "-o", "CONVERTED"],
 }
 
 
@@ -99,8 +103,11 @@ class Bench:
         return {self.way: self.module("faults")}
 
     def words(self, subject, work):
-        places = {"OUT": f"{work}/out.safetensors", "FOLDER": f"{work}/folder", "TEXTS": f"{self.folder}/texts", "LEARN": f"{self.folder}/learn.json"}
+        places = {word: f"{work}/{path}" for word, path in OUTPUTS.items()}
+        places.update(FOLDER=f"{work}/folder", TEXTS=f"{self.folder}/texts", LEARN=f"{self.folder}/learn.json")
         words = [places.get(w, w) for w in SUBJECTS[subject]]
+        if "CONVERTED" in SUBJECTS[subject]:
+            os.makedirs(f"{work}/folder", exist_ok=True)
         if os.path.exists(f"{work}/folder/training.safetensors"):  # what a run before left
             at = words.index("--config")
             words[at:at + 2] = ["--resume"]
@@ -148,26 +155,51 @@ def tensors(path):
 
 def output(subject):
     """The file that holds a subject's numbers, in the folder of a run; None: it prints its answer."""
-    return {"OUT": "out.safetensors", "FOLDER": "folder/model.safetensors"}.get(next((w for w in SUBJECTS[subject] if w in ("OUT", "FOLDER")), ""))
+    return next((OUTPUTS[w] for w in SUBJECTS[subject] if w in OUTPUTS), None)
+
+
+def answer(subject, stdout, work):
+    """(what the file holds, which files lie beside it, what was printed); no file: nothing, or what was printed"""
+    path = output(subject)
+    if not path:
+        return None, set(), stdout
+    if not os.path.exists(f"{work}/{path}"):
+        return None, None, stdout
+    beside = set(os.listdir(os.path.dirname(f"{work}/{path}"))) if "folder" in path else set()
+    return tensors(f"{work}/{path}") if path.endswith(".safetensors") else read(f"{work}/{path}"), beside, stdout
+
+
+def shape(words):
+    """What a JSON value has, without its numbers; or that it is none."""
+    def of(value):
+        if isinstance(value, dict):
+            return {key: of(part) for key, part in value.items()}
+        return [of(part) for part in value[:1]] if isinstance(value, list) else None
+    try:
+        return of(json.loads(words))
+    except ValueError:
+        return "no JSON"
 
 
 def same(subject, reference, stdout, work):
     """The answer of a run that says it did well."""
-    if output(subject):
-        if not os.path.exists(f"{work}/{output(subject)}"):
-            return False
-        a, b = reference, tensors(f"{work}/{output(subject)}")
-        for name in a:
-            if name not in b or a[name].shape != b[name].shape:
-                return False
-            x, y = numpy.asarray(a[name], numpy.float64), numpy.asarray(b[name], numpy.float64)
-            finite = numpy.isfinite(x)
-            if not (finite == numpy.isfinite(y)).all():
-                return False
-            if numpy.linalg.norm(x[finite] - y[finite]) > TOLERANCE.get(subject, 1e-4) * max(numpy.linalg.norm(x[finite]), 1e-30):
-                return False
+    (a, beside_a, said_a), (b, beside_b, said_b) = reference, answer(subject, stdout, work)
+    if subject == "devices":
         return True
-    return stdout == reference or subject == "devices"
+    if beside_a != beside_b or ("--json" in SUBJECTS[subject] and shape(said_a) != shape(said_b)):
+        return False
+    if not isinstance(a, dict):
+        return a == b and (a is not None or "--json" in SUBJECTS[subject] or said_a == said_b)
+    for name in a:
+        if name not in b or a[name].shape != b[name].shape:
+            return False
+        x, y = numpy.asarray(a[name], numpy.float64), numpy.asarray(b[name], numpy.float64)
+        finite = numpy.isfinite(x)
+        if not (finite == numpy.isfinite(y)).all():
+            return False
+        if numpy.linalg.norm(x[finite] - y[finite]) > TOLERANCE.get(subject, 1e-4) * max(numpy.linalg.norm(x[finite]), 1e-30):
+            return False
+    return True
 
 
 def judge(subject, reference, result, reports, killed=False, swept=True):
@@ -186,8 +218,8 @@ def judge(subject, reference, result, reports, killed=False, swept=True):
         return "leaks", f"status {status}, {', '.join(lost)}: {stderr[-160:]}"
     files = set(os.listdir(work)) - {"stdout", "stderr", "report", "memory"}
     if "folder" in files:
-        files = files - {"folder"} | {n for n in os.listdir(f"{work}/folder") if n not in TRAINED and (swept or status == 0 or ".tmp" not in n)}
-    if status == 0 and files - {"out.safetensors"}:
+        files = files - {"folder"} | {n for n in os.listdir(f"{work}/folder") if n not in BEGUN and (swept or status == 0 or ".tmp" not in n)}
+    if status == 0 and files - {output(subject)}:
         return "wrong", f"status 0, and {files} lies beside the output"
     if status == 0:
         return ("right", "") if same(subject, reference, stdout, work) else ("wrong", "status 0 with another answer")
@@ -207,7 +239,7 @@ def survey(bench, subject):
     lost, numbers = left(f"{work}/report")
     if lost:
         sys.exit(f"{subject}: leaves {lost} without a fault")
-    reference = tensors(f"{work}/{output(subject)}") if output(subject) else stdout
+    reference = answer(subject, stdout, work)
     for name, key in (("memory", "CLSPLAT_MEMORY_REPORT"), ("disk", "CLSPLAT_DISK_REPORT")):
         *_, work = bench.run(subject, {"LD_PRELOAD": bench.module(name), key: "WORK/report"})
         lost, more = left(f"{work}/report")
@@ -240,13 +272,13 @@ def stops(binary):
 def plan(bench, subject, numbers, every, dice):
     """{experiment: [changes]} in the order in which to try them."""
     entries = {name.split()[1]: n for name, n in numbers.items() if name.startswith("called ")}
-    total, commands = sum(entries.values()), numbers["commands"]
+    total, commands = sum(entries.values()), numbers.get("commands", 0)
 
     def some(count):
         """Of 1…count: the ends, and the rest in any order."""
         rest = list(range(1, count + 1))
         dice.shuffle(rest)
-        return rest if every else list(dict.fromkeys([r for r in (rest[:1] + [count, 1] + rest) if r > 0]))[:24]
+        return rest if every else list(dict.fromkeys([r for r in (rest[:1] + [count, 1] + rest) if 0 < r <= count]))[:24]
 
     once = [opencl(bench, f"once:{n}:{entry}") for entry, count in entries.items()
             for n in (some(count) if every else some(count)[:2])]
