@@ -31,7 +31,7 @@ mapfile -t libraries < <(pkg-config --libs OpenCL jansson libxxhash libpcre2-8 l
 passed=0 failed=0
 for target in "${targets[@]}"; do
   mkdir -p "$build/$target/corpus"
-  clang -std=c17 -D_GNU_SOURCE -DCL_TARGET_OPENCL_VERSION=120 -DTARGET="read_$target" -g -O1 -fsanitize=fuzzer,address -Iinclude -Isrc -Itests \
+  clang -std=c17 -D_GNU_SOURCE -DCL_TARGET_OPENCL_VERSION=120 -DTARGET="read_$target" -g -O1 -fsanitize=fuzzer,address -I. -Iinclude -Isrc -Itests \
     -o "$build/$target/fuzz" tests/trust/fuzz.c $build/src/libclsplat.a "${libraries[@]}" -lstdc++ -lm -ldl -lpthread || exit
   # shellcheck disable=SC2086  # a list of patterns
   set -- ${seeds[$target]}
