@@ -72,6 +72,7 @@ typedef struct clsplat_attention {
     size_t chunk;       /* a power of two within these limits, at most sparse_topk; 0: the library's choice */
     clsplat_progress *progress; /* for tensors in host memory; NULL: none */
     void *progress_user;
+    const char *variant; /* kernels of this name where they fit: "plain"; NULL: as tuned for the device */
 } clsplat_attention;
 
 /* Softmax attention, joint mixing, not causal, scale 1/sqrt(D); should it become near and far, tolerance

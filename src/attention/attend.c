@@ -12,6 +12,12 @@ void clsplat_attention_defaults_sized(clsplat_attention *defaults) {
     sized_write(&own, sizeof own, defaults);
 }
 
+void attend_begin(clsplat_device *device, const attend_call *call, cl_uint wait_count,
+                  const cl_event *wait_list, queue *q) {
+    queue_begin(device, wait_count, wait_list, q);
+    q->variant = call->attention.variant;
+}
+
 clsplat_status clsplat_attend_sized(clsplat_device *device, const clsplat_attention *attention_given,
                                     const clsplat_attention_tensors *tensors_given) {
     clsplat_status status = CLSPLAT_OK;
@@ -129,7 +135,7 @@ clsplat_status clsplat_attend_enqueue_sized(clsplat_device *device, const clspla
     TRY(attend_read(device->lib, attention_given, tensors_given, &attention, &tensors));
     TRY(attend_check(device, attention, tensors, false, &call));
     TRY(lse_on_device(device, &call.tensors, &lse));
-    queue_begin(device, wait_count, wait_list, &q);
+    attend_begin(device, &call, wait_count, wait_list, &q);
     TRY(enqueue(&q, &call, lse));
     TRY(queue_end(&q, event));
 fail:

@@ -5,6 +5,7 @@
 #include <clsplat/attention.h>
 
 #include "op/op.h"
+#include "op/variant.h"
 
 /* Gaussian attention in two halves, for keys that are in several places: what the splats know of these keys
  * goes to `carry`; queries read what `carry` knows of others', and, causal, of the keys up to their own. */
@@ -28,6 +29,13 @@ clsplat_status attend_read(clsplat *lib, const clsplat_attention *attention_give
 /* Checks everything that does not need the device. `on_host`: where all tensors must lie. */
 clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
                             clsplat_attention_tensors tensors, bool on_host, attend_call *call);
+
+/* The operation whose rows clsplat_attention.variant names. */
+const op_family *attend_family(clsplat_method method);
+
+/* A queue for the call's commands. */
+void attend_begin(clsplat_device *device, const attend_call *call, cl_uint wait_count,
+                  const cl_event *wait_list, queue *q);
 
 /* The attention of tensors in host memory, through blocks on the device. Blocks. */
 clsplat_status attend_blocks(clsplat_device *device, const attend_call *call);

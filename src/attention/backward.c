@@ -274,7 +274,7 @@ clsplat_status clsplat_attend_backward_sized(clsplat_device *device, const clspl
     w.kv_heads = call.tensors.k.shape[1];
     w.group = call.tensors.q.shape[1] / w.kv_heads;
     choose_size(&w, &device->info.limits);
-    queue_begin(device, 0, NULL, &w.queue);
+    attend_begin(device, &call, 0, NULL, &w.queue);
     TRY(walk_blocks(&w, call.splats));
     if (call.splats) {
         TRY(download(&w.queue, w.moments, moments_count(call.splats), &moments));

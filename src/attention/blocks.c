@@ -347,7 +347,7 @@ clsplat_status attend_blocks(clsplat_device *device, const attend_call *call) {
               .keys = t->k.shape[2]};
     w.total = (double)(w.batch * w.kv_heads) * (double)(w.queries + (call->splats ? w.keys : 0));
     choose_size(&w, &device->info.limits);
-    queue_begin(device, 0, NULL, &w.queue);
+    attend_begin(device, call, 0, NULL, &w.queue);
     for (size_t b = 0; b < w.batch; b += w.size.batch)
         for (size_t h = 0; h < w.kv_heads; h += w.size.kv_heads)
             TRY(attend_heads(&w, b, h));

@@ -5,6 +5,7 @@
 #include "attention/attend.h"
 #include "attention/near_far.h"
 #include "base/sized.h"
+#include "op/families.h"
 #include "runtime/buffer.h"
 #include "runtime/tensor.h"
 #include "splats/splats.h"
@@ -70,6 +71,23 @@ static clsplat_status check_parameters(clsplat *lib, const clsplat_attention *a,
     return CLSPLAT_OK;
 }
 
+const op_family *attend_family(clsplat_method method) {
+    return method == CLSPLAT_NEAR_FAR ? &op_near_far_family
+           : method == CLSPLAT_SPLATS ? &op_read_family
+                                      : &op_softmax_family;
+}
+
+static clsplat_status check_variant(clsplat *lib, const clsplat_attention *a) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_family *family = attend_family(a->method);
+    text names = {0};
+    if (a->variant && !op_lists(family, a->variant, &names))
+        status = log_error(lib, CLSPLAT_INVALID, "%s has no variant `%s`; there are %s", family->name,
+                           a->variant, text_ok(&names) ? names.data : "others");
+    text_free(&names);
+    return status;
+}
+
 /* The results that only near and far has. */
 static clsplat_status check_extras(clsplat *lib, attend_call *call, bool on_host) {
     clsplat_status status = CLSPLAT_OK;
@@ -127,6 +145,7 @@ clsplat_status attend_check(clsplat_device *device, clsplat_attention attention,
     TRY(check_extras(lib, call, on_host));
     TRY(check_shapes(lib, t));
     TRY(check_parameters(lib, &attention, t));
+    TRY(check_variant(lib, &attention));
     if (attention.method == CLSPLAT_NEAR_FAR)
         TRY(near_far_check(device, call));
     if (isnan(attention.scale))

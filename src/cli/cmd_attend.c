@@ -4,12 +4,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention/attend.h"
 #include "base/clock.h"
 #include "base/text.h"
 #include "cli/attend.h"
 #include "cli/output.h"
-#include "op/choose.h"
-#include "op/families.h"
+#include "op/variant.h"
 
 const char *const attend_methods[] = {[CLSPLAT_SOFTMAX] = "softmax",
                                       [CLSPLAT_SPLATS] = "gaussian",
@@ -81,6 +81,17 @@ fail:
     return status;
 }
 
+static clsplat_status read_variant(cli *c, const char *variant, clsplat_attention *attention) {
+    clsplat_status status = CLSPLAT_OK;
+    text names = {0};
+    if (variant && !op_lists(attend_family(attention->method), variant, &names))
+        status = cli_misuse(c, "--variant: there is no `%s`; there are %s", variant,
+                            text_ok(&names) ? names.data : "others");
+    attention->variant = variant;
+    text_free(&names);
+    return status;
+}
+
 static clsplat_status read_request(cli *c, attend_request *r, clsplat_attention *attention) {
     clsplat_status status = CLSPLAT_OK;
     int method = r->splats ? CLSPLAT_SPLATS : CLSPLAT_SOFTMAX, mixing = CLSPLAT_JOINT;
@@ -99,27 +110,8 @@ static clsplat_status read_request(cli *c, attend_request *r, clsplat_attention 
     attention->mixing = (clsplat_mixing)mixing;
     attention->causal = r->causal;
     attention->scale = (float)scale;
+    TRY(read_variant(c, r->variant, attention));
 fail:
-    return status;
-}
-
-/* --variant: the row that each operation takes where it has one of that name which fits. */
-static clsplat_status prefer_variant(cli *c, const attend_request *r, clsplat_device *device) {
-    const op_family *family = r->near_far ? &op_near_far_family
-                              : r->splats ? &op_read_family
-                                          : &op_softmax_family;
-    text names = {0};
-    for (size_t row = 0; row < family->count; ++row) {
-        if (strcmp(family->variants[row].name, r->variant) == 0) {
-            op_prefer(device, family->variants[row].name);
-            text_free(&names);
-            return CLSPLAT_OK;
-        }
-        text_add(&names, "%s%s", row ? ", " : "", family->variants[row].name);
-    }
-    clsplat_status status = cli_misuse(c, "--variant: there is no `%s`; there are %s", r->variant,
-                                       text_ok(&names) ? names.data : "others");
-    text_free(&names);
     return status;
 }
 
@@ -176,8 +168,6 @@ static clsplat_status attend(cli *c, attend_request *request) {
     } else
         TRY(clsplat_device_open(c->lib, c->device, &own));
     device = group ? clsplat_group_device(group, 0) : own;
-    if (request->variant)
-        TRY(prefer_variant(c, request, device));
     attention.splats = problem.splats;
     attention.progress = progress_step;
     attention.progress_user = &c->progress;

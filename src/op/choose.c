@@ -17,7 +17,6 @@ typedef struct chosen {
 typedef struct choices {
     tune_database db;
     tune_device on;
-    const char *preferred;
     chosen *list;
     size_t count, capacity;
 } choices;
@@ -46,17 +45,6 @@ static choices *remember(clsplat_device *device) {
                     log_quiet_words(device->lib));
     log_quiet_end(device->lib);
     return c;
-}
-
-void op_prefer(clsplat_device *device, const char *name) {
-    choices *c = name ? remember(device) : device_kept(device, &keeper);
-    if (c)
-        c->preferred = name;
-}
-
-const char *op_preferred(const clsplat_device *device) {
-    const choices *c = device_kept(device, &keeper);
-    return c ? c->preferred : NULL;
 }
 
 clsplat_status op_records_load(clsplat *lib, tune_database *db) {

@@ -1,5 +1,5 @@
-/* Which row of a table runs, with which parameters: as tuning found it for the device and the class of
- * shapes, or the last row that fits with its defaults. */
+/* Which row of a table runs, with which parameters, where a call does not say: as tuning found it for the
+ * device and the class of shapes, or the last row that fits with its defaults. */
 #ifndef CLSPLAT_OP_CHOOSE_H
 #define CLSPLAT_OP_CHOOSE_H
 
@@ -16,12 +16,6 @@ op_choice op_choose(clsplat_device *device, const op_family *family, const void 
 
 /* The next call reads the records anew. */
 void op_forget(clsplat_device *device);
-
-/* From here on operations on the device take their row of that name, if they have one that fits: for
- * comparing rows. NULL: op_choose's again. `name` must stay until then; lost with the device's choices, or
- * without memory. */
-void op_prefer(clsplat_device *device, const char *name);
-const char *op_preferred(const clsplat_device *device);
 
 /* The last row before `row` that fits, with its defaults, for the class of these arguments from now on: `row`
  * was chosen, and does not run here. */

@@ -24,12 +24,22 @@ const op_variant *op_row(const op_family *family, const char *name, const clspla
     return NULL;
 }
 
+bool op_lists(const op_family *family, const char *name, text *names) {
+    bool listed = false;
+    for (size_t row = 0; row < family->count; ++row) {
+        listed = listed || strcmp(family->variants[row].name, name) == 0;
+        text_add(names, "%s%s", row ? ", " : "", family->variants[row].name);
+    }
+    return listed;
+}
+
 clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *point, const void *args) {
+    const uint32_t *outer = q->tuned;
     tune_point defaults = tune_default(variant->space, &q->device->info.limits);
     assert(variant->fits(&q->device->info.limits, args));
     q->tuned = point ? point->value : defaults.value;
     clsplat_status status = variant->run(q, args);
-    q->tuned = NULL;
+    q->tuned = outer;
     return status;
 }
 
@@ -40,8 +50,8 @@ static bool gives_way(clsplat_status status) {
 }
 
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args) {
-    const char *preferred = op_preferred(q->device);
-    const op_variant *wanted = preferred ? op_row(family, preferred, &q->device->info.limits, args) : NULL;
+    const clsplat_limits *limits = &q->device->info.limits;
+    const op_variant *wanted = q->variant ? op_row(family, q->variant, limits, args) : NULL;
     if (wanted)
         return op_run(q, wanted, NULL, args);
     op_choice choice = op_choose(q->device, family, args);

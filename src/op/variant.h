@@ -7,6 +7,7 @@
 #ifndef CLSPLAT_OP_VARIANT_H
 #define CLSPLAT_OP_VARIANT_H
 
+#include "base/text.h"
 #include "runtime/queue.h"
 #include "tune/database.h"
 #include "tune/space.h"
@@ -28,16 +29,19 @@ typedef struct op_family {
                   tune_shape *shape); /* for tuning records, not rounded; NULL: it has none */
 } op_family;
 
-/* Runs a row with these parameters; NULL: its defaults. */
+/* Runs a row with these parameters; NULL: its defaults. One row may run another. */
 clsplat_status op_run(queue *q, const op_variant *variant, const tune_point *point, const void *args);
 
 /* The row of that name, if it fits; NULL otherwise. */
 const op_variant *op_row(const op_family *family, const char *name, const clsplat_limits *limits,
                          const void *args);
 
-/* Runs the row that op_prefer named (op/choose.h), or else op_choose's; if that one
- * does not build, or the device lacks what its kernel asks for, the next row before it that fits, with a
- * warning, then and from then on. Row 0 is for any. */
+/* Whether there is a row of that name on any device; the names of all, "plain, wide", for messages. */
+bool op_lists(const op_family *family, const char *name, text *names);
+
+/* Runs the row that the call asks for (q->variant), if it has it and it fits, or else op_choose's
+ * (op/choose.h); if that one does not build, or the device lacks what its kernel asks for, the next row
+ * before it that fits, with a warning, then and from then on. Row 0 is for any. */
 clsplat_status op_dispatch(queue *q, const op_family *family, const void *args);
 
 /* Row 0's `fits`. */

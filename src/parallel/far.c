@@ -317,7 +317,7 @@ clsplat_status far_attend(ranks_call *c) {
     TRY_MPI(c->ranks, MPI_Allreduce(&mine, &whole, 1, MPI_INT, MPI_MIN, c->ranks->comm));
     const size_t *k = a.checked.tensors.k.shape;
     a.group = a.checked.tensors.q.shape[1] / k[1];
-    queue_begin(c->device, 0, NULL, &a.q);
+    attend_begin(c->device, &a.checked, 0, NULL, &a.q);
     a.heads.count[0] = whole ? k[0] : 1;
     a.heads.count[1] = whole ? k[1] : 1;
     for (size_t b = 0; b < k[0]; b += a.heads.count[0])

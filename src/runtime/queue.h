@@ -17,6 +17,7 @@ typedef struct queue {
     cl_uint wait_count;
     const cl_event *wait_list;
     bool begun;            /* the caller's list has been waited for */
+    const char *variant;   /* what the operations of this call choose (op/variant.h); NULL: as tuned */
     const uint32_t *tuned; /* the parameters of the operation's row that is running (op/variant.h); NULL: its
                               defaults */
     bool strict; /* no launch beyond CL_KERNEL_WORK_GROUP_SIZE, which rusticl puts below what runs well */

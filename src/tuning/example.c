@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "base/half.h"
-#include "op/choose.h"
 #include "op/tree/forest.h"
 #include "runtime/buffer.h"
 #include "tuning/make.h"
@@ -93,18 +92,17 @@ fail:
     return status;
 }
 
-clsplat_status example_call(example *e, const char *preferred, size_t times, double *seconds) {
+clsplat_status example_call(example *e, const char *variant, size_t times, double *seconds) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
-    op_prefer(e->device, preferred);
     queue_begin(e->device, 0, NULL, &q);
+    q.variant = variant;
     double begun = clock_seconds();
     for (size_t i = 0; i < times; ++i)
         TRY(e->kind->enqueue ? e->kind->enqueue(&q, &e->args) : op_dispatch(&q, e->family, &e->args));
     TRY(clsplat_device_finish(e->device));
     *seconds = (clock_seconds() - begun) / (double)times;
 fail:
-    op_prefer(e->device, NULL);
     return status;
 }
 

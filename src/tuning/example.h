@@ -121,8 +121,8 @@ void example_take(example *e, size_t rows);
 /* Runs a row of the first part `times` times. Blocks until it is done; *seconds is for one. */
 clsplat_status example_run(example *e, const op_variant *variant, const tune_point *point, size_t times,
                            double *seconds);
-/* The same for the rows that calls choose, or those of this name where they fit. */
-clsplat_status example_call(example *e, const char *preferred, size_t times, double *seconds);
+/* The same for the rows that calls choose, or those of this name where they fit (NULL: none). */
+clsplat_status example_call(example *e, const char *variant, size_t times, double *seconds);
 /* Makes the results NaN again. */
 clsplat_status example_poison(example *e);
 /* The results, one after the other, as floats; of those that queries have, the rows that are left. Not the

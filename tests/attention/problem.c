@@ -94,6 +94,7 @@ problem problem_create(clsplat *lib, const problem_spec *spec, uint64_t seed) {
     p.attention.tolerance = spec->tolerance;
     p.attention.sparse_topk = spec->sparse_topk;
     p.attention.chunk = spec->chunk;
+    p.attention.variant = spec->variant;
     if (spec->scale != 0)
         p.attention.scale = spec->scale;
     problem_fill(&p, seed);

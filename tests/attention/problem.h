@@ -48,6 +48,7 @@ typedef struct problem_spec {
     bool shared;
     clsplat_covariance covariance;
     clsplat_mixing mixing;
+    const char *variant;
 } problem_spec;
 
 /* A tensor inside an allocation whose other elements are NaN. */

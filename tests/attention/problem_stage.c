@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "attention/problem.h"
-#include "op/choose.h"
 
 void problem_describe(const problem_spec *s, char *words, size_t room) {
     static const char *const types[] = {"f32", "f16", "bf16"}, *const shapes[] = {"isotropic", "diagonal",
@@ -82,10 +81,9 @@ void problem_solve_here(const problem_spec *spec, uint64_t seed) {
 
 void problem_solve_by_matrix_rows(const problem_spec *spec, uint64_t seed) {
     static const char *const rows[] = {"mma", "wgmma"};
-    problem_stage s = problem_on_stage();
+    problem_spec by = *spec;
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
-        op_prefer(s.device, rows[row]);
-        problem_solve_here(spec, seed);
-        op_prefer(s.device, NULL);
+        by.variant = rows[row];
+        problem_solve_here(&by, seed);
     }
 }

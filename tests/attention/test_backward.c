@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "attention/gradient.h"
-#include "op/choose.h"
 #include "runtime/device.h"
 
 #define F16 CLSPLAT_F16
@@ -141,22 +140,19 @@ static void solve(const problem_spec *spec, uint64_t seed) {
 
 /* By the row that the device chooses, and by the plain one. */
 START_TEST(exact) {
-    problem_stage s = problem_on_stage();
-    solve(&softmax[_i], 100 + (uint64_t)_i);
-    op_prefer(s.device, "plain");
-    solve(&softmax[_i], 100 + (uint64_t)_i);
-    op_prefer(s.device, NULL);
+    problem_spec spec = softmax[_i];
+    solve(&spec, 100 + (uint64_t)_i);
+    spec.variant = "plain";
+    solve(&spec, 100 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(near_and_far) {
-    problem_stage s = problem_on_stage();
     problem_spec spec = far[_i];
     spec.near_far = true;
     solve(&spec, 300 + (uint64_t)_i);
-    op_prefer(s.device, "plain");
+    spec.variant = "plain";
     solve(&spec, 300 + (uint64_t)_i);
-    op_prefer(s.device, NULL);
 }
 END_TEST
 

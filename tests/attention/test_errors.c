@@ -109,6 +109,9 @@ static void no_such_mixing(call *c) {
 static void no_such_method(call *c) {
     c->attention.method = (clsplat_method)9;
 }
+static void no_such_variant(call *c) {
+    c->attention.variant = "fast";
+}
 static void splats_and_another_method(call *c) {
     static char any;
     c->attention.method = CLSPLAT_SOFTMAX;
@@ -190,6 +193,7 @@ static const mistake mistakes[] = {
     {infinite_scale, CLSPLAT_INVALID, "scale"},
     {no_such_mixing, CLSPLAT_INVALID, "mixing"},
     {no_such_method, CLSPLAT_INVALID, "method"},
+    {no_such_variant, CLSPLAT_INVALID, "variant `fast`; there are plain, wide"},
     {splats_and_another_method, CLSPLAT_INVALID, "splats are given"},
     {splats_left_away, CLSPLAT_INVALID, "needs splats"},
     {a_window_of_nothing, CLSPLAT_INVALID, "window"},

@@ -9,7 +9,6 @@
 
 #include "attention/far_data.h"
 #include "compare.h"
-#include "op/choose.h"
 #include "op/families.h"
 #include "op/kernel.h"
 #include "op/rows.h"
@@ -166,11 +165,10 @@ static void attend(problem *p, const far_row *row, results *r) {
     clsplat_attention_tensors views = problem_views(p);
     views.exact_keys = clsplat_tensor_host(CLSPLAT_I32, s->batch, s->heads, s->queries, 1, r->keys);
     views.error_estimate = clsplat_tensor_host(CLSPLAT_F32, s->batch, s->heads, s->queries, 1, r->estimates);
-    op_prefer(device, row->name);
+    p->attention.variant = row->name;
     clsplat_profile_set(device, true);
     suite_ok(p->lib, clsplat_attend(device, p->attention, views));
     clsplat_profile_set(device, false);
-    op_prefer(device, NULL);
     ck_assert_msg(was_launched(device, row->kernel), "the row `%s` was to be judged, but %s did not run",
                   row->name, row->kernel);
     rows_ran(&op_near_far_family, (size_t)(row - rows));

@@ -8,7 +8,6 @@
 #include "attention/properties.h"
 #include "base/random.h"
 #include "compare.h"
-#include "op/choose.h"
 #include "op/tree/forest.h"
 #include "runtime/device.h"
 
@@ -71,9 +70,8 @@ START_TEST(tolerance_0_is_softmax) {
     problem_solve(&p, s.device);
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
     problem_check(&p);
-    op_prefer(s.device, "mma"); /* not the one for Hopper */
+    p.attention.variant = "mma"; /* not the one for Hopper */
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
-    op_prefer(s.device, NULL);
     problem_check(&p);
     problem_free(&p);
 }

@@ -1,7 +1,7 @@
 /* Several threads at once, each with a device of its own: of a library handle for each, or of one for all,
  * with one set of splats on all those devices. What threads share without knowing is tried, too: the first
- * look at platforms, the kernel cache and the tuner's records on disk, the loader, the driver. Under
- * ThreadSanitizer: tests/run.sh. */
+ * look at platforms, the kernel cache and the tuner's records on disk, the loader, the driver. And several
+ * that take turns with one device. Under ThreadSanitizer: tests/run.sh. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,8 +112,68 @@ START_TEST(threads_at_once) {
 }
 END_TEST
 
+/* One device whose threads take turns, each with kernels of its own. */
+typedef struct chooser {
+    pthread_t thread;
+    pthread_mutex_t *turn;
+    clsplat_device *device;
+    problem problem;
+    void *bits; /* of its kernels, before */
+    size_t wrong;
+} chooser;
+
+static bool gives(chooser *c, void *bits) {
+    const problem_tensor *out = &c->problem.tensors[PROBLEM_OUT];
+    pthread_mutex_lock(c->turn);
+    clsplat_status status = clsplat_attend(c->device, c->problem.attention, problem_views(&c->problem));
+    pthread_mutex_unlock(c->turn);
+    return status == CLSPLAT_OK && memcmp(out->bytes, bits, problem_bytes(out)) == 0;
+}
+
+static void *choose(void *user) {
+    chooser *c = user;
+    for (int i = 0; i < 20 * ROUNDS; ++i)
+        c->wrong += !gives(c, c->bits);
+    return NULL;
+}
+
+START_TEST(threads_choose_their_kernels) {
+    static const char *const variants[] = {"plain", "wide"};
+    enum { CHOOSERS = sizeof variants / sizeof *variants };
+    clsplat *lib = suite_library();
+    clsplat_device *device = NULL;
+    chooser choosers[CHOOSERS] = {0};
+    pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    suite_ok(lib, clsplat_device_open(lib, NULL, &device));
+    for (int t = 0; t < CHOOSERS; ++t) {
+        chooser *c = &choosers[t];
+        problem_spec spec = specs[0];
+        spec.variant = variants[t];
+        *c = (chooser){.turn = &turn, .device = device, .problem = problem_create(lib, &spec, 30)};
+        problem_solve(&c->problem, device);
+        c->bits = malloc(problem_bytes(&c->problem.tensors[PROBLEM_OUT]));
+        memcpy(c->bits, c->problem.tensors[PROBLEM_OUT].bytes,
+               problem_bytes(&c->problem.tensors[PROBLEM_OUT]));
+    }
+    ck_assert_msg(!clsplat_device_describe(device)->limits.cpu || !gives(&choosers[0], choosers[1].bits),
+                  "both kernels give the same bits, which tells nothing");
+    for (int t = 0; t < CHOOSERS; ++t)
+        ck_assert_int_eq(pthread_create(&choosers[t].thread, NULL, choose, &choosers[t]), 0);
+    for (int t = 0; t < CHOOSERS; ++t)
+        pthread_join(choosers[t].thread, NULL);
+    for (int t = 0; t < CHOOSERS; ++t) {
+        ck_assert_msg(choosers[t].wrong == 0, "`%s` was another %zu times", variants[t], choosers[t].wrong);
+        free(choosers[t].bits);
+        problem_free(&choosers[t].problem);
+    }
+    clsplat_device_close(&device);
+    clsplat_destroy(&lib);
+}
+END_TEST
+
 static void add_threads(TCase *part) {
     tcase_add_loop_test(part, threads_at_once, 0, 2);
+    tcase_add_test(part, threads_choose_their_kernels);
 }
 
 int main(void) {

@@ -97,15 +97,9 @@ fail:
     return status;
 }
 
-/* The row's parameters are not the backward row's. */
 clsplat_status near_far_back_again(near_far_back *p, const char *row) {
     const op_variant *variant = op_row(&op_near_far_family, row, &p->q->device->info.limits, &p->forward);
-    const uint32_t *tuned = p->q->tuned;
-    clsplat_status status = CLSPLAT_OK;
-    if (!p->a->kept)
-        status = op_run(p->q, variant, NULL, &p->forward);
-    p->q->tuned = tuned;
-    return status;
+    return p->a->kept ? CLSPLAT_OK : op_run(p->q, variant, NULL, &p->forward);
 }
 
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone) {

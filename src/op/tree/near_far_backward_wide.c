@@ -135,10 +135,7 @@ static clsplat_status own_part(const near_far_back *p, size_t batch, size_t firs
                                      .scale = a->scale,
                                      .diagonal = (int32_t)((keys - count) / parts),
                                      .joint = true};
-    const uint32_t *tuned = p->q->tuned;
-    clsplat_status status = op_softmax_backward(p->q, &args);
-    p->q->tuned = tuned;
-    return status;
+    return op_softmax_backward(p->q, &args);
 }
 
 /* What the rows and the keys of their own chunks give each other: dq begins with it, and dk and dv of the

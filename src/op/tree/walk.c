@@ -5,12 +5,8 @@
 
 static clsplat_status attend(queue *q, const op_walk_args *a) {
     op_near_far_args forward = a->forward;
-    const uint32_t *tuned = q->tuned;
     forward.kept = a->kept;
-    clsplat_status status =
-        op_run(q, op_row(&op_near_far_family, "plain", &q->device->info.limits, &forward), NULL, &forward);
-    q->tuned = tuned;
-    return status;
+    return op_run(q, op_row(&op_near_far_family, "plain", &q->device->info.limits, &forward), NULL, &forward);
 }
 
 clsplat_status op_walk(queue *q, const op_walk_args *a) {
