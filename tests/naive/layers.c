@@ -97,3 +97,24 @@ void naive_sample(size_t count, const double *logits, const naive_sampling *samp
     for (size_t v = 0; v < count; v++)
         probability[v] *= keep[v] / kept;
 }
+
+double naive_relative_error(size_t count, const double *x, const double *goal) {
+    double off = 0, all = 0;
+    for (size_t i = 0; i < count; i++) {
+        off += (x[i] - goal[i]) * (x[i] - goal[i]);
+        all += goal[i] * goal[i];
+    }
+    return all > 0 ? off / all : 0;
+}
+
+double naive_divergence(size_t count, const double *x, const double *goal) {
+    double sum = 0;
+    bool greedy;
+    double lse = x[0] - naive_score(count, x, 0, &greedy);
+    double goal_lse = goal[0] - naive_score(count, goal, 0, &greedy);
+    for (size_t i = 0; i < count; i++) {
+        double p = goal[i] - goal_lse;
+        sum += exp(p) * (p - (x[i] - lse));
+    }
+    return sum;
+}

@@ -99,6 +99,11 @@ double naive_activate(naive_activation f, double cap, double x);
 /* Returns: ln of the probability of `target`; *greedy: whether it is the first of the largest logits. */
 double naive_score(size_t count, const double *logits, size_t target, bool *greedy);
 
+/* Of a row and one that it imitates: |x − goal|² / |goal|², and Σ p (ln p − ln q) of the goal's softmax p and
+ * x's q. */
+double naive_relative_error(size_t count, const double *x, const double *goal);
+double naive_divergence(size_t count, const double *x, const double *goal);
+
 /* The probability with which every token is drawn. Shapes: logits [count], probability [2·count], of which
  * the second half is for the function's own use. */
 typedef struct naive_sampling {
