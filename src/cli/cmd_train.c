@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/number.h"
 #include "base/text.h"
 #include "cli/report.h"
 #include "cli/train.h"
@@ -44,44 +43,6 @@ static clsplat_status refuse_beside_resume(cli *c, const train_options *o) {
                 c, "%s: --resume goes on as training began; leave it away, or begin in another folder",
                 given[i].name);
     return CLSPLAT_OK;
-}
-
-/* Steps, or with a letter behind it time. */
-static clsplat_status read_budget(cli *c, const char *value, train_settings *s) {
-    static const char units[] = "smhd";
-    static const double seconds[] = {1, 60, 3600, 86400};
-    char *end = NULL;
-    if (!value)
-        return CLSPLAT_OK;
-    double number = number_read(value, &end);
-    const char *unit = *end && !end[1] ? strchr(units, *end) : NULL;
-    if (end == value || !(number > 0) || !(number < 1e9) || (*end && !unit) ||
-        (!unit && number != (double)(uint64_t)number))
-        return cli_misuse(
-            c, "--budget: `%s` is neither a number of steps, as 1000, nor a time, as 90s, 20m, 8h or 2d",
-            value);
-    s->steps = unit ? 0 : (size_t)number;
-    s->seconds = unit ? number * seconds[unit - units] : 0;
-    return CLSPLAT_OK;
-}
-
-static clsplat_status read_numbers(cli *c, const train_options *o, train_settings *s) {
-    clsplat_status status = CLSPLAT_OK;
-    uint64_t context = s->context, batch = s->batch, accumulate = s->accumulate;
-    TRY(cli_count(c, "--context", o->context, 2, &context));
-    TRY(cli_count(c, "--batch", o->batch, 1, &batch));
-    TRY(cli_count(c, "--accumulate", o->accumulate, 1, &accumulate));
-    TRY(cli_count(c, "--seed", o->seed, 0, &s->seed));
-    TRY(cli_number(c, "--rate", o->rate, &s->rate));
-    s->context = context;
-    s->batch = batch;
-    s->accumulate = accumulate;
-    if (o->dtype && !train_type_named(o->dtype, &s->type))
-        return cli_misuse(c, "--dtype: `%s` is neither auto, f32 nor bf16", o->dtype);
-    if (s->rate < 0)
-        return cli_misuse(c, "--rate: `%s` is below 0", o->rate);
-fail:
-    return status;
 }
 
 /* The configuration's file, and how it says to train. */
@@ -133,7 +94,7 @@ static clsplat_status decide(cli *c, const train_options *o, json_t **config, tr
     if (o->resume && there) {
         TRY(refuse_beside_resume(c, o));
         TRY(checkpoint_look(c->lib, o->folder, &r->settings, &r->progress));
-        return read_budget(c, o->budget, &r->settings);
+        return train_read_budget(c, o->budget, &r->settings);
     }
     if (there)
         return log_error(
@@ -151,8 +112,8 @@ static clsplat_status decide(cli *c, const train_options *o, json_t **config, tr
     if (o->config && o->from)
         return cli_misuse(c, "--config and --from both say what to begin with; leave one of them away");
     TRY(read_config(c, o, config, &r->settings));
-    TRY(read_numbers(c, o, &r->settings));
-    TRY(read_budget(c, o->budget, &r->settings));
+    TRY(train_read_numbers(c, o, &r->settings));
+    TRY(train_read_budget(c, o->budget, &r->settings));
 fail:
     return status;
 }
@@ -179,59 +140,10 @@ static clsplat_status prepare(cli *c, const train_options *o, const json_t *conf
     if (o->from)
         return take_over(c, o);
     TRY(check_tokens(c, o, config));
-    TRY(train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config, &r->settings));
+    TRY(train_create(c->lib, o->folder, o->config ? o->config : "the configuration", config, &r->settings,
+                     NULL));
     if (o->tokenizer)
         TRY(corpus_take_tokenizer(c->lib, o->tokenizer, o->folder));
-fail:
-    return status;
-}
-
-/* The last part of the text, unless there are files for that. */
-static clsplat_status split(cli *c, const train_options *o, corpus *data, corpus *held, size_t context) {
-    enum { PARTS = 50, MOST = 1 << 20 };
-    const char *const paths[] = {o->validation};
-    if (o->validation)
-        return corpus_add(c->lib, paths, 1, o->match, held);
-    size_t count = data->count / PARTS < MOST ? data->count / PARTS : MOST;
-    count = count < 2 * context ? 2 * context : count;
-    if (data->count < 4 * count)
-        return CLSPLAT_OK;
-    while (count < data->count / 2 && (data->bytes[data->count - count] & 0xc0) == 0x80)
-        ++count; /* no character is cut */
-    data->count -= count;
-    *held = (corpus){.bytes = data->bytes + data->count, .count = count};
-    return CLSPLAT_OK;
-}
-
-static clsplat_status read_texts(cli *c, const train_options *o, const train_settings *s, corpus *data,
-                                 corpus *held) {
-    clsplat_status status = CLSPLAT_OK;
-    size_t count = 0;
-    while (count < CLI_ARGUMENTS && c->arguments[count])
-        ++count;
-    TRY(corpus_add(c->lib, (const char *const *)c->arguments, count, o->match, data));
-    TRY(split(c, o, data, held, s->context));
-    log_info(c->lib, "%zu files, %zu skipped; %zu bytes to learn from, %zu held out", data->files,
-             data->skipped, data->count, held->count);
-fail:
-    return status;
-}
-
-static clsplat_status read_saving(cli *c, const train_options *o, train_request *r) {
-    clsplat_status status = CLSPLAT_OK;
-    enum { EVERY = 300, REPORT = 10, VALIDATION = 1 << 16 };
-    train_settings every = {0};
-    uint64_t keep = 0;
-    TRY(read_budget(c, o->save, &every));
-    r->save_steps = every.steps;
-    r->save_every = o->save ? every.seconds : EVERY;
-    TRY(cli_count(c, "--keep", o->keep, 0, &keep));
-    r->keep = keep;
-    r->report_every = REPORT;
-    TRY(cli_number(c, "--report", o->report, &r->report_every));
-    r->validation_most = VALIDATION;
-    r->again = o->recompute;
-    r->folder = o->folder;
 fail:
     return status;
 }
@@ -245,7 +157,7 @@ static clsplat_status agree(const train_request *r, clsplat_status status) {
 static clsplat_status open_trainee(const train_options *o, clsplat_device *device, corpus *data, corpus *held,
                                    trainee *t) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(trainee_open(device, o->folder, t));
+    TRY(trainee_open(device, o->folder, NULL, NULL, t));
     if (o->resume && checkpoint_is_there(o->folder))
         TRY(checkpoint_load(t, o->folder));
     TRY(corpus_encode(data, t->model));
@@ -307,9 +219,9 @@ static clsplat_status look(cli *c, const train_options *o, json_t **config, trai
     clsplat_status status = CLSPLAT_OK;
     if (!o->folder)
         return cli_misuse(c, "-o DIR is needed: the folder that the model goes to");
-    TRY(read_saving(c, o, r));
+    TRY(train_read_saving(c, o, r));
     TRY(decide(c, o, config, r));
-    TRY(read_texts(c, o, &r->settings, data, held));
+    TRY(train_read_texts(c, o, &r->settings, 0, data, held));
     TRY(train_check(c->lib, r));
 fail:
     return status;
@@ -342,10 +254,7 @@ fail:
     }
     clsplat_device_close(&device);
     json_decref(config);
-    if (!o->validation)
-        held.bytes = NULL; /* data's */
-    corpus_free(&held);
-    corpus_free(&data);
+    train_free_texts(o, &data, &held);
     if (r.team.count)
         train_team_end(&r.team);
     return status;
@@ -373,7 +282,8 @@ clsplat_status train_team_compare(const train_team *team, const train_request *r
 clsplat_status cmd_train(cli *c, int argc, const char **argv) {
     train_options o = {0};
     struct poptOption learning[] = {TRAIN_LEARNING_OPTIONS(o), POPT_TABLEEND};
-    struct poptOption options[] = {TRAIN_OPTIONS(o), CLI_GROUP("How it learns:", learning), POPT_TABLEEND};
+    struct poptOption options[] = {TRAIN_OPTIONS(o), TRAIN_BEGIN_OPTIONS(o),
+                                   CLI_GROUP("How it learns:", learning), POPT_TABLEEND};
     cli_syntax syntax = {summary, "DATA... -o DIR [OPTION...]", options, .arguments = 1,
                          .optional = CLI_ARGUMENTS - 1};
     clsplat_status status;

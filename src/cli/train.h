@@ -14,12 +14,14 @@ typedef struct train_options {
 } train_options;
 
 // clang-format off
-#define TRAIN_OPTIONS(o)                                                                                              \
-    LANGUAGE_ROW("output", 'o', (o).folder, "DIR", "the folder that the model goes to"),                              \
+#define TRAIN_BEGIN_OPTIONS(o)                                                                                        \
     LANGUAGE_ROW("config", 0, (o).config, "JSON", "the model, and how it is trained"),                                \
     LANGUAGE_ROW("from", 0, (o).from, "MODEL", "begin with this model's weights: a folder or a GGUF file"),           \
     LANGUAGE_ROW("tokenizer", 0, (o).tokenizer, "DIR",                                                                \
-                 "a folder whose tokeniser makes the tokens, vocab_size of them; bytes if it is not given"),          \
+                 "a folder whose tokeniser makes the tokens, vocab_size of them; bytes if it is not given")
+
+#define TRAIN_OPTIONS(o)                                                                                              \
+    LANGUAGE_ROW("output", 'o', (o).folder, "DIR", "the folder that the model goes to"),                              \
     {"resume", 0, POPT_ARG_NONE, &(o).resume, 0, "go on from where DIR stands", NULL},                                \
     LANGUAGE_ROW("budget", 0, (o).budget, "STEPS|TIME",                                                               \
                  "how long in all: 1000, or 90s, 20m, 8h, 2d; 1000 steps if it is not given"),                        \
@@ -42,6 +44,16 @@ typedef struct train_options {
     {"recompute", 0, POPT_ARG_NONE, &(o).recompute, 0,                                                                \
      "run layers forward again on the way back: less memory, a third more work", NULL}
 // clang-format on
+
+/* What the options say. A budget is steps, or with a letter behind it time. Texts are the arguments from
+ * `first` on, and their last part is held out unless there are files for that; train_free_texts knows whose
+ * the bytes are. */
+clsplat_status train_read_budget(cli *c, const char *value, train_settings *s);
+clsplat_status train_read_numbers(cli *c, const train_options *o, train_settings *s);
+clsplat_status train_read_texts(cli *c, const train_options *o, const train_settings *s, size_t first,
+                                corpus *data, corpus *held);
+clsplat_status train_read_saving(cli *c, const train_options *o, train_request *r);
+void train_free_texts(const train_options *o, corpus *data, corpus *held);
 
 /* The line of progress: over the one before on a terminal, one below the other elsewhere. */
 typedef struct train_show {

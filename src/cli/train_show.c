@@ -18,14 +18,18 @@ static const char *clock_of(double seconds, char words[32]) {
 void train_show_report(void *user, const train_report *r) {
     train_show *show = user;
     const progress *p = &show->c->progress;
-    char of[32] = "", left[32], held[48] = "";
+    char of[32] = "", left[32], held[48] = "", loss[64];
     if (r->steps)
         snprintf(of, sizeof of, "/%llu", (unsigned long long)r->steps);
     if (isfinite(r->validation))
         snprintf(held, sizeof held, "  held out %.4f", r->validation);
-    fprintf(stderr, "%sstep %llu%s  loss %.4f  %.4f bits/byte%s  %.0f tokens/s  %s left%s",
-            p->terminal ? "\r\033[K" : "", (unsigned long long)r->step, of, r->loss, r->bits, held, r->speed,
-            clock_of(r->left, left), p->terminal && !held[0] ? "" : "\n");
+    if (r->goal)
+        snprintf(loss, sizeof loss, "%s off by %.4g", r->goal, r->loss);
+    else
+        snprintf(loss, sizeof loss, "loss %.4f  %.4f bits/byte", r->loss, r->bits);
+    fprintf(stderr, "%sstep %llu%s  %s%s  %.0f tokens/s  %s left%s", p->terminal ? "\r\033[K" : "",
+            (unsigned long long)r->step, of, loss, held, r->speed, clock_of(r->left, left),
+            p->terminal && !held[0] ? "" : "\n");
     fflush(stderr);
     show->drawn = p->terminal && !held[0];
 }

@@ -1,5 +1,6 @@
 /* Each function quotes what it is the gradient of: pass_layer_forward, from its end. */
 #include "op/backward.h"
+#include "op/layer/imitate.h"
 #include "op/layer/layer_backward.h"
 #include "train/product.h"
 #include "train/splats.h"
@@ -22,7 +23,29 @@ static clsplat_status norm_back(queue *q, const pass *p, op_tensor x, const mode
                                                         .add = add});
 }
 
-clsplat_status pass_head(queue *q, const pass *p, float scale) {
+/* What becomes of logits, where they are: rows from `first` on of all. */
+static clsplat_status lose(queue *q, const pass *p, const pass *teacher, op_tensor logits, size_t first,
+                           float scale) {
+    clsplat_status status = CLSPLAT_OK;
+    size_t count = logits.shape[2];
+    op_tensor goal;
+    if (!teacher)
+        return op_cross_entropy(q, &(op_cross_entropy_args){.logits = logits,
+                                                            .targets = p->targets,
+                                                            .log_likelihood = p->log_likelihood,
+                                                            .first = first,
+                                                            .scale = scale});
+    goal = op_slice(teacher->logits, 2, 0, count);
+    TRY(product_run(q, teacher, op_slice(teacher->h, 2, first, count), teacher->model->model->weights.head[0],
+                    goal));
+    TRY(op_divergence(
+        q, &(op_imitate_args){
+               .x = logits, .goal = goal, .error = p->log_likelihood, .first = first, .scale = scale}));
+fail:
+    return status;
+}
+
+clsplat_status pass_head_like(queue *q, const pass *p, const pass *teacher, float scale) {
     clsplat_status status = CLSPLAT_OK;
     const model_weights *w = &p->model->model->weights, *g = &p->model->gradient;
     size_t at_once = p->logits.shape[2];
@@ -30,11 +53,7 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
         count = p->rows - first < at_once ? p->rows - first : at_once;
         op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->h, 2, first, count);
         TRY(product_run(q, p, h, w->head[0], logits));
-        TRY(op_cross_entropy(q, &(op_cross_entropy_args){.logits = logits,
-                                                         .targets = p->targets,
-                                                         .log_likelihood = p->log_likelihood,
-                                                         .first = first,
-                                                         .scale = scale}));
+        TRY(lose(q, p, teacher, logits, first, scale));
         if (scale == 0)
             continue;
         TRY(product_to_rows(q, p, logits, w->head[0], op_slice(p->dh, 2, first, count)));
@@ -42,6 +61,10 @@ clsplat_status pass_head(queue *q, const pass *p, float scale) {
     }
 fail:
     return status;
+}
+
+clsplat_status pass_head(queue *q, const pass *p, float scale) {
+    return pass_head_like(q, p, NULL, scale);
 }
 
 /* x[layer + 1] = mid + down(act(gate_up(norm(mid)))), and p->dx of x[layer + 1] becomes that of mid. */
@@ -98,7 +121,8 @@ static clsplat_status strength_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     op_tensor more = product_view(p->left, p->dh.shape[2], p->dh.shape[3]), dstrength = p->splats->dstrength;
-    TRY(op_column_sums(q, &(op_column_sums_args){.x = dstrength, .sums = g->splat_strength_bias.mem}));
+    if (g->splat_strength_bias.mem)
+        TRY(op_column_sums(q, &(op_column_sums_args){.x = dstrength, .sums = g->splat_strength_bias.mem}));
     TRY(product_to_weight(q, p, dstrength, p->h, g->splat_strength));
     TRY(product_to_rows(q, p, dstrength, l->splat_strength, more));
     TRY(op_norm(q, &(op_norm_args){.x = p->dh, .add = more, .out = p->dh}));
@@ -106,15 +130,10 @@ fail:
     return status;
 }
 
-/* mid = x[layer] + out(attention(turn(qkv(norm(x[layer]))))) */
-static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
+/* attended = attention(turn(qkv(norm(x[layer])))) */
+clsplat_status pass_attend_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    const pass_layer *kept = pass_layer_of(p, layer);
-    op_tensor dx;
-    TRY(product_narrow(q, p, p->dx, &dx));
-    TRY(product_to_weight(q, p, dx, kept->attended, g->out[0]));
-    TRY(product_to_rows(q, p, dx, l->out[0], p->dattended));
     TRY(pass_is_splatted(p, layer) ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
@@ -124,6 +143,19 @@ static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     if (pass_is_splatted(p, layer))
         TRY(strength_back(q, p, layer));
     TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));
+fail:
+    return status;
+}
+
+/* mid = x[layer] + out(attended) */
+static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    op_tensor dx;
+    TRY(product_narrow(q, p, p->dx, &dx));
+    TRY(product_to_weight(q, p, dx, pass_layer_of(p, layer)->attended, g->out[0]));
+    TRY(product_to_rows(q, p, dx, l->out[0], p->dattended));
+    TRY(pass_attend_back(q, p, layer));
 fail:
     return status;
 }
@@ -150,11 +182,12 @@ clsplat_status pass_backward(queue *q, const pass *p) {
         TRY(feed_forward_back(q, p, layer));
         TRY(attention_back(q, p, layer));
     }
-    TRY(op_embed_backward(q, &(op_embed_backward_args){.ids = p->ids,
-                                                       .dtable = g->embedding[0].mem,
-                                                       .vocabulary = c->vocabulary,
-                                                       .dout = p->dx,
-                                                       .scale = c->layer.embedding_scale}));
+    if (g->embedding[0].mem)
+        TRY(op_embed_backward(q, &(op_embed_backward_args){.ids = p->ids,
+                                                           .dtable = g->embedding[0].mem,
+                                                           .vocabulary = c->vocabulary,
+                                                           .dout = p->dx,
+                                                           .scale = c->layer.embedding_scale}));
 fail:
     return status;
 }

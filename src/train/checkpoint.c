@@ -54,7 +54,7 @@ typedef struct listing {
 static void add_parts(listing *l, const train_parameter *p, int kind, bool state) {
     cl_mem mems[KINDS] = {p->weight.mem, p->first, p->second};
     size_t offset = 0;
-    for (size_t i = 0; i < p->parts->count; ++i) {
+    for (size_t i = 0; mems[kind] && i < p->parts->count; ++i) { /* what is frozen has no moments */
         const safetensors_entry *e = p->parts->parts[i].entry;
         safetensors_output *o = &l->outputs[l->count];
         snprintf(l->names[l->count], sizeof *l->names, "%s%s", state ? prefixes[kind] : "", e->name);

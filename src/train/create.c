@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "format/blocks.h"
 #include "format/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
@@ -62,6 +63,8 @@ static clsplat_status fill(json_t *c) {
 /* The tensors in the making. */
 typedef struct creation {
     clsplat *lib;
+    const model_folder *from; /* NULL: all is drawn */
+    const char *prefix;       /* that names have here, and perhaps not there */
     uint64_t seed;
     double deviation;
     char (*names)[128];
@@ -134,19 +137,48 @@ static void add_all(creation *c, const model_config *m) {
         add(c, "", n->head, ".weight", m->vocabulary, m->hidden, 0);
 }
 
+/* The tensor's numbers there, if it has to be copied. */
+static clsplat_status find_source(const creation *c, const safetensors_output *t, const block_type **type,
+                                  const char **bytes) {
+    const void *found = NULL;
+    size_t above = strlen(c->prefix);
+    model_tensor source = model_folder_find(c->from, t->name);
+    if (!source.entry && strncmp(t->name, c->prefix, above) == 0)
+        source = model_folder_find(c->from, t->name + above);
+    const safetensors_entry *e = source.entry;
+    bool same =
+        e && e->rank == t->rank && e->shape[0] == t->shape[0] && (t->rank == 1 || e->shape[1] == t->shape[1]);
+    if (!same && strstr(t->name, ".splat_"))
+        return CLSPLAT_OK;
+    *type = same ? block_type_named(e->dtype) : NULL;
+    if (!*type || (*type)->numbers != 1)
+        return log_error(c->lib, CLSPLAT_FORMAT,
+                         "%s: tensor '%s' is missing, or not of the shape or type that is taken over",
+                         model_folder_path(c->from), t->name);
+    clsplat_status status = model_folder_map(c->lib, c->from, &source, &found);
+    *bytes = found;
+    return status;
+}
+
 static clsplat_status write_tensor(void *user, size_t index, file_writer *file) {
     clsplat_status status = CLSPLAT_OK;
     const creation *c = user;
     const safetensors_output *t = &c->outputs[index];
+    const block_type *type = NULL;
+    const char *source = NULL;
     size_t count = (size_t)t->shape[0] * (t->rank == 2 ? (size_t)t->shape[1] : 1);
     random_state random = random_stream(c->seed, index);
     double deviation = c->deviations[index];
     float *piece = malloc(PIECE * sizeof *piece);
     if (!piece)
         return log_error(c->lib, CLSPLAT_MEMORY, "no memory to write a tensor");
+    if (c->from)
+        TRY(find_source(c, t, &type, &source));
     for (size_t at = 0; at < count; at += PIECE) {
         size_t part = count - at < PIECE ? count - at : PIECE;
-        for (size_t i = 0; i < part; ++i)
+        if (source)
+            blocks_read(type, source + at * type->bytes, part, piece);
+        for (size_t i = 0; !source && i < part; ++i)
             piece[i] = c->starts[index] + (deviation != 0 ? (float)(deviation * random_normal(&random)) : 0);
         TRY(file_write(c->lib, file, piece, part * sizeof *piece));
     }
@@ -155,13 +187,14 @@ fail:
     return status;
 }
 
-static clsplat_status save_weights(clsplat *lib, const char *folder, const model_config *m, uint64_t seed,
-                                   double deviation) {
+static clsplat_status save_weights(clsplat *lib, const char *folder, const model_config *m,
+                                   const model_folder *from, uint64_t seed, double deviation) {
     static const char *const metadata[][2] = {{"format", "pt"}};
     clsplat_status status = CLSPLAT_OK;
     size_t most = m->layers * TENSORS_PER_LAYER + TENSORS_BESIDE;
     text path = {0};
-    creation c = {.lib = lib, .seed = seed, .deviation = deviation};
+    creation c = {
+        .lib = lib, .from = from, .prefix = m->names->prefixes[0], .seed = seed, .deviation = deviation};
     safetensors_parts parts = {.write = write_tensor, .user = &c};
     c.names = calloc(most, sizeof *c.names);
     c.outputs = calloc(most, sizeof *c.outputs);
@@ -211,14 +244,14 @@ static void remove_config(const char *folder) {
 }
 
 clsplat_status train_create(clsplat *lib, const char *folder, const char *path, const json_t *config,
-                            const train_settings *settings) {
+                            const train_settings *settings, const model_folder *from) {
     clsplat_status status = CLSPLAT_OK;
     model_config m = {0};
     char *made = text_copy(folder);
     json_t *copy = json_deep_copy(config);
     double deviation = 0.02;
     bool written = false;
-    if (!copy || !made || fill(copy) != CLSPLAT_OK)
+    if (!copy || !made || (!from && fill(copy) != CLSPLAT_OK))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its configuration", path));
     TRY(json_double(&(json_place){lib, path, "", copy}, "initializer_range", JSON_OPTIONAL, 0, 1,
                     &deviation));
@@ -227,7 +260,7 @@ clsplat_status train_create(clsplat *lib, const char *folder, const char *path, 
     TRY(train_save_json(lib, folder, "config.json", copy));
     TRY(model_config_load(lib, folder, &m));
     TRY(check_kind(lib, path, &m, settings->context));
-    TRY(save_weights(lib, folder, &m, settings->seed, deviation));
+    TRY(save_weights(lib, folder, &m, from, settings->seed, deviation));
 fail:
     if (status != CLSPLAT_OK && written)
         remove_config(folder);

@@ -100,15 +100,21 @@ static clsplat_status attend(queue *q, const pass *p, size_t layer) {
                                         : op_softmax(q, &args);
 }
 
-clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
+clsplat_status pass_attend(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(project(q, p, layer));
+    TRY(attend(q, p, layer));
+fail:
+    return status;
+}
+
+clsplat_status pass_behind(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;
     const model_weights *w = &p->model->model->weights;
     const model_layer *l = &w->layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
     bool last = layer + 1 == c->layers;
-    TRY(project(q, p, layer));
-    TRY(attend(q, p, layer));
     TRY(product_run(q, p, kept->attended, l->out[0], kept->mid));
     TRY(add_and_norm(q, p, kept->mid, p->x[layer], &l->mlp_norm));
     TRY(product_run(q, p, p->h, l->gate_up[0], kept->gate_up));
@@ -118,6 +124,14 @@ clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
     TRY(product_run(q, p, p->gated, l->down[0], p->x[layer + 1]));
     TRY(add_and_norm(q, p, p->x[layer + 1], kept->mid,
                      last ? &w->norm : &w->layers[layer + 1].attention_norm));
+fail:
+    return status;
+}
+
+clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(pass_attend(q, p, layer));
+    TRY(pass_behind(q, p, layer));
 fail:
     return status;
 }

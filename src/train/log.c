@@ -25,10 +25,13 @@ fail:
 
 void train_log_add(train_log *log, const train_report *r) {
     fprintf(log->file,
-            "{\"step\": %llu, \"seconds\": %.3f, \"loss\": %.6f, \"bits_per_byte\": %.6f, \"rate\": %.6g, "
-            "\"norm\": "
-            "%.6g, \"tokens_per_second\": %.1f",
-            (unsigned long long)r->step, r->seconds, r->loss, r->bits, r->rate, r->norm, r->speed);
+            "{\"step\": %llu, \"seconds\": %.3f, \"loss\": %.6f, \"rate\": %.6g, \"norm\": %.6g, "
+            "\"tokens_per_second\": %.1f",
+            (unsigned long long)r->step, r->seconds, r->loss, r->rate, r->norm, r->speed);
+    if (r->goal)
+        fprintf(log->file, ", \"goal\": \"%s\"", r->goal);
+    else
+        fprintf(log->file, ", \"bits_per_byte\": %.6f", r->bits);
     if (isfinite(r->validation))
         fprintf(log->file, ", \"validation_bits_per_byte\": %.6f", r->validation);
     fputs("}\n", log->file);

@@ -50,7 +50,10 @@ clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *
 /* The head, and unless scale is 0 what the gradient of −scale Σ ln p(target) is for p->dh and the head's
  * weights, which are added to. Leaves the log-likelihoods. */
 clsplat_status pass_head(queue *q, const pass *p, float scale);
-/* The sum of the log-likelihoods. Blocks. */
+/* The same of scale times the divergences from what `teacher`, another model's pass of the same shape, tells
+ * of the same windows. Leaves these in the place of the log-likelihoods. */
+clsplat_status pass_head_like(queue *q, const pass *p, const pass *teacher, float scale);
+/* The sum of what either left. Blocks. */
 clsplat_status pass_likelihood(queue *q, const pass *p, double *sum);
 /* From p->dh back to the embedding; all gradients are added to. */
 clsplat_status pass_backward(queue *q, const pass *p);
@@ -61,6 +64,11 @@ bool pass_is_splatted(const pass *p, size_t layer);
 bool pass_is_near_far(const pass *p, size_t layer);
 pass_layer *pass_layer_of(const pass *p, size_t layer);
 clsplat_status pass_layer_forward(queue *q, const pass *p, size_t layer);
+/* Its two halves: from p->h to the heads' outputs, and from these, on top of p->x[layer], to its end.
+ * Backward of the first: from p->dattended; p->dx is added to. */
+clsplat_status pass_attend(queue *q, const pass *p, size_t layer);
+clsplat_status pass_behind(queue *q, const pass *p, size_t layer);
+clsplat_status pass_attend_back(queue *q, const pass *p, size_t layer);
 clsplat_status pass_norm(queue *q, const pass *p, op_tensor x, const model_norm *norm, op_tensor out);
 /* Rows of all windows as heads from `first` on: [batch,heads,length,D]. */
 op_tensor pass_heads(const pass *p, op_tensor rows, size_t first, size_t heads);

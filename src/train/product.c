@@ -65,6 +65,8 @@ clsplat_status product_to_weight(queue *q, const pass *p, op_tensor dy, op_tenso
     size_t numbers = dw.shape[2] * dw.shape[3], parts = parts_of(p, dy.shape[2], &dw);
     op_tensor left, right, product = product_view(p->product, dw.shape[2], dw.shape[3]);
     op_tensor rows = product_view(p->product, parts, numbers);
+    if (!dw.mem)
+        return CLSPLAT_OK;
     TRY(flip(q, dy, p->left, &left));
     TRY(flip(q, x, p->right, &right));
     product.shape[1] = parts;

@@ -14,7 +14,8 @@ clsplat_status product_run(queue *q, const pass *p, op_tensor x, op_tensor w, op
 /* x, or a copy of it of p->type, which stays until the next call. */
 clsplat_status product_narrow(queue *q, const pass *p, op_tensor x, op_tensor *narrow);
 
-/* y = x wᵀ: dw += dyᵀ x, summed up in parts that do not depend on anything but the shapes. */
+/* y = x wᵀ: dw += dyᵀ x, summed up in parts that do not depend on anything but the shapes. Nothing happens to
+ * weights that are frozen, which have no dw. */
 clsplat_status product_to_weight(queue *q, const pass *p, op_tensor dy, op_tensor x, op_tensor dw);
 /* y = x wᵀ: dx = dy w. */
 clsplat_status product_to_rows(queue *q, const pass *p, op_tensor dy, op_tensor w, op_tensor dx);

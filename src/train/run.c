@@ -5,14 +5,12 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/random.h"
 #include "base/text.h"
 #include "train/adapt.h"
 #include "train/keep.h"
 #include "train/log.h"
 #include "train/pass.h"
-
-static const double BITS = 1.4426950408889634; /* of a nat */
+#include "train/windows.h"
 
 /* A run on its way. */
 typedef struct run {
@@ -24,37 +22,16 @@ typedef struct run {
     train_progress progress;
     double sum, counted, since; /* since the last report: nats, tokens, and when that was */
     double rate, saved, validation;
-    bool stopped; /* asked for, on any process */
-    float *sums;  /* of a team: the largest parameter's gradients */
+    const train_goal *goal; /* of the last step */
+    bool stopped;           /* asked for, on any process */
+    float *sums;            /* of a team: the largest parameter's gradients */
     train_log log;
     train_adapting adapting;
 } run;
 
-/* Bits a byte of a nat a token. */
-static double bits_of(const corpus *c) {
-    return c->count > 0 ? BITS * (double)corpus_length(c) / (double)c->count : BITS;
-}
-
-/* Whole windows of the text after each other, or where they are not enough, up to the end. */
-static void fill_row(const run *r, const corpus *from, size_t row, size_t at) {
-    size_t length = r->pass.length, count = corpus_length(from);
-    for (size_t i = 0; i < length; ++i) {
-        bool inside = at + i + 1 < count;
-        r->ids[row * length + i] = at + i < count ? corpus_token(from, at + i) : 0;
-        r->targets[row * length + i] = inside ? corpus_token(from, at + i + 1) : -1;
-    }
-}
-
-/* Windows from places that the seed, the step and the part of it decide, and nothing else: of the batch's the
- * rows that are process `own`'s. */
+/* Of the batch's windows the rows that are process `own`'s. */
 static void draw_windows(const run *r, uint64_t step, size_t part, size_t own) {
-    const train_settings *s = &r->r->settings;
-    random_state random = random_stream(s->seed ^ 0x7261696eu, step * s->accumulate + part);
-    for (size_t row = 0; row < (own + 1) * r->pass.batch; ++row) {
-        size_t at = random_below(&random, corpus_length(r->r->text) - s->context);
-        if (row >= own * r->pass.batch)
-            fill_row(r, r->r->text, row - own * r->pass.batch, at);
-    }
+    windows_draw(r->r->text, &r->r->settings, step, part, own, r->pass.batch, r->ids, r->targets);
 }
 
 static size_t processes(const run *r) {
@@ -80,7 +57,8 @@ static clsplat_status validate(run *r, double *bits) {
     while (at + 1 < most) {
         double part = 0;
         for (size_t row = 0; row < r->pass.batch; ++row, at += length)
-            fill_row(r, held, row, at < most ? at : all);
+            windows_fill(held, at < most ? at : all, length, r->ids + row * length,
+                         r->targets + row * length);
         for (size_t i = 0; i < r->pass.rows; ++i)
             counted += r->targets[i] >= 0;
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
@@ -89,7 +67,7 @@ static clsplat_status validate(run *r, double *bits) {
         TRY(pass_likelihood(&r->q, &r->pass, &part));
         sum -= part;
     }
-    *bits = counted ? sum / (double)counted * bits_of(held) : (double)NAN;
+    *bits = counted ? sum / (double)counted * windows_bits(held) : (double)NAN;
 fail:
     return status;
 }
@@ -105,21 +83,42 @@ static bool is_over(const run *r) {
     return s->steps ? r->progress.step >= s->steps : r->progress.seconds >= s->seconds;
 }
 
-/* The gradients of this process's windows; *nats: their losses. */
-static clsplat_status learn(run *r, double tokens, double *nats) {
+/* The next token of every row, in nats. */
+static clsplat_status next_token(void *user, queue *q, const pass *p, const int32_t *ids, float scale,
+                                 double *loss) {
+    clsplat_status status = CLSPLAT_OK;
+    (void)user, (void)ids;
+    TRY(pass_forward(q, p, NULL, NULL));
+    TRY(pass_head(q, p, scale));
+    TRY(pass_backward(q, p));
+    TRY(pass_likelihood(q, p, loss));
+    *loss = -*loss;
+fail:
+    return status;
+}
+
+/* Of the step that comes now. */
+static const train_goal *goal_of(const run *r) {
+    static const train_goal only = {NULL, 1, next_token};
+    const train_goal *goal = r->r->goals ? r->r->goals : &only;
+    while (goal->until < 1 && share(r) > goal->until)
+        ++goal;
+    return goal;
+}
+
+/* The gradients of this process's windows; *loss: theirs in all. */
+static clsplat_status learn(run *r, double tokens, double *loss) {
     clsplat_status status = CLSPLAT_OK;
     const train_settings *s = &r->r->settings;
-    *nats = 0;
+    r->goal = goal_of(r);
+    *loss = 0;
     TRY(trainee_clear(&r->q, r->t));
     for (size_t part = 0; part < s->accumulate; ++part) {
-        double likelihood = 0;
+        double its = 0;
         draw_windows(r, r->progress.step, part, r->r->team.own);
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
-        TRY(pass_forward(&r->q, &r->pass, NULL, NULL));
-        TRY(pass_head(&r->q, &r->pass, (float)(1 / tokens)));
-        TRY(pass_backward(&r->q, &r->pass));
-        TRY(pass_likelihood(&r->q, &r->pass, &likelihood));
-        *nats -= likelihood;
+        TRY(r->goal->learn(r->r->goal_user, &r->q, &r->pass, r->ids, (float)(1 / tokens), &its));
+        *loss += its;
     }
 fail:
     return status;
@@ -219,14 +218,16 @@ static clsplat_status tell(run *r, train_report *report) {
     clsplat_status status = CLSPLAT_OK;
     const train_settings *s = &r->r->settings;
     double now = clock_seconds(), spent = r->progress.seconds - r->since, done = (double)r->progress.step;
-    *report = (train_report){.step = r->progress.step,
-                             .steps = s->steps,
-                             .loss = r->sum / r->counted,
-                             .bits = r->sum / r->counted * bits_of(r->r->text),
-                             .validation = r->validation,
-                             .rate = r->rate,
-                             .speed = spent > 0 ? r->counted / spent : 0,
-                             .seconds = r->progress.seconds};
+    *report =
+        (train_report){.step = r->progress.step,
+                       .steps = s->steps,
+                       .goal = r->goal->name,
+                       .loss = r->sum / r->counted,
+                       .bits = r->goal->name ? (double)NAN : r->sum / r->counted * windows_bits(r->r->text),
+                       .validation = r->validation,
+                       .rate = r->rate,
+                       .speed = spent > 0 ? r->counted / spent : 0,
+                       .seconds = r->progress.seconds};
     report->left = s->steps ? r->progress.seconds / done * ((double)s->steps - done)
                             : fmax(s->seconds - r->progress.seconds, 0);
     TRY(trainee_norm(&r->q, r->t, &report->norm));
@@ -273,7 +274,7 @@ static clsplat_status look_after(run *r, train_report *report) {
     bool over = is_over(r), due = save_is_due(r), last = r->stopped || over;
     if ((over || (due && !r->stopped)) && r->r->held_out->count > 1)
         TRY(validate(r, &r->validation));
-    if (last || due || clock_seconds() - r->log.told >= r->r->report_every)
+    if (last || due || goal_of(r) != r->goal || clock_seconds() - r->log.told >= r->r->report_every)
         TRY(tell(r, report));
     if (last)
         TRY(save(r));

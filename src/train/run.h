@@ -7,12 +7,24 @@
 
 #include "train/checkpoint.h"
 #include "train/corpus.h"
+#include "train/pass.h"
+
+/* What steps learn: the next token's loss, unless a request has goals of its own. */
+typedef struct train_goal {
+    const char *name; /* of its loss, for reports */
+    double until;     /* steps that end at or before this share of the budget; the last goal's is 1 */
+    /* The pass has been brought the windows. Adds to all gradients those of scale · Σ loss over its rows, and
+     * leaves that sum, without scale, in *loss. Returns: as the pass. */
+    clsplat_status (*learn)(void *user, queue *q, const pass *p, const int32_t *ids, float scale,
+                            double *loss);
+} train_goal;
 
 /* What a step, or all since the last report, came to. */
 typedef struct train_report {
     uint64_t step, steps; /* done, and in all; steps is 0 where the budget is time */
-    double loss;          /* nats a token: the mean since the last report */
-    double bits;          /* a byte, of the same */
+    const char *goal;     /* NULL: the next token */
+    double loss;          /* nats a token, or the goal's: the mean since the last report */
+    double bits;          /* a byte, of the same; NaN: of a goal */
     double validation;    /* bits a byte of what is held out; NaN: not measured now */
     double rate, norm;    /* the learning rate, and the gradients' norm, of the last step */
     double speed;         /* tokens a second since the last report */
@@ -37,6 +49,8 @@ typedef struct train_request {
     const corpus *text, *held_out;
     train_settings settings;
     train_progress progress;
+    const train_goal *goals; /* in their order, or NULL */
+    void *goal_user;
     bool again;             /* forward is run again in backward, to save memory */
     double report_every;    /* seconds */
     double save_every;      /* seconds; 0: save_steps count */

@@ -306,8 +306,7 @@ static clsplat_status read_back(queue *q, const pass *p, size_t layer) {
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     const pass_splats_scratch *t = p->splats;
     size_t count = c->kv_heads * c->splats, n = p->rows / c->splat_chunk;
-    op_tensor rows = {
-        .mem = t->dbias.mem, .shape = {1, 1, n, count}, .stride = {n * count, n * count, count}};
+    op_tensor rows = product_view(t->dbias, n, count);
     op_softmax_backward_args a = back_of(p, read_of(p, layer), p->dqkv);
     a.dq = chunks(p, t->dfeatures, 0, c->heads, 2 * c->head_dim);
     a.dk = t->dg_parts;
@@ -362,16 +361,17 @@ static clsplat_status features_back(queue *q, const pass *p, size_t layer) {
     const pass_layer *kept = pass_layer_of(p, layer);
     const pass_splats_scratch *t = p->splats;
     size_t heads = c->heads + c->kv_heads;
-    TRY(op_splat_features_backward(
-        q, &(op_splat_features_backward_args){.mean = w->splat_mean.mem,
-                                              .log_precision = w->splat_precision.mem,
-                                              .dg = t->dg.mem,
-                                              .dbase = t->dbase.mem,
-                                              .dmean = g->splat_mean.mem,
-                                              .dlog_precision = g->splat_precision.mem,
-                                              .dlog_amplitude = g->splat_amplitude.mem,
-                                              .count = c->kv_heads * c->splats,
-                                              .dim = c->head_dim}));
+    if (g->splat_mean.mem)
+        TRY(op_splat_features_backward(
+            q, &(op_splat_features_backward_args){.mean = w->splat_mean.mem,
+                                                  .log_precision = w->splat_precision.mem,
+                                                  .dg = t->dg.mem,
+                                                  .dbase = t->dbase.mem,
+                                                  .dmean = g->splat_mean.mem,
+                                                  .dlog_precision = g->splat_precision.mem,
+                                                  .dlog_amplitude = g->splat_amplitude.mem,
+                                                  .count = c->kv_heads * c->splats,
+                                                  .dim = c->head_dim}));
     TRY(op_token_features_backward(q, &(op_token_features_backward_args){
                                           .x = chunks(p, kept->qkv, 0, heads, c->head_dim),
                                           .f = chunks(p, kept->splats->features, 0, heads, 2 * c->head_dim),

@@ -32,13 +32,16 @@ static bool is_splat(const char *name) {
 }
 
 static clsplat_status make_parameter(trainee *t, const weight_target *from, const weight_target *to,
-                                     train_parameter *p) {
+                                     double rate, train_parameter *p) {
     clsplat_status status = CLSPLAT_OK;
     queue q;
     *p = (train_parameter){.weight = *from->tensor,
-                           .count = from->bytes / sizeof(float),
+                           .count = from->bytes / clsplat_dtype_size(from->tensor->dtype),
+                           .rate = rate,
                            .decays = from->tensor->shape[2] > 1 && !is_splat(to->parts[0].entry->name),
                            .parts = to};
+    if (rate == 0)
+        return CLSPLAT_OK;
     if (from->tensor->dtype != CLSPLAT_F32)
         return log_error(t->device->lib, CLSPLAT_UNSUPPORTED, "tensor '%s' is not of type F32",
                          to->parts[0].entry->name);
@@ -54,7 +57,8 @@ fail:
     return status;
 }
 
-clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee *t) {
+clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee_choice *learns,
+                            const void *user, trainee *t) {
     enum { CHUNK = 16 }; /* sessions of this model are not opened */
     clsplat_status status = CLSPLAT_OK;
     clsplat_model_options options = clsplat_model_options_defaults();
@@ -80,12 +84,14 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee 
     t->parameters = calloc(t->gradient.plan->count, sizeof *t->parameters);
     if (!t->parameters)
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "%s: no memory for its list of gradients", folder));
-    for (; t->count < t->gradient.plan->count; ++t->count)
-        TRY(make_parameter(t, &t->model->weights.plan->targets[t->count],
-                           &t->gradient.plan->targets[t->count], &t->parameters[t->count]));
+    for (; t->count < t->gradient.plan->count; ++t->count) {
+        const weight_target *to = &t->gradient.plan->targets[t->count];
+        TRY(make_parameter(t, &t->model->weights.plan->targets[t->count], to,
+                           learns ? learns(user, to->parts[0].entry->name) : 1, &t->parameters[t->count]));
+    }
     if (t->gradient.plan->tied)
         memcpy(t->gradient.head, t->gradient.embedding, sizeof t->gradient.head);
-    TRY(buffer_create(device, t->parts * sizeof(float), &t->partials));
+    TRY(buffer_create(device, (t->parts + 1) * sizeof(float), &t->partials));
     TRY(buffer_create(device, 2 * sizeof(float), &t->clip));
 fail:
     return status;
@@ -102,7 +108,7 @@ void trainee_close(trainee *t) {
         buffer_release(t->device, bytes, &t->parameters[i].first);
         buffer_release(t->device, bytes, &t->parameters[i].second);
     }
-    buffer_release(t->device, t->parts * sizeof(float), &t->partials);
+    buffer_release(t->device, (t->parts + 1) * sizeof(float), &t->partials);
     buffer_release(t->device, 2 * sizeof(float), &t->clip);
     model_weights_free(t->device, &t->gradient);
     free(t->parameters);
@@ -114,7 +120,9 @@ void trainee_close(trainee *t) {
 clsplat_status trainee_clear(queue *q, const trainee *t) {
     clsplat_status status = CLSPLAT_OK;
     for (size_t i = 0; i < t->count; ++i)
-        TRY(queue_fill(q, t->parameters[i].gradient.mem, 0, t->parameters[i].count * sizeof(float), 0.0f));
+        if (t->parameters[i].gradient.mem)
+            TRY(queue_fill(q, t->parameters[i].gradient.mem, 0, t->parameters[i].count * sizeof(float),
+                           0.0f));
 fail:
     return status;
 }
@@ -124,6 +132,8 @@ clsplat_status trainee_step(queue *q, const trainee *t, const train_settings *s,
     size_t first = 0;
     for (size_t i = 0; i < t->count; ++i) {
         const train_parameter *p = &t->parameters[i];
+        if (!p->gradient.mem)
+            continue;
         TRY(op_square_sums(
             q, &(op_square_sums_args){
                    .g = p->gradient.mem, .partials = t->partials, .count = p->count, .first = first}));
@@ -134,13 +144,15 @@ clsplat_status trainee_step(queue *q, const trainee *t, const train_settings *s,
                .partials = t->partials, .result = t->clip, .parts = t->parts, .limit = (float)s->clip}));
     for (size_t i = 0; i < t->count; ++i) {
         const train_parameter *p = &t->parameters[i];
+        if (!p->gradient.mem)
+            continue;
         TRY(op_adamw(q, &(op_adamw_args){.w = p->weight.mem,
                                          .g = p->gradient.mem,
                                          .m = p->first,
                                          .v = p->second,
                                          .clip = t->clip,
                                          .count = p->count,
-                                         .rate = rate,
+                                         .rate = rate * p->rate,
                                          .decay = p->decays ? s->decay : 0,
                                          .beta1 = s->beta1,
                                          .beta2 = s->beta2,

@@ -8,11 +8,13 @@
 #include "model/weights_plan.h"
 #include "train/settings.h"
 
-/* One buffer of the model: a tensor of its file, or several below each other. */
+/* One buffer of the model: a tensor of its file, or several below each other. One that is frozen has neither
+ * gradient nor moments. */
 typedef struct train_parameter {
     op_tensor weight, gradient;
     cl_mem first, second; /* AdamW's moments */
     size_t count;         /* numbers */
+    double rate;          /* of the learning rate */
     bool decays;          /* it is a matrix */
     const weight_target *parts;
 } train_parameter;
@@ -33,10 +35,15 @@ typedef struct trainee {
  * and what stands in the way. */
 clsplat_status trainee_check(clsplat *lib, const char *folder, const model_config *config);
 
-/* Opens the folder's model, whose weights must be float32, with moments of 0. Ownership: the caller's, also
- * after a failure, for trainee_close. Returns: as clsplat_model_open, UNSUPPORTED (a model that is not
- * trained). */
-clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee *t);
+/* How fast the tensor of that name learns, and those in one buffer with it: by so many times the learning
+ * rate; with 0 it is frozen. */
+typedef double trainee_choice(const void *user, const char *name);
+
+/* Opens the folder's model with moments of 0; weights that learn must be float32. `learns` may be NULL: all
+ * do, by the rate. Ownership: the caller's, also after a failure, for trainee_close. Returns: as
+ * clsplat_model_open, UNSUPPORTED (a model that is not trained). */
+clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee_choice *learns,
+                            const void *user, trainee *t);
 /* Accepts a zeroed struct. */
 void trainee_close(trainee *t);
 

@@ -108,8 +108,10 @@ fail:
 
 static clsplat_status norm_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(norm_by_rows(q, args));
-    TRY(norm_by_columns(q, args));
+    const op_norm_backward_args *a = args;
+    TRY(norm_by_rows(q, a));
+    if (a->dweight)
+        TRY(norm_by_columns(q, a));
 fail:
     return status;
 }

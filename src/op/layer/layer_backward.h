@@ -11,8 +11,8 @@
 #include "op/op.h"
 
 /* Of op_norm: x is what it normalised (after what was added). With `add` dx is added to, as where x goes on
- * beside its norm. Shapes: x, dout, dx [B,H,N,C], all in different places; weight [1,1,1,C]; dweight, dshift
- * (NULL: none) [C]; stats [B,H,N,2], workspace. */
+ * beside its norm. Shapes: x, dout, dx [B,H,N,C], all in different places; weight [1,1,1,C]; dweight
+ * (NULL: neither), dshift (NULL: none) [C]; stats [B,H,N,2], workspace. */
 typedef struct op_norm_backward_args {
     op_tensor x, weight, dout, dx;
     cl_mem dweight, dshift, stats;

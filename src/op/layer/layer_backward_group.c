@@ -102,6 +102,8 @@ clsplat_status norm_backward_group_run(queue *q, const void *args) {
     launch l;
     cl_mem parts;
     TRY(norm_rows(q, a));
+    if (!a->dweight)
+        return CLSPLAT_OK;
     TRY(parts_take(q, 2 * r.count * columns, &parts));
     options_group_of(&o, q->device, GROUP_ITEMS);
     options_tensor(&o, "X", &a->x);
