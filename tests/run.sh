@@ -178,6 +178,7 @@ on_pocl() {
   stage kill on pocl python3 tests/tune/test_kill.py "$binary"
   if [ $tier = long ]; then stage train on pocl python3 tests/train/test_train.py "$binary" --long; else stage train on pocl python3 tests/train/test_train.py "$binary"; fi
   stage adaptation on pocl python3 tests/train/test_adaptation.py "$binary"
+  stage distill on pocl python3 tests/train/test_distill.py "$binary"
   if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi
   stage faults on pocl python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
   stage hostile on pocl python3 tests/trust/hostile.py "$binary"

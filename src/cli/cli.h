@@ -32,7 +32,7 @@ typedef clsplat_status cli_command(cli *c, int argc, const char **argv);
 cli_command cmd_attend, cmd_bench, cmd_chat, cmd_compare, cmd_convert, cmd_devices, cmd_embed, cmd_eval,
     cmd_generate, cmd_init, cmd_plan, cmd_selftest, cmd_train, cmd_tune;
 cli_command cmd_report;
-cli_command cmd_adapt, cmd_metrics, cmd_presets; /* splats */
+cli_command cmd_adapt, cmd_distill, cmd_metrics, cmd_presets; /* splats */
 
 typedef struct cli_syntax {
     const char *summary;        /* above the options in --help */

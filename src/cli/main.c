@@ -24,6 +24,7 @@ static const subcommand subcommands[] = {
     {"compare", cmd_compare, "how far the tensors of two files are from each other"},
     {"convert", cmd_convert, "a language model in another type or file format"},
     {"devices", cmd_devices, "the OpenCL devices there are, and which one is taken"},
+    {"distill", cmd_distill, "layers of a language model as splats or near-far, fitted to it"},
     {"embed", cmd_embed, "a vector for every line of a text"},
     {"eval", cmd_eval, "how well a language model predicts a text"},
     {"generate", cmd_generate, "a text goes on, as a language model would write it"},

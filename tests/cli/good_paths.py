@@ -15,6 +15,7 @@ COMMANDS = {"attend": ["--splats", "--method", "--mixing", "--causal", "--scale"
             "adapt": ["--causal", "--history", "--cycles", "--trades", "--steps", "--least", "--most", "--sample", "--seed"],
             "presets": ["--tokens", "--heads"], "metrics": ["--causal", "--top", "--sample", "--pairs"],
             "bench": ["--op", "--shape", "--dtype", "--causal", "--variant", "--repeat"], "compare": [], "convert": ["--output", "--type"], "devices": ["--report"], "selftest": [],
+            "distill": ["--attention", "--layers", "--splats", "--chunk", "--learn", "--heads", "--measure", "--resume", "--budget"],
             "generate": ["--prompt", "--file", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--attention", "--window", "--context", "--dtype"],
             "chat": ["--system", "--template", "--tokens", "--temperature", "--seed", "--attention", "--tolerance", "--sparse-topk"],
             "eval": ["--needles", "--tokens", "--logits", "--attention", "--window", "--context"],
