@@ -11,6 +11,13 @@
  * goes to `carry`; queries read what `carry` knows of others', and, causal, of the keys up to their own. */
 typedef enum attend_half { ATTEND_WHOLE, ATTEND_ACCUMULATE, ATTEND_QUERY } attend_half;
 
+/* Keys that a call left on the device, and where in the sequence they begin: another call of the same tensors
+ * takes them as they are. Absent: none. */
+typedef struct attend_keys {
+    op_tensor k, v, key_bias;
+    size_t begin;
+} attend_keys;
+
 typedef struct attend_call {
     clsplat_attention attention;       /* scale is a number, chunk the one to take */
     clsplat_attention_tensors tensors; /* strides filled in; lse may be absent */
@@ -18,7 +25,8 @@ typedef struct attend_call {
     uint32_t window;                   /* of softmax; 0: all keys */
     int32_t diagonal;                  /* M − N, or OP_SEES_ALL */
     attend_half half;
-    float *carry; /* of a half: [B,Hw,S,Dv+2] in host memory, as op_scan keeps it */
+    attend_keys *left; /* of calls of one key head after each other; NULL: every call brings its keys */
+    float *carry;      /* of a half: [B,Hw,S,Dv+2] in host memory, as op_scan keeps it */
 } attend_call;
 
 /* What a caller of whatever version gave. */

@@ -153,10 +153,18 @@ static void place(stage_box *box, size_t begin, size_t count) {
 static clsplat_status bring_keys(walk *w, size_t begin, size_t count) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_attention_tensors *t = &w->call->tensors;
+    attend_keys none = {0}, *left = w->call->left ? w->call->left : &none;
     place(&w->by_key, begin, count);
-    TRY(stage_in(&w->queue, WORKSPACE_K, &t->k, w->by_key, &w->block.k));
-    TRY(stage_in(&w->queue, WORKSPACE_V, &t->v, w->by_key, &w->block.v));
-    TRY(stage_in(&w->queue, WORKSPACE_BIAS, &t->key_bias, w->by_key, &w->block.key_bias));
+    if (!left->k.mem || left->begin != begin || left->k.shape[2] != count) {
+        left->k.mem = NULL;
+        TRY(stage_in(&w->queue, WORKSPACE_V, &t->v, w->by_key, &left->v));
+        TRY(stage_in(&w->queue, WORKSPACE_BIAS, &t->key_bias, w->by_key, &left->key_bias));
+        TRY(stage_in(&w->queue, WORKSPACE_K, &t->k, w->by_key, &left->k));
+        left->begin = begin;
+    }
+    w->block.k = left->k;
+    w->block.v = left->v;
+    w->block.key_bias = left->key_bias;
 fail:
     return status;
 }

@@ -12,8 +12,9 @@ typedef struct member {
     attend_call call;     /* the whole call, on this device */
     double speed;         /* work a second, of a small part until it has done a unit; 0: not measured yet */
     double work, seconds; /* of the units of this call */
-    size_t units;
-    bool measured, left; /* it has done a unit; it takes no more */
+    size_t units, head;   /* done; and whose keys it has, SIZE_MAX: none */
+    attend_keys keys;     /* of that head, where softmax left them */
+    bool measured, left;  /* it has done a unit; it takes no more */
     clsplat_status status;
     char *words; /* of what failed; NULL: nothing, or no memory for them */
 } member;

@@ -1,5 +1,5 @@
-/* Who does which part of an attention: one counter of units, and a thread for each device that takes the
- * next. */
+/* Who does which part of an attention: units of heads and runs of their queries, and a thread for each device
+ * that takes the next. It stays with a head while that has units left, so that its keys go to it once. */
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
@@ -17,8 +17,9 @@ typedef struct job {
     size_t heads, pieces, rows; /* B·Hk; pieces of the queries, and rows of one */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    size_t next, ready; /* units that were taken; threads that have ended */
-    double remaining;   /* work of the units that nobody has taken */
+    size_t *begun;    /* [heads] pieces that were taken */
+    size_t ready;     /* threads that have ended */
+    double remaining; /* work of the units that nobody has taken */
     double done;
     bool stop;
 } job;
@@ -45,10 +46,10 @@ typedef struct unit {
     double work;              /* pairs of rows */
 } unit;
 
-/* The longest rows first, of all heads. */
-static unit unit_at(const job *j, size_t index) {
+/* The longest rows first. */
+static unit unit_at(const job *j, size_t head, size_t index) {
     const size_t *q = j->call->tensors.q.shape, *k = j->call->tensors.k.shape;
-    unit u = {.head = index % j->heads, .begin = (j->pieces - 1 - index / j->heads) * j->rows};
+    unit u = {.head = head, .begin = (j->pieces - 1 - index) * j->rows};
     u.rows = q[2] - u.begin < j->rows ? q[2] - u.begin : j->rows;
     double sees = (double)k[2];
     if (j->call->attention.causal)
@@ -81,9 +82,29 @@ static attend_call cut(const member *m, unit u, op_splats *splats) {
     return call;
 }
 
+/* The head whose keys a member has, while there is work, then the one that has most left. With the lock held.
+ */
+static size_t head_for(const job *j, const member *m) {
+    size_t most = 0;
+    if (m->head < j->heads && j->begun[m->head] < j->pieces)
+        return m->head;
+    for (size_t head = 1; head < j->heads; ++head)
+        if (j->begun[head] < j->begun[most])
+            most = head;
+    return most;
+}
+
+/* With the lock held. */
+static bool is_all_taken(const job *j) {
+    for (size_t head = 0; head < j->heads; ++head)
+        if (j->begun[head] < j->pieces)
+            return false;
+    return true;
+}
+
 static bool is_work_left(job *j) {
     pthread_mutex_lock(&j->lock);
-    bool left = !j->stop && j->next < j->heads * j->pieces;
+    bool left = !j->stop && !is_all_taken(j);
     pthread_mutex_unlock(&j->lock);
     return left;
 }
@@ -125,7 +146,7 @@ fail:
 
 /* Whether the others would not be done with all that is left before this one was with the next unit. Of those
  * that are there the fastest always takes it, so that somebody does. */
-static bool is_worth_it(const job *j, const member *m) {
+static bool is_worth_it(const job *j, const member *m, const unit *u) {
     double others = 0, fastest = 0;
     for (size_t i = 0; i < j->group->count; ++i) {
         const member *o = &j->group->members[i];
@@ -134,14 +155,21 @@ static bool is_worth_it(const job *j, const member *m) {
         fastest = fmax(fastest, o->speed);
         others += o == m ? 0 : o->speed;
     }
-    return m->speed >= fastest || unit_at(j, j->next).work * others <= j->remaining * m->speed;
+    return m->speed >= fastest || u->work * others <= j->remaining * m->speed;
 }
 
 /* With the lock held. */
 static bool take(job *j, member *m, unit *u) {
-    if (j->stop || j->next == j->heads * j->pieces || !is_worth_it(j, m))
+    if (j->stop || is_all_taken(j))
         return false;
-    *u = unit_at(j, j->next++);
+    size_t head = head_for(j, m);
+    *u = unit_at(j, head, j->begun[head]);
+    if (!is_worth_it(j, m, u))
+        return false;
+    if (head != m->head)
+        m->keys = (attend_keys){0};
+    m->head = head;
+    j->begun[head]++;
     j->remaining -= u->work;
     return true;
 }
@@ -151,6 +179,7 @@ static void do_units(job *j, member *m) {
     while (m->status == CLSPLAT_OK && take(j, m, &u)) {
         op_splats splats;
         attend_call call = cut(m, u, &splats);
+        call.left = &m->keys;
         pthread_mutex_unlock(&j->lock);
         double begin = clock_seconds();
         clsplat_status status = attend_blocks(m->device, &call);
@@ -250,7 +279,7 @@ static clsplat_status outcome(const job *j) {
             return log_error(j->group->lib, m->status, "%s: %s", m->device->info.name,
                              m->words ? m->words : clsplat_status_text(m->status));
     }
-    if (j->next < j->heads * j->pieces)
+    if (!is_all_taken(j))
         return log_error(j->group->lib, CLSPLAT_CANCELLED, "stopped by the caller");
     return CLSPLAT_OK;
 }
@@ -261,6 +290,7 @@ static clsplat_status prepare(member *m, clsplat_attention attention, clsplat_at
     TRY(attend_check(m->device, attention, tensors, true, &m->call));
     m->speed = m->work = m->seconds = 0;
     m->units = 0;
+    m->head = SIZE_MAX;
     m->measured = m->left = false;
     m->status = CLSPLAT_OK;
 fail:
@@ -296,12 +326,16 @@ clsplat_status clsplat_group_attend_sized(clsplat_group *group, const clsplat_at
     whole = group->members[0].call;
     whole.attention.progress = attention.progress;
     cut_rows(&j);
-    for (size_t i = 0; i < j.heads * j.pieces; ++i)
-        j.remaining += unit_at(&j, i).work;
+    j.begun = calloc(j.heads, sizeof *j.begun);
+    if (!j.begun)
+        TRY(log_error(group->lib, CLSPLAT_MEMORY, "no memory for the counts of %zu heads", j.heads));
+    for (size_t i = 0; i < j.pieces; ++i)
+        j.remaining += (double)j.heads * unit_at(&j, 0, i).work;
     group->total = j.remaining;
     TRY(run(&j));
     TRY(outcome(&j));
 fail:
+    free(j.begun);
     for (size_t i = 0; i < group->count; ++i) {
         free(group->members[i].words);
         group->members[i].words = NULL;
