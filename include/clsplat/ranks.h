@@ -91,14 +91,15 @@ static inline clsplat_status clsplat_ranks_attend(clsplat_ranks *ranks, clsplat_
 /* A session whose keys and values the ranks hold together, each about 1/ranks of its tokens: queries go to
  * the keys, and what each rank says of them meets by the rule above, so that the network carries H·(D + 2)
  * numbers a token and layer however long the text is. Everything else every rank computes for itself. Layers
- * with a window of the model's own, and those with splats, keep theirs on every rank.
+ * with a window of the model's own, and those with splats, keep theirs on every rank. Near and far, every
+ * rank grows trees of the keys that it has, and keeps the tolerance for them; statistics are of all ranks.
  *
  * All calls on the session are collective, with the same tokens; every rank gets the same results, and of
  * clsplat_session_sample the first rank's token. A call that fails on one fails on all, and the session is
  * then to be rewound to 0, or closed; closing is not collective.
  *
  * Returns: as clsplat_session_open; INVALID if ranks differ (version, shape of the model, capacity, method);
- * UNSUPPORTED (other methods than EXACT, measure_errors). Collective. */
+ * UNSUPPORTED (other methods than EXACT and NEAR_FAR, sparse_topk, measure_errors). Collective. */
 CLSPLAT_API clsplat_status clsplat_ranks_session_open_sized(clsplat_ranks *ranks, clsplat_model *model,
                                                             size_t capacity,
                                                             const clsplat_model_attention *attention,

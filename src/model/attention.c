@@ -83,7 +83,11 @@ static size_t window_keys(const clsplat_model_attention *parameters, size_t visi
 }
 
 #define FULL .scales = true, .caps = true
-const attention_form attention_exact = {FULL, .name = "exact", .open = exact_open, .attend = exact_attend,
+const attention_form attention_exact = {FULL,
+                                        .name = "exact",
+                                        .open = exact_open,
+                                        .attend = exact_attend,
+                                        .divides = true,
                                         .exact_keys = exact_keys};
 const attention_form attention_window = {FULL, .name = "window", .open = window_open, .attend = window_attend,
                                          .exact_keys = window_keys};

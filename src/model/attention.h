@@ -10,6 +10,7 @@
 /* What a form may rely on for the life of a session. */
 typedef struct attention_shape {
     size_t layers, heads, kv_heads, head_dim, capacity;
+    size_t room, processes; /* keys of a layer that are here; how many hold a session together, or 1 */
     clsplat_dtype cache;
     const bool *windowed; /* [layers]: the model has a window of its own there */
     bool scaled;          /* scores are not q·k/√D */
@@ -41,6 +42,12 @@ typedef struct attention_form {
     clsplat_status (*append)(queue *q, void *state, size_t layer, size_t first, op_tensor k, op_tensor v);
     clsplat_status (*attend)(queue *q, void *state, const clsplat_model_attention *parameters,
                              const attention_step *step);
+    /* Of a session that processes hold together: what the first keys here, which all queries see, say of
+     * them, into step.out and step.lse. *keys: of `held` keys, how many those are; the others are left to
+     * softmax. NULL: all are. */
+    clsplat_status (*attend_past)(queue *q, void *state, const clsplat_model_attention *parameters,
+                                  const attention_step *step, size_t held, size_t *keys);
+    bool divides; /* sessions may be held together */
     /* Only the first `length` tokens remain; NULL: nothing to do. */
     clsplat_status (*rewind)(queue *q, void *state, size_t length);
     /* Keys that query i of the step attends to one by one, as far as the host can tell; NULL: `count` tells.

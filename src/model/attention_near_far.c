@@ -10,11 +10,12 @@
 typedef struct near_far_state {
     size_t layers, heads, capacity;
     size_t length; /* tokens whose counts are there */
+    size_t processes;
     const bool *windowed;
     op_forest *forests; /* [layers]; those of windowed layers have no buffers */
     op_tensor
-        exact; /* I32 [layers,H,capacity,1]: keys of each query that were exact; 0 if it was not asked */
-    double windowed_keys; /* attended in windowed layers */
+        exact;      /* I32 [layers,H,capacity,1]: keys of each query that were exact; 0 if it was not asked */
+    double counted; /* keys attended in windowed layers, and beside the trees */
 } near_far_state;
 
 static void near_far_close(clsplat_device *device, void **state) {
@@ -58,7 +59,7 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     clsplat_status status = CLSPLAT_OK;
     queue q;
     op_tensor k = {.dtype = near_far_tree_dtype(shape->cache, parameters->tolerance),
-                   .shape = {1, shape->kv_heads, shape->capacity, shape->head_dim}};
+                   .shape = {1, shape->kv_heads, shape->room, shape->head_dim}};
     size_t chunk = parameters->chunk;
     TRY(near_far_choose(device, parameters->tolerance, parameters->sparse_topk, shape->capacity, &chunk));
     near_far_state *s = calloc(1, sizeof *s);
@@ -68,11 +69,12 @@ static clsplat_status near_far_open(clsplat_device *device, const attention_shap
     s->layers = shape->layers;
     s->heads = shape->heads;
     s->capacity = shape->capacity;
+    s->processes = shape->processes;
     s->windowed = shape->windowed;
     TRY(create_counts(device, s));
     queue_begin(device, 0, NULL, &q);
     for (size_t i = 0; i < s->layers; ++i) {
-        s->forests[i] = forest_shape(&k, &k, shape->capacity, chunk, parameters->sparse_topk);
+        s->forests[i] = forest_shape(&k, &k, shape->room, chunk, parameters->sparse_topk);
         if (s->windowed[i])
             continue;
         TRY(forest_create(device, &s->forests[i]));
@@ -107,7 +109,8 @@ static clsplat_status near_far_attend(queue *q, void *state, const clsplat_model
     s->length = visible;
     if (s->windowed[step->layer]) {
         for (size_t i = step->first; i < visible; ++i)
-            s->windowed_keys += (double)s->heads * fmin((double)(i + 1), (double)step->window);
+            s->counted +=
+                (double)s->heads * fmin((double)(i + 1), (double)step->window) / (double)s->processes;
         return attention_softmax(q, step, step->window);
     }
     size_t own = step->first - step->first % forest->chunk;
@@ -128,12 +131,36 @@ static clsplat_status near_far_attend(queue *q, void *state, const clsplat_model
     return op_near_far(q, &args);
 }
 
+/* The chunks that are whole, through the trees. */
+static clsplat_status near_far_past(queue *q, void *state, const clsplat_model_attention *parameters,
+                                    const attention_step *step, size_t held, size_t *keys) {
+    near_far_state *s = state;
+    const op_forest *forest = &s->forests[step->layer];
+    size_t queries = step->q.shape[2];
+    *keys = held - held % forest->chunk;
+    s->length = step->first + queries;
+    if (*keys == 0)
+        return CLSPLAT_OK;
+    op_near_far_args args = {.forest = forest,
+                             .q = step->q,
+                             .out = step->out,
+                             .lse = step->lse,
+                             .exact_keys =
+                                 op_slice(op_slice(s->exact, 0, step->layer, 1), 2, step->first, queries),
+                             .scale = 1 / sqrtf((float)step->q.shape[3]),
+                             .diagonal = OP_SEES_ALL,
+                             .keys = *keys,
+                             .tolerance = parameters->tolerance,
+                             .sparse_topk = parameters->sparse_topk};
+    return op_near_far(q, &args);
+}
+
 static clsplat_status near_far_rewind(queue *q, void *state, size_t length) {
     near_far_state *s = state;
     s->length = length;
     if (length > 0)
         return CLSPLAT_OK;
-    s->windowed_keys = 0;
+    s->counted = 0;
     return queue_fill(q, s->exact.mem, 0, 4 * s->exact.shape[0] * s->exact.stride[0], 0.0f);
 }
 
@@ -144,7 +171,7 @@ static clsplat_status near_far_count(queue *q, void *state, double *exact_keys) 
     int32_t *counts = malloc((rows * s->length + 1) * sizeof *counts);
     if (!counts)
         return log_error(q->device->lib, CLSPLAT_MEMORY, "no memory for the counts of %zu tokens", s->length);
-    *exact_keys = s->windowed_keys;
+    *exact_keys = s->counted;
     TRY(queue_download(q, (queue_copy){.mem = s->exact.mem,
                                        .mem_pitch = 4 * s->capacity,
                                        .host = counts,
@@ -162,6 +189,8 @@ const attention_form attention_near_far = {.name = "near-far",
                                            .open = near_far_open,
                                            .append = near_far_append,
                                            .attend = near_far_attend,
+                                           .divides = true,
+                                           .attend_past = near_far_past,
                                            .rewind = near_far_rewind,
                                            .count = near_far_count,
                                            .close = near_far_close};

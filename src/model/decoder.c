@@ -47,15 +47,15 @@ static clsplat_status take(const block *b, size_t layer) {
     clsplat_session *s = p->session;
     const model_config *c = &b->model->config;
     const model_layer *l = &b->model->weights.layers[layer];
-    size_t all = c->heads + 2 * c->kv_heads, keys = p->first + b->count;
+    size_t all = c->heads + 2 * c->kv_heads, place = place_of(p, layer), keys = place + b->count;
     op_tensor qkv = block_rows(b, b->model->scratch.qkv);
     op_rope_args args = {.x = block_heads(qkv, 0, all, c->head_dim),
                          .bias = block_heads(l->qkv_bias, 0, all, c->head_dim),
                          .turn = c->local_turn && c->windowed[layer] ? b->model->scratch.local_turn.mem
                                                                      : b->model->scratch.turn.mem,
                          .q = block_heads(qkv, 0, c->heads, c->head_dim),
-                         .k = op_slice(s->k[layer], 2, place_of(p, layer), b->count),
-                         .v = op_slice(s->v[layer], 2, place_of(p, layer), b->count),
+                         .k = op_slice(s->k[layer], 2, place, b->count),
+                         .v = op_slice(s->v[layer], 2, place, b->count),
                          .epsilon = c->epsilon};
     if (c->layer.qk == QK_HEAD_BY_HEAD && c->layer.offset == 0) {
         args.q_weight = l->q_norm;
@@ -70,8 +70,8 @@ static clsplat_status take(const block *b, size_t layer) {
     TRY(op_rope(b->q, &args));
     if (is_splatted(c, layer))
         TRY(splat_store_write(b, s->splats, layer, p->first, op_slice(s->v[layer], 2, 0, keys)));
-    else if (s->form->append)
-        TRY(s->form->append(b->q, s->state, layer, p->first, op_slice(s->k[layer], 2, 0, keys),
+    else if (s->form->append && session_keeps(s, layer))
+        TRY(s->form->append(b->q, s->state, layer, place, op_slice(s->k[layer], 2, 0, keys),
                             op_slice(s->v[layer], 2, 0, keys)));
 fail:
     return status;

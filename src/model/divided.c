@@ -61,6 +61,15 @@ clsplat_status divided_agree(divided *d, clsplat_status status) {
     return d->team.agree(d->team.user, status);
 }
 
+clsplat_status divided_sum(divided *d, double *count) {
+    clsplat_status status = CLSPLAT_OK;
+    float halves[2] = {(float)*count, (float)(*count - (double)(float)*count)};
+    TRY(d->team.sum(d->team.user, halves, 2));
+    *count = (double)halves[0] + (double)halves[1];
+fail:
+    return status;
+}
+
 clsplat_status divided_token(divided *d, int32_t *token) {
     clsplat_status status = CLSPLAT_OK;
     float half[2] = {0, 0}; /* a float holds 24 bits */
@@ -89,6 +98,8 @@ void divided_end(divided *d, size_t count) {
 }
 
 void divided_rewind(divided *d, size_t length) {
+    if (length == 0)
+        d->counted = 0;
     while (d->length > length)
         --d->counts[d->holders[--d->length]];
 }
@@ -105,26 +116,27 @@ static op_tensor by_head(op_tensor rows, const op_tensor *like, size_t columns) 
 /* What the keys here say of the queries: those before the part, which all see, and the part's own. */
 static clsplat_status attend_here(queue *q, divided *d, size_t first, const attention_step *step) {
     clsplat_status status = CLSPLAT_OK;
-    size_t rows = step->q.shape[1] * step->q.shape[2], dim = step->out.shape[3];
-    size_t own = step->k.shape[2] - d->held;
+    size_t rows = step->q.shape[1] * step->q.shape[2], dim = step->out.shape[3], past = 0;
     bool mine = d->holder == d->team.own;
+    size_t keys = mine ? step->k.shape[2] : d->held;
+    attention_step here = *step;
+    here.out = by_head(d->out, &step->out, dim);
+    here.lse = by_head(d->lse, &step->out, 1);
+    if (d->form->attend_past)
+        TRY(d->form->attend_past(q, d->state, d->parameters, &here, d->held, &past));
     op_softmax_args args = {.q = step->q,
-                            .k = op_slice(step->k, 2, 0, d->held),
-                            .v = op_slice(step->v, 2, 0, d->held),
-                            .out = by_head(d->out, &step->out, dim),
-                            .lse = by_head(d->lse, &step->out, 1),
+                            .k = op_slice(step->k, 2, past, keys - past),
+                            .v = op_slice(step->v, 2, past, keys - past),
+                            .out = here.out,
+                            .lse = here.lse,
                             .scale = step->scale,
                             .cap = step->cap,
-                            .diagonal = OP_SEES_ALL};
-    if (d->held > 0)
+                            .diagonal = mine ? (int32_t)(d->held - past + step->first - first) : OP_SEES_ALL,
+                            .accumulate = past > 0};
+    if (keys > past)
         TRY(op_softmax(q, &args));
-    args.k = op_slice(step->k, 2, d->held, own);
-    args.v = op_slice(step->v, 2, d->held, own);
-    args.diagonal = (int32_t)(step->first - first);
-    args.accumulate = d->held > 0;
-    if (mine)
-        TRY(op_softmax(q, &args));
-    if (mine || d->held > 0) {
+    d->counted += (double)rows * ((double)(keys - past) - (mine ? (double)(step->q.shape[2] - 1) / 2 : 0));
+    if (keys > 0) {
         TRY(queue_download(
             q, (queue_copy){.mem = d->out.mem, .host = d->host, .row = 4 * rows * dim, .rows = 1}));
         TRY(queue_download(q, (queue_copy){.mem = d->lse.mem, .host = d->lses, .row = 4 * rows, .rows = 1}));

@@ -2,6 +2,9 @@
  * to one of them, the one that holds the fewest tokens, and a layer's attention is what all say of the keys
  * that they have. Everything but attention every process computes for itself.
  *
+ * Near and far, each grows trees of the keys that it has, and keeps the tolerance for what it says of them:
+ * the errors of all, by their shares of a row's mass, are that of the row.
+ *
  * Queries go to the keys instead of keys to the queries: of a token and a layer H·(D + 2) numbers pass
  * between the processes, however long the text is. Of layers with a window of the model's own, and of those
  * with splats, every process has all.
@@ -25,6 +28,9 @@ typedef struct divided_team {
 typedef struct divided {
     divided_team team;
     clsplat_device *device;
+    const attention_form *form; /* of the session, with its state and parameters */
+    void *state;
+    const clsplat_model_attention *parameters;
     size_t room;              /* tokens in the cache here */
     size_t part;              /* tokens at most that go through the layers together */
     size_t held, holder;      /* tokens here before the part on its way, and whose that part is */
@@ -32,6 +38,7 @@ typedef struct divided {
     uint16_t *holders;        /* [capacity] of every token */
     op_tensor out, lse;       /* float32: what the keys here say of a part's queries */
     float *host, *lses, *top; /* [part·H·(D + 1)], [part·H] twice */
+    double counted;           /* keys here that queries attended beside form->count */
     bool told;                /* the failure on its way is one that all know of */
 } divided;
 
@@ -48,6 +55,9 @@ clsplat_status divided_agree(divided *d, clsplat_status status);
 void divided_begin(divided *d);
 void divided_end(divided *d, size_t count);
 void divided_rewind(divided *d, size_t length);
+
+/* The sum over the processes of a count. Collective. */
+clsplat_status divided_sum(divided *d, double *count);
 
 /* The first process's token is that of all: the others' devices may round otherwise. Collective. */
 clsplat_status divided_token(divided *d, int32_t *token);

@@ -259,11 +259,8 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     if (length == session->length && length > 0)
         return CLSPLAT_OK;
     queue_begin(session->model->device, 0, NULL, &q);
-    if (session->form->rewind)
-        TRY(session->form->rewind(&q, session->state, length));
+    TRY(session_shorten(&q, session, length));
     splat_adapting_rewind(session->splats, length);
-    if (session->divided)
-        divided_rewind(session->divided, length);
     session->length = length;
     if (session->sure > length)
         session->sure = length;
@@ -288,6 +285,10 @@ clsplat_status clsplat_session_statistics_read_sized(clsplat_session *session,
     queue_begin(session->model->device, 0, NULL, &q);
     if (session->form->count)
         TRY(session->form->count(&q, session->state, &own.exact_keys));
+    if (session->divided && session->form->attend_past) {
+        own.exact_keys += session->divided->counted;
+        TRY(divided_sum(session->divided, &own.exact_keys));
+    }
 fail:
     sized_write(&own, sizeof own, statistics);
     return session_end(session, status, false);

@@ -41,6 +41,10 @@ clsplat_status session_begin(clsplat_session *s);
 clsplat_status session_mend(clsplat_session *s);
 clsplat_status session_end(clsplat_session *s, clsplat_status status, bool settled);
 bool session_is_divided(const clsplat_session *s, size_t layer);
+/* Whether what is on its way through the layers stays here. */
+bool session_keeps(const clsplat_session *s, size_t layer);
+/* Of the cache, and of what the form keeps beside it, the first tokens remain. */
+clsplat_status session_shorten(queue *q, clsplat_session *s, size_t length);
 bool session_is_whole(const clsplat_session *s);
 
 /* Splats that adapt, as the caller said, or else the configuration; and a cycle of theirs, if one is due. */

@@ -82,11 +82,17 @@ attention_shape session_shape(const clsplat_model *m, size_t capacity) {
                              .kv_heads = c->kv_heads,
                              .head_dim = c->head_dim,
                              .capacity = capacity,
+                             .room = capacity,
+                             .processes = 1,
                              .cache = m->cache,
                              .windowed = c->windowed,
                              .scaled = c->score_scale != 1 / sqrtf((float)c->head_dim),
                              .capped = c->layer.score_cap != 0,
                              .sinks = m->weights.has_sinks};
+}
+
+bool session_keeps(const clsplat_session *s, size_t layer) {
+    return !session_is_divided(s, layer) || s->divided->holder == s->divided->team.own;
 }
 
 bool session_is_divided(const clsplat_session *s, size_t layer) {
@@ -98,11 +104,15 @@ static clsplat_status create_divided(clsplat_session *s, const divided_team *tea
     clsplat *lib = s->model->device->lib;
     if (!team)
         return CLSPLAT_OK;
-    if (s->attention.method != CLSPLAT_MODEL_EXACT)
+    if (!s->form->divides)
         return log_error(lib, CLSPLAT_UNSUPPORTED,
-                         "%s attention does not share a model's keys among processes; softmax does, or leave "
-                         "mpirun away",
+                         "%s attention does not share a model's keys among processes; exact and near-far do, "
+                         "or leave mpirun away",
                          s->form->name);
+    if (s->form->attend_past && s->attention.sparse_topk)
+        return log_error(
+            lib, CLSPLAT_UNSUPPORTED,
+            "a limit on exact keys (sparse_topk) is not kept over several processes; leave it 0");
     if (s->attention.measure_errors)
         return log_error(lib, CLSPLAT_UNSUPPORTED, "errors are not measured over several processes");
     attention_shape shape = session_shape(s->model, s->capacity);
@@ -139,12 +149,21 @@ clsplat_status session_open(clsplat_model *model, size_t capacity,
     TRY(splat_store_open(model, capacity, s->v, &s->splats));
     TRY(session_open_adaptation(s));
     attention_shape shape = session_shape(model, capacity);
+    if (s->divided) {
+        shape.room = s->divided->room;
+        shape.processes = team->count;
+    }
     const char *lacking = attention_lacks(s->form, &shape);
     if (lacking)
         TRY(log_error(s->model->device->lib, CLSPLAT_UNSUPPORTED,
                       "%s attention is not there for a model %s; exact and window are", s->form->name,
                       lacking));
     TRY(s->form->open(model->device, &shape, &attention, &s->state));
+    if (s->divided) {
+        s->divided->form = s->form;
+        s->divided->state = s->state;
+        s->divided->parameters = &s->attention;
+    }
     TRY(clsplat_device_finish(model->device)); /* what it begins with is whole */
     s->failures = model->device->trail.failures;
     s->bytes = clsplat_device_memory(model->device).now - before;

@@ -44,7 +44,8 @@ fail:
     return status;
 }
 
-static clsplat_status compare(clsplat_ranks *ranks, const clsplat_model *m, size_t capacity, int method) {
+static clsplat_status compare(clsplat_ranks *ranks, const clsplat_model *m, size_t capacity,
+                              const clsplat_model_attention *a) {
     clsplat_status status = CLSPLAT_OK;
     char words[192];
     unsigned long long weights = 0;
@@ -52,9 +53,9 @@ static clsplat_status compare(clsplat_ranks *ranks, const clsplat_model *m, size
     TRY(clsplat_ranks_agree(ranks, hash_weights(m, &weights)));
     snprintf(words, sizeof words,
              "version %s, kernels %016llx, %s, %zu layers of %zu, weights %016llx, type %d; %zu tokens, "
-             "method %d, %zu at once",
+             "method %d to %g, %zu at once",
              clsplat_version(), (unsigned long long)launch_kernels(), c->family, c->layers, c->hidden,
-             weights, (int)m->activations, capacity, method, m->scratch.rows);
+             weights, (int)m->activations, capacity, (int)a->method, (double)a->tolerance, m->scratch.rows);
     TRY(launch_compare(ranks, "session", words));
 fail:
     return status;
@@ -73,7 +74,7 @@ clsplat_status clsplat_ranks_session_open_sized(clsplat_ranks *ranks, clsplat_mo
                          .sum = sum};
     *session = NULL;
     TRY(clsplat_ranks_agree(ranks, SIZED_READ(model->device->lib, attention, attention_given)));
-    TRY(compare(ranks, model, capacity, (int)attention.method));
+    TRY(compare(ranks, model, capacity, &attention));
     TRY(clsplat_ranks_agree(ranks, session_open(model, capacity, &attention, &team, session)));
     return CLSPLAT_OK;
 fail:

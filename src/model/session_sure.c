@@ -2,19 +2,31 @@
 
 #include "model/session.h"
 
-static clsplat_status go_back(clsplat_session *s) {
+/* Processes hold tokens in parts: how many of these remain here only they know, and trees grow anew of them.
+ */
+clsplat_status session_shorten(queue *q, clsplat_session *s, size_t length) {
     clsplat_status status = CLSPLAT_OK;
+    if (s->form->rewind)
+        TRY(s->form->rewind(q, s->state, length));
+    if (!s->divided)
+        return CLSPLAT_OK;
+    divided_rewind(s->divided, length);
+    size_t held = s->divided->counts[s->divided->team.own];
+    for (size_t i = 0; i < s->model->config.layers && s->form->append && held > 0; ++i)
+        if (session_is_divided(s, i))
+            TRY(s->form->append(q, s->state, i, 0, op_slice(s->k[i], 2, 0, held),
+                                op_slice(s->v[i], 2, 0, held)));
+fail:
+    return status;
+}
+
+static clsplat_status go_back(clsplat_session *s) {
     queue q;
     s->failures = s->model->device->trail.failures;
     s->length = s->sure;
     s->has_last = s->has_logits = false;
-    if (s->divided)
-        divided_rewind(s->divided, s->length);
     queue_begin(s->model->device, 0, NULL, &q);
-    if (s->form->rewind)
-        TRY(s->form->rewind(&q, s->state, s->length));
-fail:
-    return status;
+    return session_shorten(&q, s, s->length);
 }
 
 bool session_is_whole(const clsplat_session *s) {
