@@ -152,6 +152,35 @@ fail:
     return status;
 }
 
+clsplat_status queue_download_begin(queue *q, queue_copy copy, cl_event *here) {
+    clsplat_status status = CLSPLAT_OK;
+    queue_waits waits = {0};
+    cl_event event = NULL;
+    assert(copy.rows == 1);
+    *here = NULL;
+    TRY(queue_waits_take(q, &waits));
+    cl_int code = clEnqueueReadBuffer(q->device->queue, copy.mem, CL_FALSE, copy.mem_offset, copy.row,
+                                      copy.host, waits.count, waits.list, &event);
+    TRY(queue_pushed(q, &waits, "reading from a buffer", code, event));
+    TRY_CL(q->device->lib, clRetainEvent(event));
+    *here = event;
+fail:
+    return status;
+}
+
+clsplat_status queue_download_end(queue *q, cl_event *here) {
+    clsplat_status status = CLSPLAT_OK;
+    cl_event event = *here;
+    *here = NULL;
+    if (!event)
+        return CLSPLAT_OK;
+    TRY_CL(q->device->lib, clWaitForEvents(1, &event));
+    TRY(trail_look(q->device));
+fail:
+    clReleaseEvent(event);
+    return status;
+}
+
 clsplat_status queue_fill(queue *q, cl_mem mem, size_t offset, size_t bytes, float value) {
     clsplat_status status = CLSPLAT_OK;
     queue_waits waits = {0};

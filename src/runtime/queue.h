@@ -56,6 +56,10 @@ typedef struct queue_copy {
 } queue_copy;
 clsplat_status queue_upload(queue *q, queue_copy copy);
 clsplat_status queue_download(queue *q, queue_copy copy);
+/* In two steps, of one row: the host may do something else in between, and what is enqueued meanwhile comes
+ * after it. The first does not have to block; the second does, and accepts a NULL event. */
+clsplat_status queue_download_begin(queue *q, queue_copy copy, cl_event *here);
+clsplat_status queue_download_end(queue *q, cl_event *here);
 /* Does not block; `bytes` must divide by 4. */
 clsplat_status queue_fill(queue *q, cl_mem mem, size_t offset, size_t bytes, float value);
 

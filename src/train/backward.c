@@ -181,6 +181,8 @@ clsplat_status pass_backward(queue *q, const pass *p) {
         TRY(bring_back(q, p, layer));
         TRY(feed_forward_back(q, p, layer));
         TRY(attention_back(q, p, layer));
+        if (p->behind)
+            TRY(p->behind(q, p, layer, p->behind_user));
     }
     if (g->embedding[0].mem)
         TRY(op_embed_backward(q, &(op_embed_backward_args){.ids = p->ids,

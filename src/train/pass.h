@@ -17,6 +17,10 @@ typedef struct pass_layer {
     struct pass_trees *trees;                   /* likewise */
 } pass_layer;
 
+struct pass;
+/* Called after every layer of a pass. */
+typedef clsplat_status pass_visitor(queue *q, const struct pass *p, size_t layer, void *user);
+
 typedef struct pass {
     const trainee *model;
     clsplat_dtype type;         /* the trainee's: of what layers keep and products take; F32 or BF16 */
@@ -33,6 +37,9 @@ typedef struct pass {
     cl_mem ids, targets, log_likelihood;     /* [rows] */
     struct pass_splats_scratch *splats;      /* NULL: no layer has any */
     float *host;                             /* [rows] */
+    pass_visitor *behind; /* of pass_backward, the last layer first, once what makes its gradients whole has
+                             been enqueued; NULL: nobody */
+    void *behind_user;
 } pass;
 
 /* For so many windows of `length` tokens. Ownership: the caller's, also after a failure, for pass_close.
@@ -45,7 +52,6 @@ void pass_close(pass *p);
 clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets);
 /* Runs them through the layers; leaves the rows for the head in p->h. `visit`, unless it is NULL, is called
  * after every layer. */
-typedef clsplat_status pass_visitor(queue *q, const pass *p, size_t layer, void *user);
 clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *user);
 /* The head, and unless scale is 0 what the gradient of −scale Σ ln p(target) is for p->dh and the head's
  * weights, which are added to. Leaves the log-likelihoods. */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "train/adapt.h"
+#include "train/gradients.h"
 #include "train/keep.h"
 #include "train/log.h"
 #include "train/pass.h"
@@ -22,9 +23,9 @@ typedef struct run {
     train_progress progress;
     double sum, counted, since; /* since the last report: nats, tokens, and when that was */
     double rate, saved, validation;
-    const train_goal *goal; /* of the last step */
-    bool stopped;           /* asked for, on any process */
-    float *sums;            /* of a team: the largest parameter's gradients */
+    const train_goal *goal;    /* of the last step */
+    bool stopped;              /* asked for, on any process */
+    train_gradients gradients; /* of a team */
     train_log log;
     train_adapting adapting;
 } run;
@@ -106,7 +107,7 @@ static const train_goal *goal_of(const run *r) {
     return goal;
 }
 
-/* The gradients of this process's windows; *loss: theirs in all. */
+/* The gradients of this process's windows, which the last part makes whole; *loss: theirs in all. */
 static clsplat_status learn(run *r, double tokens, double *loss) {
     clsplat_status status = CLSPLAT_OK;
     const train_settings *s = &r->r->settings;
@@ -117,32 +118,11 @@ static clsplat_status learn(run *r, double tokens, double *loss) {
         double its = 0;
         draw_windows(r, r->progress.step, part, r->r->team.own);
         TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+        r->pass.behind = r->r->team.count && part + 1 == s->accumulate ? train_gradients_follow : NULL;
+        r->pass.behind_user = &r->gradients;
         TRY(r->goal->learn(r->r->goal_user, &r->q, &r->pass, r->ids, (float)(1 / tokens), &its));
         *loss += its;
     }
-fail:
-    return status;
-}
-
-/* A parameter's gradients between host and device. */
-static queue_copy gradients_of(const run *r, size_t i) {
-    const train_parameter *p = &r->t->parameters[i];
-    return (queue_copy){
-        .mem = p->gradient.mem, .host = r->sums, .row = p->count * sizeof *r->sums, .rows = 1};
-}
-
-/* Parameter after parameter, over all processes. */
-static clsplat_status sum_gradients(run *r) {
-    clsplat_status status = CLSPLAT_OK, mine = CLSPLAT_OK;
-    const train_team *team = &r->r->team;
-    for (size_t i = 0; i < r->t->count; ++i) {
-        if (mine == CLSPLAT_OK)
-            mine = queue_download(&r->q, gradients_of(r, i));
-        TRY(team->sum(team->user, r->sums, r->t->parameters[i].count));
-        if (mine == CLSPLAT_OK)
-            mine = queue_upload(&r->q, gradients_of(r, i));
-    }
-    TRY(team->agree(team->user, mine));
 fail:
     return status;
 }
@@ -175,9 +155,8 @@ static clsplat_status step(run *r) {
     clsplat_status status = CLSPLAT_OK;
     double begin = clock_seconds(), nats = 0,
            tokens = (double)(r->pass.rows * processes(r) * r->r->settings.accumulate);
-    TRY(agree(r, learn(r, tokens, &nats)));
-    if (r->r->team.count)
-        TRY(sum_gradients(r));
+    status = learn(r, tokens, &nats);
+    TRY(r->r->team.count ? train_gradients_finish(&r->q, &r->gradients, status) : status);
     TRY(meet(r, &nats, 0));
     if (!isfinite(nats))
         return log_error(
@@ -337,20 +316,19 @@ static clsplat_status open_pass(run *r) {
 static clsplat_status begin(run *r) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = r->t->device->lib;
-    size_t most = 0;
     TRY(open_pass(r));
     r->ids = calloc(r->pass.rows, sizeof *r->ids);
     r->targets = calloc(r->pass.rows, sizeof *r->targets);
-    for (size_t i = 0; i < r->t->count && r->r->team.count; ++i)
-        most = r->t->parameters[i].count > most ? r->t->parameters[i].count : most;
-    r->sums = calloc(most + 1, sizeof *r->sums);
-    if (!r->ids || !r->targets || !r->sums)
+    if (!r->ids || !r->targets)
         TRY(log_error(lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r->pass.rows));
+    if (r->r->team.count)
+        TRY(train_gradients_open(r->t, &r->r->team, &r->gradients));
     if (speaks(r))
         TRY(train_log_open(lib, r->r->folder, &r->log));
     if (train_adapts(r->t) && r->r->team.count)
         TRY(log_error(lib, CLSPLAT_UNSUPPORTED,
-                      "%s: adaptation of splats does not run over several processes: adaptation.steps 0",
+                      "%s: splats do not adapt over several processes: set adaptation.enable_adaptation to "
+                      "false in its config.json, or leave mpirun away",
                       r->r->folder));
     if (train_adapts(r->t))
         TRY(train_adapting_open(r->t, r->r->adapted, r->r->user, &r->adapting));
@@ -379,7 +357,7 @@ fail:
     train_log_close(&r.log);
     free(r.ids);
     free(r.targets);
-    free(r.sums);
+    train_gradients_close(&r.q, &r.gradients);
     train_adapting_close(&r.adapting);
     pass_close(&r.pass);
     return status;

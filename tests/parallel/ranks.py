@@ -187,9 +187,9 @@ LEARN = {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 2, "num_atte
 
 def check_training(bench):
     """Learning together: one process's losses and weights, the same bits again, and on with another number of ranks."""
-    for name, change in (("learn", {}), ("other", {"learning_rate": 0.01})):
+    for name, change, more in (("learn", {}, {}), ("other", {"learning_rate": 0.01}, {}), ("adapts", {}, {"adaptation": {"adaptation_frequency": 2}})):
         with open(bench.path(name), "w", encoding="utf-8") as file:
-            json.dump(dict(LEARN, training=dict(LEARN["training"], **change)), file)
+            json.dump(dict(LEARN, training=dict(LEARN["training"], **change), **more), file)
 
     def train(ranks, folder, *more):
         run = [] if ranks == 1 else [*MPIRUN, "-n", str(ranks)]
@@ -215,6 +215,8 @@ def check_training(bench):
     answer = bench.run([*MPIRUN, "-n", "1", *one, ":", "-n", "1", *two])
     bench.check(answer.returncode != 0 and "training:" in answer.stderr, f"train, other settings: {answer.stderr[:300]}")
     bench.check(not os.path.exists(bench.path("none")), "train: a folder of a training that was refused")
+    answer = bench.run([*MPIRUN, "-n", "2", bench.binary, "train", __file__, "-o", bench.path("adapted"), "--config", bench.path("adapts")])
+    bench.check(answer.returncode != 0 and "adaptation.enable_adaptation" in answer.stderr, f"train, splats that adapt: {answer.stderr[:300]}")
 
 
 def check_models(bench):
