@@ -82,8 +82,7 @@ static attend_call cut(const member *m, unit u, op_splats *splats) {
     return call;
 }
 
-/* The head whose keys a member has, while there is work, then the one that has most left. With the lock held.
- */
+/* The head whose keys a member has, while that has units left, then the one with most. With the lock held. */
 static size_t head_for(const job *j, const member *m) {
     size_t most = 0;
     if (m->head < j->heads && j->begun[m->head] < j->pieces)

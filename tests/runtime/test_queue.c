@@ -187,6 +187,36 @@ START_TEST(a_failed_command_is_told_of_by_the_next_result) {
 }
 END_TEST
 
+/* What comes down in two steps is what was there at the first, and the second tells of failures. */
+START_TEST(a_download_in_two_steps) {
+    steps s;
+    cl_int code = CL_SUCCESS;
+    cl_event here = NULL;
+    if (!steps_begin_guest(&s, _i))
+        return;
+    queue q = steps_call(&s);
+    suite_ok(s.lib, steps_scale(&s, &q, 3));
+    suite_ok(s.lib, queue_download_begin(&q, steps_all(&s), &here));
+    suite_ok(s.lib, steps_shift(&s, &q, 1));
+    suite_ok(s.lib, queue_download_end(&q, &here));
+    ck_assert_ptr_null(here);
+    for (int i = 0; i < STEPS_COUNT; i++)
+        ck_assert_float_eq(s.x[i], 3);
+    suite_ok(s.lib, queue_download_end(&q, &here));
+    steps_expect(&s, 4);
+    cl_event gate = clCreateUserEvent(s.device->context, &code);
+    queue_begin(s.device, 1, &gate, &q);
+    suite_ok(s.lib, steps_scale(&s, &q, 3));
+    clSetUserEventStatus(gate, -42);
+    clsplat_status status = queue_download_begin(&q, steps_all(&s), &here);
+    if (status == CLSPLAT_OK)
+        status = queue_download_end(&q, &here);
+    ck_assert_int_ne(status, CLSPLAT_OK);
+    clReleaseEvent(gate);
+    steps_end(&s);
+}
+END_TEST
+
 /* The guest has the event before anybody can know how the commands end. */
 START_TEST(an_event_carries_the_failure_of_any_command) {
     steps s;
@@ -276,6 +306,7 @@ static void add_order(TCase *part) {
     tcase_add_loop_test(part, finishing_waits_for_the_librarys_commands_only, 0, STEPS_KINDS);
     tcase_add_loop_test(part, a_failed_wait_is_forgotten, 0, STEPS_KINDS);
     tcase_add_loop_test(part, a_failed_command_is_told_of_by_the_next_result, 0, STEPS_KINDS);
+    tcase_add_loop_test(part, a_download_in_two_steps, 0, STEPS_KINDS);
     tcase_add_loop_test(part, an_event_carries_the_failure_of_any_command, 0, STEPS_KINDS);
 }
 
