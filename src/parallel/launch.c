@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "parallel/ranks.h"
@@ -116,16 +117,59 @@ fail:
     return status;
 }
 
-clsplat_status launch_sum_floats(clsplat_ranks *r, float *numbers, size_t count) {
-    enum { PIECE = 1 << 26 };
+/* Of many numbers every rank sums up a part, of all ranks in their order, and tells the others: all links
+ * carry the same, and at once. `room`: for R times the largest part; `table`: 4 R. */
+static clsplat_status sum_by_parts(clsplat_ranks *r, float *numbers, int count, float *room, int *table) {
     clsplat_status status = CLSPLAT_OK;
+    int ranks = r->count, *counts = table, *first = table + ranks, *own_counts = table + 2 * ranks,
+        *own_first = table + 3 * ranks;
+    for (int i = 0; i < ranks; ++i) {
+        first[i] = (int)((int64_t)count * i / ranks);
+        counts[i] = (int)((int64_t)count * (i + 1) / ranks) - first[i];
+    }
+    int own = counts[r->own];
+    float *sums = numbers + first[r->own];
+    for (int i = 0; i < ranks; ++i) {
+        own_counts[i] = own;
+        own_first[i] = i * own;
+    }
+    TRY_MPI(
+        r, MPI_Alltoallv(numbers, counts, first, MPI_FLOAT, room, own_counts, own_first, MPI_FLOAT, r->comm));
+    memcpy(sums, room, (size_t)own * sizeof *sums);
+    for (int i = 1; i < ranks; ++i)
+        for (int n = 0; n < own; ++n)
+            sums[n] += room[(size_t)i * (size_t)own + (size_t)n];
+    TRY_MPI(r,
+            MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, numbers, counts, first, MPI_FLOAT, r->comm));
+fail:
+    return status;
+}
+
+clsplat_status launch_sum_floats(clsplat_ranks *r, float *numbers, size_t count) {
+    enum { PIECE = 1 << 22, FEW = 1 << 12 };
+    clsplat_status status = CLSPLAT_OK, room_status = CLSPLAT_OK;
     double begin = clock_seconds();
-    for (size_t done = 0; done < count; done += PIECE)
-        TRY(sum_on_all(r, numbers + done, (int)(count - done < PIECE ? count - done : PIECE), MPI_FLOAT));
+    size_t most = count < PIECE ? count : PIECE, ranks = (size_t)r->count;
+    float *room = NULL;
+    int *table = NULL;
+    if (count > FEW) {
+        room = malloc((most + ranks * ranks) * sizeof *room);
+        table = malloc(4 * ranks * sizeof *table);
+        if (!room || !table)
+            room_status = log_error(r->lib, CLSPLAT_MEMORY, "no memory for the sums of %zu numbers", most);
+        TRY(clsplat_ranks_agree(r, room_status));
+    }
+    for (size_t done = 0; done < count; done += PIECE) {
+        int piece = (int)(count - done < PIECE ? count - done : PIECE);
+        TRY(count > FEW ? sum_by_parts(r, numbers + done, piece, room, table)
+                        : sum_on_all(r, numbers + done, piece, MPI_FLOAT));
+    }
     r->traffic.sent += count * sizeof *numbers;
     r->traffic.received += count * sizeof *numbers;
     r->traffic.waited += clock_seconds() - begin;
 fail:
+    free(room);
+    free(table);
     return status;
 }
 
