@@ -89,7 +89,7 @@ static int run(const subcommand *s, int argc, const char **argv) {
         fprintf(stderr, "clsplat %s: %s\n", s->name, clsplat_status_text(status));
         return FAILED;
     }
-    char *folder = pocl_folder_replace(&c);
+    lent_folder lent = pocl_folder_lend();
     double began = clock_seconds();
     if (runs_over_ranks(s) || cli_ranks() == 1)
         status = s->run(&c, argc, argv);
@@ -98,6 +98,7 @@ static int run(const subcommand *s, int argc, const char **argv) {
                             "it was started %zu times at once, and is one process's work: leave mpirun away; "
                             "`clsplat attend`, `eval`, `generate` and `train` run over several",
                             cli_ranks());
+    pocl_folder_tell(&c, &lent);
     if (status == CLSPLAT_OK)
         status = cli_flush(&c);
     trace_step(c.lib, s->name, began);
@@ -107,7 +108,7 @@ static int run(const subcommand *s, int argc, const char **argv) {
         cli_print_error(&c, status);
     trace_end(c.lib);
     clsplat_destroy(&c.lib);
-    pocl_folder_remove(folder);
+    pocl_folder_remove(&lent);
     free(c.device);
     free(c.trace);
     for (int i = 0; i < CLI_ARGUMENTS; ++i)

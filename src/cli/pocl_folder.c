@@ -7,19 +7,23 @@
 #include "base/text.h"
 #include "runtime/pocl.h"
 
-char *pocl_folder_replace(cli *c) {
+lent_folder pocl_folder_lend(void) {
     const char *given = getenv("TMPDIR");
-    text problem = {0}, folder = {0};
-    if (!pocl_folder_problem(&problem))
-        return NULL;
-    text_add(&folder, "%s/clsplat-XXXXXX", given && *given ? given : "/tmp");
-    bool made = text_ok(&folder) && mkdtemp(folder.data) && setenv("POCL_CACHE_DIR", folder.data, 1) == 0;
-    if (made && text_ok(&problem))
-        log_info(c->lib, "%s. Until the command ends, %s takes its place", problem.data, folder.data);
-    if (!made)
-        text_free(&folder);
-    text_free(&problem);
-    return folder.data;
+    lent_folder lent = {0};
+    text path = {0};
+    if (!pocl_folder_problem(&lent.why))
+        return lent;
+    text_add(&path, "%s/clsplat-XXXXXX", given && *given ? given : "/tmp");
+    if (text_ok(&path) && mkdtemp(path.data) && setenv("POCL_CACHE_DIR", path.data, 1) == 0)
+        lent.path = path.data;
+    else
+        text_free(&path);
+    return lent;
+}
+
+void pocl_folder_tell(cli *c, const lent_folder *lent) {
+    if (lent->path && text_ok(&lent->why))
+        log_info(c->lib, "%s. For this command %s takes its place", lent->why.data, lent->path);
 }
 
 static int remove_one(const char *path, const struct stat *about, int kind, struct FTW *walk) {
@@ -27,8 +31,9 @@ static int remove_one(const char *path, const struct stat *about, int kind, stru
     return remove(path);
 }
 
-void pocl_folder_remove(char *folder) {
-    if (folder)
-        nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    free(folder);
+void pocl_folder_remove(lent_folder *lent) {
+    if (lent->path)
+        nftw(lent->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    free(lent->path);
+    text_free(&lent->why);
 }

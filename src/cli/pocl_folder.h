@@ -1,13 +1,20 @@
-/* A folder for PoCL where its own cannot be used, as in a container of which the files are not to be changed.
- */
+/* A folder for PoCL where it cannot work in its own: a home that is read-only, gone or full. */
 #ifndef CLSPLAT_CLI_POCL_FOLDER_H
 #define CLSPLAT_CLI_POCL_FOLDER_H
 
+#include "base/text.h"
 #include "cli/cli.h"
 
-/* Makes a temporary one and names it in POCL_CACHE_DIR, if that is necessary and possible; NULL if not.
- * Before the first device is looked at. Ownership: to be given to pocl_folder_remove, which accepts NULL. */
-char *pocl_folder_replace(cli *c);
-void pocl_folder_remove(char *folder);
+typedef struct lent_folder {
+    char *path; /* NULL: none is needed, or none could be made */
+    text why;
+} lent_folder;
+
+/* Makes one and names it in POCL_CACHE_DIR, if it is needed. To be called before OpenCL is. */
+lent_folder pocl_folder_lend(void);
+/* Says so to whoever asked for it, which is known once options have been read. */
+void pocl_folder_tell(cli *c, const lent_folder *lent);
+/* Removes it with all that is in it. */
+void pocl_folder_remove(lent_folder *lent);
 
 #endif

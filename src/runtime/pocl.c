@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* Where PoCL looks. Source: pocl_cache_init_topdir in lib/CL/pocl_cache.c of PoCL 3.1. */
@@ -22,10 +23,15 @@ static void add_folder(text *folder) {
     text_add(folder, "/tmp/pocl/kcache");
 }
 
-/* By making a folder there and removing it again: file systems that are read-only, full or no real ones let
- * root in and then refuse. */
+/* By making a folder there and removing it again: file systems that are read-only or no real ones let root in
+ * and then refuse. Full ones make folders, but no programs. */
 static int problem_in(const char *path) {
+    enum { LEAST = 1 << 20 };
     text probe = {0};
+    struct statvfs about;
+    if (statvfs(path, &about) == 0 && about.f_blocks > 0 &&
+        (unsigned long long)about.f_bavail * about.f_frsize < LEAST)
+        return ENOSPC;
     text_add(&probe, "%s/.clsplat-XXXXXX", path);
     int problem = text_ok(&probe) && !mkdtemp(probe.data) ? errno : 0;
     if (text_ok(&probe) && !problem)
@@ -58,4 +64,15 @@ bool pocl_folder_problem(text *words) {
     text_free(&folder);
     text_free(&path);
     return problem != 0;
+}
+
+clsplat_status pocl_folder_damaged(clsplat *lib, const char *kernel, const char *source) {
+    text folder = {0};
+    add_folder(&folder);
+    clsplat_status status =
+        log_error(lib, CLSPLAT_OPENCL,
+                  "kernel %s of %s is not in what PoCL made of it: its folder %s is damaged; remove that",
+                  kernel, source, text_ok(&folder) ? folder.data : "");
+    text_free(&folder);
+    return status;
 }

@@ -250,6 +250,8 @@ static clsplat_status create_kernel(clsplat_device *device, embedded_source sour
         p->cached = false;
         *kernel = clCreateKernel(fresh, name, &code);
     }
+    if (code == CL_INVALID_KERNEL_NAME && strncmp(device->info.platform, "Portable", 8) == 0)
+        return pocl_folder_damaged(device->lib, name, source.name);
     if (code != CL_SUCCESS) {
         char call[128];
         snprintf(call, sizeof call, KERNEL_CALL " of %s in %s", name, source.name);
