@@ -14,7 +14,7 @@ from typing import Any, Callable, Generator, Iterator, Optional, Union
 
 from . import _c
 from ._library import INSTALL, functions
-from .errors import OF_STATUS, CancelledError, Error, ForkedError, InvalidError, NoDeviceError
+from .errors import OF_STATUS, CancelledError, Error, ForkedError, InvalidError, NoDeviceError, c_string
 
 Progress = Union[None, bool, Callable[[float], Any]]
 
@@ -201,7 +201,7 @@ class Device:
         self._watch = _watcher(weakref.ref(self))
         self._calls_it = _calling(contextvars.Context().run)
         self._callback = ctypes.cast(self._calls_it, _c.clsplat_progress)
-        name = None if which is None else str(which).encode()
+        name = None if which is None else c_string(str(which))
         try:
             with _environment_named():
                 handle.check(self._c.device_open(handle.pointer, name, ctypes.byref(self._handle)))

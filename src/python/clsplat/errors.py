@@ -1,6 +1,9 @@
 """What goes wrong, as exceptions that carry the library's words."""
 from __future__ import annotations
 
+import os
+from typing import Any
+
 
 class Error(Exception):
     """Any failure of the library. `status` is its name in the C API, e.g. "SHAPE"; "" if the binding itself refused."""
@@ -12,6 +15,14 @@ class InvalidError(Error, ValueError):
     """An argument is outside its documented range."""
 
     status = "INVALID"
+
+
+def c_string(words: Any) -> bytes:
+    """A name or a path as C reads it. C would read one with a NUL up to there, and find another file."""
+    raw = os.fsencode(words)
+    if b"\0" in raw:
+        raise InvalidError(f"{words!r} has a NUL in it")
+    return raw
 
 
 class ShapeError(Error, ValueError):

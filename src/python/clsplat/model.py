@@ -12,7 +12,7 @@ import numpy
 
 from . import _c
 from .device import Device, Progress, _fields, default_device
-from .errors import FileError, InvalidError
+from .errors import FileError, InvalidError, c_string
 from .splats import choice
 
 _DTYPES = {"f32": _c.CLSPLAT_F32, "f16": _c.CLSPLAT_F16, "bf16": _c.CLSPLAT_BF16}
@@ -155,7 +155,7 @@ class Model:
         options.activations, options.cache = choice("dtype", activations, _DTYPES), choice("dtype", cache, _DTYPES)
         options.context = context
         self.device._watched(options)
-        self.device._run(self._c.model_open, self.device._handle, os.fsencode(folder_of(folder)), options, ctypes.byref(self._pointer),
+        self.device._run(self._c.model_open, self.device._handle, c_string(folder_of(folder)), options, ctypes.byref(self._pointer),
                          progress=progress)
         self.info = self._describe()
 

@@ -9,7 +9,7 @@ import numpy
 
 from . import _c, arrays
 from .device import Device, Progress, default_device
-from .errors import InvalidError
+from .errors import InvalidError, c_string
 
 _COVARIANCES = {"isotropic": _c.CLSPLAT_ISOTROPIC, "diagonal": _c.CLSPLAT_DIAGONAL, "full": _c.CLSPLAT_FULL}
 _INITS = {"random": _c.CLSPLAT_INIT_RANDOM, "kmeans": _c.CLSPLAT_INIT_KMEANS, "pca": _c.CLSPLAT_INIT_PCA,
@@ -52,7 +52,7 @@ class Hierarchy:
 
     def _struct(self) -> tuple[_c.clsplat_hierarchy, Any]:
         n = len(self.names)
-        names = (ctypes.c_char_p * n)(*[name.encode() for name in self.names])
+        names = (ctypes.c_char_p * n)(*[c_string(name.encode()) for name in self.names])
         counts, weights = (ctypes.c_size_t * n)(*self.counts), (ctypes.c_double * n)(*self.weights)
         pointers = [ctypes.cast(p, ctypes.c_void_p).value for p in (names, counts, weights)]
         return _c.clsplat_hierarchy(n, *pointers), (names, counts, weights)
@@ -113,12 +113,12 @@ class Splats:
         """From a safetensors file."""
         self = cls.__new__(cls)
         self._begin(device)
-        self.device._run(self.device._c.splats_load, self.device._lib.pointer, os.fsencode(path), ctypes.byref(self._pointer))
+        self.device._run(self.device._c.splats_load, self.device._lib.pointer, c_string(path), ctypes.byref(self._pointer))
         return self
 
     def save(self, path: Union[str, os.PathLike]) -> None:
         """As a safetensors file, which is replaced in one step."""
-        self.device._run(self.device._c.splats_save, self._on(self.device), os.fsencode(path))
+        self.device._run(self.device._c.splats_save, self._on(self.device), c_string(path))
 
     def _on(self, device: Device) -> int:
         """The C pointer, for a call on `device`."""
@@ -174,7 +174,7 @@ class Splats:
         return [name.decode(errors="replace") for name in names]
 
     def name_level(self, level: int, name: str) -> None:
-        self.device._run(self.device._c.splats_set_level_name, self._on(self.device), level, name.encode())
+        self.device._run(self.device._c.splats_set_level_name, self._on(self.device), level, c_string(name.encode()))
 
     @property
     def covariance(self) -> str:

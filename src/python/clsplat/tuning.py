@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, Union
 
 from . import _c
 from .device import Device, default_device
-from .errors import CancelledError
+from .errors import CancelledError, c_string
 from .splats import choice
 
 _DTYPES = {"f32": _c.CLSPLAT_F32, "f16": _c.CLSPLAT_F16, "bf16": _c.CLSPLAT_BF16}
@@ -30,7 +30,7 @@ def tune(op: Optional[str] = None, *, seconds: float = 60.0, dtype: str = "f32",
         if name not in ("batch", "heads", "queries", "keys", "dim", "value_dim", "splats"):
             raise TypeError(f"tune() has no argument {name!r}")
         setattr(options, name, value)
-    options.op = None if op is None else op.encode()
+    options.op = None if op is None else c_string(op)
     options.seconds, options.dtype = seconds, choice("dtype", dtype, _DTYPES)
     found: dict[str, dict[str, Any]] = {}
     raised: list[BaseException] = []
@@ -63,13 +63,13 @@ def tune(op: Optional[str] = None, *, seconds: float = 60.0, dtype: str = "f32",
 def export_tuning(path: Union[str, os.PathLike], device: Optional[Device] = None) -> None:
     """The user's tuning records as a file."""
     device = device or default_device()
-    device._run(device._c.tune_export, device._lib.pointer, os.fsencode(path))
+    device._run(device._c.tune_export, device._lib.pointer, c_string(path))
 
 
 def import_tuning(path: Union[str, os.PathLike], device: Optional[Device] = None) -> None:
     """Records of a file among the user's: those that are new or faster."""
     device = device or default_device()
-    device._run(device._c.tune_import, device._lib.pointer, os.fsencode(path))
+    device._run(device._c.tune_import, device._lib.pointer, c_string(path))
 
 
 __all__ = ["export_tuning", "import_tuning", "tune"]

@@ -208,6 +208,8 @@ class Attend(unittest.TestCase):
                 (clsplat.ShapeError, "out has shape", lambda: clsplat.attend(q, k, v, out=np.empty((1, 2), np.float32))),
                 (clsplat.ShapeError, "rows must be contiguous", lambda: clsplat.attend(q, k, v, out=np.empty((40, 37, 4, 2), np.float32).T)),
                 (clsplat.FileError, "nowhere", lambda: clsplat.Splats.load("/nowhere/at/all")),
+                (clsplat.InvalidError, "NUL", lambda: clsplat.Splats.load("/etc/passwd\0.safetensors")),
+                (clsplat.InvalidError, "NUL", lambda: clsplat.Device("0\0Z80")),
                 (clsplat.NoDeviceError, "Z80", lambda: clsplat.Device("Z80"))):
             with self.assertRaisesRegex(error, words):
                 call()
