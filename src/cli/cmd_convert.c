@@ -1,5 +1,10 @@
 /* clsplat convert: language models from folders to GGUF files and back, smaller or larger. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
 #include "cli/cli.h"
+#include "cli/report.h"
 #include "model/convert.h"
 
 static const char summary[] = "Writes the weights of MODEL, a folder or a GGUF file, to OUT: a GGUF file, in "
@@ -9,6 +14,14 @@ static const char summary[] = "Writes the weights of MODEL, a folder or a GGUF f
                               "F32 in safetensors if --type is not given. In GGUF files vectors are F32, "
                               "matrices whose rows are no whole blocks F16, and "
                               "embedding and head Q8_0 if the type has fewer bits.";
+
+static clsplat_status report(cli *c, const char *out) {
+    struct stat about = {0};
+    if (stat(out, &about) != 0)
+        return log_error(c->lib, CLSPLAT_IO, "%s: cannot be examined: %s", out, strerror(errno));
+    return report_json(
+        c, json_pack("{s:o, s:I}", "output", report_text(out), "bytes", (json_int_t)about.st_size));
+}
 
 static clsplat_status convert(cli *c, const char *out, const char *type) {
     clsplat_status status = CLSPLAT_OK;
@@ -22,9 +35,11 @@ static clsplat_status convert(cli *c, const char *out, const char *type) {
     if (choice >= 0)
         request.type = block_type_named(names[choice]);
     progress_begin(&c->progress);
-    TRY(model_convert(c->lib, &request));
-fail:
+    status = model_convert(c->lib, &request);
     progress_clear(&c->progress);
+    if (status == CLSPLAT_OK && c->json)
+        status = report(c, out);
+fail:
     return status;
 }
 
