@@ -200,21 +200,118 @@ def limits(h):
         text = run.stderr.decode("utf-8", "replace")
         h.check(name, run.returncode == status and word in text, f"status {run.returncode}: {text}")
 
+    shown = [["compare", golden, golden], ["devices"], ["init", golden, "-o", out], ["presets"], ["plan", LLAMA, "--context", "8"],
+             ["convert", f"{TESTS}/model/gguf/mixed.gguf", "-o", h.path("full.gguf")], ["generate", LLAMA, "-p", "a", "--tokens", "1"]]
     with open("/dev/full", "wb") as full:
-        for words in (["--help"], ["attend", "--help"], ["--version"]):
+        for words in [["--help"], ["attend", "--help"], ["--version"]] + [words + ["--json"] for words in shown]:
             told(f"{' '.join(words)} on a full disk", "No space left on device", *words, stdout=full)
     told("no more files", "ulimit -n", "attend", golden, "-o", out, limit=(resource.RLIMIT_NOFILE, (4, 4)))
     for size in (60000, 120000):
         told(f"{size} KB of memory", "ulimit -v", "attend", golden, "-o", out, limit=(resource.RLIMIT_AS, (size << 10, size << 10)))
-    # /proc takes no files from anybody, root included; what is full is tests/trust/disk.c's
+    # /proc takes no files from anybody, root included
     told("a home that is read-only", "cannot be written", "attend", golden, "-o", out, status=0,
          environment={"HOME": "/proc", "XDG_CACHE_HOME": ""})
     told("a cache that is read-only", "Mend the folder", "attend", golden, "-o", out, status=0, environment={"XDG_CACHE_HOME": "/proc/x"})
 
 
+def full_disks(h):
+    """A file system without room, of this process alone: whose folder it is that is full is said, and work goes on without."""
+    golden, folder = f"{TESTS}/golden/softmax-padding/input.safetensors", h.path("full")
+    os.makedirs(folder)
+    script = 'mount -t tmpfs -o size=64k none "$0" && { cat /dev/zero > "$0/fill"; "$@"; s=$?; ls "$0"; exit $s; }'
+
+    def run(*words, **environment):
+        return subprocess.run(["unshare", "-rm", "sh", "-c", script, folder, h.binary, *words], capture_output=True, text=True, timeout=1800,
+                              env=dict(os.environ, **environment))
+
+    if run("--version").returncode != 0:
+        print("skipped: a full disk: no file system of one's own is to be had here")
+        return
+    cache = run("attend", golden, "-o", h.path("a"), XDG_CACHE_HOME=folder)
+    h.check("a full cache", cache.returncode == 0 and "No space left on device. Mend the folder" in cache.stderr, cache.stderr)
+    pocl = run("attend", golden, "-o", h.path("b"), "--verbose", POCL_CACHE_DIR=folder, CLSPLAT_CACHE="off")
+    h.check("PoCL's folder is full", pocl.returncode == 0 and f"PoCL cannot work in its folder {folder}: No space left" in pocl.stderr, pocl.stderr)
+    out = run("attend", golden, "-o", f"{folder}/out.safetensors")
+    h.check("the output's disk is full", out.returncode == 1 and "No space left on device" in out.stderr and out.stdout.split() == ["fill"],
+            out.stdout + out.stderr)
+
+
+def drivers_cache(h):
+    """PoCL believes what it finds in its folder: where it goes on with that, the folder is named."""
+    golden, folder = f"{TESTS}/golden/softmax-padding/input.safetensors", h.path("pocl")
+    where = {"POCL_CACHE_DIR": folder, "CLSPLAT_CACHE": "off"}
+    h.run("attend", golden, "-o", h.path("c"), environment=where)
+    programs = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".bc")]
+    for program in programs:
+        os.truncate(program, 0)
+    if programs:
+        out = h.run("attend", golden, "-o", h.path("d"), environment=where)
+        h.check("PoCL's folder is damaged", out.returncode == 1 and f"its folder {folder} is damaged" in out.words, out.words)
+    else:
+        print("skipped: a damaged folder of PoCL: it has no programs")
+
+
+def pages(h):
+    """What stands in a report's sources is words on the page, nothing else."""
+    evil = "</script><img src=x onerror=alert(1)>\x1b[2J"
+    history = {"cycle": 1, "decision": evil, "kept": True, "layer": 0, "head": 0, "level": evil, "from": [evil], "to": [1], "age": 1,
+               "error_before": 1, "error_after": 0.5, "reason": {evil: evil}}
+    log = {"step": 1, "loss": evil, "rate": 1e300, "seconds": -1e308, evil: evil}
+    named = h.path("<img src=x onerror=alert(1)>.safetensors")
+    shutil.copy(f"{TESTS}/golden/diagonal-joint/splats.safetensors", named)
+    for name, lines in (("history", history), ("log", log)):
+        with open(h.path(f"{name}.jsonl"), "w", encoding="utf-8") as f:
+            f.write((json.dumps(lines) + "\n") * 3)
+    for source in (h.path("history.jsonl"), h.path("log.jsonl"), named):
+        page = h.path("page.html")
+        out = h.run("report", source, "-o", page)
+        with open(page, "rb") as f:
+            words = f.read()
+        h.check(f"a page of {os.path.basename(source)}", out.returncode == 0 and words and b"<img" not in words and b"\x1b" not in words
+                and words.count(b"</script>") == words.count(b"<script"), out.words)
+        os.remove(page)
+
+
+def estimates(h):
+    """Numbers that nobody has: refused, or told as they are."""
+    def real(value):
+        return all(map(real, value.values() if isinstance(value, dict) else value)) if isinstance(value, (dict, list)) \
+            else not isinstance(value, (int, float)) or value >= 0
+
+    most, beyond = str(2**63 - 1), str(2**64)
+    for words in (["--tokens", most], ["--dim", most, "--tokens", most], ["--heads", most], ["--value-dim", most]):
+        out = h.run("presets", "--json", *words)
+        h.check(f"presets {words}", out.returncode == 0 and real(json.loads(out.stdout)), out.words)
+    for words in (["--context", most], ["--context", "64", "--devices", most]):
+        out = h.run("plan", LLAMA, "--json", *words)
+        h.check(f"plan {words}", out.returncode in (0, 1) and (out.words or real(json.loads(out.stdout))), out.words)
+    for words in (["presets", "--heads", beyond], ["presets", "--dim", "-1"], ["plan", LLAMA, "--context", beyond],
+                  ["plan", LLAMA, "--context", "8", "--network", "nan"], ["plan", LLAMA, "--context", "8", "--devices", "0"]):
+        out = h.run(*words)
+        h.check(f"{words}", out.returncode == 2 and out.words.startswith("clsplat"), f"status {out.returncode}: {out.words}")
+
+
+def trained(h):
+    """Configurations to train by, in bounded time; nothing is left of what never began."""
+    config = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32,
+              "attention": ["softmax"]}
+    settings = {"context": 32, "batch_size": 1, "steps": 1}
+    with open(h.path("learned"), "w", encoding="utf-8") as f:
+        f.write("a line\n" * 9)
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "sliding_window", "splats",
+                "context", "batch_size"):
+        place = dict(settings) if key in settings else dict(config)
+        place[key] = 10**18
+        whole = dict(config, training=place) if key in settings else dict(place, training=settings)
+        with open(h.path("learn.json"), "w", encoding="utf-8") as f:
+            json.dump(whole, f)
+        h.refuse(f"train: {key} 1e18", "train", h.path("learned"), "-o", h.path("begun"), "--config", h.path("learn.json"))
+        h.check(f"train: {key} 1e18: nothing is left", not os.path.exists(h.path("begun")))
+
+
 def main():
     h = Hostile(sys.argv[1])
-    for part in (sizes, greedy_models, bombs, terminal, links, limits):
+    for part in (sizes, greedy_models, bombs, terminal, links, limits, full_disks, drivers_cache, pages, estimates, trained):
         part(h)
     shutil.rmtree(h.folder, ignore_errors=True)
     print(f"hostile: {h.passed} passed, {len(h.failed)} failed")
