@@ -177,6 +177,7 @@ on_pocl() {
   fi
   stage kill on pocl python3 tests/tune/test_kill.py "$binary"
   if [ $tier = long ]; then stage train on pocl python3 tests/train/test_train.py "$binary" --long; else stage train on pocl python3 tests/train/test_train.py "$binary"; fi
+  stage encoder on pocl python3 tests/train/test_encoder.py "$binary"
   stage adaptation on pocl python3 tests/train/test_adaptation.py "$binary"
   stage distill on pocl python3 tests/train/test_distill.py "$binary"
   if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi

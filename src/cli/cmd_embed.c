@@ -15,8 +15,9 @@ enum { TEXT_LIMIT = 1 << 30 }; /* bytes */
 
 static const char summary[] =
     "Makes a vector of every line of FILE (- or nothing is standard input) with an encoder: BERT, RoBERTa, "
-    "XLM-R or\n"
-    "DistilBERT, pooled and normalised as its folder says (modules.json, 1_Pooling). A line of numbers goes "
+    "XLM-R,\n"
+    "DistilBERT, EuroBERT or one that train made, pooled and normalised as its folder says (modules.json, "
+    "1_Pooling). A line of numbers goes "
     "to\n"
     "standard output for each, or all go to --output as an array [lines, columns] in float32.";
 

@@ -68,8 +68,20 @@ fail:
     return status;
 }
 
+/* A configuration that says how layers attend may say that tokens see those after, too. */
+static clsplat_status read_direction(const json_place *at, const model_family *f, model_config *c) {
+    clsplat_status status = CLSPLAT_OK;
+    bool decoder = true;
+    if (!f->patterns)
+        return CLSPLAT_OK;
+    TRY(json_bool(at, "is_decoder", &decoder));
+    c->layer.encoder = !decoder;
+fail:
+    return status;
+}
+
 /* What would change the arithmetic, and is not here. */
-static clsplat_status refuse_others(const json_place *at, const model_family *f) {
+static clsplat_status refuse_others(const json_place *at, const model_family *f, const model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     const char *positions = "absolute";
     bool decoder = false, crossed = false, both_ways = false;
@@ -78,7 +90,7 @@ static clsplat_status refuse_others(const json_place *at, const model_family *f)
         return json_refuse(
             at, CLSPLAT_UNSUPPORTED, "quantization_config",
             "is set: folders have weights of F32, F16 or BF16 here, and quantised ones come in GGUF files");
-    if (!f->layer.encoder && json_is_string(architecture) &&
+    if (!c->layer.encoder && json_is_string(architecture) &&
         !text_contains(json_string_value(architecture), "ForCausalLM"))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "architectures",
                            "is '%s', which does not predict next tokens (…ForCausalLM)",
@@ -87,7 +99,7 @@ static clsplat_status refuse_others(const json_place *at, const model_family *f)
     if (both_ways)
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "use_bidirectional_attention",
                            "is true: a model of type %s is run as a decoder only", f->name);
-    if (!f->layer.encoder)
+    if (!c->layer.encoder || f->patterns)
         return CLSPLAT_OK;
     TRY(json_word(at, "position_embedding_type", JSON_OPTIONAL, &positions));
     TRY(json_bool(at, "is_decoder", &decoder));
@@ -102,14 +114,23 @@ fail:
     return status;
 }
 
+static bool is_rotary(const model_config *c) {
+    return !c->names->positions;
+}
+
 /* Learned positions are a table, whose first rows may be left to padding. */
-static clsplat_status read_positions(const json_place *at, const model_family *f, model_config *c) {
+static clsplat_status read_positions(const json_place *at, model_config *c) {
     clsplat_status status = CLSPLAT_OK;
     size_t pad = c->layer.position_after_pad ? 1 : 0;
-    if (!f->layer.encoder)
+    size_t mask = SIZE_MAX;
+    if (!c->layer.encoder)
         return CLSPLAT_OK;
     TRY(json_size(at, "pad_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &pad));
+    TRY(json_size(at, "mask_token_id", JSON_OPTIONAL, 0, c->vocabulary - 1, &mask));
     c->pad = (int32_t)pad;
+    c->mask = mask == SIZE_MAX ? -1 : (int32_t)mask;
+    if (is_rotary(c))
+        return CLSPLAT_OK;
     c->positions = c->context;
     c->first_position = c->layer.position_after_pad ? pad + 1 : 0;
     if (c->first_position >= c->positions)
@@ -134,10 +155,10 @@ static clsplat_status read_sizes(const json_place *at, const model_family *f, mo
     TRY(json_size(at, f->keys->intermediate, JSON_NEEDED, 1, HIDDEN_LIMIT, &c->intermediate));
     TRY(json_size(at, "vocab_size", JSON_NEEDED, 1, VOCABULARY_LIMIT, &c->vocabulary));
     c->kv_heads = f->kv_heads ? f->kv_heads : c->heads;
-    if (!f->layer.encoder)
+    if (is_rotary(c))
         c->kv_heads =
             json_is_null(json_object_get(at->object, "num_key_value_heads")) ? c->heads : c->kv_heads;
-    if (!f->layer.encoder)
+    if (is_rotary(c))
         TRY(json_size(at, "num_key_value_heads", JSON_OPTIONAL, 1, HEADS_LIMIT, &c->kv_heads));
     if (c->heads % c->kv_heads != 0)
         return json_refuse(at, CLSPLAT_FORMAT, "num_attention_heads",
@@ -148,7 +169,7 @@ static clsplat_status read_sizes(const json_place *at, const model_family *f, mo
         return json_refuse(at, CLSPLAT_FORMAT, f->keys->hidden,
                            "is %zu, which is no multiple of %s, %zu, and there is no head_dim", c->hidden,
                            f->keys->heads, c->heads);
-    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_LIMIT || (!f->layer.encoder && c->head_dim % 2 != 0))
+    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_LIMIT || (is_rotary(c) && c->head_dim % 2 != 0))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "head_dim", "is %zu; it must be even, from 2 to %d",
                            c->head_dim, HEAD_DIM_LIMIT);
     c->context = f->context;
@@ -200,6 +221,9 @@ static clsplat_status read_biases(const json_place *at, const model_family *f, m
     c->mlp_bias = f->mlp_bias;
     if (f->mlp_bias_key)
         TRY(json_bool(at, "mlp_bias", &c->mlp_bias));
+    if (f->mlp_bias_key && c->layer.encoder && c->mlp_bias)
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "mlp_bias",
+                           "is true: heads with biases of models of type %s are not supported", f->name);
 fail:
     return status;
 }
@@ -342,10 +366,11 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
     config->family = f->name;
     config->layer = f->layer;
     config->names = f->names;
-    TRY(refuse_others(&at, f));
+    TRY(read_direction(&at, f, config));
+    TRY(refuse_others(&at, f, config));
     TRY(read_activation(&at, f, config));
     TRY(read_sizes(&at, f, config));
-    TRY(read_positions(&at, f, config));
+    TRY(read_positions(&at, config));
     TRY(read_biases(&at, f, config));
     TRY(read_caps(&at, f, config));
     config->local_turn = f->local_turn;
@@ -354,7 +379,7 @@ clsplat_status model_config_load(clsplat *lib, const char *folder, model_config 
         TRY(pattern_load(&at, config));
     TRY(read_tokens(&at, config));
     TRY(read_generation(lib, folder, config));
-    if (!f->layer.encoder)
+    if (is_rotary(config))
         TRY(rotary_load(&at, config));
 fail:
     if (status != CLSPLAT_OK)

@@ -41,15 +41,16 @@ typedef struct model_config {
     float score_scale; /* scores are so many times q·k, 1/√D unless the family has a key for it */
     bool tied;         /* the embedding is the head, too */
     bool qkv_bias, out_bias, mlp_bias;
-    size_t positions, types, first_position; /* encoders: rows of the tables of positions and of token types
-                                                 (0: none), and the first token's position */
+    size_t positions, types, first_position; /* rows of the tables of positions and of token types (0: none),
+                                                 and the first token's position */
     float *frequencies;   /* [2, head_dim / 2], of rotary positions: of sessions up to short_context, and of
-                             longer ones; NULL in encoders */
+                             longer ones; NULL where positions are learned */
     bool local_turn;      /* the second frequencies are for layers with a window, not for long sessions */
     size_t short_context; /* tokens; 0: the first frequencies are for all sessions */
     float attention_scaling; /* of their cosines and sines */
     bool context_is_end;     /* beyond `context` the frequencies would have to change */
     int32_t begin, pad;      /* −1: none */
+    int32_t mask;            /* encoders: stands for a token that is hidden; −1: the tokeniser says */
     int32_t *ends;           /* [end_count] */
     size_t end_count;
 } model_config;

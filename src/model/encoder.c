@@ -5,6 +5,7 @@
 
 #include "model/attention.h"
 #include "model/block.h"
+#include "model/encoder_splats.h"
 
 /* Texts of one length are one launch, without padding; texts of nearly one length are one launch too, since a
  * launch costs as much as some rows do. */
@@ -64,11 +65,46 @@ typedef struct reading {
     const clsplat_model_attention *attention;
 } reading;
 
+static bool is_splatted(const model_config *c, size_t layer) {
+    return c->splatted && c->splatted[layer];
+}
+
+/* The heads of a group's texts, each of which begins at position 0. */
+static clsplat_status turn(const block *b, size_t layer, const encoder_group *g) {
+    const model_config *c = &b->model->config;
+    const model_scratch *t = &b->model->scratch;
+    size_t all = c->heads + 2 * c->kv_heads, dim = c->head_dim;
+    return op_rope(b->q,
+                   &(op_rope_args){.x = encoder_heads(g, t->qkv, 0, all, dim),
+                                   .bias = block_heads(b->model->weights.layers[layer].qkv_bias, 0, all, dim),
+                                   .turn = t->turn.mem,
+                                   .q = encoder_heads(g, t->qkv, 0, c->heads, dim),
+                                   .k = encoder_heads(g, t->qkv, c->heads, c->kv_heads, dim),
+                                   .v = encoder_heads(g, t->qkv, c->heads + c->kv_heads, c->kv_heads, dim),
+                                   .epsilon = c->epsilon});
+}
+
 /* Keys and values stay where they are. */
 static clsplat_status take(const block *b, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const reading *r = b->user;
     op_tensor qkv = block_rows(b, b->model->scratch.qkv);
-    return op_activate(
-        b->q, &(op_activate_args){.x = qkv, .bias = b->model->weights.layers[layer].qkv_bias, .out = qkv});
+    if (is_splatted(&b->model->config, layer))
+        TRY(encoder_splats_look(b->q, b->model, layer, b->count));
+    if (!b->model->config.frequencies)
+        return op_activate(b->q, &(op_activate_args){
+                                     .x = qkv, .bias = b->model->weights.layers[layer].qkv_bias, .out = qkv});
+    for (size_t i = 0; i < r->pass->group_count; ++i)
+        TRY(turn(b, layer, &r->pass->groups[i]));
+fail:
+    return status;
+}
+
+void encoder_sees(const model_config *c, size_t layer, size_t length, int32_t *diagonal, uint32_t *window) {
+    size_t half = c->window / 2;
+    bool all = !c->windowed[layer] || half + 1 >= length;
+    *diagonal = all ? OP_SEES_ALL : (int32_t)half;
+    *window = all ? 0 : (uint32_t)(2 * half + 1);
 }
 
 static clsplat_tensor public_tensor(op_tensor t) {
@@ -97,7 +133,9 @@ static clsplat_status near_far(clsplat_device *device, const clsplat_model_atten
                                   0, NULL, NULL);
 }
 
-static clsplat_status attend_group(const block *b, const clsplat_model_attention *a, const encoder_group *g) {
+static clsplat_status attend_group(const block *b, size_t layer, const clsplat_model_attention *a,
+                                   const encoder_group *g) {
+    clsplat_status status = CLSPLAT_OK;
     const model_config *c = &b->model->config;
     const model_scratch *t = &b->model->scratch;
     size_t dim = c->head_dim;
@@ -112,17 +150,22 @@ static clsplat_status attend_group(const block *b, const clsplat_model_attention
                             .key_bias = encoder_bias(g, t->key_bias, c->kv_heads),
                             .out = encoder_heads(g, t->attended, 0, c->heads, dim),
                             .lse = lse,
-                            .scale = 1 / sqrtf((float)dim),
-                            .diagonal = OP_SEES_ALL};
-    return a->method == CLSPLAT_MODEL_NEAR_FAR ? near_far(b->q->device, a, &args) : op_softmax(b->q, &args);
+                            .scale = c->score_scale};
+    encoder_sees(c, layer, g->length, &args.diagonal, &args.window);
+    if (a->method == CLSPLAT_MODEL_NEAR_FAR && !c->windowed[layer])
+        return near_far(b->q->device, a, &args);
+    TRY(op_softmax(b->q, &args));
+    if (is_splatted(c, layer))
+        TRY(encoder_splats_attend(b->q, b->model, g, &args));
+fail:
+    return status;
 }
 
 static clsplat_status attend(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const reading *r = b->user;
-    (void)layer;
     for (size_t i = 0; i < r->pass->group_count; ++i)
-        TRY(attend_group(b, r->attention, &r->pass->groups[i]));
+        TRY(attend_group(b, layer, r->attention, &r->pass->groups[i]));
 fail:
     return status;
 }
@@ -163,8 +206,19 @@ static clsplat_status begin(const block *b) {
     clsplat_status status = CLSPLAT_OK;
     const model_weights *w = &b->model->weights;
     const model_scratch *t = &b->model->scratch;
+    const model_config *c = &b->model->config;
     op_tensor x = op_slice(t->x, 2, 0, b->count), y = op_slice(t->y, 2, 0, b->count);
-    TRY(block_embed(b, t->ids, 0, 0, x));
+    TRY(block_embed(b, t->ids, 0, c->layer.embedding_scale, x));
+    if (c->frequencies) {
+        size_t longest = ((const reading *)b->user)->pass->groups[0].length;
+        bool far = c->short_context && longest > c->short_context;
+        TRY(op_turn(b->q, &(op_turn_args){.frequencies = w->frequencies[far],
+                                          .turn = t->turn.mem,
+                                          .rows = longest,
+                                          .dim = c->head_dim,
+                                          .factor = c->attention_scaling}));
+        return block_begin(b, (op_tensor){0}, (op_tensor){0});
+    }
     TRY(op_embed(b->q, &(op_embed_args){.ids = t->positions, .table = w->positions, .out = y}));
     TRY(block_begin(b, y, w->types.mem ? op_slice(w->types, 2, 0, 1) : w->types));
 fail:
@@ -177,7 +231,7 @@ clsplat_status encoder_check(const clsplat_model *m, const clsplat_model_attenti
         return log_error(
             lib, CLSPLAT_UNSUPPORTED,
             "a model of type %s writes texts on and is no encoder: vectors of texts are made with models "
-            "like bert, roberta, xlm-roberta and distilbert",
+            "like bert, roberta, xlm-roberta, distilbert and eurobert",
             m->config.family);
     if (a->method != CLSPLAT_MODEL_EXACT && a->method != CLSPLAT_MODEL_NEAR_FAR)
         return log_error(

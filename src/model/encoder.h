@@ -33,6 +33,11 @@ size_t encoder_lay_out(const clsplat_model *model, const token_list *const *text
 clsplat_status encoder_run(queue *q, clsplat_model *model, const clsplat_model_attention *attention,
                            const encoder_pass *pass);
 
+/* The keys that a layer's tokens see in a text of so many, as op_softmax has it: all, or in a layer with a
+ * window those that are at most half of it away. */
+void encoder_sees(const model_config *config, size_t layer, size_t length, int32_t *diagonal,
+                  uint32_t *window);
+
 /* Rows of a group as [count,heads,length,D], from head `first` on. */
 op_tensor encoder_heads(const encoder_group *group, op_tensor rows, size_t first, size_t heads, size_t dim);
 /* The bias of a group's keys [count,1,length,1], repeated for heads; absent if nothing is padded. */

@@ -13,7 +13,8 @@ typedef enum layer_qk { QK_AS_THEY_ARE, QK_HEAD_BY_HEAD, QK_ALL_HEADS } layer_qk
 /* One layer: h = norm(x), y = result(attention(h)), x += y; then the same with the feed-forward network.
  * Norms that a family has no name for are left out. */
 typedef struct layer_kind {
-    bool encoder; /* tokens see all others, and positions are learned; else those before, and rotary */
+    bool encoder; /* tokens see all others; else those before. Positions are learned where there is a name for
+                     their table, else rotary */
     bool position_after_pad; /* the first token's position is the one behind the padding's, as in RoBERTa */
     bool centred;            /* its norms are LayerNorm; else root mean square */
     bool sums;               /* results are normalised after they were added: x = result(x + attention(h)) */
@@ -63,7 +64,7 @@ typedef struct model_family {
     bool window_always; /* every layer has the window; others say which */
     bool window_some;
     bool window_unsaid; /* there is none unless the key says how wide it is */
-    bool patterns;      /* a key says how each layer attends: model/pattern.h */
+    bool patterns; /* keys say how each layer attends: model/pattern.h, and whether tokens see those after */
     size_t
         window_pattern; /* every so many layers one has no window, unless layer_types says which; 0: none */
     bool local_turn;    /* layers with a window turn heads by frequencies of their own */

@@ -1,5 +1,6 @@
 #include "model/model.h"
 #include "base/sized.h"
+#include "model/encoder_splats.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static clsplat_status check_options(clsplat *lib, const clsplat_model_options *o
 
 static clsplat_status choose_context(clsplat *lib, const char *folder, size_t wanted, clsplat_model *m) {
     m->context = wanted ? wanted : m->config.context;
-    if (m->context > m->config.context && m->config.layer.encoder)
+    if (m->context > m->config.context && m->config.positions)
         return log_error(lib, CLSPLAT_UNSUPPORTED, "%s: it has learned %zu positions; %zu were asked for",
                          folder, m->config.context, wanted);
     if (m->context > m->config.context && m->config.context_is_end)
@@ -82,7 +83,9 @@ static void describe(clsplat_model *m) {
         .encoder = c->layer.encoder,
         .head = m->weights.head[0].mem != NULL,
         .longest = longest < m->context ? longest : m->context,
-        .mask = c->layer.encoder ? tokenizer_mask(m->tokenizer) : -1,
+        .mask = !c->layer.encoder ? -1
+                : c->mask >= 0    ? c->mask
+                                  : tokenizer_mask(m->tokenizer),
     };
 }
 
@@ -109,6 +112,8 @@ clsplat_status clsplat_model_open_sized(clsplat_device *device, const char *fold
         TRY(model_pooling_load(lib, folder, &m->pooling));
     TRY(model_scratch_create(device, &m->config, rows_at_once(m, options.chunk), m->activations,
                              m->weights.head[0].mem != NULL, &m->scratch));
+    if (m->config.layer.encoder)
+        TRY(encoder_splats_open(m, &m->splats));
     describe(m);
     *model = m;
     return CLSPLAT_OK;
@@ -121,6 +126,7 @@ void clsplat_model_close(clsplat_model **model) {
     if (!model || !*model)
         return;
     clsplat_model *m = *model;
+    encoder_splats_close(m->device, &m->splats);
     model_scratch_free(m->device, &m->scratch);
     model_weights_free(m->device, &m->weights);
     tokenizer_close(&m->tokenizer);
@@ -145,19 +151,19 @@ bool clsplat_model_is_end(const clsplat_model *model, int32_t token) {
     return false;
 }
 
-clsplat_status clsplat_model_encode(const clsplat_model *model, const char *text, size_t bytes, bool special,
+clsplat_status clsplat_model_encode(const clsplat_model *model, const char *words, size_t bytes, bool special,
                                     int32_t **tokens, size_t *count) {
-    return tokenizer_encode(model->tokenizer, text, bytes, special, tokens, count);
+    return tokenizer_encode(model->tokenizer, words, bytes, special, tokens, count);
 }
 
 clsplat_status clsplat_model_decode(const clsplat_model *model, const int32_t *tokens, size_t count,
-                                    char **text, size_t *bytes) {
-    return tokenizer_decode(model->tokenizer, tokens, count, text, bytes);
+                                    char **words, size_t *bytes) {
+    return tokenizer_decode(model->tokenizer, tokens, count, words, bytes);
 }
 
 clsplat_status clsplat_model_decode_next(const clsplat_model *model, int32_t previous, int32_t token,
-                                         char **text, size_t *bytes) {
-    return tokenizer_decode_next(model->tokenizer, previous, token, text, bytes);
+                                         char **words, size_t *bytes) {
+    return tokenizer_decode_next(model->tokenizer, previous, token, words, bytes);
 }
 
 void clsplat_model_free(void *list) {

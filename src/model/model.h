@@ -21,6 +21,7 @@ struct clsplat_model {
     model_pooling pooling; /* encoders */
     model_weights weights;
     model_scratch scratch;
+    struct encoder_splats *splats; /* of an encoder with such layers; else NULL */
 };
 
 #endif

@@ -42,7 +42,7 @@ fail:
 }
 
 /* Keys of the original system, and what else decides. */
-static clsplat_status read_adaptation(const json_place *at, model_adaptation *a) {
+static clsplat_status read_adaptation(const json_place *at, bool encoder, model_adaptation *a) {
     static const char *const known[] = {"enable_adaptation",
                                         "adaptation_frequency",
                                         "adaptation_tokens",
@@ -83,6 +83,9 @@ static clsplat_status read_adaptation(const json_place *at, model_adaptation *a)
     TRY(json_double(&in, "enough", JSON_OPTIONAL, 0, 1e9, &a->enough));
     a->steps = enabled ? steps : 0;
     a->tokens = enabled ? tokens : 0;
+    if (encoder && enabled && (steps || tokens))
+        return json_refuse(at, CLSPLAT_UNSUPPORTED, "adaptation",
+                           "is for models that write: leave it away, or is_decoder false");
     a->patience = (unsigned)patience;
 fail:
     return status;
@@ -109,7 +112,7 @@ clsplat_status pattern_load(const json_place *at, model_config *c) {
     TRY(json_size(at, "splat_chunk", JSON_OPTIONAL, 1, CHUNK_LIMIT, &c->splat_chunk));
     TRY(json_double(at, "near_far_tolerance", JSON_OPTIONAL, 0, 1e9, &c->near_far_tolerance));
     TRY(json_size(at, "near_far_chunk", JSON_OPTIONAL, 0, CHUNK_LIMIT, &c->near_far_chunk));
-    TRY(read_adaptation(at, &c->adaptation));
+    TRY(read_adaptation(at, c->layer.encoder, &c->adaptation));
 fail:
     return status;
 }

@@ -121,7 +121,7 @@ clsplat_status model_weights_load(clsplat_device *device, const char *folder, co
     for (size_t i = 0; config->frequencies && i < (config->short_context || config->local_turn ? 2 : 1); ++i)
         TRY(buffer_create_from(device, weights->plan->frequency_bytes,
                                config->frequencies + i * (config->head_dim / 2), &weights->frequencies[i]));
-    if (weights->plan->tied && (!config->layer.encoder || weights->head_dense.mem))
+    if (weights->plan->tied && (!config->names->head_dense || weights->head_dense.mem))
         memcpy(weights->head, weights->embedding, sizeof weights->head);
 fail:
     model_folder_close(&files);

@@ -257,8 +257,8 @@ static clsplat_status plan_head(search *s, model_weights *w) {
     const model_names *n = c->names;
     char name[128];
     s->prefix[0] = '\0';
-    if (c->layer.encoder) {
-        snprintf(name, sizeof name, "%s.weight", n->head_dense);
+    if (c->layer.encoder && (n->head_dense || !s->plan->tied)) {
+        snprintf(name, sizeof name, "%s.weight", n->head_dense ? n->head_dense : n->head);
         if (!model_folder_find(s->folder, name).entry)
             return CLSPLAT_OK;
     }

@@ -49,16 +49,20 @@ clsplat_status pass_head_like(queue *q, const pass *p, const pass *teacher, floa
     clsplat_status status = CLSPLAT_OK;
     const model_weights *w = &p->model->model->weights, *g = &p->model->gradient;
     size_t at_once = p->logits.shape[2];
-    for (size_t first = 0, count; first < p->rows; first += count) {
-        count = p->rows - first < at_once ? p->rows - first : at_once;
-        op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->h, 2, first, count);
+    if (p->asked_rows)
+        TRY(op_embed(q, &(op_embed_args){.ids = p->asked_rows, .table = p->h, .out = p->head}));
+    for (size_t first = 0, count; first < p->asked; first += count) {
+        count = p->asked - first < at_once ? p->asked - first : at_once;
+        op_tensor logits = op_slice(p->logits, 2, 0, count), h = op_slice(p->head, 2, first, count);
         TRY(product_run(q, p, h, w->head[0], logits));
         TRY(lose(q, p, teacher, logits, first, scale));
         if (scale == 0)
             continue;
-        TRY(product_to_rows(q, p, logits, w->head[0], op_slice(p->dh, 2, first, count)));
+        TRY(product_to_rows(q, p, logits, w->head[0], op_slice(p->dhead, 2, first, count)));
         TRY(product_to_weight(q, p, logits, h, g->head[0]));
     }
+    if (p->asked_rows && scale != 0) /* rows that were not asked receive the row of zeros */
+        TRY(op_embed(q, &(op_embed_args){.ids = p->places, .table = p->dhead, .out = p->dh}));
 fail:
     return status;
 }
@@ -109,6 +113,7 @@ static clsplat_status heads_back(queue *q, const pass *p, size_t layer) {
                                      .dk = pass_heads(p, p->dqkv, c->heads, c->kv_heads),
                                      .dv = pass_heads(p, p->dqkv, c->heads + c->kv_heads, c->kv_heads),
                                      .scale = f.scale,
+                                     .diagonal = f.diagonal,
                                      .window = f.window};
     TRY(pass_is_near_far(p, layer) ? pass_trees_back(q, p, layer, &args) : op_softmax_backward(q, &args));
     TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));

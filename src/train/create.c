@@ -35,6 +35,28 @@ fail:
     return status;
 }
 
+static bool is_type(const json_t *c, const char *name) {
+    const char *type = json_string_value(json_object_get(c, "model_type"));
+    return type && strcmp(type, name) == 0;
+}
+
+/* An encoder (is_decoder false) is one that other programs know, too, unless its layers differ. No token is
+ * for padding, so that all learn; of the 256 bytes, 255 stands for what is hidden: texts in UTF-8 have none.
+ */
+static int fill_encoder(json_t *c, bool typed) {
+    enum { BYTES = 256, MASK = 255 };
+    int failed = 0;
+    if (json_object_get(c, "is_decoder") == json_false() && !typed)
+        failed |= json_object_set_new(c, "model_type", json_string("eurobert"));
+    if (json_object_get(c, "is_decoder") != json_false() && !is_type(c, "eurobert"))
+        return failed;
+    if (json_integer_value(json_object_get(c, "vocab_size")) == BYTES && !json_object_get(c, "mask_token_id"))
+        failed |= json_object_set_new(c, "mask_token_id", json_integer(MASK));
+    if (!json_object_get(c, "pad_token_id"))
+        failed |= json_object_set_new(c, "pad_token_id", json_null());
+    return failed;
+}
+
 /* What the original system's keys leave open. */
 static clsplat_status fill(json_t *c) {
     static const char *const defaults =
@@ -49,14 +71,16 @@ static clsplat_status fill(json_t *c) {
     int failed = json_object_del(c, "training") && false;
     failed |= json_object_update_missing(c, more);
     json_decref(more);
+    failed |= fill_encoder(c, typed);
     hidden = json_integer_value(json_object_get(c, "hidden_size"));
     if (!json_object_get(c, "intermediate_size")) /* 8/3 of the width, in whole vectors */
         failed |= json_object_set_new(c, "intermediate_size", json_integer((hidden * 8 / 3 + 31) / 32 * 32));
     if (json_object_get(c, "attention") && !typed) /* other programs do not know such layers */
         failed |= json_object_set_new(c, "model_type", json_string("clsplat"));
-    if (!json_object_get(c, "architectures") &&
-        strcmp(json_string_value(json_object_get(c, "model_type")), "llama") == 0)
+    if (!json_object_get(c, "architectures") && is_type(c, "llama"))
         failed |= json_object_set_new(c, "architectures", json_pack("[s]", "LlamaForCausalLM"));
+    if (!json_object_get(c, "architectures") && is_type(c, "eurobert"))
+        failed |= json_object_set_new(c, "architectures", json_pack("[s]", "EuroBertForMaskedLM"));
     return failed ? CLSPLAT_MEMORY : CLSPLAT_OK;
 }
 
@@ -217,18 +241,18 @@ fail:
 }
 
 static clsplat_status check_kind(clsplat *lib, const char *path, const model_config *m, size_t context) {
-    for (size_t i = 0; m->splatted && i < m->layers; ++i)
+    for (size_t i = 0; m->splatted && !m->layer.encoder && i < m->layers; ++i)
         if (m->splatted[i] && context % m->splat_chunk != 0)
             return log_error(
                 lib, CLSPLAT_INVALID,
                 "%s: windows of %zu tokens (training.context, --context) are no multiple of splat_chunk, %zu",
                 path, context, m->splat_chunk);
-    if (m->layer.encoder || m->layer.qk != QK_AS_THEY_ARE || m->layer.sums || !m->names->q ||
+    if (m->positions || m->layer.qk != QK_AS_THEY_ARE || m->layer.sums || !m->names->q ||
         !m->names->attention_norm)
         return log_error(
             lib, CLSPLAT_UNSUPPORTED,
-            "%s: key model_type is '%s'; from nothing, models of type llama, mistral, qwen2 and clsplat are "
-            "trained",
+            "%s: key model_type is '%s'; from nothing, models of type llama, mistral, qwen2, eurobert and "
+            "clsplat are trained",
             path, m->family);
     return CLSPLAT_OK;
 }
@@ -259,6 +283,12 @@ clsplat_status train_create(clsplat *lib, const char *folder, const char *path, 
     written = true;
     TRY(train_save_json(lib, folder, "config.json", copy));
     TRY(model_config_load(lib, folder, &m));
+    if (!m.layer.encoder && json_object_get(copy, "is_decoder") == json_false())
+        TRY(log_error(
+            lib, CLSPLAT_UNSUPPORTED,
+            "%s: key is_decoder is false, and model_type '%s' is a decoder's: leave model_type away, or "
+            "choose eurobert or clsplat",
+            path, m.family));
     TRY(check_kind(lib, path, &m, settings->context));
     TRY(save_weights(lib, folder, &m, from, settings->seed, deviation));
 fail:

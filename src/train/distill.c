@@ -75,7 +75,7 @@ clsplat_status distill_heads(distillation *d, queue *q, const pass *p, const int
     clsplat_status status = CLSPLAT_OK;
     lesson l = {.d = d, .student = p, .scale = scale};
     size_t count = d->plan->count * p->rows;
-    TRY(pass_bring(q, &d->lesson, ids, ids));
+    TRY(pass_bring(q, &d->lesson, &(pass_tokens){.ids = ids, .targets = ids}));
     TRY(pass_forward(q, &d->lesson, imitate, &l));
     TRY(queue_download(
         q, (queue_copy){.mem = d->errors, .host = d->host, .row = count * sizeof *d->host, .rows = 1}));
@@ -107,7 +107,7 @@ static clsplat_status learn_logits(void *user, queue *q, const pass *p, const in
                                    double *loss) {
     clsplat_status status = CLSPLAT_OK;
     distillation *d = user;
-    TRY(pass_bring(q, &d->lesson, ids, ids));
+    TRY(pass_bring(q, &d->lesson, &(pass_tokens){.ids = ids, .targets = ids}));
     TRY(pass_forward(q, &d->lesson, NULL, NULL));
     TRY(pass_forward(q, p, NULL, NULL));
     TRY(pass_head_like(q, p, &d->lesson, scale));
@@ -134,7 +134,7 @@ clsplat_status distill_open(clsplat_device *device, const distill_plan *plan, co
     TRY(trainee_open(device, plan->folder, learns, plan, &d->student));
     trainee_take_type(&d->teacher, settings->type);
     trainee_take_type(&d->student, settings->type);
-    TRY(pass_open(&d->teacher, settings->batch, settings->context, true, &d->lesson));
+    TRY(pass_open(&d->teacher, settings->batch, settings->context, settings->context, true, &d->lesson));
     TRY(buffer_create(device, plan->count * d->rows * sizeof(float), &d->errors));
     d->host = calloc(plan->count * d->rows, sizeof *d->host);
     if (!d->host)

@@ -115,7 +115,7 @@ static clsplat_status run(beginning *b, const train_request *r) {
         return log_error(p->model->device->lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", rows);
     queue_begin(p->model->device, 0, NULL, &q);
     windows_draw(r->text, &r->settings, 0, 0, 0, p->batch, ids, ids + rows);
-    TRY(pass_bring(&q, &b->d->lesson, ids, ids + rows));
+    TRY(pass_bring(&q, &b->d->lesson, &(pass_tokens){.ids = ids, .targets = ids + rows}));
     TRY(pass_forward(&q, &b->d->lesson, begin_layer, b));
 fail:
     free(ids);
@@ -129,7 +129,7 @@ clsplat_status distill_begin(distillation *d, const train_request *request) {
     size_t rows = s->batch * s->context * c->heads;
     pass student = {0};
     beginning b = {.d = d, .student = &student};
-    TRY(pass_open(&d->student, s->batch, s->context, true, &student));
+    TRY(pass_open(&d->student, s->batch, s->context, s->context, true, &student));
     b.mean = calloc(c->kv_heads * c->splats * c->head_dim, sizeof *b.mean);
     b.amplitude = calloc(c->kv_heads * c->splats, sizeof *b.amplitude);
     b.all = calloc(3 * rows, sizeof *b.all);

@@ -86,11 +86,11 @@ fail:
 static clsplat_status measure_windows(measuring *m, bool all) {
     clsplat_status status = CLSPLAT_OK;
     distillation *d = m->d;
-    TRY(pass_bring(&m->q, &m->student, m->ids, m->targets));
+    TRY(pass_bring(&m->q, &m->student, &(pass_tokens){.ids = m->ids, .targets = m->targets}));
     TRY(distill_heads(d, &m->q, &m->student, m->ids, 0, m->sums));
     for (size_t i = 0; i < d->plan->count; ++i)
         m->worth->layers[i].error += m->sums[i];
-    TRY(pass_bring(&m->q, &d->lesson, m->ids, m->targets));
+    TRY(pass_bring(&m->q, &d->lesson, &(pass_tokens){.ids = m->ids, .targets = m->targets}));
     TRY(add_likelihood(m, &d->lesson, &m->worth->teacher));
     if (!all)
         return CLSPLAT_OK;
@@ -145,7 +145,7 @@ static clsplat_status begin(measuring *m) {
                          "what is held out to measure layers on has %zu tokens, and a batch %zu: more text, "
                          "--validation, or smaller --batch or --context",
                          corpus_length(m->r->held_out), s->batch * s->context);
-    TRY(pass_open(&m->d->student, s->batch, s->context, true, &m->student));
+    TRY(pass_open(&m->d->student, s->batch, s->context, s->context, true, &m->student));
     m->ids = calloc(m->student.rows, sizeof *m->ids);
     m->targets = calloc(m->student.rows, sizeof *m->targets);
     m->sums = calloc(plan->count, sizeof *m->sums);

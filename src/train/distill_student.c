@@ -232,6 +232,12 @@ static clsplat_status read_teacher(student *s) {
             model, model);
     TRY(model_config_load(s->lib, model, &s->config));
     TRY(trainee_check(s->lib, model, &s->config));
+    if (s->config.layer.encoder)
+        TRY(log_error(
+            s->lib, CLSPLAT_UNSUPPORTED,
+            "%s: is an encoder; layers are fitted to models that write: `clsplat train` makes an encoder "
+            "with such layers from nothing (is_decoder false)",
+            model));
     text_add(&path, "%s/config.json", model);
     if (!text_ok(&path))
         TRY(log_error(s->lib, CLSPLAT_MEMORY, "%s: no memory for its path", model));

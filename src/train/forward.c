@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "model/encoder.h"
 #include "op/layer/layer_backward.h"
 #include "train/product.h"
 #include "train/splats.h"
@@ -49,13 +50,16 @@ static clsplat_status add_and_norm(queue *q, const pass *p, op_tensor x, op_tens
 op_softmax_args pass_attention(const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_layer *kept = pass_layer_of(p, layer);
-    return (op_softmax_args){.q = pass_heads(p, kept->qkv, 0, c->heads),
-                             .k = pass_heads(p, kept->qkv, c->heads, c->kv_heads),
-                             .v = pass_heads(p, kept->qkv, c->heads + c->kv_heads, c->kv_heads),
-                             .out = pass_heads(p, kept->attended, 0, c->heads),
-                             .lse = kept->lse,
-                             .scale = 1 / sqrtf((float)c->head_dim),
-                             .window = c->windowed[layer] && c->window < p->length ? (uint32_t)c->window : 0};
+    op_softmax_args args = {.q = pass_heads(p, kept->qkv, 0, c->heads),
+                            .k = pass_heads(p, kept->qkv, c->heads, c->kv_heads),
+                            .v = pass_heads(p, kept->qkv, c->heads + c->kv_heads, c->kv_heads),
+                            .out = pass_heads(p, kept->attended, 0, c->heads),
+                            .lse = kept->lse,
+                            .scale = 1 / sqrtf((float)c->head_dim),
+                            .window = c->windowed[layer] && c->window < p->length ? (uint32_t)c->window : 0};
+    if (c->layer.encoder)
+        encoder_sees(c, layer, p->length, &args.diagonal, &args.window);
+    return args;
 }
 
 /* The heads are turned where they are. */

@@ -37,7 +37,7 @@ static clsplat_status open_scratch(pass *p) {
     const model_config *c = &p->model->model->config;
     size_t heads = c->heads * c->head_dim, all = (c->heads + 2 * c->kv_heads) * c->head_dim;
     size_t at_once = larger(LOGITS_LIMIT / c->vocabulary, 1), most = 0;
-    at_once = at_once < p->rows ? at_once : p->rows;
+    at_once = at_once < p->asked ? at_once : p->asked;
     for (size_t i = 0; i < p->model->count; ++i)
         most = larger(most, p->model->parameters[i].count);
     struct {
@@ -67,8 +67,29 @@ static clsplat_status open_scratch(pass *p) {
         TRY(tensor_create(device, all_of_them[i].type, 1, all_of_them[i].rows, all_of_them[i].columns,
                           all_of_them[i].tensor));
     TRY(buffer_create(device, 4 * p->rows, &p->ids));
-    TRY(buffer_create(device, 4 * p->rows, &p->targets));
-    TRY(buffer_create(device, 4 * p->rows, &p->log_likelihood));
+    TRY(buffer_create(device, 4 * p->asked, &p->targets));
+    TRY(buffer_create(device, 4 * p->asked, &p->log_likelihood));
+fail:
+    return status;
+}
+
+/* Where the head reads some of the rows, they are side by side. */
+static clsplat_status open_head(pass *p) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_device *device = p->model->device;
+    size_t hidden = p->model->model->config.hidden, item = clsplat_dtype_size(p->type);
+    queue q;
+    p->head = p->h;
+    p->dhead = p->dh;
+    if (p->asked == p->rows)
+        return CLSPLAT_OK;
+    p->head = p->dhead = (op_tensor){0};
+    TRY(buffer_create(device, 4 * p->asked, &p->asked_rows));
+    TRY(buffer_create(device, 4 * p->rows, &p->places));
+    TRY(tensor_create(device, p->type, 1, p->asked, hidden, &p->head));
+    TRY(tensor_create(device, p->type, 1, p->asked + 1, hidden, &p->dhead));
+    queue_begin(device, 0, NULL, &q);
+    TRY(queue_fill(&q, p->dhead.mem, 0, (p->asked + 1) * hidden * item, 0.0f));
 fail:
     return status;
 }
@@ -103,7 +124,8 @@ fail:
     return status;
 }
 
-clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool again, pass *p) {
+clsplat_status pass_open(const trainee *model, size_t batch, size_t length, size_t asked, bool again,
+                         pass *p) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &model->model->config;
     *p = (pass){.model = model,
@@ -111,10 +133,11 @@ clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool
                 .batch = batch,
                 .length = length,
                 .rows = batch * length,
+                .asked = batch * asked,
                 .again = again};
     p->x = calloc(c->layers + 1, sizeof *p->x);
     p->layers = calloc(c->layers, sizeof *p->layers);
-    p->host = calloc(p->rows, sizeof *p->host);
+    p->host = calloc(p->asked, sizeof *p->host);
     if (!p->x || !p->layers || !p->host)
         TRY(log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a step of %zu tokens", p->rows));
     for (size_t i = 0; i <= c->layers; ++i)
@@ -123,6 +146,7 @@ clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool
         TRY(open_layer(p, &p->layers[i]));
     TRY(open_kinds(p));
     TRY(open_scratch(p));
+    TRY(open_head(p));
     TRY(open_turn(p));
 fail:
     return status;
@@ -135,6 +159,12 @@ void pass_close(pass *p) {
     op_tensor *all[] = {&p->h,        &p->gated,   &p->dx,      &p->dh,    &p->dqkv,  &p->dattended,
                         &p->dgate_up, &p->dgated,  &p->logits,  &p->turn,  &p->stats, &p->left,
                         &p->right,    &p->product, &p->flipped, &p->narrow};
+    if (p->asked_rows) {
+        tensor_release(device, &p->head);
+        tensor_release(device, &p->dhead);
+    }
+    buffer_release(device, 4 * p->asked, &p->asked_rows);
+    buffer_release(device, 4 * p->rows, &p->places);
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     for (size_t i = 0; p->x && i <= p->model->model->config.layers; ++i)
@@ -149,19 +179,29 @@ void pass_close(pass *p) {
             tensor_release(device, of[t]);
     }
     buffer_release(device, 4 * p->rows, &p->ids);
-    buffer_release(device, 4 * p->rows, &p->targets);
-    buffer_release(device, 4 * p->rows, &p->log_likelihood);
+    buffer_release(device, 4 * p->asked, &p->targets);
+    buffer_release(device, 4 * p->asked, &p->log_likelihood);
     free(p->x);
     free(p->layers);
     free(p->host);
     *p = (pass){0};
 }
 
-clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets) {
+clsplat_status pass_bring(queue *q, const pass *p, const pass_tokens *t) {
     clsplat_status status = CLSPLAT_OK;
-    size_t bytes = p->rows * sizeof *ids;
-    TRY(queue_upload(q, (queue_copy){.mem = p->ids, .host = (void *)ids, .row = bytes, .rows = 1}));
-    TRY(queue_upload(q, (queue_copy){.mem = p->targets, .host = (void *)targets, .row = bytes, .rows = 1}));
+    const struct {
+        cl_mem mem;
+        const int32_t *host;
+        size_t count;
+    } lists[] = {{p->ids, t->ids, p->rows},
+                 {p->targets, t->targets, p->asked},
+                 {p->asked_rows, t->asked, p->asked},
+                 {p->places, t->places, p->rows}};
+    for (size_t i = 0; i < (p->asked_rows ? 4 : 2); ++i)
+        TRY(queue_upload(q, (queue_copy){.mem = lists[i].mem,
+                                         .host = (void *)lists[i].host,
+                                         .row = lists[i].count * sizeof(int32_t),
+                                         .rows = 1}));
 fail:
     return status;
 }
@@ -171,8 +211,8 @@ clsplat_status pass_likelihood(queue *q, const pass *p, double *sum) {
     *sum = 0;
     TRY(queue_download(
         q, (queue_copy){
-               .mem = p->log_likelihood, .host = p->host, .row = p->rows * sizeof *p->host, .rows = 1}));
-    for (size_t i = 0; i < p->rows; ++i)
+               .mem = p->log_likelihood, .host = p->host, .row = p->asked * sizeof *p->host, .rows = 1}));
+    for (size_t i = 0; i < p->asked; ++i)
         *sum += (double)p->host[i];
 fail:
     return status;

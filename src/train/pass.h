@@ -21,10 +21,18 @@ struct pass;
 /* Called after every layer of a pass. */
 typedef clsplat_status pass_visitor(queue *q, const struct pass *p, size_t layer, void *user);
 
+/* What is brought to a pass: `asked` are the rows that the head reads, window after
+ * window, and `places` where each row is among them, or behind them all; NULL: the head reads every row. */
+typedef struct pass_tokens {
+    const int32_t *ids, *targets; /* [rows], [asked]: a target below 0 does not count */
+    const int32_t *asked, *places;
+} pass_tokens;
+
 typedef struct pass {
     const trainee *model;
     clsplat_dtype type;         /* the trainee's: of what layers keep and products take; F32 or BF16 */
     size_t batch, length, rows; /* rows: batch · length */
+    size_t asked;               /* rows that the head reads; less than all of them only in an encoder */
     bool again;
     op_tensor *x;       /* [layers + 1]: the residual stream before each layer, and behind the last; F32 */
     pass_layer *layers; /* [layers], or with `again` one */
@@ -34,22 +42,25 @@ typedef struct pass {
     op_tensor turn, stats;
     op_tensor left, right, product, flipped; /* transposed rows and weights, and what they give: a gradient */
     op_tensor narrow;                        /* dx rounded to the type, unless that is float32 */
-    cl_mem ids, targets, log_likelihood;     /* [rows] */
-    struct pass_splats_scratch *splats;      /* NULL: no layer has any */
-    float *host;                             /* [rows] */
+    cl_mem ids, targets, log_likelihood;     /* [rows], [asked] */
+    cl_mem asked_rows, places;               /* as pass_tokens has them; NULL: the head reads every row */
+    op_tensor head, dhead;              /* the rows that the head reads, and one of zeros behind dhead's */
+    struct pass_splats_scratch *splats; /* NULL: no layer has any */
+    float *host;                        /* [asked] */
     pass_visitor *behind; /* of pass_backward, the last layer first, once what makes its gradients whole has
                              been enqueued; NULL: nobody */
     void *behind_user;
 } pass;
 
-/* For so many windows of `length` tokens. Ownership: the caller's, also after a failure, for pass_close.
- * Returns: MEMORY, OPENCL. */
-clsplat_status pass_open(const trainee *model, size_t batch, size_t length, bool again, pass *p);
+/* For so many windows of `length` tokens, of each of which the head reads `asked` rows. Ownership: the
+ * caller's, also after a failure, for pass_close. Returns: MEMORY, OPENCL. */
+clsplat_status pass_open(const trainee *model, size_t batch, size_t length, size_t asked, bool again,
+                         pass *p);
 /* Accepts a zeroed struct. */
 void pass_close(pass *p);
 
-/* The windows' tokens, and what follows each of them; a target below 0 does not count. Blocks. */
-clsplat_status pass_bring(queue *q, const pass *p, const int32_t *ids, const int32_t *targets);
+/* The windows' tokens, and what is asked of them. Blocks. */
+clsplat_status pass_bring(queue *q, const pass *p, const pass_tokens *tokens);
 /* Runs them through the layers; leaves the rows for the head in p->h. `visit`, unless it is NULL, is called
  * after every layer. */
 clsplat_status pass_forward(queue *q, const pass *p, pass_visitor *visit, void *user);

@@ -7,10 +7,10 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "train/adapt.h"
+#include "train/batch.h"
 #include "train/gradients.h"
 #include "train/keep.h"
 #include "train/log.h"
-#include "train/pass.h"
 #include "train/windows.h"
 
 /* A run on its way. */
@@ -19,7 +19,7 @@ typedef struct run {
     const train_request *r;
     pass pass;
     queue q;
-    int32_t *ids, *targets; /* [rows] */
+    train_batch batch;
     train_progress progress;
     double sum, counted, since; /* since the last report: nats, tokens, and when that was */
     double rate, saved, validation;
@@ -29,11 +29,6 @@ typedef struct run {
     train_log log;
     train_adapting adapting;
 } run;
-
-/* Of the batch's windows the rows that are process `own`'s. */
-static void draw_windows(const run *r, uint64_t step, size_t part, size_t own) {
-    windows_draw(r->r->text, &r->r->settings, step, part, own, r->pass.batch, r->ids, r->targets);
-}
 
 static size_t processes(const run *r) {
     return r->r->team.count ? r->r->team.count : 1;
@@ -49,20 +44,22 @@ static bool speaks(const run *r) {
     return r->r->team.own == 0;
 }
 
+/* An encoder reads whole windows only. */
+static bool can_validate(const run *r) {
+    bool whole = r->t->model->config.layer.encoder;
+    return corpus_length(r->r->held_out) >= (whole ? r->pass.length : 2);
+}
+
 static clsplat_status validate(run *r, double *bits) {
     clsplat_status status = CLSPLAT_OK;
     const corpus *held = r->r->held_out;
     size_t all = corpus_length(held), most = all < r->r->validation_most ? all : r->r->validation_most;
-    size_t length = r->pass.length, at = 0, counted = 0;
+    size_t at = 0, counted = 0;
     double sum = 0;
     while (at + 1 < most) {
         double part = 0;
-        for (size_t row = 0; row < r->pass.batch; ++row, at += length)
-            windows_fill(held, at < most ? at : all, length, r->ids + row * length,
-                         r->targets + row * length);
-        for (size_t i = 0; i < r->pass.rows; ++i)
-            counted += r->targets[i] >= 0;
-        TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+        counted += train_batch_next(&r->batch, held, most, &at);
+        TRY(pass_bring(&r->q, &r->pass, &r->batch.tokens));
         TRY(pass_forward(&r->q, &r->pass, NULL, NULL));
         TRY(pass_head(&r->q, &r->pass, 0));
         TRY(pass_likelihood(&r->q, &r->pass, &part));
@@ -116,11 +113,11 @@ static clsplat_status learn(run *r, double tokens, double *loss) {
     TRY(trainee_clear(&r->q, r->t));
     for (size_t part = 0; part < s->accumulate; ++part) {
         double its = 0;
-        draw_windows(r, r->progress.step, part, r->r->team.own);
-        TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+        train_batch_draw(&r->batch, r->r->text, r->progress.step, part, r->r->team.own);
+        TRY(pass_bring(&r->q, &r->pass, &r->batch.tokens));
         r->pass.behind = r->r->team.count && part + 1 == s->accumulate ? train_gradients_follow : NULL;
         r->pass.behind_user = &r->gradients;
-        TRY(r->goal->learn(r->r->goal_user, &r->q, &r->pass, r->ids, (float)(1 / tokens), &its));
+        TRY(r->goal->learn(r->r->goal_user, &r->q, &r->pass, r->batch.tokens.ids, (float)(1 / tokens), &its));
         *loss += its;
     }
 fail:
@@ -154,7 +151,7 @@ fail:
 static clsplat_status step(run *r) {
     clsplat_status status = CLSPLAT_OK;
     double begin = clock_seconds(), nats = 0,
-           tokens = (double)(r->pass.rows * processes(r) * r->r->settings.accumulate);
+           tokens = (double)(r->pass.asked * processes(r) * r->r->settings.accumulate);
     status = learn(r, tokens, &nats);
     TRY(r->r->team.count ? train_gradients_finish(&r->q, &r->gradients, status) : status);
     TRY(meet(r, &nats, 0));
@@ -182,8 +179,8 @@ static clsplat_status adapt(run *r) {
     if (!r->adapting.t || r->progress.step % every != 0)
         return CLSPLAT_OK;
     double begin = clock_seconds();
-    draw_windows(r, r->progress.step, 0, 0);
-    TRY(pass_bring(&r->q, &r->pass, r->ids, r->targets));
+    train_batch_draw(&r->batch, r->r->text, r->progress.step, 0, 0);
+    TRY(pass_bring(&r->q, &r->pass, &r->batch.tokens));
     TRY(train_adapt(&r->q, &r->pass, &r->adapting, &result));
     r->progress.seconds += clock_seconds() - begin;
     log_info(r->t->device->lib, "step %llu: %zu decisions about splats, %zu undone; loss %.5f, before %.5f",
@@ -191,6 +188,11 @@ static clsplat_status adapt(run *r) {
              result.after / (double)r->pass.rows, result.before / (double)r->pass.rows);
 fail:
     return status;
+}
+
+/* Tokens that are read for one that counts. */
+static double read_of_asked(const run *r) {
+    return (double)r->pass.rows / (double)r->pass.asked;
 }
 
 static clsplat_status tell(run *r, train_report *report) {
@@ -205,7 +207,7 @@ static clsplat_status tell(run *r, train_report *report) {
                        .bits = r->goal->name ? (double)NAN : r->sum / r->counted * windows_bits(r->r->text),
                        .validation = r->validation,
                        .rate = r->rate,
-                       .speed = spent > 0 ? r->counted / spent : 0,
+                       .speed = spent > 0 ? r->counted / spent * read_of_asked(r) : 0,
                        .seconds = r->progress.seconds};
     report->left = s->steps ? r->progress.seconds / done * ((double)s->steps - done)
                             : fmax(s->seconds - r->progress.seconds, 0);
@@ -251,7 +253,7 @@ static clsplat_status save_or_warn(run *r) {
 static clsplat_status look_after(run *r, train_report *report) {
     clsplat_status status = CLSPLAT_OK;
     bool over = is_over(r), due = save_is_due(r), last = r->stopped || over;
-    if ((over || (due && !r->stopped)) && r->r->held_out->count > 1)
+    if ((over || (due && !r->stopped)) && can_validate(r))
         TRY(validate(r, &r->validation));
     if (last || due || goal_of(r) != r->goal || clock_seconds() - r->log.told >= r->r->report_every)
         TRY(tell(r, report));
@@ -302,14 +304,15 @@ static bool is_short(const clsplat_device *device) {
 static clsplat_status open_pass(run *r) {
     const train_settings *s = &r->r->settings;
     clsplat_device *device = r->t->device;
-    clsplat_status status = pass_open(r->t, s->batch / processes(r), s->context, r->r->again, &r->pass);
+    size_t windows = s->batch / processes(r), asked = train_batch_asked(r->t, s);
+    clsplat_status status = pass_open(r->t, windows, s->context, asked, r->r->again, &r->pass);
     bool is_out = status == CLSPLAT_MEMORY || (status == CLSPLAT_OK && is_short(device));
     if (!is_out || r->r->again)
         return status;
     log_info(device->lib, "memory is short for a step of %zu tokens: layers are run again on the way back",
-             s->batch / processes(r) * s->context);
+             windows * s->context);
     pass_close(&r->pass);
-    return pass_open(r->t, s->batch / processes(r), s->context, true, &r->pass);
+    return pass_open(r->t, windows, s->context, asked, true, &r->pass);
 }
 
 /* Everything that steps need. */
@@ -317,12 +320,14 @@ static clsplat_status begin(run *r) {
     clsplat_status status = CLSPLAT_OK;
     clsplat *lib = r->t->device->lib;
     TRY(open_pass(r));
-    r->ids = calloc(r->pass.rows, sizeof *r->ids);
-    r->targets = calloc(r->pass.rows, sizeof *r->targets);
-    if (!r->ids || !r->targets)
-        TRY(log_error(lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", r->pass.rows));
+    TRY(train_batch_open(r->t, &r->r->settings, r->pass.batch, processes(r), &r->batch));
     if (r->r->team.count)
         TRY(train_gradients_open(r->t, &r->r->team, &r->gradients));
+    if (r->r->held_out->count > 1 && !can_validate(r))
+        log_warning(lib,
+                    "what is held out is shorter than a window of %zu: there is no validation; "
+                    "--validation names a longer text",
+                    r->pass.length);
     if (speaks(r))
         TRY(train_log_open(lib, r->r->folder, &r->log));
     if (train_adapts(r->t) && r->r->team.count)
@@ -355,8 +360,7 @@ fail:
     if (last)
         *last = report;
     train_log_close(&r.log);
-    free(r.ids);
-    free(r.targets);
+    train_batch_close(&r.batch);
     train_gradients_close(&r.q, &r.gradients);
     train_adapting_close(&r.adapting);
     pass_close(&r.pass);

@@ -23,6 +23,7 @@ train_settings train_settings_defaults(void) {
                             .beta2 = 0.95,
                             .epsilon = 1e-8,
                             .clip = 1,
+                            .mlm_probability = 0.15,
                             .steps = 1000};
 }
 
@@ -47,6 +48,7 @@ static const struct number_key {
                {"beta2", offsetof(train_settings, beta2), 0, 0.999999},
                {"epsilon", offsetof(train_settings, epsilon), 0, 1},
                {"clip", offsetof(train_settings, clip), 0, 1e9},
+               {"mlm_probability", offsetof(train_settings, mlm_probability), 0, 1},
                {"seconds", offsetof(train_settings, seconds), 0, 1e9}};
 static const char *const shapes[] = {"cosine", "wsd", "constant"}, *const types[] = {"auto", "f32", "bf16"};
 enum {

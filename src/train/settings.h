@@ -23,6 +23,7 @@ typedef struct train_settings {
     train_type type;
     double decay, beta1, beta2, epsilon; /* AdamW; matrices decay, vectors do not */
     double clip;                         /* of the gradients' norm; 0: none */
+    double mlm_probability;              /* of an encoder: the share of a window's tokens that is hidden */
     uint64_t seed;
     size_t steps;   /* the budget; 0: */
     double seconds; /* of this run and those that it goes on from */
@@ -31,8 +32,8 @@ typedef struct train_settings {
 train_settings train_settings_defaults(void);
 
 /* The object's keys: context, batch_size, gradient_accumulation, learning_rate, final_rate, warmup, cooldown,
- * schedule, dtype, weight_decay, beta1, beta2, epsilon, clip, seed, steps, seconds. A key that is none of
- * them is refused. `path` is for messages. Returns: FORMAT. */
+ * schedule, dtype, weight_decay, beta1, beta2, epsilon, clip, mlm_probability, seed, steps, seconds. A key
+ * that is none of them is refused. `path` is for messages. Returns: FORMAT. */
 clsplat_status train_settings_read(clsplat *lib, const char *path, const json_t *object,
                                    train_settings *settings);
 /* The same as an object, for the caller to release; NULL without memory. */

@@ -4,7 +4,8 @@
 
 #include "train/pass.h"
 
-/* Chunks of all windows are one batch: n = batch · length / splat_chunk. */
+/* Chunks of all windows are one batch: n = batch · length / splat_chunk; an encoder's windows are one chunk
+ * each, all of whose tokens read the splats that all of them wrote (prefixes are not used). */
 typedef struct pass_splats {
     op_tensor features, strength; /* rows [1,1,rows,(H+Hk)·2·D] of queries and keys, [1,1,rows,Hk] */
     op_tensor g, base;            /* [1,Hk,S,2·D], [1,Hk,S,1] */
@@ -29,5 +30,18 @@ clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer);
 clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer);
 /* p->dqkv from p->dattended; the heads are turned back. The strengths' gradient is in the scratch. */
 clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer);
+
+/* Within the floor. Tokens of a chunk; an encoder's whole windows. Rows as chunks of heads of `dim` columns,
+ * from head `first` on: [n,heads,chunk,dim]. */
+size_t pass_splats_chunk(const pass *p);
+op_tensor pass_splats_rows(const pass *p, op_tensor rows, size_t first, size_t heads, size_t dim);
+/* The softmaxes of a layer: over the keys of the own chunk, of the one before (of one window's chunks but the
+ * first), and over splats; and what writes the splats. */
+op_softmax_args pass_splats_own(const pass *p, size_t layer);
+op_softmax_args pass_splats_before(const pass *p, size_t layer, size_t window);
+op_softmax_args pass_splats_read(const pass *p, size_t layer);
+op_softmax_args pass_splats_write(const pass *p, size_t layer);
+/* Whether windows are long enough for any row to attend through splats. */
+bool pass_splats_reach(const pass *p);
 
 #endif

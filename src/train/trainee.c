@@ -8,7 +8,7 @@
 #include "runtime/buffer.h"
 
 clsplat_status trainee_check(clsplat *lib, const char *folder, const model_config *c) {
-    const char *what = c->layer.encoder                ? "an encoder"
+    const char *what = c->positions                    ? "an encoder with learned positions"
                        : c->layer.qk != QK_AS_THEY_ARE ? "a model that normalises queries and keys"
                        : c->layer.sums                 ? "a model that normalises sums"
                        : c->layer.logit_cap != 0       ? "a model with a cap on logits"
@@ -21,7 +21,7 @@ clsplat_status trainee_check(clsplat *lib, const char *folder, const model_confi
         return log_error(
             lib, CLSPLAT_UNSUPPORTED,
             "%s: key model_type of config.json is '%s', %s; that is not trained; models of type llama, "
-            "mistral, qwen2 and phi3 are",
+            "mistral, qwen2, phi3 and eurobert are",
             folder, c->family, what);
     return CLSPLAT_OK;
 }
@@ -63,7 +63,7 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee_
     clsplat_status status = CLSPLAT_OK;
     clsplat_model_options options = clsplat_model_options_defaults();
     *t = (trainee){.device = device};
-    options.chunk = CHUNK;
+    options.chunk = options.context = CHUNK;
     TRY(clsplat_model_open(device, folder, options, &t->model));
     TRY(trainee_check(device->lib, folder, &t->model->config));
     if (t->model->weights.has_sinks)
@@ -71,6 +71,12 @@ clsplat_status trainee_open(clsplat_device *device, const char *folder, trainee_
             device->lib, CLSPLAT_UNSUPPORTED,
             "%s: its heads have sinks (self_attn.sinks), which are not trained; take a model without them",
             folder));
+    if (t->model->info.encoder && (!t->model->info.head || t->model->info.mask < 0))
+        TRY(log_error(device->lib, CLSPLAT_UNSUPPORTED,
+                      "%s: an encoder learns what stands behind masks, and this one has no %s", folder,
+                      t->model->info.head ? "token for one: config.json may name it (mask_token_id)"
+                                          : "head that guesses it: take one that was saved with it "
+                                            "(…ForMaskedLM)"));
     if (t->model->weights.plan->cut)
         TRY(log_error(device->lib, CLSPLAT_UNSUPPORTED,
                       "%s: %s has no room for its largest matrix in one buffer; it is not trained there",

@@ -53,6 +53,7 @@ clsplat_status pass_trees_attend(queue *q, const pass *p, size_t layer) {
                                            .lse = f.lse,
                                            .kept = t->kept,
                                            .scale = f.scale,
+                                           .diagonal = f.diagonal,
                                            .keys = p->length,
                                            .tolerance = (float)p->model->model->config.near_far_tolerance}));
 fail:
@@ -74,5 +75,6 @@ clsplat_status pass_trees_back(queue *q, const pass *p, size_t layer, const op_s
                                         .dk = a->dk,
                                         .dv = a->dv,
                                         .scale = a->scale,
+                                        .diagonal = a->diagonal,
                                         .tolerance = (float)p->model->model->config.near_far_tolerance});
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers.models.qwen2.modeling_qwen2 as qwen2
 from safetensors.torch import save_file
-from transformers import (BertConfig, DistilBertConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
+from transformers import (BertConfig, DistilBertConfig, EuroBertConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RobertaConfig, XLMRobertaConfig,
                           AutoModelForCausalLM, AutoModelForMaskedLM)
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as attention_with_sinks
 
@@ -67,6 +67,7 @@ MODELS = {
                             final_logit_softcapping=4.0, rope_parameters=rope("default")), "F32"),
     "qwen2-sinks": (Qwen2Config(**{**without(SIZES, "head_dim"), "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2},
                                 use_sliding_window=True, sliding_window=5, max_window_layers=1, rope_parameters=rope("default")), "BF16"),
+    "eurobert": (EuroBertConfig(**{**SIZES, "eos_token_id": None}, pad_token_id=0, mask_token_id=1, rope_parameters=rope("default")), "BF16"),
 }
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -100,7 +101,7 @@ def make(name):
     torch.manual_seed(list(MODELS).index(name))
     folder = HERE / name
     qwen2.eager_attention_forward = attention_with_sinks if "sinks" in name else without_sinks
-    encoder = config.model_type in ("bert", "roberta", "xlm-roberta", "distilbert")
+    encoder = config.model_type in ("bert", "roberta", "xlm-roberta", "distilbert", "eurobert")
     model = (AutoModelForMaskedLM if encoder else AutoModelForCausalLM).from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     if "sinks" in name:
         for layer in model.model.layers:

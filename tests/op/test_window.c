@@ -27,6 +27,8 @@ static const window_case cases[] = {
     {2, 2, 40, 100, 16, 1000, 60, CLSPLAT_F32, 0},
     {2, 1, 30, 20, 16, 4, -10, CLSPLAT_F32, 0},  /* the first queries see nothing */
     {2, 1, 30, 20, 16, 4, 10, CLSPLAT_F32, 0},   /* the last queries' windows are past the keys */
+    {4, 2, 130, 130, 16, 33, 16, CLSPLAT_F32, 0},   /* before and behind, as encoders see */
+    {4, 2, 90, 90, 64, 129, 64, CLSPLAT_BF16, 0},
     {4, 2, 3, 1500, 16, 700, 1497, CLSPLAT_F32, 0}, /* the split row */
     {4, 2, 1, 2100, 64, 100, 2099, CLSPLAT_F32, 0},
     {2, 1, 9, 20, 7, 0, 11, CLSPLAT_F32, 1.5},

@@ -44,6 +44,11 @@ class Model:
         theta, C = self.c["rope_theta"], self.c["splat_chunk"]
         logits = turned(q, theta) @ spread(turned(k, theta)).transpose(-1, -2) / math.sqrt(self.dim)
         sees = {"softmax": j <= i, "window": (j <= i) & (j > i - self.c["sliding_window"]), "splat": (j <= i) & (j // C >= i // C - 1)}
+        half = self.c["sliding_window"] // 2
+        if not self.c.get("is_decoder", True):  # and the splats of an encoder see all keys of a window
+            near = (i - j).abs() <= half
+            sees = {"softmax": torch.ones(T, T, dtype=torch.bool), "window": near, "splat": near}
+        far = j // C < i // C - 1 if self.c.get("is_decoder", True) else torch.ones(T, T, dtype=torch.bool)
         values = [(logits.masked_fill(~sees[kind], -math.inf), spread(v))]
         if kind == "splat":
             # One pair of a query and a far key: the sum over splats of what the splat sees of both.
@@ -53,12 +58,15 @@ class Model:
             written = log_density(k, mean, precision) + strength[..., None]
             read = log_density(q, mean.repeat_interleave(self.heads // self.kv, 0), precision.repeat_interleave(self.heads // self.kv, 0))
             pairs = torch.logsumexp(read[:, :, :, None] + spread(written + amplitude)[:, :, None], -1)
-            values.append((pairs.masked_fill(~(j // C < i // C - 1), -math.inf), spread(v)))
+            values.append((pairs.masked_fill(~far, -math.inf), spread(v)))
         weights = torch.softmax(torch.cat([logit for logit, _ in values], -1), -1)
         out = weights @ torch.cat([v for _, v in values], -2)
         return out.transpose(1, 2).reshape(B, T, -1) @ w["o_proj"].T
 
     def __call__(self, rows):
+        return self.rows(rows) @ self.w["model.embed_tokens.weight"].T
+
+    def rows(self, rows):
         from torch.nn.functional import silu
 
         e, epsilon = self.w["model.embed_tokens.weight"], self.c["rms_norm_eps"]
@@ -70,9 +78,9 @@ class Model:
             h = rms(x, epsilon) * self.w[at + "post_attention_layernorm.weight"]
             gate, up, down = (self.w[at + f"mlp.{part}_proj.weight"] for part in ("gate", "up", "down"))
             x = x + (silu(h @ gate.T) * (h @ up.T)) @ down.T
-        return rms(x, epsilon) * self.w["model.norm.weight"] @ e.T
+        return rms(x, epsilon) * self.w["model.norm.weight"]
 
 
 def load(folder):
     model = Model(folder)
-    return model, model.w
+    return model, model.rows, model.w

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The same training in PyTorch: the same weights, windows and AdamW.   twin.py CLSPLAT [--record]
+"""The same training in PyTorch: the same weights, windows and AdamW.   twin.py CLSPLAT [--record] [NAME …]
 
 Trains a small model with `clsplat train` and its twin, which transformers loads from the folder, and compares the loss of
 every step. With --record the twin's losses go to twin.json, for test_train.py to compare with where there is no PyTorch.
@@ -26,7 +26,14 @@ PATTERN = {
     "training": {"context": 48, "batch_size": 3, "gradient_accumulation": 1, "learning_rate": 0.005, "steps": 40, "seed": 9,
                  "clip": 0.5, "weight_decay": 0.1},
 }
+# Encoders, whose losses are of masked tokens: one that transformers knows, and one with a pattern.
+ENCODER = {**{k: v for k, v in CONFIG.items() if k != "training"}, "is_decoder": False,
+           "training": {**CONFIG["training"], "gradient_accumulation": 1, "mlm_probability": 0.2}}
+BOTH_WAYS = {**PATTERN, "is_decoder": False}
 MASK = (1 << 64) - 1
+
+
+LINES = [b"attention of the key", b"attention of the keys", b"window.\nsplat"[:6], b"near" * 11]
 
 
 def text():
@@ -69,25 +76,48 @@ def windows(data, settings, step, part):
     return [data[p : p + length + 1] for p in places]
 
 
+def hidden(rows, settings, step, part):
+    """What an encoder reads of the windows, and what it is asked; −100 elsewhere. src/train/windows.c, hide."""
+    length, count = settings["context"], settings["batch_size"]
+    asked = round(settings.get("mlm_probability", 0.15) * length)
+    draw = step * settings["gradient_accumulation"] + part
+    read, targets = [], []
+    for row, tokens in enumerate(rows):
+        random, left = Random(settings["seed"] ^ 0x6D61736B, draw * count + row), asked
+        tokens, target = list(tokens[:length]), [-100] * length
+        for i in range(length):
+            if random.below(length - i) >= left:
+                continue
+            how, target[i] = random.below(10), tokens[i]
+            if how < 9:
+                tokens[i] = 255 if how < 8 else random.below(256)
+            left -= 1
+        read.append(tokens)
+        targets.append(target)
+    return read, targets
+
+
 def rate(settings, done, warmup=0.05, final=0.05):
     fall = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
     return settings["learning_rate"] * min(1, done / warmup) * fall
 
 
-def llama(folder):
-    """The model as transformers loads it: what maps tokens to logits, and its parameters by name."""
+def known(folder):
+    """The model as transformers loads it: what maps tokens to logits, and to rows before the head, and its parameters."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import EuroBertForMaskedLM, LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
-    return lambda rows: model(rows).logits, dict(model.named_parameters())
+    encoder = json.loads((folder / "config.json").read_text())["model_type"] == "eurobert"
+    model = (EuroBertForMaskedLM if encoder else LlamaForCausalLM).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
+    rows_of = lambda rows: model.model(rows).last_hidden_state
+    return lambda rows: model(rows).logits, rows_of, dict(model.named_parameters())
 
 
-def torch_losses(begin, data, settings):
+def torch_losses(begin, data, settings, encoder):
     import torch
 
     torch.set_num_threads(1)
-    logits_of, parameters = begin
+    logits_of, _, parameters = begin
     splats = ("splat_mean", "splat_log_precision")
     matrices = [p for n, p in parameters.items() if p.ndim == 2 and not any(s in n for s in splats)]
     vectors = [p for n, p in parameters.items() if p.ndim == 1 or any(s in n for s in splats)]
@@ -99,9 +129,10 @@ def torch_losses(begin, data, settings):
         total = 0
         optimiser.zero_grad()
         for part in range(settings["gradient_accumulation"]):
-            rows = torch.tensor([list(w) for w in windows(data, settings, step, part)])
-            logits = logits_of(rows[:, :-1])
-            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), rows[:, 1:].reshape(-1))
+            rows = [list(w) for w in windows(data, settings, step, part)]
+            read, targets = hidden(rows, settings, step, part) if encoder else ([w[:-1] for w in rows], [w[1:] for w in rows])
+            logits = logits_of(torch.tensor(read))
+            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), torch.tensor(targets).reshape(-1))
             (loss / settings["gradient_accumulation"]).backward()
             total += loss.item() / settings["gradient_accumulation"]
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings["clip"])
@@ -110,6 +141,19 @@ def torch_losses(begin, data, settings):
         optimiser.step()
         losses.append(total)
     return losses
+
+
+def vectors(rows_of):
+    """As `clsplat embed` makes them: means of a text's rows."""
+    import torch
+
+    with torch.no_grad():
+        return [rows_of(torch.tensor([list(line)]))[0].mean(0).tolist() for line in LINES]
+
+
+def embedded(clsplat, folder, *options):
+    out = subprocess.run([clsplat, "embed", str(folder), "-", "--json", *options], input=b"\n".join(LINES), capture_output=True, check=True)
+    return json.loads(out.stdout)["embeddings"]
 
 
 def train(clsplat, work, name, configuration, *options):
@@ -133,13 +177,25 @@ def held_out(data):
 
 def main():
     clsplat = str(Path(sys.argv[1]).resolve())
-    recorded, bad = {}, False
-    for name, configuration, load in [("llama", CONFIG, llama), ("pattern", PATTERN, pattern.load)]:
+    only = [a for a in sys.argv[2:] if a != "--record"]
+    recorded, bad = json.loads((HERE / "twin.json").read_text()), False
+    for name, configuration, load in [("llama", CONFIG, known), ("pattern", PATTERN, pattern.load), ("encoder", ENCODER, known),
+                                      ("both ways", BOTH_WAYS, pattern.load)]:
+        if only and name not in only:
+            continue
         with tempfile.TemporaryDirectory() as place:
             work = Path(place)
             begin = train(clsplat, work, "begin", configuration, "--rate", "0", "--budget", "1")
-            twin = torch_losses(load(begin), held_out(text()), configuration["training"])
-            ours = losses_of(train(clsplat, work, "ours", configuration))
+            encoder = not configuration.get("is_decoder", True)
+            twin = torch_losses(load(begin), held_out(text()), configuration["training"], encoder)
+            folder = train(clsplat, work, "ours", configuration)
+            ours = losses_of(folder)
+            if encoder:
+                theirs, found = vectors(load(folder)[1]), embedded(clsplat, folder)
+                off = max(abs(a - b) for x, y in zip(found, theirs) for a, b in zip(x, y))
+                print(f"{name}: {len(found)} vectors of texts differ by {off:.1e} at most, the largest number is {max(map(max, theirs)):.2f}")
+                recorded[name + ": vectors"] = [[round(x, 5) for x in v] for v in theirs]
+                bad = bad or not off < 1e-4
         worst = max(abs(a - b) for a, b in zip(ours, twin))
         print(f"{name}: {len(ours)} steps: loss {ours[0]:.4f} to {ours[-1]:.4f}, the twin's {twin[-1]:.4f}; they differ by {worst:.1e} at most")
         recorded[name] = [round(x, 6) for x in twin]

@@ -1,0 +1,133 @@
+#include "model/encoder_splats.h"
+
+#include <stdlib.h>
+
+#include "model/block.h"
+#include "op/splat/splat_layer.h"
+
+/* A dense tensor [ENCODER_TEXTS,Hk,S,columns]. */
+static clsplat_status create_states(const clsplat_model *m, size_t columns, op_tensor *t) {
+    const model_config *c = &m->config;
+    clsplat_status status =
+        tensor_create(m->device, CLSPLAT_F32, ENCODER_TEXTS * c->kv_heads, c->splats, columns, t);
+    t->shape[0] = ENCODER_TEXTS;
+    t->shape[1] = c->kv_heads;
+    t->stride[0] = c->kv_heads * c->splats * columns;
+    return status;
+}
+
+static bool has_splats(const model_config *c) {
+    for (size_t i = 0; c->splatted && i < c->layers; ++i)
+        if (c->splatted[i])
+            return true;
+    return false;
+}
+
+clsplat_status encoder_splats_open(const clsplat_model *m, encoder_splats **made) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &m->config;
+    size_t rows = m->scratch.rows;
+    *made = NULL;
+    if (!has_splats(c))
+        return CLSPLAT_OK;
+    if (m->activations != CLSPLAT_F32)
+        return log_error(m->device->lib, CLSPLAT_UNSUPPORTED, "a model with splat layers runs in f32 only");
+    encoder_splats *s = *made = calloc(1, sizeof *s);
+    if (!s)
+        return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for the splats of a model");
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, (c->heads + c->kv_heads) * 2 * c->head_dim,
+                      &s->features));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads, &s->strength));
+    TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
+    TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
+    TRY(create_states(m, 1, &s->lse));
+    TRY(create_states(m, c->head_dim, &s->value));
+    TRY(create_states(m, 1, &s->bias));
+fail:
+    return status;
+}
+
+void encoder_splats_close(clsplat_device *device, encoder_splats **made) {
+    encoder_splats *s = *made;
+    if (!s)
+        return;
+    op_tensor *all[] = {&s->features, &s->strength, &s->g, &s->base, &s->lse, &s->value, &s->bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        tensor_release(device, all[i]);
+    free(s);
+    *made = NULL;
+}
+
+clsplat_status encoder_splats_look(queue *q, const clsplat_model *m, size_t layer, size_t rows) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &m->config;
+    const model_layer *w = &m->weights.layers[layer];
+    const encoder_splats *s = m->splats;
+    size_t heads = c->heads + c->kv_heads;
+    op_tensor qkv = op_slice(m->scratch.qkv, 2, 0, rows), features = op_slice(s->features, 2, 0, rows),
+              strength = op_slice(s->strength, 2, 0, rows);
+    TRY(op_token_features(q,
+                          &(op_token_features_args){.x = block_heads(qkv, 0, heads, c->head_dim),
+                                                    .f = block_heads(features, 0, heads, 2 * c->head_dim)}));
+    TRY(op_gemm(
+        q, &(op_gemm_args){.a = op_slice(m->scratch.h, 2, 0, rows), .b = w->splat_strength, .c = strength}));
+    TRY(op_activate(q, &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
+    TRY(op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
+                                                       .log_precision = w->splat_precision.mem,
+                                                       .log_amplitude = w->splat_amplitude.mem,
+                                                       .g = s->g.mem,
+                                                       .base = s->base.mem,
+                                                       .count = c->kv_heads * c->splats,
+                                                       .dim = c->head_dim}));
+fail:
+    return status;
+}
+
+/* The same in every text. */
+static op_tensor repeated(op_tensor t, size_t count) {
+    t.shape[0] = count;
+    t.stride[0] = 0;
+    return t;
+}
+
+clsplat_status splat_read_bias(queue *q, op_tensor base, op_tensor lse, op_tensor bias) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(op_norm(q, &(op_norm_args){.x = repeated(base, lse.shape[0]), .out = bias}));
+    TRY(op_norm(q, &(op_norm_args){.x = bias, .add = lse, .out = bias}));
+fail:
+    return status;
+}
+
+clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, const encoder_group *g,
+                                     const op_softmax_args *near) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &m->config;
+    const encoder_splats *s = m->splats;
+    size_t dim = 2 * c->head_dim;
+    op_tensor strength = encoder_heads(g, s->strength, 0, c->kv_heads, 1);
+    op_tensor lse = op_slice(s->lse, 0, 0, g->count), value = op_slice(s->value, 0, 0, g->count),
+              bias = op_slice(s->bias, 0, 0, g->count);
+    op_softmax_args read = *near;
+    if (g->padded)
+        TRY(op_norm(q, &(op_norm_args){.x = strength, .add = near->key_bias, .out = strength}));
+    TRY(op_softmax(q, &(op_softmax_args){.q = repeated(s->g, g->count),
+                                         .k = encoder_heads(g, s->features, c->heads, c->kv_heads, dim),
+                                         .v = near->v,
+                                         .key_bias = strength,
+                                         .out = value,
+                                         .lse = lse,
+                                         .scale = 1,
+                                         .diagonal = OP_SEES_ALL}));
+    TRY(splat_read_bias(q, s->base, lse, bias));
+    read.q = encoder_heads(g, s->features, 0, c->heads, dim);
+    read.k = repeated(s->g, g->count);
+    read.v = value;
+    read.key_bias = bias;
+    read.scale = 1;
+    read.window = 0;
+    read.diagonal = OP_SEES_ALL;
+    read.accumulate = true;
+    TRY(op_softmax(q, &read));
+fail:
+    return status;
+}

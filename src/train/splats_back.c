@@ -1,0 +1,174 @@
+#include "train/splats.h"
+
+#include "op/backward.h"
+#include "op/kernel.h"
+#include "op/layer/layer_backward.h"
+#include "op/splat/splat_layer.h"
+#include "train/product.h"
+
+/* The gradient of one of several softmaxes under one normaliser: out and lse are all of theirs, and weights
+ * are computed again from them. */
+static op_softmax_backward_args back_of(const pass *p, op_softmax_args f, op_tensor dqkv) {
+    const model_config *c = &p->model->model->config;
+    return (op_softmax_backward_args){
+        .q = f.q,
+        .k = f.k,
+        .v = f.v,
+        .key_bias = f.key_bias,
+        .out = f.out,
+        .lse = f.lse,
+        .dout = pass_splats_rows(p, p->dattended, 0, c->heads, c->head_dim),
+        .dq = pass_splats_rows(p, dqkv, 0, c->heads, c->head_dim),
+        .dk = pass_splats_rows(p, dqkv, c->heads, c->kv_heads, c->head_dim),
+        .dv = pass_splats_rows(p, dqkv, c->heads + c->kv_heads, c->kv_heads, c->head_dim),
+        .scale = f.scale,
+        .diagonal = f.diagonal,
+        .window = f.window,
+        .joint = true};
+}
+
+static clsplat_status clear(queue *q, op_tensor t) {
+    return queue_fill(q, t.mem, 0, (size_t)tensor_bytes(&t), 0.0f);
+}
+
+static clsplat_status add(queue *q, op_tensor to, op_tensor more) {
+    return op_norm(q, &(op_norm_args){.x = to, .add = more, .out = to});
+}
+
+/* Keys near by: what the own chunk and the one before receive. */
+static clsplat_status near_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const pass_splats_scratch *t = p->splats;
+    size_t n = p->length / pass_splats_chunk(p);
+    op_softmax_backward_args own = back_of(p, pass_splats_own(p, layer), p->dqkv);
+    TRY(op_softmax_backward(q, &own));
+    if (n == 1)
+        return CLSPLAT_OK;
+    TRY(clear(q, t->dqkv));
+    for (size_t window = 0; window < p->batch; ++window) {
+        op_softmax_backward_args a = back_of(p, pass_splats_before(p, layer, window), t->dqkv);
+        a.dout = op_slice(a.dout, 0, window * n + 1, n - 1);
+        a.dq = op_slice(a.dq, 0, window * n + 1, n - 1);
+        a.dk = op_slice(a.dk, 0, window * n, n - 1);
+        a.dv = op_slice(a.dv, 0, window * n, n - 1);
+        TRY(op_softmax_backward(q, &a));
+    }
+    TRY(add(q, p->dqkv, t->dqkv));
+fail:
+    return status;
+}
+
+/* Adds up what the splats' features receive in all chunks. */
+static clsplat_status add_parts(queue *q, const pass *p) {
+    const pass_splats_scratch *t = p->splats;
+    op_tensor parts = t->dg_parts;
+    parts.shape[3] = parts.shape[1] * parts.shape[2] * parts.shape[3];
+    parts.shape[2] = parts.shape[0];
+    parts.shape[0] = parts.shape[1] = 1;
+    parts.stride[2] = parts.shape[3];
+    return op_column_sums(q, &(op_column_sums_args){.x = parts, .sums = t->dg.mem});
+}
+
+/* read(q, scan(states)); of an encoder read(q, states). */
+static clsplat_status read_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const pass_splats *s = pass_layer_of(p, layer)->splats;
+    const pass_splats_scratch *t = p->splats;
+    size_t count = c->kv_heads * c->splats, n = p->rows / pass_splats_chunk(p);
+    op_tensor dbias = c->layer.encoder ? t->dlse : t->dbias;
+    op_tensor rows = product_view(dbias, n, count);
+    op_softmax_backward_args a = back_of(p, pass_splats_read(p, layer), p->dqkv);
+    a.dq = pass_splats_rows(p, t->dfeatures, 0, c->heads, 2 * c->head_dim);
+    a.dk = t->dg_parts;
+    a.dv = c->layer.encoder ? t->dvalue : t->dprefix;
+    a.dkey_bias = dbias;
+    TRY(op_softmax_backward(q, &a));
+    TRY(add_parts(q, p));
+    TRY(op_column_sums(q, &(op_column_sums_args){.x = rows, .sums = t->dbase.mem}));
+    if (c->layer.encoder)
+        return CLSPLAT_OK;
+    TRY(op_splat_scan_backward(q, &(op_splat_scan_backward_args){.lse = s->lse.mem,
+                                                                 .value = s->value.mem,
+                                                                 .prefix_lse = s->prefix_lse.mem,
+                                                                 .prefix = s->prefix.mem,
+                                                                 .dprefix = t->dprefix.mem,
+                                                                 .dbias = t->dbias.mem,
+                                                                 .dlse = t->dlse.mem,
+                                                                 .dvalue = t->dvalue.mem,
+                                                                 .batch = p->batch,
+                                                                 .chunks = p->length / pass_splats_chunk(p),
+                                                                 .count = count,
+                                                                 .value_dim = c->head_dim}));
+fail:
+    return status;
+}
+
+/* states = write(keys): here out and lse are the states' own, and lse receives something, too. */
+static clsplat_status write_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const pass_splats_scratch *t = p->splats;
+    op_softmax_backward_args a = back_of(p, pass_splats_write(p, layer), t->dqkv);
+    op_tensor values = p->dqkv, more = t->dqkv;
+    a.joint = false;
+    a.dout = t->dvalue;
+    a.dlse = t->dlse;
+    a.dq = t->dg_parts;
+    a.dk = pass_splats_rows(p, t->dfeatures, c->heads, c->kv_heads, 2 * c->head_dim);
+    a.dkey_bias = pass_splats_rows(p, t->dstrength, 0, c->kv_heads, 1);
+    TRY(op_softmax_backward(q, &a));
+    TRY(add_parts(q, p));
+    values.offset = more.offset = (c->heads + c->kv_heads) * c->head_dim;
+    values.shape[3] = more.shape[3] = c->kv_heads * c->head_dim;
+    TRY(add(q, values, more));
+fail:
+    return status;
+}
+
+/* What splats receive becomes their parameters', and what tokens' features receive their heads'. */
+static clsplat_status features_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const model_layer *w = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    const pass_layer *kept = pass_layer_of(p, layer);
+    const pass_splats_scratch *t = p->splats;
+    size_t heads = c->heads + c->kv_heads;
+    if (g->splat_mean.mem)
+        TRY(op_splat_features_backward(
+            q, &(op_splat_features_backward_args){.mean = w->splat_mean.mem,
+                                                  .log_precision = w->splat_precision.mem,
+                                                  .dg = t->dg.mem,
+                                                  .dbase = t->dbase.mem,
+                                                  .dmean = g->splat_mean.mem,
+                                                  .dlog_precision = g->splat_precision.mem,
+                                                  .dlog_amplitude = g->splat_amplitude.mem,
+                                                  .count = c->kv_heads * c->splats,
+                                                  .dim = c->head_dim}));
+    TRY(op_token_features_backward(
+        q, &(op_token_features_backward_args){
+               .x = pass_splats_rows(p, kept->qkv, 0, heads, c->head_dim),
+               .f = pass_splats_rows(p, kept->splats->features, 0, heads, 2 * c->head_dim),
+               .df = pass_splats_rows(p, t->dfeatures, 0, heads, 2 * c->head_dim),
+               .dx = pass_splats_rows(p, p->dqkv, 0, heads, c->head_dim)}));
+fail:
+    return status;
+}
+
+clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const pass_splats_scratch *t = p->splats;
+    op_tensor turned = pass_heads(p, p->dqkv, 0, c->heads + c->kv_heads);
+    TRY(near_back(q, p, layer));
+    TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));
+    if (!pass_splats_reach(p))
+        return clear(q, t->dstrength);
+    TRY(clear(q, t->dg));
+    TRY(clear(q, t->dbase));
+    TRY(read_back(q, p, layer));
+    TRY(write_back(q, p, layer));
+    TRY(features_back(q, p, layer));
+fail:
+    return status;
+}
