@@ -12,6 +12,7 @@ typedef struct member {
     attend_call call;     /* the whole call, on this device */
     double speed;         /* work a second, of a small part until it has done a unit; 0: not measured yet */
     double work, seconds; /* of the units of this call */
+    double doing, since;  /* work of the unit that it is at, or 0, and when that began */
     size_t units, head;   /* done; and whose keys it has, SIZE_MAX: none */
     attend_keys keys;     /* of that head, where softmax left them */
     bool measured, left;  /* it has done a unit; it takes no more */

@@ -143,18 +143,21 @@ fail:
     return status;
 }
 
-/* Whether the others would not be done with all that is left before this one was with the next unit. Of those
- * that are there the fastest always takes it, so that somebody does. */
+/* Whether the others, who have units of their own to end, would not be done with all that is left before this
+ * one was with the next. Of those that are there the fastest always takes it, so that somebody does. */
 static bool is_worth_it(const job *j, const member *m, const unit *u) {
-    double others = 0, fastest = 0;
+    double others = 0, fastest = 0, left = j->remaining, now = clock_seconds();
     for (size_t i = 0; i < j->group->count; ++i) {
         const member *o = &j->group->members[i];
         if (o->left)
             continue;
         fastest = fmax(fastest, o->speed);
-        others += o == m ? 0 : o->speed;
+        if (o == m)
+            continue;
+        others += o->speed;
+        left += fmax(0, o->doing - (now - o->since) * o->speed);
     }
-    return m->speed >= fastest || u->work * others <= j->remaining * m->speed;
+    return m->speed >= fastest || u->work * others <= left * m->speed;
 }
 
 /* With the lock held. */
@@ -168,6 +171,8 @@ static bool take(job *j, member *m, unit *u) {
     if (head != m->head)
         m->keys = (attend_keys){0};
     m->head = head;
+    m->doing = u->work;
+    m->since = clock_seconds();
     j->begun[head]++;
     j->remaining -= u->work;
     return true;
@@ -185,6 +190,7 @@ static void do_units(job *j, member *m) {
         double seconds = clock_seconds() - begin;
         pthread_mutex_lock(&j->lock);
         m->status = status;
+        m->doing = 0;
         m->work += u.work;
         m->seconds += seconds;
         m->units++;
@@ -287,7 +293,7 @@ static clsplat_status prepare(member *m, clsplat_attention attention, clsplat_at
     clsplat_status status = CLSPLAT_OK;
     attention.progress = NULL;
     TRY(attend_check(m->device, attention, tensors, true, &m->call));
-    m->speed = m->work = m->seconds = 0;
+    m->speed = m->work = m->seconds = m->doing = 0;
     m->units = 0;
     m->head = SIZE_MAX;
     m->measured = m->left = false;
