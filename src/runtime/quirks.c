@@ -28,6 +28,13 @@ const quirk quirks[] = {
      .why = "IGC 1.0.12504 for dg2: kernels in local memory spill 5 to 15 of 128 registers, none of 256; a "
             "kernel "
             "that spills builds some 50 times slower (intel-graphics-compiler issue 420)"},
+    {.name = "spills-at-128-registers",
+     .vendor = "Intel",
+     .device = "Data Center GPU",
+     .flags = QUIRK_LARGE_REGISTERS,
+     .why =
+         "IGC 1.0.12504 for pvc: rows on matrix units keep 8 to 16 KiB of a thread's sums in memory with 128 "
+         "registers, nothing with 256"},
     {.name = "buffers-up-to-4-gib",
      .vendor = "Intel",
      .device = "Graphics",
