@@ -31,7 +31,7 @@ static const struct {
     {"read", "wide", WIDE}, {"read", "local", GROUPS}, {"read", "causal-wide", GAUSSIAN}, {"read", "mma", TINY},
     {"read", "wgmma", TINY}, {"read", "causal-local", GAUSSIAN},
     {"gemm", "wide", WIDE}, {"gemm", "local", GROUPS}, {"gemm", "few", WIDE | GROUPS}, {"gemm", "mma", TINY},
-    {"gemm", "wgmma", TINY}, {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
+    {"gemm", "units", TINY}, {"gemm", "wgmma", TINY}, {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
     {"near_far", "wide", WIDE}, {"near_far", "split", WIDE}, {"near_far", "local", FOREST}, {"near_far", "units", GPU},
     {"near_far", "mma", GPU},
     {"near_far", "wgmma", GPU},

@@ -42,6 +42,7 @@ static const gemm_case cases[] = {
      .c = CLSPLAT_F16},
     {.tier = SUITE_NORMAL, .batch = 2, .heads = 2, .rows = 130, .columns = 136, .depth = 72, .shared = true,
      .a = CLSPLAT_BF16, .b = CLSPLAT_BF16, .c = CLSPLAT_BF16},
+    {.tier = SUITE_NORMAL, .heads = 2, .rows = 40, .columns = 72, .depth = 40, .a = CLSPLAT_F16, .b = CLSPLAT_F16},
     {.tier = SUITE_LONG, .rows = 1030, .columns = 777, .depth = 1100},
 };
 // clang-format on
@@ -154,29 +155,48 @@ START_TEST(same_bits_twice) {
 }
 END_TEST
 
-/* NVIDIA's matrix units, emulated as cl/shared/mma.clh does it: every index and barrier of their rows, in the
- * smallest of Hopper's tiles, several to a group. Only where there is room for them. */
+/* Whose matrix units a device may have: NVIDIA's, of Hopper, or others'. */
+static const struct {
+    uint32_t nvidia_capability, subgroup;
+    clsplat_matrix_units units;
+} kinds[] = {{.nvidia_capability = 90},
+             {.units = CLSPLAT_UNITS_WMMA, .subgroup = 32},
+             {.units = CLSPLAT_UNITS_MFMA, .subgroup = 64},
+             {.units = CLSPLAT_UNITS_DPAS, .subgroup = 8},
+             {.units = CLSPLAT_UNITS_DPAS, .subgroup = 16}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static void try_units(const product *p) {
+    enum { WGMMA_SMALL = 5 };
+    int tried = 0;
+    for (size_t i = 0; i < op_gemm_family.count; i++) {
+        const op_variant *row = &op_gemm_family.variants[i];
+        bool wgmma = strcmp(row->name, "wgmma") == 0;
+        if ((!wgmma && strcmp(row->name, "mma") != 0 && strcmp(row->name, "units") != 0) || !row_fits(p, row))
+            continue;
+        try_row(p, row, wgmma ? &(tune_point){{WGMMA_SMALL, 4}} : NULL);
+        tried++;
+    }
+    ck_assert_msg(tried > 0, "no row of the product is for these matrix units");
+}
+
+/* Matrix units, emulated as cl/shared/mma.clh does it: every index and barrier of their rows, in the smallest
+ * of Hopper's tiles, several to a group. Only where there is room for them. */
 START_TEST(matrix_units_are_right) {
-    enum { ROOM = 128 << 10, WGMMA_SMALL = 5 };
+    enum { ROOM = 128 << 10 };
     clsplat_device *device = problem_on_stage().device;
     clsplat_limits limits = device->info.limits, feigned = limits;
     cl_ulong room = 0;
     clGetDeviceInfo(device->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof room, &room, NULL);
-    if (limits.nvidia_capability || room < ROOM || limits.max_work_group < 256)
+    if (limits.nvidia_capability || limits.matrix_units || room < ROOM || limits.max_work_group < 256)
         return;
     feigned.local_memory = 48 << 10;
-    feigned.nvidia_capability = 90;
+    feigned.nvidia_capability = kinds[_i % KINDS].nvidia_capability;
+    feigned.matrix_units = kinds[_i % KINDS].units;
+    feigned.subgroup = kinds[_i % KINDS].subgroup;
     clsplat_device_set_limits(device, feigned);
-    product p = product_create(&cases[_i], device);
-    for (size_t i = 0; i < op_gemm_family.count; i++) {
-        const op_variant *row = &op_gemm_family.variants[i];
-        if (!row_fits(&p, row))
-            continue;
-        if (strcmp(row->name, "mma") == 0)
-            try_row(&p, row, NULL);
-        if (strcmp(row->name, "wgmma") == 0)
-            try_row(&p, row, &(tune_point){{WGMMA_SMALL, 4}});
-    }
+    product p = product_create(&cases[HALVES + _i / KINDS], device);
+    try_units(&p);
     product_free(&p);
     clsplat_device_set_limits(device, limits);
 }
@@ -198,7 +218,7 @@ static void add_all(TCase *part) {
 static void add_units(TCase *part) {
     problem_add_stage(part);
     if (suite_tier_wanted() > SUITE_SMALL)
-        tcase_add_loop_test(part, matrix_units_are_right, HALVES, HALVES + 1);
+        tcase_add_loop_test(part, matrix_units_are_right, 0, 2 * KINDS);
 }
 
 static void add_disguised(TCase *part) {

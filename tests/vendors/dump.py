@@ -35,7 +35,7 @@ def bench(dtype, op, shape, *more):
 
 
 def commands(folder, long):
-    """Every command of a dump; short: attention of 64 columns in F32, a matrix product, and softmax and near-far on matrix units."""
+    """Every command of a dump; short: attention of 64 columns in F32, a matrix product, and all three on matrix units."""
     dims, dtypes = ((64, 128), ("f32", "f16", "bf16")) if long else ((64,), ("f32",))
     for dtype in dtypes:
         for dim in dims:
@@ -44,8 +44,8 @@ def commands(folder, long):
         for shape in ("1,2,64,256,64,64", "1,1,1,512,64,64"):
             yield bench(dtype, "gemm", shape)
     if not long:
-        for op, shape in (("softmax", "1,2,64,256,64,64"), ("near-far", "1,2,32,8192,64,64")):
-            yield bench("bf16", op, shape, "--causal")
+        for op, shape, *more in (("softmax", "1,2,64,256,64,64", "--causal"), ("near-far", "1,2,32,8192,64,64", "--causal"), ("gemm", "1,2,64,256,64,64")):
+            yield bench("bf16", op, shape, *more)
         return
     for more in ([], ["--dtype", "f16"], ["--dtype", "bf16"], ["--temperature", "1", "--top-k", "5"],
                  ["--attention", "near-far", "--chunk", "64", "--sparse-topk", "128"],

@@ -103,22 +103,6 @@ static clsplat_status wide_run(queue *q, const void *args) {
     return gemm_launch(q, args, &o, "gemm_wide.cl", "gemm_wide", wide_grid(args, tile, width));
 }
 
-/* Few rows would leave most of a tile idle. */
-static bool mma_fits(const clsplat_limits *limits, const void *args) {
-    const op_gemm_args *a = args;
-    return limits_have_mma(limits) && tensor_suits_mma(&a->a) && tensor_suits_mma(&a->b) &&
-           a->a.dtype == a->b.dtype && a->a.shape[3] % 8 == 0 && a->c.shape[2] >= 16;
-}
-
-static clsplat_status mma_run(queue *q, const void *args) {
-    enum { SIDE = OP_GEMM_MMA_SIDE, GROUP = 128 };
-    const op_gemm_args *a = args;
-    kernel_options o = {.group = GROUP};
-    size_t across = (a->c.shape[3] + SIDE - 1) / SIDE, down = (a->c.shape[2] + SIDE - 1) / SIDE;
-    return gemm_launch(q, a, &o, "gemm_mma.cl", "gemm_mma",
-                       grid_of(across * GROUP, down, a->c.shape[0] * a->c.shape[1], GROUP));
-}
-
 static void gemm_shape(const void *args, tune_shape *shape) {
     const op_gemm_args *a = args;
     *shape = (tune_shape){.heads = a->c.shape[0] * a->c.shape[1],
@@ -137,8 +121,10 @@ static const op_variant variants[] = {
      &gemm_clblast_space},
 #endif
     {"wide", "relative error of c below 1e-6 in float32", wide_fits, wide_run, "gemm_wide.cl", &tiles_space},
-    {"mma", "relative error of c below 1e-6 before it is stored", mma_fits, mma_run, "gemm_mma.cl",
+    {"mma", "relative error of c below 1e-6 before it is stored", gemm_mma_fits, gemm_mma_run, "gemm_mma.cl",
      &tune_nothing},
+    {"units", "relative error of c below 1e-6 before it is stored", gemm_units_fits, gemm_units_run,
+     "gemm_mma.cl", &tune_nothing},
     {"wgmma", "relative error of c below 1e-6 before it is stored", gemm_wgmma_fits, gemm_wgmma_run,
      "gemm_wgmma.cl", &gemm_wgmma_space},
     {"few", "relative error of c below 1e-6 in float32", gemm_few_fits, gemm_few_run, "gemm_few.cl",

@@ -22,6 +22,12 @@ clsplat_status gemm_blocks_run(queue *q, const void *args);
 bool gemm_local_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_local_run(queue *q, const void *args);
 
+/* Matrix units: NVIDIA's; AMD's and Intel's. */
+bool gemm_mma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_mma_run(queue *q, const void *args);
+bool gemm_units_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_units_run(queue *q, const void *args);
+
 /* Hopper's matrix instructions. */
 bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_wgmma_run(queue *q, const void *args);
