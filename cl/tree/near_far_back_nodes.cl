@@ -3,10 +3,11 @@
  *
  * Shapes: row_numbers and kept as in near_far_back_rows.cl; sums as near_far_back.clh tells, zero before; below [nodes
  * below chunks, as the forest's blocks][D]: what their chunk's variance receives of each.
- * Work: near_far_back_nodes, one work-item a node from leaves up, grid (their number rounded up to WG, Hk, B), no
- * barrier; near_far_back_slots, one a slot, grid (slots rounded up to WG, Hk, B), in local memory which of SHARE rows
- * opened a leaf, of which each of its items asks one; near_far_back_apart, one a slot of keys that stand apart, grid
- * (slots rounded up to WG, Hk, B), no barrier. */
+ * Work: near_far_back_nodes, LANES work-items a node from leaves up, of which each asks its share of the rows, grid
+ * (their number · LANES rounded up to WG, Hk, B); near_far_back_slots, one a slot, grid (slots rounded up to WG, Hk,
+ * B), in local memory which of SHARE rows opened a leaf, of which each of its items asks one; near_far_back_apart,
+ * LANES a slot of keys that stand apart, grid (slots · LANES rounded up to WG, Hk, B). Lanes give what they have one
+ * after the other. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
@@ -16,6 +17,9 @@
 #define UNROLL _Pragma("unroll")
 #endif
 #define SHARE (WG < LEAF ? WG : LEAF)
+#ifndef LANES /* a divisor of WG */
+#define LANES 16
+#endif
 
 /* A row on its way, and what has been received of all so far: of a key, or of a node's mean and mean value; of its
  * variance, or a chunk's. */
@@ -140,8 +144,9 @@ static inline void give_key(private const receiver *r, private const sums *to, u
     *slot_bias(to, slot) += r->mass;
 }
 
+/* `fresh`: nothing has been given of what is below chunks. */
 static inline void give_node(private const receiver *r, private const sums *to, forest f, uint level, uint g,
-                             global float *below) {
+                             global float *below, bool fresh) {
     give_row(r, node_row(to, f, level, g));
     *node_more(to, f, level, g, NODE_MASS) += r->mass;
     *node_more(to, f, level, g, NODE_SHARE) += r->share;
@@ -150,22 +155,24 @@ static inline void give_node(private const receiver *r, private const sums *to, 
         if (level >= TOP)
             variance_row(to, f, level, g)[d * 16] += r->variance[d];
         else
-            below_row(below, f, level, g)[d] = r->variance[d];
+            below_row(below, f, level, g)[d] =
+                fresh ? r->variance[d] : below_row(below, f, level, g)[d] + r->variance[d];
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far_back_nodes(INPUTS, global const float *kept, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
                     global const float *row_numbers, SUMS, global float *below) {
-    uint g = get_global_id(0), level = 0, kv = get_global_id(1), b = get_global_id(2);
+    uint lane = get_global_id(0) % LANES, g = get_global_id(0) / LANES, level = 0;
+    uint kv = get_global_id(1), b = get_global_id(2);
     trees t = TREES;
     INDEX head = (INDEX)b * get_global_size(1) + kv;
     uint gathered = (keys + CHUNK - 1) / CHUNK * CHUNK, nodes = gathered >> size_shift(0);
-    while (g >= nodes) {
+    while (level < levels && g >= nodes) {
         g -= nodes;
-        if (++level >= levels)
-            return;
-        nodes = (gathered + (1u << size_shift(level)) - 1) >> size_shift(level);
+        if (++level < levels)
+            nodes = (gathered + (1u << size_shift(level)) - 1) >> size_shift(level);
     }
+    bool live = level < levels;
     trees_move(&t, head);
     walker w;
     receiver r;
@@ -176,8 +183,8 @@ near_far_back_nodes(INPUTS, global const float *kept, global const ELEMENT(DOUT_
     /* A node that is a part comes before the rows that see its last key: only where there are no own chunks. */
     uint size = size_shift(level > TOP ? level : TOP);
     uint begin = first_row(((g >> (size - size_shift(level))) + 1) << size, diagonal);
-    for (uint h = kv * group; h < (kv + 1) * group; ++h)
-        for (uint i = begin; i < queries; ++i) {
+    for (uint h = kv * group; live && h < (kv + 1) * group; ++h)
+        for (uint i = begin + lane; i < queries; i += LANES) {
             RECALL_ROW(&w, &r, h, i)
             if (!(r.lse < INFINITY) || !comes_to(&w, &t, level, g, &whole))
                 continue;
@@ -185,7 +192,11 @@ near_far_back_nodes(INPUTS, global const float *kept, global const ELEMENT(DOUT_
             if (!opens(&w, level, g, false, &s) && s.l > -INFINITY)
                 receive_closed(&r, &w, &t, level, g, whole, &s);
         }
-    give_node(&r, &to, t.f, level, g, below + head * t.f.below * 16 * D);
+    for (uint turn = 0; turn < LANES; ++turn) {
+        if (live && turn == lane)
+            give_node(&r, &to, t.f, level, g, below + head * t.f.below * 16 * D, turn == 0);
+        barrier(CLK_GLOBAL_MEM_FENCE);
+    }
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_slots(INPUTS, global const float *kept,
@@ -230,24 +241,28 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_apart(
                                                                                 global const ELEMENT(DOUT_TYPE) *dout,
                                                                                 INDEX4 dout_at,
                                                                                 global const float *row_numbers, SUMS) {
-    uint x = get_global_id(0), kv = get_global_id(1), b = get_global_id(2), slot = chunks * CHUNK + x;
+    uint lane = get_global_id(0) % LANES, x = get_global_id(0) / LANES, slot = chunks * CHUNK + x;
+    uint kv = get_global_id(1), b = get_global_id(2);
     trees t = TREES;
     INDEX head = (INDEX)b * get_global_size(1) + kv;
-    if (x >= apart_before(t.f, apart, head, (keys + CHUNK - 1) / CHUNK))
-        return;
+    bool live = x < apart_before(t.f, apart, head, (keys + CHUNK - 1) / CHUNK);
     trees_move(&t, head);
     walker w;
     receiver r;
     sums to;
     sums_begin(&to, t.f, head, slot_sums, node_sums, variance_sums);
     receiver_clear(&r);
-    for (uint h = kv * group; h < (kv + 1) * group; ++h)
-        for (uint i = 0; i < queries; ++i) {
+    for (uint h = kv * group; live && h < (kv + 1) * group; ++h)
+        for (uint i = lane; i < queries; i += LANES) {
             if (x >= apart_before(t.f, apart, head, past_of(visible_keys(i, diagonal, keys))))
                 continue;
             RECALL_ROW(&w, &r, h, i)
             if (r.lse < INFINITY)
                 receive_keys(&r, &w, &t, slot, slot + 1);
         }
-    give_key(&r, &to, slot);
+    for (uint turn = 0; turn < LANES; ++turn) {
+        if (live && turn == lane)
+            give_key(&r, &to, slot);
+        barrier(CLK_GLOBAL_MEM_FENCE);
+    }
 }

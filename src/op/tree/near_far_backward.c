@@ -154,8 +154,10 @@ fail:
     return status;
 }
 
-/* Of one head the nodes from leaves up, slots, or slots of keys apart: a work-item each. */
-static clsplat_status by_items(const near_far_back *p, const char *kernel, size_t items) {
+/* Of one head the nodes from leaves up, slots, or slots of keys apart: a work-item each, or several of a
+ * group for those of which there are few. */
+static clsplat_status by_items(const near_far_back *p, const char *kernel, size_t items, bool few) {
+    enum { LANES = 16 };
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
@@ -163,6 +165,8 @@ static clsplat_status by_items(const near_far_back *p, const char *kernel, size_
     if (items == 0)
         return CLSPLAT_OK;
     options_near_far_back(&o, p, true);
+    size_t lanes = o.group < LANES ? o.group : LANES;
+    options_number(&o, "LANES", lanes);
     TRY(open_kernel(p, &o, "near_far_back_nodes.cl", kernel, &l));
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, "dout", &p->a->dout);
@@ -170,7 +174,8 @@ static clsplat_status by_items(const near_far_back *p, const char *kernel, size_
     launch_near_far_sums(&l, p);
     if (strcmp(kernel, "near_far_back_nodes") == 0)
         launch_mem(&l, "below", p->mem[BACK_BELOW]);
-    TRY(launch_run(&l, p->q, grid_of(items, f->heads, f->batch, o.group), near_far_work(&p->forward)));
+    TRY(launch_run(&l, p->q, grid_of(few ? items * lanes : items, f->heads, f->batch, o.group),
+                   near_far_work(&p->forward)));
 fail:
     return status;
 }
@@ -185,9 +190,9 @@ static clsplat_status by_nodes(const near_far_back *p) {
     size_t nodes = 0;
     for (size_t level = 0; level < f->levels; ++level)
         nodes += nodes_of(f, level);
-    TRY(by_items(p, "near_far_back_nodes", nodes));
-    TRY(by_items(p, "near_far_back_slots", f->chunks * f->chunk));
-    TRY(by_items(p, "near_far_back_apart", forest_apart_room(f)));
+    TRY(by_items(p, "near_far_back_nodes", nodes, true));
+    TRY(by_items(p, "near_far_back_slots", f->chunks * f->chunk, false));
+    TRY(by_items(p, "near_far_back_apart", forest_apart_room(f), true));
 fail:
     return status;
 }
