@@ -1,10 +1,6 @@
-/* Gradients of exact softmax attention in tiles of local memory, for GPUs of any vendor. Mathematics and shapes as in
- * softmax_backward.cl, the two passes as in softmax_backward_tile.clh; any storage types, float32 arithmetic.
- *
- * A group of TX × TY work-items has ROWS = RT·TY rows and takes SOURCES = CT·TX sources at a time. Item (x, y) weighs
- * rows y + TY·a against sources x + TX·c, and sums columns 4(x + TX·c)… of the same rows. Both stay as they are in
- * memory, a row after the other with a vector of padding, so that neighbours meet in no bank, and one copy serves for
- * scores (vectors of columns) and for sums. Weights change hands through local memory, p first, then t.
+/* Gradients of exact softmax attention in tiles of local memory (local_rows.clh), for GPUs of any vendor. Mathematics
+ * and shapes as in softmax_backward.cl, the two passes as in softmax_backward_tile.clh; any storage types, float32
+ * arithmetic. Weights are handed over p first, then t.
  *
  * Work: grid (⌈rows / ROWS⌉ · WG, H or Hk, B), the rows that meet most sources first.
  *
@@ -12,121 +8,8 @@
  * PyTorch's backward 5.2; D = 128 25.6, 4.9 and 9.7. */
 #include "softmax/softmax.clh"
 #include "softmax/softmax_backward.clh"
-#include "shared/constants.h"
-#ifndef TY /* work-items along the rows */
-#define TY 8
-#endif
-#ifndef CT /* sources per item */
-#define CT 2
-#endif
-#define RT 4 /* rows per item: a vector of weights */
-#define TX OP_LOCAL_ACROSS
-#define WG (TX * TY)
-#define ROWS (TY * RT)
-#define SOURCES (CT * TX)
-#include "shared/tensor.clh"
-#define LOG2_E 1.44269504f
+#include "shared/local_rows.clh"
 #include "softmax/softmax_backward_tile.clh"
-
-#define UNROLL _Pragma("unroll")
-/* Always, as in local_tile.clh. */
-#define INLINED static inline __attribute__((always_inline))
-#define ALIGNED __attribute__((aligned(16)))
-#define VECTOR(p) (*(local float4 *)(p)) /* aligned */
-
-/* Vectors of an item of a row's columns, and from one row to the next. */
-#define VECTORS(columns) (((columns) + 4 * TX - 1) / (4 * TX))
-#define PITCH(columns) (4 * TX * VECTORS(columns) + 4)
-#define PITCH_WEIGHTS (ROWS + 4)
-
-/* Rows first… of a tensor, `count` in a tile; 0 in the columns past its own, the last row of all repeats. */
-#define ROWS_LOAD(type, to, from, pitch, columns, first, count, all)                                                   \
-    for (uint e_ = get_local_id(0); e_ < (count) * (PITCH(columns) - 4); e_ += WG) {                                   \
-        uint d_ = e_ % (PITCH(columns) - 4), r_ = e_ / (PITCH(columns) - 4);                                           \
-        (to)[r_ * PITCH(columns) + d_] =                                                                               \
-            d_ < (columns) ? LOAD(type, from, min((first) + r_, (all)-1) * (pitch) + d_) : 0.0f;                       \
-    }
-
-typedef struct products {
-    float x[RT][CT];
-} products;
-
-/* An item's rows times its sources. */
-INLINED void products_make(private products *p, uint x, uint y, local const float *rows, local const float *sources,
-                           const uint columns) {
-    float4 s[RT][CT];
-    UNROLL
-    for (uint a = 0; a < RT; ++a)
-        UNROLL
-    for (uint c = 0; c < CT; ++c)
-        s[a][c] = (float4)(0.0f);
-    _Pragma("unroll 4") for (uint d = 0; d < (columns + 3) / 4 * 4; d += 4) {
-        float4 source[CT];
-        UNROLL
-        for (uint c = 0; c < CT; ++c)
-            source[c] = VECTOR(sources + (x + TX * c) * PITCH(columns) + d);
-        UNROLL
-        for (uint a = 0; a < RT; ++a) {
-            float4 row = VECTOR(rows + (y + TY * a) * PITCH(columns) + d);
-            UNROLL
-            for (uint c = 0; c < CT; ++c)
-                s[a][c] = MAD(row, source[c], s[a][c]);
-        }
-    }
-    UNROLL
-    for (uint a = 0; a < RT; ++a)
-        UNROLL
-    for (uint c = 0; c < CT; ++c)
-        p->x[a][c] = s[a][c].x + s[a][c].y + (s[a][c].z + s[a][c].w);
-}
-
-/* Hands the items' weights to all. Barriers: before they are written and behind. */
-INLINED void weights_pass(private const products *p, uint x, uint y, local float *weights) {
-    barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL
-    for (uint c = 0; c < CT; ++c)
-        VECTOR(weights + (x + TX * c) * PITCH_WEIGHTS + RT * y) =
-            (float4)(p->x[0][c], p->x[1][c], p->x[2][c], p->x[3][c]);
-    barrier(CLK_LOCAL_MEM_FENCE);
-}
-
-/* sum[a][c] of the item's rows and columns += Σ weights · sources. */
-#define SUMS_ADD(sum, x, y, weights, sources, columns)                                                                 \
-    _Pragma("unroll 4") for (uint j_ = 0; j_ < SOURCES; ++j_) {                                                        \
-        float4 weight_ = VECTOR((weights) + j_ * PITCH_WEIGHTS + RT * (y));                                            \
-        UNROLL                                                                                                         \
-        for (uint c_ = 0; c_ < VECTORS(columns); ++c_) {                                                               \
-            float4 value_ = VECTOR((sources) + j_ * PITCH(columns) + 4 * ((x) + TX * c_));                             \
-            (sum)[0][c_] = MAD((float4)(weight_.x), value_, (sum)[0][c_]);                                             \
-            (sum)[1][c_] = MAD((float4)(weight_.y), value_, (sum)[1][c_]);                                             \
-            (sum)[2][c_] = MAD((float4)(weight_.z), value_, (sum)[2][c_]);                                             \
-            (sum)[3][c_] = MAD((float4)(weight_.w), value_, (sum)[3][c_]);                                             \
-        }                                                                                                              \
-    }
-
-#define SUMS_CLEAR(sum, columns)                                                                                       \
-    UNROLL                                                                                                             \
-    for (uint a_ = 0; a_ < RT; ++a_)                                                                                   \
-        UNROLL                                                                                                         \
-    for (uint c_ = 0; c_ < VECTORS(columns); ++c_)                                                                     \
-        (sum)[a_][c_] = (float4)(0.0f);
-
-/* Those of `first`… that exist. */
-#define SUMS_STORE(type, to, pitch, sum, scale, x, y, first, all, columns)                                             \
-    UNROLL                                                                                                             \
-    for (uint a_ = 0; a_ < RT; ++a_)                                                                                   \
-        UNROLL                                                                                                         \
-    for (uint c_ = 0; c_ < VECTORS(columns); ++c_) {                                                                   \
-        float four_[4];                                                                                                \
-        uint row_ = (first) + (y) + TY * a_;                                                                           \
-        vstore4((sum)[a_][c_] * (scale), 0, four_);                                                                    \
-        UNROLL                                                                                                         \
-        for (uint i_ = 0; i_ < 4; ++i_) {                                                                              \
-            uint d_ = 4 * ((x) + TX * c_) + i_;                                                                        \
-            if (row_ < (all) && d_ < (columns))                                                                        \
-                STORE(type, to, row_ *(pitch) + d_, four_[i_]);                                                        \
-        }                                                                                                              \
-    }
 
 /* p from scores, t from gains. */
 INLINED void weigh(private products *score, private products *gain, uint x, uint y, float factor,
@@ -179,27 +62,20 @@ INLINED void weigh(private products *score, private products *gain, uint x, uint
     SUMS_STORE(DQ_TYPE, dq, dq_at.s3, sum, scale, x, y, first, queries, D)
 #endif
 #if OF_KEYS && DBIAS
-/* Row y + TY·a is number RT·y + a of the weights. */
 #define STORE_BIAS                                                                                                     \
     dbias += dbias_at.s0 + b * dbias_at.s1 + kv * dbias_at.s2;                                                         \
     weights_pass(&total, x, y, weights);                                                                               \
     for (uint r = item; r < ROWS; r += WG) {                                                                           \
-        float gained = 0.0f;                                                                                           \
-        for (uint j = 0; j < SOURCES; ++j)                                                                             \
-            gained += weights[j * PITCH_WEIGHTS + RT * (r % TY) + r / TY];                                             \
         if (first + r < keys)                                                                                          \
-            STORE(DBIAS_TYPE, dbias, (first + r) * dbias_at.s3, gained);                                               \
+            STORE(DBIAS_TYPE, dbias, (first + r) * dbias_at.s3, weights_total(weights, r));                            \
     }
 #else
 #define STORE_BIAS
 #endif
 
 INLINED void products_add(private products *to, private const products *p) {
-    UNROLL
-    for (uint a = 0; a < RT; ++a)
-        UNROLL
-    for (uint c = 0; c < CT; ++c)
-        to->x[a][c] += p->x[a][c];
+    FOR_PAIRS(a, c)
+    to->x[a][c] += p->x[a][c];
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void KERNEL(softmax_backward_local)(

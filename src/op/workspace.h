@@ -44,6 +44,7 @@ enum {
     WORKSPACE_GRAD_STATE_VALUE,
     WORKSPACE_GRAD_CARRY,
     WORKSPACE_GRAD_MOMENTS,
+    WORKSPACE_GRAD_PART_MOMENTS,
     WORKSPACE_GRAD_LEVELS,
     WORKSPACE_BACK, /* of near and far, and the slots after it: op/tree/near_far_backward.h */
     WORKSPACE_BACK_LAST = WORKSPACE_BACK + 17,

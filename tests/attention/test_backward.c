@@ -326,6 +326,32 @@ START_TEST(refusals) {
 }
 END_TEST
 
+/* Where groups have local memory, all pairs through isotropic or diagonal splats are weighed in tiles. */
+START_TEST(tiles_ran) {
+    static const char *const kernels[] = {"read_backward_local", "collect_local", "write_backward_local",
+                                          "token_gradient_local", "splat_moments_local"};
+    problem_stage s = problem_on_stage();
+    clsplat_limits limits = clsplat_device_describe(s.device)->limits;
+    problem_spec spec = {
+        .queries = 40, .keys = 70, .dim = 16, .value_dim = 16, .splats = 40, .covariance = DIAGONAL};
+    clsplat_profile_row *ran;
+    size_t count;
+    if (limits.local_memory < 32 << 10 || limits.max_work_group < 128)
+        return;
+    clsplat_profile_set(s.device, true);
+    solve(&spec, 21);
+    clsplat_profile_set(s.device, false);
+    suite_ok(s.lib, clsplat_profile_read(s.device, &ran, &count));
+    for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++) {
+        size_t i = 0;
+        while (i < count && strcmp(ran[i].kernel, kernels[k]) != 0)
+            i++;
+        ck_assert_msg(i < count, "%s did not run", kernels[k]);
+    }
+    clsplat_profile_free(&ran);
+}
+END_TEST
+
 static void add_softmax(TCase *part) {
     problem_add_stage(part);
     problem_add_cases(part, exact, softmax, sizeof softmax / sizeof *softmax);
@@ -334,6 +360,11 @@ static void add_softmax(TCase *part) {
 static void add_gaussian(TCase *part) {
     problem_add_stage(part);
     problem_add_cases(part, through_splats, gaussian, sizeof gaussian / sizeof *gaussian);
+}
+
+static void add_tiles(TCase *part) {
+    problem_add_stage(part);
+    tcase_add_test(part, tiles_ran);
 }
 
 static void add_far(TCase *part) {
@@ -352,6 +383,7 @@ static void add_properties(TCase *part) {
 int main(void) {
     static const suite_part parts[] = {{"softmax", add_softmax},
                                        {"gaussian", add_gaussian},
+                                       {"tiles", add_tiles},
                                        {"near_far", add_far},
                                        {"properties", add_properties}};
     return suite_run("backward", parts, sizeof parts / sizeof *parts);

@@ -52,6 +52,8 @@ static const problem_spec gradients[] = {
      .layout = LAYOUT_TOKENS},
     {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 17, .dim = 5, .value_dim = 6, .splats = 6, .levels = 2,
      .covariance = CLSPLAT_DIAGONAL},
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 37, .dim = 5, .value_dim = 36, .splats = 18, .shared = true,
+     .covariance = CLSPLAT_ISOTROPIC, .bias = BIAS_HOLES},
     {.heads = 2, .kv_heads = 1, .queries = 35, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16,
      .v = CLSPLAT_BF16, .out = CLSPLAT_BF16, .causal = true, .bias = BIAS_HOLES},
 };

@@ -1,28 +1,13 @@
+#include "op/local_rows.h"
 #include "op/softmax/softmax_backward.h"
 #include "runtime/buffer.h"
 
 enum { MMA_GROUP = 128 };
 
-/* Tiles of cl/softmax/softmax_backward_local.cl: TY items of a group along its rows, four rows each, and CT
- * sources of an item, eight items along the sources. */
-typedef struct local_tile {
-    size_t high, sources_each;
-} local_tile;
-
-static size_t tile_bytes(local_tile t, size_t dim, size_t value_dim) {
-    size_t rows = 4 * t.high, sources = OP_LOCAL_ACROSS * t.sources_each;
-    size_t columns = (dim + 31) / 32 * 32 + 4 + (value_dim + 31) / 32 * 32 + 4;
-    return sizeof(float) * ((rows + sources) * columns + sources * (rows + 4) + 2 * sources);
-}
-
-/* The largest that there is room for; high 0: none. */
-static local_tile tile_for(const clsplat_limits *limits, const op_softmax_backward_args *a) {
-    static const local_tile tries[] = {{16, 2}, {8, 2}, {8, 1}, {4, 1}};
-    for (size_t i = 0; i < sizeof tries / sizeof *tries; ++i)
-        if (limits_allow_group(limits, OP_LOCAL_ACROSS * (uint32_t)tries[i].high) &&
-            tile_bytes(tries[i], a->q.shape[3], a->v.shape[3]) <= limits_local_share(limits))
-            return tries[i];
-    return (local_tile){0};
+/* The largest tile that there is room for; high 0: none. */
+static rows_tile tile_for(const clsplat_limits *limits, const op_softmax_backward_args *a) {
+    size_t columns = rows_pitch(a->q.shape[3]) + rows_pitch(a->v.shape[3]);
+    return rows_tile_for(limits, (rows_shape){.row = columns, .source = columns + 2, .weights = true});
 }
 
 static clsplat_status stats_make(queue *q, const op_softmax_backward_args *a, cl_mem *stats) {
@@ -81,22 +66,20 @@ fail:
 
 bool softmax_backward_local_fits(const clsplat_limits *limits, const void *args) {
     const op_softmax_backward_args *a = args;
-    return limits->local_memory > 0 && a->q.shape[3] <= 128 && a->v.shape[3] <= 128 &&
-           tile_for(limits, a).high > 0;
+    return a->q.shape[3] <= 128 && a->v.shape[3] <= 128 && tile_for(limits, a).high > 0;
 }
 
 clsplat_status softmax_backward_local_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_softmax_backward_args *a = args;
-    local_tile tile = tile_for(&q->device->info.limits, a);
+    rows_tile tile = tile_for(&q->device->info.limits, a);
     cl_mem stats;
     TRY(stats_make(q, a, &stats));
     for (int of_keys = 0; of_keys < 2; ++of_keys) {
-        kernel_options o = {.group = OP_LOCAL_ACROSS * (uint32_t)tile.high};
-        options_number(&o, "TY", tile.high);
-        options_number(&o, "CT", tile.sources_each);
+        kernel_options o;
+        options_rows(&o, tile);
         pass p = {"softmax_backward_local.cl",
-                  of_keys ? "softmax_backward_local_keys" : "softmax_backward_local_queries", 4 * tile.high,
+                  of_keys ? "softmax_backward_local_keys" : "softmax_backward_local_queries", rows_high(tile),
                   of_keys};
         TRY(pass_run(q, a, &o, p, stats));
     }

@@ -20,6 +20,8 @@ enum { BACKWARD_TILE = 64 };
 extern const tune_space backward_wide_space;
 void options_backward_wide(kernel_options *o, const queue *q, size_t tile);
 bool splats_fill_vectors(const clsplat_limits *limits, const op_splats *splats, size_t value_dim);
+/* The same for splats and columns of tokens, and whether these are exact enough from a common centre. */
+bool backward_tokens_are_wide(const clsplat_limits *limits, const op_splats *splats);
 /* The same for kernels that keep a row's weights of all splats. */
 bool causal_fills_vectors(const clsplat_limits *limits, const op_splats *splats, size_t value_dim,
                           clsplat_mixing mixing);

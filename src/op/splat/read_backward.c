@@ -1,5 +1,6 @@
 /* The two operations of the backward pass that go over queries: read_backward and collect. */
 #include "op/families.h"
+#include "op/local_rows.h"
 #include "op/splat/backward_kernel.h"
 
 size_t op_stats_columns(const op_splats *splats, clsplat_mixing mixing) {
@@ -137,6 +138,10 @@ bool splats_fill_vectors(const clsplat_limits *limits, const op_splats *splats, 
     return limits_are_wide(limits) && splats->count % 16 == 0 && value_dim % 16 == 0 && value_dim <= 256;
 }
 
+bool backward_tokens_are_wide(const clsplat_limits *limits, const op_splats *splats) {
+    return splats_fill_vectors(limits, splats, splats->dim) && splats_are_centred(splats);
+}
+
 static bool read_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_read_backward_args *a = args;
     return splats_fill_vectors(limits, a->splats, a->dout.shape[3]) && !a->causal &&
@@ -190,6 +195,49 @@ static clsplat_status collect_wide_run(queue *q, const void *args) {
                        (a->splats->count + BACKWARD_TILE - 1) / BACKWARD_TILE);
 }
 
+enum { SUMS = 4 }; /* floats of an item of a row in read_backward_local.cl */
+
+static rows_tile read_tile(const clsplat_limits *limits, const op_read_backward_args *a) {
+    size_t columns = rows_pitch(a->dout.shape[3]);
+    return rows_tile_for(limits,
+                         (rows_shape){.row = columns + SUMS * OP_LOCAL_ACROSS, .source = columns + 1});
+}
+
+static bool read_local_fits(const clsplat_limits *limits, const void *args) {
+    const op_read_backward_args *a = args;
+    return !a->causal && a->mixing == CLSPLAT_JOINT && a->dout.shape[3] <= 128 &&
+           read_tile(limits, a).high > 0;
+}
+
+static clsplat_status read_local_run(queue *q, const void *args) {
+    const op_read_backward_args *a = args;
+    rows_tile tile = read_tile(&q->device->info.limits, a);
+    kernel_options o;
+    options_rows(&o, tile);
+    return read_run(q, a, &o, "read_backward_local.cl", "read_backward_local",
+                    rows_groups(tile, a->dout.shape[2]) * o.group);
+}
+
+/* A splat's items meet in its row: two of them. */
+static rows_tile collect_tile(const clsplat_limits *limits, const op_collect_args *a) {
+    return rows_tile_for(limits,
+                         (rows_shape){.row = 2, .source = rows_pitch(a->dout.shape[3]), .weights = true});
+}
+
+static bool collect_local_fits(const clsplat_limits *limits, const void *args) {
+    const op_collect_args *a = args;
+    return a->dout.shape[3] <= 128 && collect_tile(limits, a).high > 0;
+}
+
+static clsplat_status collect_local_run(queue *q, const void *args) {
+    const op_collect_args *a = args;
+    rows_tile tile = collect_tile(&q->device->info.limits, a);
+    kernel_options o;
+    options_rows(&o, tile);
+    return collect_run(q, a, &o, "collect_local.cl", "collect_local",
+                       rows_groups(tile, a->splats->count) * o.group);
+}
+
 static void read_shape(const void *args, tune_shape *shape) {
     const op_read_backward_args *a = args;
     backward_shape(a->splats, &a->dout, a->causal, shape);
@@ -209,6 +257,7 @@ static const op_variant read_variants[] = {
     {"wide", "the same", read_wide_fits, read_wide_run, "read_backward_wide.cl", &backward_wide_space},
     {"causal-wide", "the same", causal_wide_fits, causal_wide_run, "read_backward_causal_wide.cl",
      &backward_wide_space},
+    {"local", "the same", read_local_fits, read_local_run, "read_backward_local.cl", &tune_nothing},
 };
 const op_family op_read_backward_family = {"read_backward", read_variants,
                                            sizeof read_variants / sizeof *read_variants, read_shape};
@@ -217,6 +266,7 @@ static const op_variant collect_variants[] = {
     {"plain", "relative error of a value below 1e-5 in float32", op_fits_all, collect_plain_run, "collect.cl",
      &plain_space},
     {"wide", "the same", collect_wide_fits, collect_wide_run, "collect_wide.cl", &backward_wide_space},
+    {"local", "the same", collect_local_fits, collect_local_run, "collect_local.cl", &tune_nothing},
 };
 const op_family op_collect_family = {"collect", collect_variants,
                                      sizeof collect_variants / sizeof *collect_variants, collect_shape};

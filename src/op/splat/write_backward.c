@@ -1,5 +1,6 @@
 /* The operations of the backward pass that go over keys, and over tokens of either kind. */
 #include "op/families.h"
+#include "op/local_rows.h"
 #include "op/splat/backward_kernel.h"
 
 static void write_options(kernel_options *o, const op_write_backward_args *a) {
@@ -87,42 +88,6 @@ fail:
     return status;
 }
 
-size_t op_moments_size(const op_splats *splats) {
-    size_t dim = splats->dim;
-    size_t second = splats->covariance == CLSPLAT_ISOTROPIC  ? 1
-                    : splats->covariance == CLSPLAT_DIAGONAL ? dim
-                                                             : dim * dim;
-    return 1 + dim + second;
-}
-
-static clsplat_status moments_run(queue *q, const op_splat_moments_args *a, kernel_options *o,
-                                  const char *source, const char *kernel, size_t items) {
-    clsplat_status status = CLSPLAT_OK;
-    bool per_head = a->splats->heads > 1;
-    double weights = (double)(a->x.shape[0] * a->heads) * (double)a->x.shape[2] * (double)a->splats->count;
-    double size = (double)op_moments_size(a->splats);
-    launch l;
-    options_splats(o, a->splats);
-    options_number(o, "DV", 1);
-    options_tensor(o, "X", &a->x);
-    options_elements(o, weights);
-    options_elements(o, (double)(a->splats->heads * a->splats->count) * size);
-    TRY(options_launch(o, q->device, source, kernel, &l));
-    launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
-    launch_uint(&l, "batch", (uint32_t)a->x.shape[0]);
-    launch_uint(&l, "heads", (uint32_t)a->heads);
-    launch_uint(&l, "x_group", (uint32_t)(a->heads / a->x.shape[1]));
-    launch_uint(&l, "amplitude", a->amplitude);
-    launch_splats(&l, a->splats);
-    launch_tensor(&l, o, "x", &a->x);
-    launch_mem(&l, "weights", a->weights);
-    launch_mem(&l, "moments", a->moments);
-    TRY(launch_run(&l, q, grid_of(items, 1, per_head ? a->heads : 1, o->group),
-                   (work){.flops = 2 * weights * size, .bytes = 4 * weights + tensor_bytes(&a->x)}));
-fail:
-    return status;
-}
-
 static clsplat_status lifts_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_level_gradients_args *a = args;
@@ -158,14 +123,6 @@ static clsplat_status pull_plain_run(queue *q, const void *args) {
     return pull_run(q, a, &o, "token_gradient.cl", "token_gradient", a->x.shape[2]);
 }
 
-static clsplat_status moments_plain_run(queue *q, const void *args) {
-    const op_splat_moments_args *a = args;
-    size_t parts = a->splats->covariance == CLSPLAT_FULL ? a->splats->dim : 1;
-    kernel_options o;
-    options_plain(&o, q);
-    return moments_run(q, a, &o, "splat_moments.cl", "splat_moments", a->splats->count * parts);
-}
-
 static size_t tiles_of(size_t rows, size_t tile) {
     return (rows + tile - 1) / tile;
 }
@@ -197,12 +154,27 @@ static clsplat_status causal_wide_run(queue *q, const void *args) {
                      tiles_of(a->v.shape[2], a->chunk));
 }
 
-static bool tokens_are_wide(const clsplat_limits *limits, const op_splats *splats) {
-    return splats_fill_vectors(limits, splats, splats->dim) && splats_are_centred(splats);
+static rows_tile write_tile(const clsplat_limits *limits, const op_write_backward_args *a) {
+    size_t columns = rows_pitch(a->v.shape[3]);
+    return rows_tile_for(limits, (rows_shape){.row = columns, .source = columns + 2, .weights = true});
+}
+
+static bool write_local_fits(const clsplat_limits *limits, const void *args) {
+    const op_write_backward_args *a = args;
+    return !a->causal && a->v.shape[3] <= 128 && write_tile(limits, a).high > 0;
+}
+
+static clsplat_status write_local_run(queue *q, const void *args) {
+    const op_write_backward_args *a = args;
+    rows_tile tile = write_tile(&q->device->info.limits, a);
+    kernel_options o;
+    options_rows(&o, tile);
+    return write_run(q, a, &o, "write_backward_local.cl", "write_backward_local",
+                     rows_groups(tile, a->v.shape[2]) * o.group);
 }
 
 static bool pull_wide_fits(const clsplat_limits *limits, const void *args) {
-    return tokens_are_wide(limits, ((const op_token_gradient_args *)args)->splats);
+    return backward_tokens_are_wide(limits, ((const op_token_gradient_args *)args)->splats);
 }
 
 static clsplat_status pull_wide_run(queue *q, const void *args) {
@@ -213,49 +185,29 @@ static clsplat_status pull_wide_run(queue *q, const void *args) {
                     tiles_of(a->x.shape[2], BACKWARD_TILE));
 }
 
-static bool moments_wide_fits(const clsplat_limits *limits, const void *args) {
-    return tokens_are_wide(limits, ((const op_splat_moments_args *)args)->splats);
+static rows_tile pull_tile(const clsplat_limits *limits, const op_splats *splats) {
+    size_t tiles = splats->covariance == CLSPLAT_DIAGONAL ? 2 : 1;
+    return rows_tile_for(limits, (rows_shape){.source = tiles * rows_pitch(splats->dim), .weights = true});
 }
 
-static clsplat_status moments_wide_run(queue *q, const void *args) {
-    enum { TILE = BACKWARD_TILE / 2 }; /* a set is not many splats: more, smaller work-items */
-    const op_splat_moments_args *a = args;
+static bool pull_local_fits(const clsplat_limits *limits, const void *args) {
+    const op_splats *splats = ((const op_token_gradient_args *)args)->splats;
+    return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT && splats->dim <= 128 &&
+           pull_tile(limits, splats).high > 0;
+}
+
+static clsplat_status pull_local_run(queue *q, const void *args) {
+    const op_token_gradient_args *a = args;
+    rows_tile tile = pull_tile(&q->device->info.limits, a->splats);
     kernel_options o;
-    options_backward_wide(&o, q, TILE);
-    return moments_run(q, a, &o, "splat_moments_wide.cl", "splat_moments_wide",
-                       tiles_of(a->splats->count, TILE));
-}
-
-enum { MOMENTS_GROUP = 256, MOMENTS_SPLATS = 4 }; /* of cl/splat/splat_moments_group.cl */
-
-static bool moments_group_fits(const clsplat_limits *limits, const void *args) {
-    const op_splat_moments_args *a = args;
-    return a->splats->covariance != CLSPLAT_FULL && a->splats->dim <= MOMENTS_GROUP &&
-           limits_have_groups(limits, MOMENTS_GROUP, MOMENTS_GROUP * sizeof(float));
-}
-
-static clsplat_status moments_group_run(queue *q, const void *args) {
-    const op_splat_moments_args *a = args;
-    size_t columns = 8;
-    while (columns < a->splats->dim && columns < MOMENTS_GROUP / 4)
-        columns *= 2;
-    kernel_options o = {.group = MOMENTS_GROUP};
-    options_number(&o, "WG", MOMENTS_GROUP);
-    options_number(&o, "COLUMNS", columns);
-    return moments_run(q, a, &o, "splat_moments_group.cl", "splat_moments_group",
-                       tiles_of(a->splats->count, MOMENTS_SPLATS) * MOMENTS_GROUP);
+    options_rows(&o, tile);
+    return pull_run(q, a, &o, "token_gradient_local.cl", "token_gradient_local",
+                    rows_groups(tile, a->x.shape[2]) * o.group);
 }
 
 static void pull_shape(const void *args, tune_shape *shape) {
     const op_token_gradient_args *a = args;
     backward_shape(a->splats, &a->x, false, shape);
-}
-
-static void moments_shape(const void *args, tune_shape *shape) {
-    const op_splat_moments_args *a = args;
-    backward_shape(a->splats, &a->x, false, shape);
-    shape->sources = shape->rows;
-    shape->rows = a->splats->count;
 }
 
 static const op_variant write_variants[] = {
@@ -264,6 +216,7 @@ static const op_variant write_variants[] = {
     {"wide", "the same", write_wide_fits, write_wide_run, "write_backward_wide.cl", &backward_wide_space},
     {"causal-wide", "the same", causal_wide_fits, causal_wide_run, "write_backward_causal_wide.cl",
      &backward_wide_space},
+    {"local", "the same", write_local_fits, write_local_run, "write_backward_local.cl", &tune_nothing},
 };
 const op_family op_write_backward_family = {"write_backward", write_variants,
                                             sizeof write_variants / sizeof *write_variants, write_shape};
@@ -273,20 +226,10 @@ static const op_variant pull_variants[] = {
      &plain_space},
     {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", pull_wide_fits, pull_wide_run,
      "token_gradient_wide.cl", &backward_wide_space},
+    {"local", "the same", pull_local_fits, pull_local_run, "token_gradient_local.cl", &tune_nothing},
 };
 const op_family op_token_gradient_family = {"token_gradient", pull_variants,
                                             sizeof pull_variants / sizeof *pull_variants, pull_shape};
-
-static const op_variant moments_variants[] = {
-    {"plain", "sums in float32, difference first", op_fits_all, moments_plain_run, "splat_moments.cl",
-     &plain_space},
-    {"wide", "the same, for means within SPREAD_LIMIT widths of their centre", moments_wide_fits,
-     moments_wide_run, "splat_moments_wide.cl", &backward_wide_space},
-    {"group", "sums in float32, difference first", moments_group_fits, moments_group_run,
-     "splat_moments_group.cl", &tune_nothing},
-};
-const op_family op_splat_moments_family = {"splat_moments", moments_variants,
-                                           sizeof moments_variants / sizeof *moments_variants, moments_shape};
 
 static const op_variant level_gradients_variants[] = {
     {"plain", "sums in float32", op_fits_all, lifts_run, "splat_moments.cl", &tune_nothing},
@@ -301,10 +244,6 @@ clsplat_status op_write_backward(queue *q, const op_write_backward_args *args) {
 
 clsplat_status op_token_gradient(queue *q, const op_token_gradient_args *args) {
     return op_dispatch(q, &op_token_gradient_family, args);
-}
-
-clsplat_status op_splat_moments(queue *q, const op_splat_moments_args *args) {
-    return op_dispatch(q, &op_splat_moments_family, args);
 }
 
 clsplat_status op_level_gradients(queue *q, const op_level_gradients_args *args) {
