@@ -68,7 +68,7 @@ void colony_give(const colony *c, float *mean, float *log_precision, float *log_
 }
 
 /* A product of features, as the device has it (op/splat/splat_layer.h). */
-void colony_respond(const colony *c, const double *splat, float *reach) {
+void colony_log_density(const colony *c, const double *splat, float *reach) {
     size_t dim = c->form.dim;
     double rest = 0;
     for (size_t d = 0; d < dim; ++d) {
@@ -108,7 +108,7 @@ double colony_error_now(const colony *c) {
 
 double colony_error(colony *c) {
     for (size_t s = 0; s < c->splats; ++s)
-        colony_respond(c, colony_splat(c, s), c->reach + s * c->samples);
+        colony_log_density(c, colony_splat(c, s), c->reach + s * c->samples);
     colony_find_best(c);
     return colony_error_now(c);
 }

@@ -69,7 +69,7 @@ double colony_error(colony *c);
 /* Within the floor. φ of a splat at all keys; best, second and nearest from reach; −Σ w best; use, entropy
  * and leave_one_out from reach. */
 double *colony_splat(const colony *c, size_t s);
-void colony_respond(const colony *c, const double *splat, float *reach);
+void colony_log_density(const colony *c, const double *splat, float *reach);
 void colony_find_best(colony *c);
 double colony_error_now(const colony *c);
 void colony_find_use(colony *c);

@@ -80,7 +80,7 @@ static void consider_merge(colony *c, double *room, plan *p) {
         !moments_merge(&c->form, colony_splat(c, p->out), colony_splat(c, near), room, p->merged))
         return;
     merge.with = near;
-    colony_respond(c, p->merged, c->fresh + (COLONY_FRESH - 1) * c->samples);
+    colony_log_density(c, p->merged, c->fresh + (COLONY_FRESH - 1) * c->samples);
     if (error_left(c, &merge) < alone)
         *p = merge;
 }
@@ -108,7 +108,7 @@ static bool make_birth(const colony *c, const plan *p, size_t key, double *splat
     memcpy(splat, colony_splat(c, c->nearest[key]), c->form.numbers * sizeof *splat);
     for (size_t d = 0; d < dim; ++d)
         splat[d] = (double)c->features[key * c->pitch + d];
-    colony_respond(c, splat, reach);
+    colony_log_density(c, splat, reach);
     memset(splat, 0, dim * sizeof *splat);
     for (size_t j = 0; j < c->samples; ++j) {
         if (!(reach[j] > left(c, p, j)))
@@ -119,7 +119,7 @@ static bool make_birth(const colony *c, const plan *p, size_t key, double *splat
     }
     for (size_t d = 0; d < dim; ++d)
         splat[d] /= (double)joined;
-    colony_respond(c, splat, reach);
+    colony_log_density(c, splat, reach);
     return joined > 1;
 }
 
@@ -183,8 +183,8 @@ static void consider_split(colony *c, const model_adaptation *how, double *room,
         for (size_t d = 0; d < dim; ++d)
             delta[d] /= 2;
     }
-    colony_respond(c, a, c->fresh + COLONY_BIRTHS * c->samples);
-    colony_respond(c, b, c->fresh + (COLONY_BIRTHS + 1) * c->samples);
+    colony_log_density(c, a, c->fresh + COLONY_BIRTHS * c->samples);
+    colony_log_density(c, b, c->fresh + (COLONY_BIRTHS + 1) * c->samples);
     double error = error_with(c, p, COLONY_BIRTHS, parent);
     if (error < p->error) {
         memcpy(p->come, a, c->form.numbers * sizeof *a);
@@ -215,7 +215,7 @@ static void keep(const colony *c, const plan *p, keepsake *k) {
 
 static void put(colony *c, size_t place, const double *splat) {
     memcpy(colony_splat(c, place), splat, c->form.numbers * sizeof *splat);
-    colony_respond(c, splat, c->reach + place * c->samples);
+    colony_log_density(c, splat, c->reach + place * c->samples);
 }
 
 static void restore(colony *c, const keepsake *k) {

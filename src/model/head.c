@@ -19,8 +19,8 @@ fail:
     return status;
 }
 
-clsplat_status model_head_settle(clsplat *lib, model_folder *folder, const char *embedding, const char *head,
-                                 bool *tied) {
+clsplat_status model_head_tie(clsplat *lib, model_folder *folder, const char *embedding, const char *head,
+                              bool *tied) {
     clsplat_status status = CLSPLAT_OK;
     bool same = true;
     model_tensor e = model_folder_find(folder, embedding), h = model_folder_find(folder, head);

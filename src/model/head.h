@@ -8,7 +8,7 @@
  * Tied, the one matrix may be under either name, and is found under both from here on; two that differ are
  * not tied, with a warning. Untied, they are one if the file's metadata say that one name stands for the
  * other. Source: PreTrainedModel.tie_weights in Hugging Face transformers 5. Returns: IO. */
-clsplat_status model_head_settle(clsplat *lib, model_folder *folder, const char *embedding, const char *head,
-                                 bool *tied);
+clsplat_status model_head_tie(clsplat *lib, model_folder *folder, const char *embedding, const char *head,
+                              bool *tied);
 
 #endif

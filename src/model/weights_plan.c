@@ -293,7 +293,7 @@ static clsplat_status settle_head(search *s, model_folder *folder) {
     snprintf(embedding, sizeof embedding, "%s%s.weight", s->above, n->embedding);
     snprintf(head, sizeof head, "%s.weight", n->head ? n->head : "");
     s->plan->tied = s->config->tied;
-    return n->head ? model_head_settle(s->lib, folder, embedding, head, &s->plan->tied) : CLSPLAT_OK;
+    return n->head ? model_head_tie(s->lib, folder, embedding, head, &s->plan->tied) : CLSPLAT_OK;
 }
 
 static clsplat_status plan_all(search *s, model_weights *w) {

@@ -224,7 +224,7 @@ void clsplat_device_close(clsplat_device **device) {
 clsplat_status clsplat_device_finish(clsplat_device *device) {
     clsplat_status status = CLSPLAT_OK;
     TRY_CL(device->lib, clFlush(device->queue));
-    TRY(trail_settle(device));
+    TRY(trail_finish(device));
 fail:
     return status;
 }

@@ -147,7 +147,7 @@ fail:
 clsplat_status queue_download(queue *q, queue_copy copy) {
     clsplat_status status = CLSPLAT_OK;
     TRY(copy_rows(q, copy, COPY_DOWN));
-    TRY(trail_settle(q->device));
+    TRY(trail_finish(q->device));
 fail:
     return status;
 }

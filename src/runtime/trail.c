@@ -88,7 +88,7 @@ clsplat_status trail_look(clsplat_device *device) {
     return tell(device);
 }
 
-clsplat_status trail_settle(clsplat_device *device) {
+clsplat_status trail_finish(clsplat_device *device) {
     trail *t = &device->trail;
     sweep(t); /* behind a call that blocked nothing is left to wait for */
     cl_int code = t->count ? clWaitForEvents((cl_uint)t->count, t->events) : CL_SUCCESS;

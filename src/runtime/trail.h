@@ -23,7 +23,7 @@ cl_event trail_unfinished(const clsplat_device *device);
 /* Looks at the commands that have ended. Returns: OPENCL or MEMORY, naming the first that failed. */
 clsplat_status trail_look(clsplat_device *device);
 /* Waits for all of them, and looks. Returns: the same, and OPENCL where waiting fails. */
-clsplat_status trail_settle(clsplat_device *device);
+clsplat_status trail_finish(clsplat_device *device);
 /* Lets go of all events unseen. */
 void trail_release(clsplat_device *device);
 

@@ -247,7 +247,7 @@ static clsplat_status read_teacher(student *s) {
     s->tied = s->config.tied;
     snprintf(embedding, sizeof embedding, "%s%s.weight", n->prefixes[0], n->embedding);
     snprintf(head, sizeof head, "%s.weight", n->head);
-    TRY(model_head_settle(s->lib, s->files, embedding, head, &s->tied));
+    TRY(model_head_tie(s->lib, s->files, embedding, head, &s->tied));
     for (size_t i = 0; n->sinks && model_folder_at(s->files, i).entry; ++i)
         if (strstr(model_folder_at(s->files, i).entry->name, n->sinks))
             TRY(log_error(s->lib, CLSPLAT_UNSUPPORTED,
