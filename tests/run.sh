@@ -29,7 +29,7 @@ passed=0 failed=0 skipped=0
 
 packages="meson ninja-build gcc pkg-config ocl-icd-opencl-dev pocl-opencl-icd mesa-opencl-icd oclgrind check libjansson-dev
   libxxhash-dev libpopt-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev g++ liblapacke-dev libclblast-dev libcairo2-dev
-  openmpi-bin libopenmpi-dev chromium tidy clang clang-format shellcheck python3 python3-numpy"
+  openmpi-bin libopenmpi-dev chromium tidy clang clang-format clang-tidy shellcheck python3 python3-numpy"
 
 install_missing() {
   local missing=() root=() package
@@ -221,6 +221,13 @@ on_pocl() {
   fi
 }
 
+# How much of the library the suites run, on small shapes; the command has scripts of its own, which are not counted.
+on_coverage() {
+  configured "$build-coverage" -Db_coverage=true -Ddemos=false > /dev/null || return
+  suites "$build-coverage" coverage > "$logs/coverage-suites.log" || return
+  python3 tests/coverage.py "$build-coverage"
+}
+
 on_rusticl() {
   # Backward kernels do not cut their loops, which end early on llvmpipe: small shapes are right there (golden), others may not be.
   skip rusticl-backward "llvmpipe ends loops after 65,535 iterations"
@@ -285,13 +292,19 @@ all_stages() {
     skip build-clang "clang is not installed"
   fi
   stage build configured "$build" -Dwerror=true || return
+  if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then
+    if command -v clang-tidy > /dev/null; then stage tidy tests/tidy.sh "$build"; else skip tidy "clang-tidy is not installed"; fi
+  fi
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
   if has_icd pocl; then
     stage feigned on pocl OPENCL_LAYERS="$build/tests/pose.so" CLSPLAT_CACHE=off on_feigned
     stage vendors on pocl on_vendors
   fi
-  if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then stage implementations on_implementations; fi
+  if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then
+    stage implementations on_implementations
+    stage coverage on pocl CLSPLAT_TEST_TIER=small on_coverage
+  fi
   if command -v oclgrind > /dev/null; then stage oclgrind on_simulator; else skip oclgrind "it is not installed"; fi
 }
 
@@ -304,7 +317,7 @@ add_needs() {
       return 2
     fi
     case $name in
-      floors | style | scripts | kernels | build-clang) ;;
+      floors | style | scripts | kernels | build-clang | coverage) ;;
       sanitised) only+=(build build-sanitised) ;;
       threads) only+=(build build-threads) ;;
       *) only+=(build) ;;

@@ -108,13 +108,11 @@ void page_string(text *to, const char *words, size_t bytes) {
     for (size_t i = 0; i < bytes;) {
         int32_t code;
         size_t count = utf8_next(words + i, bytes - i, &code);
-        if (code < 0)
+        if (code < 0 || (code & 0xfffe) == 0xfffe)
             add_plain(to, "\xef\xbf\xbd");
         else if (code < ' ' || code == '"' || code == '\\' || code == '<' || code == '>' || code == '&' ||
                  (code >= 127 && code < 160) || code == 0x2028 || code == 0x2029)
             text_add(to, "\\u%04x", (unsigned)code);
-        else if ((code & 0xfffe) == 0xfffe)
-            add_plain(to, "\xef\xbf\xbd");
         else
             text_add_bytes(to, words + i, count);
         i += count;
