@@ -144,12 +144,10 @@ fail:
     return status;
 }
 
+/* NVIDIA's queues fail the copy, too: the command that failed first is the one to name. */
 clsplat_status queue_download(queue *q, queue_copy copy) {
-    clsplat_status status = CLSPLAT_OK;
-    TRY(copy_rows(q, copy, COPY_DOWN));
-    TRY(trail_finish(q->device));
-fail:
-    return status;
+    clsplat_status copied = copy_rows(q, copy, COPY_DOWN), before = trail_finish(q->device);
+    return before != CLSPLAT_OK ? before : copied;
 }
 
 clsplat_status queue_download_begin(queue *q, queue_copy copy, cl_event *here) {
