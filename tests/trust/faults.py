@@ -71,6 +71,11 @@ SUBJECTS = {
 }
 
 
+def default_device(binary, environment):
+    devices = json.loads(subprocess.run([binary, "devices", "--json"], stdout=subprocess.PIPE, check=True, env=environment).stdout)
+    return next(d for d in devices if d["default"])
+
+
 class Bench:
     """The programs, the caches that every run has, and how to run."""
 
@@ -81,7 +86,7 @@ class Bench:
         self.environment.setdefault("POCL_CACHE_DIR", f"{self.folder}/pocl")
         os.makedirs(self.environment["POCL_CACHE_DIR"], exist_ok=True)
         self.environment.setdefault("CLSPLAT_DEVICE", "Portable Computing")
-        self.way = None
+        self.way, self.foreign = None, not default_device(self.binary, self.environment)["platform"].startswith("Portable Computing")
         with open(f"{self.folder}/texts", "w", encoding="utf-8") as f:
             f.write("a line\nand another one\n" * 4)
         with open(f"{self.folder}/learn.json", "w", encoding="utf-8") as f:
@@ -137,13 +142,16 @@ def read(path):
         return f.read().decode("utf-8", "replace")
 
 
+USUAL = {}  # what a run without a fault leaves where a driver, as NVIDIA's, keeps something to the end
+
+
 def left(path):
-    """References and blocks that a report says are left, and what it counted."""
+    """References and blocks that a report says are left beyond the usual, and what it counted."""
     lost, numbers = [], {}
     for line in read(path).splitlines() if os.path.exists(path) else []:
         *name, value = line.split()
         numbers[" ".join(name)] = int(value)
-        if name[0] == "left" and int(value):
+        if name[0] == "left" and int(value) > USUAL.get(" ".join(name), 0):
             lost.append(line)
     return lost, numbers
 
@@ -244,7 +252,10 @@ def survey(bench, subject):
         *_, work = bench.run(subject, {"LD_PRELOAD": bench.module(name), key: "WORK/report"})
         lost, more = left(f"{work}/report")
         numbers.update(more)
-        if lost:
+        if lost and bench.foreign:
+            print(f"{subject}: {lost} without a fault, as the driver has it", flush=True)
+            USUAL.update({key: max(n, USUAL.get(key, 0)) for key, n in more.items() if key.startswith("left ")})
+        elif lost:
             sys.exit(f"{subject}: leaves {lost} without a fault")
     return reference, numbers
 
@@ -264,8 +275,7 @@ def disk(bench, words):
 def stops(binary):
     """Whether a command may wait for one that failed. PoCL 3 locks an event that it has freed when a command behind a failed one is told of
     it, and aborts or reads what is gone: as tests/trust/test_retry.c has it."""
-    devices = json.loads(subprocess.run([binary, "devices", "--json"], stdout=subprocess.PIPE, check=True).stdout)
-    default = next(d for d in devices if d["default"])
+    default = default_device(binary, dict(os.environ))
     return not (default["platform"].startswith("Portable Computing") and default["driver"].startswith("3."))
 
 
