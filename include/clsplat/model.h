@@ -77,7 +77,8 @@ typedef struct clsplat_model_info {
                               window; 0: none has */
     uint64_t parameters;   /* numbers, a tied embedding once */
     uint64_t weight_bytes; /* on the device */
-    uint64_t token_bytes;  /* of cache that one token takes in a session, over all layers */
+    uint64_t token_bytes;  /* of cache that one token takes in a session, over all layers but those of splats
+                              that do not adapt */
     int32_t begin;         /* the token that begins a text; −1: none */
     const int32_t *ends;   /* [end_count] tokens after which generation stops: eos_token_id of config.json and
                               generation_config.json */
@@ -214,8 +215,11 @@ static inline clsplat_status clsplat_session_sample(clsplat_session *session, cl
 CLSPLAT_API size_t clsplat_session_length(const clsplat_session *session);
 CLSPLAT_API size_t clsplat_session_capacity(const clsplat_session *session);
 /* Goes back to the first `length` tokens; the statistics start anew at length 0. Returns: INVALID if there
- * are fewer. */
+ * are fewer, or if it is less than clsplat_session_reach and not 0. */
 CLSPLAT_API clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length);
+/* The fewest tokens, beside none, that it can go back to: 0 unless splat layers have left keys behind. Those
+ * that do not adapt keep the last ones, and of all before what is in their splats. */
+CLSPLAT_API size_t clsplat_session_reach(const clsplat_session *session);
 
 /* What attention cost since the session was opened or rewound to 0, summed over tokens, layers and query
  * heads. Blocks where the attention counts on the device. */

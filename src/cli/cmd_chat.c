@@ -63,6 +63,8 @@ static clsplat_status catch_up(chat *h) {
     TRY(chat_tokens(h, &all));
     while (same < h->read_count && same + 1 < all.count && h->read[same] == all.list[same])
         ++same;
+    if (same < clsplat_session_reach(h->session))
+        same = 0;
     h->c->progress.started = clock_seconds(); /* not with what the answers took */
     TRY(clsplat_session_rewind(h->session, same));
     h->read_count = same;

@@ -59,7 +59,7 @@ static clsplat_status read_text(reading *r) {
     const char *lacking = attention_lacks(&(attention_form){.scales = true, .hides_mass = true}, &shape);
     if (lacking)
         TRY(log_error(lib, CLSPLAT_UNSUPPORTED, "a report is not there for a model %s", lacking));
-    TRY(clsplat_session_open(r->l.model, r->tokens.count, r->l.attention, &r->session));
+    TRY(session_open(r->l.model, r->tokens.count, &r->l.attention, NULL, true, &r->session));
     TRY(query_keeper_create(lib, &shape, r->l.model->activations, r->positions, r->count, &r->keeper));
     r->session->keeper = &r->keeper;
     clsplat_profile_set(r->l.device, true);

@@ -33,11 +33,10 @@ fail:
 
 /* Where the tokens on their way begin in a layer's cache here. */
 static size_t place_of(const passage *p, size_t layer) {
-    return session_is_divided(p->session, layer) ? p->session->divided->held : p->first;
-}
-
-static bool is_splatted(const model_config *c, size_t layer) {
-    return c->splatted && c->splatted[layer];
+    const clsplat_session *s = p->session;
+    return session_is_splatted(s, layer)  ? p->first - s->splats->base
+           : session_is_divided(s, layer) ? s->divided->held
+                                          : p->first;
 }
 
 /* Turns the heads, and puts keys and values into the cache. */
@@ -65,11 +64,11 @@ static clsplat_status take(const block *b, size_t layer) {
         args.bias = (op_tensor){0};
     }
     p->queries = args.q;
-    if (is_splatted(c, layer))
-        TRY(splat_store_look(b, s->splats, layer, p->first));
+    if (session_is_splatted(s, layer))
+        TRY(splat_store_look(b, s->splats, layer, place));
     TRY(op_rope(b->q, &args));
-    if (is_splatted(c, layer))
-        TRY(splat_store_write(b, s->splats, layer, p->first, op_slice(s->v[layer], 2, 0, keys)));
+    if (session_is_splatted(s, layer))
+        TRY(splat_store_write(b, s->splats, layer, place, op_slice(s->v[layer], 2, 0, keys)));
     else if (s->form->append && session_keeps(s, layer))
         TRY(s->form->append(b->q, s->state, layer, place, op_slice(s->k[layer], 2, 0, keys),
                             op_slice(s->v[layer], 2, 0, keys)));
@@ -109,8 +108,10 @@ static clsplat_status attend(const block *b, size_t layer) {
                            .cap = c->layer.score_cap,
                            .sinks = b->model->weights.layers[layer].sinks,
                            .zeros = t->zeros};
-    if (is_splatted(c, layer))
+    if (session_is_splatted(s, layer)) {
+        step.first = place_of(p, layer) + skipped;
         return splat_store_attend(b, s->splats, &step);
+    }
     TRY(session_is_divided(s, layer) ? divided_attend(b->q, s->divided, p->first, &step)
                                      : s->form->attend(b->q, s->state, &s->attention, &step));
     if (s->distances)
@@ -165,6 +166,8 @@ clsplat_status decoder_run(queue *q, clsplat_session *session, size_t first, siz
                .live = rows == DECODER_NONE   ? 0
                        : rows == DECODER_LAST ? 1
                                               : count};
+    if (session->splats)
+        TRY(splat_store_begin(q, session->splats, first, count));
     *out = b.live == 1 ? session->last : op_slice(m->scratch.h, 2, 0, b.live);
     TRY(begin(&b, first));
     for (size_t layer = 0; layer < m->config.layers; ++layer)

@@ -60,6 +60,14 @@ static size_t rows_at_once(const clsplat_model *m, size_t wanted) {
     return CHUNKS * chunk > m->context ? CHUNKS * chunk : m->context;
 }
 
+/* Layers whose cache grows with the text: of splats that do not adapt the last tokens are enough. */
+static size_t growing_layers(const model_config *c) {
+    size_t layers = 0;
+    for (size_t i = 0; i < c->layers; ++i)
+        layers += !c->splatted || !c->splatted[i] || c->adaptation.tokens;
+    return layers;
+}
+
 static void describe(clsplat_model *m) {
     const model_config *c = &m->config;
     size_t longest = m->pooling.longest ? m->pooling.longest : m->context;
@@ -76,7 +84,8 @@ static void describe(clsplat_model *m) {
         .window = c->window,
         .parameters = m->weights.parameters,
         .weight_bytes = m->weights.bytes,
-        .token_bytes = 2 * (uint64_t)c->layers * c->kv_heads * c->head_dim * clsplat_dtype_size(m->cache),
+        .token_bytes =
+            2 * (uint64_t)growing_layers(c) * c->kv_heads * c->head_dim * clsplat_dtype_size(m->cache),
         .begin = c->begin,
         .ends = c->ends,
         .end_count = c->end_count,

@@ -245,6 +245,10 @@ size_t clsplat_session_length(const clsplat_session *session) {
     return session->length;
 }
 
+size_t clsplat_session_reach(const clsplat_session *session) {
+    return splat_store_reach(session->splats);
+}
+
 size_t clsplat_session_capacity(const clsplat_session *session) {
     return session->capacity;
 }
@@ -258,9 +262,17 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
                          session->length, length);
     if (length == session->length && length > 0)
         return CLSPLAT_OK;
+    if (length > 0 && length < clsplat_session_reach(session))
+        return log_error(library(session), CLSPLAT_INVALID,
+                         "a session of %zu tokens with splat layers cannot go back to %zu: older keys than "
+                         "those of token %zu "
+                         "are in splats alone; it goes back to 0, or keeps all keys with adapt_every",
+                         session->length, length, clsplat_session_reach(session));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(session_shorten(&q, session, length));
     splat_adapting_rewind(session->splats, length);
+    if (session->splats && length == 0)
+        session->splats->base = 0;
     session->length = length;
     if (session->sure > length)
         session->sure = length;

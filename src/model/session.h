@@ -16,7 +16,7 @@ struct clsplat_session {
     const attention_form *form;
     void *state;         /* the form's */
     splat_store *splats; /* NULL: no layer has any */
-    op_tensor *k, *v;    /* [layers] of [1,Hk,capacity,D] */
+    op_tensor *k, *v;    /* [layers] of [1,Hk,capacity,D]; of splat layers with their store's room */
     divided *divided;    /* NULL: all keys are here. Of layers that are divided k and v have its room */
     op_tensor last;      /* [1,1,1,hidden]: the last token's row, normalised for the head */
     op_tensor logits;    /* float32 [1,1,1,V]: of that row, once somebody asked */
@@ -45,15 +45,19 @@ bool session_is_divided(const clsplat_session *s, size_t layer);
 bool session_keeps(const clsplat_session *s, size_t layer);
 /* Of the cache, and of what the form keeps beside it, the first tokens remain. */
 clsplat_status session_shorten(queue *q, clsplat_session *s, size_t length);
+bool session_is_splatted(const clsplat_session *s, size_t layer);
 bool session_is_whole(const clsplat_session *s);
 
-/* Splats that adapt, as the caller said, or else the configuration; and a cycle of theirs, if one is due. */
+/* How splats adapt: as the caller said, or else the configuration. They begin to; and a cycle of theirs, if
+ * one is due. */
+model_adaptation session_adaptation(const clsplat_session *s);
 clsplat_status session_open_adaptation(clsplat_session *s);
 clsplat_status session_adapt(queue *q, clsplat_session *s);
 
-/* clsplat_session_open_sized, divided if there is a team. */
+/* clsplat_session_open_sized, divided if there is a team; `whole`: keys and values of all tokens stay, in any
+ * layer, for who looks at them later. */
 clsplat_status session_open(clsplat_model *model, size_t capacity, const clsplat_model_attention *attention,
-                            const divided_team *team, clsplat_session **session);
+                            const divided_team *team, bool whole, clsplat_session **session);
 
 /* What attention may rely on in a session of so many tokens. */
 attention_shape session_shape(const clsplat_model *model, size_t capacity);

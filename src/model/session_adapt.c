@@ -2,10 +2,16 @@
 #include "model/session.h"
 #include "model/splats_adapt.h"
 
-clsplat_status session_open_adaptation(clsplat_session *s) {
+model_adaptation session_adaptation(const clsplat_session *s) {
     model_adaptation how = s->model->config.adaptation;
     const clsplat_model_attention *a = &s->attention;
     how.tokens = a->adapt_every == SIZE_MAX ? 0 : a->adapt_every ? a->adapt_every : how.tokens;
+    return how;
+}
+
+clsplat_status session_open_adaptation(clsplat_session *s) {
+    model_adaptation how = session_adaptation(s);
+    const clsplat_model_attention *a = &s->attention;
     return s->splats && how.tokens ? splat_adapting_open(s->splats, how, a->adapt_listener, a->adapt_user)
                                    : CLSPLAT_OK;
 }

@@ -38,7 +38,13 @@ static clsplat_status check_memory(const clsplat_model *m, size_t capacity, cons
     return CLSPLAT_OK;
 }
 
-static clsplat_status create_cache(clsplat_session *s) {
+bool session_is_splatted(const clsplat_session *s, size_t layer) {
+    const model_config *c = &s->model->config;
+    return c->splatted && c->splatted[layer];
+}
+
+/* Keys and values: of all tokens, or as many as splat layers keep, or as are here. */
+static clsplat_status create_cache(clsplat_session *s, bool whole) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &s->model->config;
     clsplat_device *device = s->model->device;
@@ -46,10 +52,14 @@ static clsplat_status create_cache(clsplat_session *s) {
     if (!s->k)
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory for a session");
     s->v = s->k + c->layers;
-    for (size_t i = 0; i < 2 * c->layers; ++i)
-        TRY(tensor_create(device, s->model->cache, c->kv_heads,
-                          session_is_divided(s, i % c->layers) ? s->divided->room : s->capacity, c->head_dim,
-                          &s->k[i]));
+    size_t room = c->splatted ? splat_store_room(s->model, s->capacity, whole) : 0;
+    for (size_t i = 0; i < 2 * c->layers; ++i) {
+        size_t layer = i % c->layers, tokens = session_is_splatted(s, layer)  ? room
+                                               : session_is_divided(s, layer) ? s->divided->room
+                                                                              : s->capacity;
+        TRY(tensor_create(device, s->model->cache, c->kv_heads, tokens, c->head_dim, &s->k[i]));
+    }
+    TRY(splat_store_open(s->model, room, s->k, s->v, &s->splats));
     TRY(tensor_create(device, s->model->activations, 1, 1, c->hidden, &s->last));
     TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->vocabulary, &s->logits));
 fail:
@@ -96,8 +106,7 @@ bool session_keeps(const clsplat_session *s, size_t layer) {
 }
 
 bool session_is_divided(const clsplat_session *s, size_t layer) {
-    const model_config *c = &s->model->config;
-    return s->divided && !c->windowed[layer] && !(c->splatted && c->splatted[layer]);
+    return s->divided && !s->model->config.windowed[layer] && !session_is_splatted(s, layer);
 }
 
 static clsplat_status create_divided(clsplat_session *s, const divided_team *team) {
@@ -122,12 +131,12 @@ static clsplat_status create_divided(clsplat_session *s, const divided_team *tea
 clsplat_status clsplat_session_open_sized(clsplat_model *model, size_t capacity,
                                           const clsplat_model_attention *attention,
                                           clsplat_session **session) {
-    return session_open(model, capacity, attention, NULL, session);
+    return session_open(model, capacity, attention, NULL, false, session);
 }
 
 clsplat_status session_open(clsplat_model *model, size_t capacity,
                             const clsplat_model_attention *attention_given, const divided_team *team,
-                            clsplat_session **session) {
+                            bool whole, clsplat_session **session) {
     clsplat_model_attention attention = clsplat_model_attention_defaults();
     clsplat_status status = CLSPLAT_OK;
     assert(model && session);
@@ -143,10 +152,9 @@ clsplat_status session_open(clsplat_model *model, size_t capacity,
     s->form = attention_form_of(attention.method);
     *session = s;
     TRY(create_divided(s, team));
-    TRY(create_cache(s));
+    TRY(create_cache(s, whole || session_adaptation(s).tokens > 0));
     TRY(create_lists(s));
     TRY(create_distances(s));
-    TRY(splat_store_open(model, capacity, s->v, &s->splats));
     TRY(session_open_adaptation(s));
     attention_shape shape = session_shape(model, capacity);
     if (s->divided) {

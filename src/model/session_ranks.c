@@ -75,7 +75,7 @@ clsplat_status clsplat_ranks_session_open_sized(clsplat_ranks *ranks, clsplat_mo
     *session = NULL;
     TRY(clsplat_ranks_agree(ranks, SIZED_READ(model->device->lib, attention, attention_given)));
     TRY(compare(ranks, model, capacity, &attention));
-    TRY(clsplat_ranks_agree(ranks, session_open(model, capacity, &attention, &team, session)));
+    TRY(clsplat_ranks_agree(ranks, session_open(model, capacity, &attention, &team, false, session)));
     return CLSPLAT_OK;
 fail:
     clsplat_session_close(session);

@@ -23,7 +23,8 @@ fail:
 static clsplat_status go_back(clsplat_session *s) {
     queue q;
     s->failures = s->model->device->trail.failures;
-    s->length = s->sure;
+    s->length = splat_store_reach(s->splats) ? 0 : s->sure; /* what it left behind may be spoilt, too */
+    s->sure = s->length;
     s->has_last = s->has_logits = false;
     queue_begin(s->model->device, 0, NULL, &q);
     return session_shorten(&q, s, s->length);

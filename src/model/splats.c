@@ -5,8 +5,11 @@
 
 #include "op/splat/splat_layer.h"
 
+/* Chunks before a token's own that stay: the scan goes on from the last but LAG. */
+enum { KEPT = OP_SPLAT_LAG + 1 };
+
 static size_t chunks_of(const splat_store *s) {
-    return (s->capacity + s->model->config.splat_chunk - 1) / s->model->config.splat_chunk;
+    return s->room / s->model->config.splat_chunk;
 }
 
 /* A dense tensor [chunks,Hk,S,columns]. */
@@ -31,8 +34,8 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     queue_begin(device, 0, NULL, &q);
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &l->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &l->base));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, s->capacity, c->kv_heads * 2 * c->head_dim, &l->keys));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, s->capacity, c->kv_heads, &l->strength));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads * 2 * c->head_dim, &l->keys));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads, &l->strength));
     TRY(create_states(s, 1, &l->lse));
     TRY(create_states(s, c->head_dim, &l->value));
     TRY(create_states(s, 1, &l->prefix_lse));
@@ -56,7 +59,15 @@ static bool has_splats(const model_config *c) {
     return false;
 }
 
-clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, const op_tensor *v,
+/* A pass's tokens, and before them the chunks that stay and the beginning of their own: twice, so that what
+ * stays never moves onto itself. */
+size_t splat_store_room(const clsplat_model *m, size_t capacity, bool whole) {
+    size_t chunk = m->config.splat_chunk, room = m->scratch.rows + 2 * (KEPT + 1) * chunk;
+    room = whole || capacity < room ? capacity : room;
+    return (room + chunk - 1) / chunk * chunk;
+}
+
+clsplat_status splat_store_open(const clsplat_model *m, size_t room, const op_tensor *k, const op_tensor *v,
                                 splat_store **store) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &m->config;
@@ -72,7 +83,8 @@ clsplat_status splat_store_open(const clsplat_model *m, size_t capacity, const o
     if (!s || !s->layers)
         return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for a session");
     s->model = m;
-    s->capacity = capacity;
+    s->room = room;
+    s->k = k;
     s->v = v;
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * 2 * c->head_dim, &s->queries));
     for (size_t i = 0; i < c->layers; ++i)
@@ -100,6 +112,40 @@ void splat_store_close(splat_store **store) {
     free(s->layers);
     free(s);
     *store = NULL;
+}
+
+/* `count` slices from `from` on go to the beginning. */
+static clsplat_status move(queue *q, op_tensor t, size_t axis, size_t from, size_t count) {
+    return op_norm(q,
+                   &(op_norm_args){.x = op_slice(t, axis, from, count), .out = op_slice(t, axis, 0, count)});
+}
+
+size_t splat_store_reach(const splat_store *s) {
+    return s && s->base ? s->base + KEPT * s->model->config.splat_chunk : 0;
+}
+
+clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    if (first == 0)
+        s->base = 0;
+    if (first + count <= s->base + s->room)
+        return CLSPLAT_OK;
+    size_t chunk = c->splat_chunk, base = (first / chunk - KEPT) * chunk, from = base - s->base;
+    for (size_t i = 0; i < c->layers; ++i) {
+        const splat_layer *l = &s->layers[i];
+        const op_tensor tokens[] = {s->k[i], s->v[i], l->keys, l->strength};
+        const op_tensor states[] = {l->lse, l->value, l->prefix_lse, l->prefix, l->bias};
+        for (size_t t = 0; c->splatted[i] && t < sizeof tokens / sizeof *tokens; ++t)
+            TRY(move(q, tokens[t], 2, from, first - base));
+        for (size_t t = 0; c->splatted[i] && t < sizeof states / sizeof *states; ++t)
+            TRY(move(q, states[t], 0, from / chunk, (first - base + chunk - 1) / chunk));
+    }
+fail:
+    s->base = base;
+    if (status != CLSPLAT_OK) /* some has moved and some has not: whoever reads on begins anew */
+        ++s->model->device->trail.failures;
+    return status;
 }
 
 clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, size_t first) {

@@ -1,5 +1,6 @@
-/* Splat layers in a session (op/splat_layer.h has what they compute): the features of keys, and the splats'
- * states of completed chunks. */
+/* Splat layers in a session (op/splat_layer.h has what they compute): keys, values and features of the last
+ * chunks, and the splats' states. What is older is in those states, so that a layer takes as much memory for
+ * a long text as for a short one; but where splats adapt, old keys are read again, and all stay. */
 #ifndef CLSPLAT_MODEL_SPLATS_H
 #define CLSPLAT_MODEL_SPLATS_H
 
@@ -8,8 +9,8 @@
 
 typedef struct splat_layer {
     op_tensor g, base;                  /* [1,Hk,S,2·D], [1,Hk,S,1] */
-    op_tensor keys, strength;           /* [1,1,capacity,Hk·2·D], [1,1,capacity,Hk]: of all tokens */
-    op_tensor lse, value;               /* [chunks,Hk,S,…]: of a chunk */
+    op_tensor keys, strength;           /* [1,1,room,Hk·2·D], [1,1,room,Hk] */
+    op_tensor lse, value;               /* [room / chunk,Hk,S,…]: of a chunk */
     op_tensor prefix_lse, prefix, bias; /* the same: of what came before */
 } splat_layer;
 
@@ -17,23 +18,31 @@ struct splat_adapting; /* model/splats_adapt.h */
 
 typedef struct splat_store {
     const clsplat_model *model;
-    size_t capacity;
+    size_t room;                     /* tokens of whom there is everything at most; a multiple of a chunk */
+    size_t base;                     /* the first of them: the beginning of a chunk */
     splat_layer *layers;             /* [layers]; those of other kinds are empty */
     op_tensor queries;               /* [1,1,rows,H·2·D]: of the tokens that are being read */
-    const op_tensor *v;              /* [layers] of [1,Hk,capacity,D]: the session's */
+    const op_tensor *k, *v;          /* [layers] of [1,Hk,room,D]: the session's */
     struct splat_adapting *adapting; /* NULL: they stay as they are */
 } splat_store;
 
-/* A store of a session of `capacity` tokens with values `v`. Ownership: *store is the caller's, also after a
- * failure, for splat_store_close; NULL for a model without such layers. Returns: UNSUPPORTED (activations or
- * a cache that are not float32), MEMORY, OPENCL. */
-clsplat_status splat_store_open(const clsplat_model *model, size_t capacity, const op_tensor *v,
-                                splat_store **store);
+/* Tokens that the layers of a session of so many keep: all where `whole`, else what a pass needs. */
+size_t splat_store_room(const clsplat_model *model, size_t capacity, bool whole);
+/* A store of so many tokens of a session with keys `k` and values `v`. Ownership: *store is the caller's,
+ * also after a failure, for splat_store_close; NULL for a model without such layers. Returns: UNSUPPORTED
+ * (activations or a cache that are not float32), MEMORY, OPENCL. */
+clsplat_status splat_store_open(const clsplat_model *model, size_t room, const op_tensor *k,
+                                const op_tensor *v, splat_store **store);
 /* Accepts NULL and a NULL handle; sets *store to NULL. */
 void splat_store_close(splat_store **store);
 
-/* Before the block's heads are turned: their features, and how strongly each is written. `first`: the first
- * row's token. */
+/* Before a pass: makes room for `count` tokens behind the session's first `first`, by leaving old ones. */
+clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t count);
+/* The least number of tokens that a session of `length` can go back to, beside 0. */
+size_t splat_store_reach(const splat_store *s);
+
+/* In these the first token of a session is the store's. Before the block's heads are turned: their features,
+ * and how strongly each is written. `first`: the first row's token. */
 clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, size_t first);
 /* Once v, which ends with the block's last token, is there: the states of chunks that are complete now. */
 clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v);

@@ -32,8 +32,8 @@ typedef struct splat_adapting {
     clsplat_session_adaptation told, next_told; /* the last cycle's, and of the one that is being decided */
 } splat_adapting;
 
-/* For a store whose splats shall adapt. Ownership: the store's, for splat_adapting_close. Returns: MEMORY,
- * OPENCL. */
+/* For a store whose splats shall adapt, and which has room for the whole session. Ownership: the store's, for
+ * splat_adapting_close. Returns: MEMORY, OPENCL. */
 clsplat_status splat_adapting_open(splat_store *s, model_adaptation how, clsplat_adapt_listener *listener,
                                    void *user);
 void splat_adapting_close(splat_store *s);

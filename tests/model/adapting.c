@@ -2,12 +2,13 @@
  *
  * Reads FILE token by token, as generation does, with a cycle after every EVERY tokens, and prints a line of
  * JSON for each: how well the splats covered the tokens since the cycle before, before and after. The last
- * line has the seconds, and processor seconds, that all of it took, and without adaptation; the two take
- * turns by EVERY tokens. */
+ * line has the seconds, and processor seconds, that all of it took, and without adaptation (the two take
+ * turns by EVERY tokens), and whether the session without it goes back as it should. */
 #include <clsplat/clsplat.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -60,8 +61,34 @@ fail:
     return status;
 }
 
+/* Without adaptation old keys are gone: *same, whether the session goes back as far as it says, no further,
+ * and then comes to the same logits. */
+static clsplat_status go_back(reading *r, bool *same) {
+    clsplat_status status = CLSPLAT_OK;
+    clsplat_session *s = r->session[1];
+    size_t length = clsplat_session_length(s), reach = clsplat_session_reach(s),
+           vocabulary = clsplat_model_describe(r->model)->vocabulary;
+    float *before = malloc(2 * vocabulary * sizeof *before), *after = before + vocabulary;
+    if (!before)
+        return CLSPLAT_MEMORY;
+    *same = reach > 1 && clsplat_session_reach(r->session[0]) == 0 &&
+            clsplat_session_rewind(s, reach - 1) == CLSPLAT_INVALID;
+    TRY(clsplat_session_logits(s, before));
+    TRY(clsplat_session_rewind(s, reach));
+    TRY(read_on(r, 1, reach, length));
+    TRY(clsplat_session_logits(s, after));
+    *same = *same && memcmp(before, after, vocabulary * sizeof *before) == 0;
+    TRY(clsplat_session_rewind(s, 0));
+    TRY(clsplat_session_feed(s, r->tokens, 1, NULL));
+    *same = *same && clsplat_session_reach(s) == 0;
+fail:
+    free(before);
+    return status;
+}
+
 static clsplat_status run(reading *r) {
     clsplat_status status = CLSPLAT_OK;
+    bool same = false;
     clsplat_session_adaptation told;
     for (size_t end = r->every; end <= r->count; end += r->every) {
         for (int kind = 0; kind < KINDS; kind++)
@@ -72,8 +99,10 @@ static clsplat_status run(reading *r) {
         if (end == r->every) /* the first turn has built kernels */
             r->seconds[0] = r->seconds[1] = r->processors[0] = r->processors[1] = 0;
     }
-    printf("{\"seconds\": %.4f, \"still\": %.4f, \"processors\": %.4f, \"processors_still\": %.4f}\n",
+    printf("{\"seconds\": %.4f, \"still\": %.4f, \"processors\": %.4f, \"processors_still\": %.4f, ",
            r->seconds[0], r->seconds[1], r->processors[0], r->processors[1]);
+    TRY(go_back(r, &same));
+    printf("\"goes_back\": %s}\n", same ? "true" : "false");
 fail:
     return status;
 }

@@ -112,7 +112,7 @@ static void *live(void *user) {
     TRY(clsplat_model_open(device, DEMOS "/bytelm-4m", clsplat_model_options_defaults(), &model));
     if (p->met)
         team.count = p->met->count;
-    TRY(session_open(model, TOKENS, p->how, p->met ? &team : NULL, &s));
+    TRY(session_open(model, TOKENS, p->how, p->met ? &team : NULL, false, &s));
     TRY(read_all(p, s));
 fail:
     p->status = status;

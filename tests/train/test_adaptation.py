@@ -57,6 +57,7 @@ def reading(t):
     after, fixed = (topic.error_at(lines, topic.HALF + 256, topic.HALF + 512) for lines in (with_it, without))
     b.check("reading: recovers", after <= max(before, 0.25 * fixed), f"{before} at worst before, {after} after, {fixed} without")
     b.check("reading: helps", after < 0.5 * fixed, f"{after}, and {fixed} without")
+    b.check("reading: goes back", with_it[-1]["goes_back"], "not as far as it says, or not to the same logits")
     b.check("reading: decisions", with_it[-2]["decisions"] > 0 == without[-2]["decisions"], f"{with_it[-2]} {without[-2]}")
 
 
