@@ -8,8 +8,8 @@
  *     (µ − k·m) / σ > LOW  and  (µ − k·m) / µ > LACKS     µ, σ: of the chunk's k·m, without those far from the others
  *     or  |k − m|² / ρ > FAR                              ρ: the mean of |k − m|², without those
  *
- * at most APART_EACH of a chunk, those that exceed it most. The first key of all always does, and with it up to
- * APART_FIRST − 1 more of the first chunk. Nothing but the chunk's own keys decides.
+ * at most APART_EACH of a chunk, those that exceed it most, and the first APART_FIRST of all. Nothing but the chunk's
+ * own keys decides.
  *
  * Source: attention sinks, Xiao et al. 2023 (arXiv 2309.17453); heavy hitters, Zhang et al. 2023 (arXiv 2306.14048),
  * here found by their keys instead of by their attention, which queries of other calls would have to tell.
@@ -19,7 +19,7 @@
  * 4.5: errors up to 1.4 times as large; 3: a third more keys.
  * LACKS: a key that has most of what others have in common draws hardly more than they do, and the trees see it.
  * Chunks of 32, tolerance 0.1, keys of layers 3, 7, 29: 3.1, 6.1, 2.5 % for errors of 0.023, 0.025, 0.017; with LACKS
- * 0, and the first four keys always, 4.4, 6.8, 3.0 % for 0.025, 0.026, 0.016; 0.45: 3.4, 6.2, 2.5 %; 0.75 finds too
+ * 0 4.4, 6.8, 3.0 % for 0.025, 0.026, 0.016; 0.45: 3.4, 6.2, 2.5 %; 0.75 finds too
  * few: layer 3 errs by 0.033. bytelm-4m, where no key draws much: 6.0 instead of 7.2 % of the keys.
  *
  * Shapes: k [B,Hk,keys,D], v [B,Hk,keys,DV], bias [B,Hk,keys], row 0 the first key of chunk first_chunk; apart as
@@ -88,14 +88,13 @@ static inline void compare(local chunk_place *place) {
 
 /* Chooses the keys, and notes how many they are, and which. */
 static inline void choose(local chunk_place *place, bool may, bool first, global uint *count, global uint *list) {
-    uint found = 0, most_keys = may ? APART_EACH : 0;
-    for (uint j = 0; j < CHUNK && first; ++j)
+    uint found = 0, firsts = 0;
+    for (uint j = 0; j < CHUNK && first && firsts < APART_FIRST; ++j)
         if (place->there[j]) {
             place->there[j] = 2;
-            most_keys += APART_FIRST - 1;
-            break;
+            ++firsts;
         }
-    for (uint x = 0; x < most_keys; ++x) {
+    for (uint x = 0; x < APART_EACH && may; ++x) {
         float most = 1.0f;
         uint at = CHUNK;
         for (uint j = 0; j < CHUNK; ++j)

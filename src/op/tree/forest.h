@@ -18,7 +18,7 @@ enum { FOREST_BUFFERS = 9, FOREST_LEAF_MOST = 16, FOREST_APART_FIRST = 4 };
  * a third of the keys for the same error, and more nodes. Less where sparse_topk allows no more. */
 size_t forest_chunk(const clsplat_limits *limits, size_t keys, size_t sparse_topk);
 
-/* The most keys of a chunk that stand apart, and FOREST_APART_FIRST more of the first chunk; 0: none do. */
+/* The most keys of a chunk that stand apart, beside the first few of the first chunk; 0: none do. */
 size_t forest_apart_each(const op_forest *forest);
 /* Slots of a head for all keys that may stand apart, after those of its chunks. */
 size_t forest_apart_room(const op_forest *forest);
