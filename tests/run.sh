@@ -21,7 +21,7 @@ for argument in "$@"; do
 done
 
 build=$PWD/builddir-test sanitised=$PWD/builddir-asan
-logs=$build/log
+logs=$build/log kept=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/clsplat-tests
 mkdir -p "$logs"
 limit=30m patience=1
 [ $tier = normal ] || limit=6h patience=12
@@ -95,11 +95,24 @@ limited() { # command…
   timeout -k 30 $limit "$@"
 }
 
+# Runs suites; if they pass, what PoCL compiled for them is there for the next run on this machine, in whatever checkout: kernels
+# are most of the time. Nothing is in it that a later stage kills or damages.
+keeping() { # cache command…
+  local name=$1
+  shift
+  "$@" || return
+  mkdir -p "$kept" && rm -rf "$kept/$name.new" && cp -r "$POCL_CACHE_DIR" "$kept/$name.new" && rm -rf "${kept:?}/$name" \
+    && mv "$kept/$name.new" "$kept/$name"
+  return 0
+}
+
 # Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment.
 on() ( # cache NAME=VALUE… command…
   export XDG_CACHE_HOME=$build/cache/$1 POCL_CACHE_DIR=$build/cache/$1/pocl XDG_DATA_HOME=$build/data
   export CLSPLAT_DEVICE="Portable Computing" CLSPLAT_TEST_TIER=$tier
   unset CLSPLAT_CACHE RUSTICL_ENABLE
+  mkdir -p "${POCL_CACHE_DIR%/*}"
+  if [ ! -d "$POCL_CACHE_DIR" ] && [ -d "$kept/$1" ]; then cp -r "$kept/$1" "$POCL_CACHE_DIR"; fi
   mkdir -p "$POCL_CACHE_DIR"
   shift
   while [[ $1 == *=* ]]; do
@@ -166,7 +179,7 @@ on_simulator() {
 has_icd() { ls /etc/OpenCL/vendors/"$1"*.icd > /dev/null 2>&1; }
 
 on_pocl() {
-  stage suite on pocl suites "$build" suite
+  stage suite on pocl keeping pocl suites "$build" suite
   stage golden on pocl "${golden[@]}"
   stage golden-far on pocl "${golden[@]}" --cases tests/golden/far
   stage cli on pocl python3 tests/cli/test_cli.py "$binary"
@@ -187,7 +200,7 @@ on_pocl() {
   stage ranks on pocl python3 tests/parallel/ranks.py "$binary" "$build/tests/group"
   stage install on pocl tests/install.sh "$build"
   stage python on pocl tests/python.sh "$build"
-  stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 suites "$build" groups32 "${attention[@]}"
+  stage small-groups on groups32 CLSPLAT_TEST_TIER=small POCL_MAX_WORK_GROUP_SIZE=32 keeping groups32 suites "$build" groups32 "${attention[@]}"
   stage small-memory on pocl CLSPLAT_TEST_TIER=small POCL_MEMORY_LIMIT=1 suites "$build" memory1 "${attention[@]}"
   # Kernels of others' matrix units take PoCL a minute each.
   units=(mfma)
@@ -195,7 +208,7 @@ on_pocl() {
   for whose in "${units[@]}"; do
     stage "units-$whose" on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU="$whose" CLSPLAT_TEST_ROW=units suites "$build" "units-$whose" test_judged
   done
-  stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 suites "$build" gpu test_softmax test_op test_tiny
+  stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 keeping gpu suites "$build" gpu test_softmax test_op test_tiny
   if [ $tier = long ]; then
     stage families on pocl python3 tests/peers/families.py "$binary"
     stage gguf-files on pocl python3 tests/peers/gguf_files.py "$binary"
@@ -224,7 +237,8 @@ on_pocl() {
 # How much of the library the suites run, on small shapes; the command has scripts of its own, which are not counted.
 on_coverage() {
   configured "$build-coverage" -Db_coverage=true -Ddemos=false > /dev/null || return
-  suites "$build-coverage" coverage > "$logs/coverage-suites.log" || return
+  find "$build-coverage" -name '*.gcda' -delete
+  suites "$build-coverage" coverage > "$logs/coverage-suites.log" || { grep FAIL "$logs/coverage-suites.log"; return 1; }
   python3 tests/coverage.py "$build-coverage"
 }
 

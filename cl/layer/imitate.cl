@@ -72,7 +72,7 @@ divergence_rows(uint rows, uint count, uint first, float scale, global ELEMENT(X
         float part = 0.0f;
         for (uint v = begin, end = min(begin + FOLD, count); v < end; ++v) {
             float l = LOAD(X_TYPE, x, v) - top - mass, g = LOAD(GOAL_TYPE, goal, v) - goal_top - goal_mass, p = exp(g);
-            part = MAD(p, g - l, part);
+            part = p > 0.0f ? MAD(p, g - l, part) : part;
             STORE(X_TYPE, x, v, scale * (exp(l) - p));
         }
         sum += part;

@@ -55,7 +55,7 @@ kernel UNITS void divergence_group(uint count, uint first, float scale, global E
     goal_mass = log(group_sum(part, goal_mass));
     for (uint v = item; v < count; v += WG) {
         float l = LOAD(X_TYPE, x, v) - top - mass, g = LOAD(GOAL_TYPE, goal, v) - goal_top - goal_mass, p = exp(g);
-        sum = MAD(p, g - l, sum);
+        sum = p > 0.0f ? MAD(p, g - l, sum) : sum;
         STORE(X_TYPE, x, v, scale * (exp(l) - p));
     }
     sum = group_sum(part, sum);

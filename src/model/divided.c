@@ -64,6 +64,9 @@ clsplat_status divided_agree(divided *d, clsplat_status status) {
 clsplat_status divided_sum(divided *d, double *count) {
     clsplat_status status = CLSPLAT_OK;
     float halves[2] = {(float)*count, (float)(*count - (double)(float)*count)};
+    status = d->team.agree(d->team.user, CLSPLAT_OK); /* who failed before is telling it */
+    d->told = status != CLSPLAT_OK;
+    TRY(status);
     TRY(d->team.sum(d->team.user, halves, 2));
     *count = (double)halves[0] + (double)halves[1];
 fail:

@@ -85,7 +85,7 @@ static clsplat_status read_adaptation(const json_place *at, bool encoder, model_
     a->tokens = enabled ? tokens : 0;
     if (encoder && enabled && (steps || tokens))
         return json_refuse(at, CLSPLAT_UNSUPPORTED, "adaptation",
-                           "is for models that write: leave it away, or is_decoder false");
+                           "is for models that write: leave it away, or set is_decoder to true");
     a->patience = (unsigned)patience;
 fail:
     return status;

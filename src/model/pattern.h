@@ -8,15 +8,23 @@
 /* Fills windowed, window, splatted, splats, splat_chunk, near_far, its tolerance and its chunk from the keys
  * of config.json:
  *
- *     "attention": ["splat", "splat", "softmax"]   a kind for each layer, from the beginning again where
- * there are more layers; or one kind; or "hybrid", which is the list above, or "linear", where its softmax is
- * near_far
- *     "is_decoder": true                           tokens see those before them; false: all of their text
- *     "sliding_window": 256                        keys that a layer of kind "window" sees; in an encoder
- * also those that one of kind "splat" sees, half of them before and half behind the token "splats": 128,
- * "splat_chunk": 128            splats of a key head in a layer of kind "splat", and the keys of a chunk; in
- * an encoder splats see the whole text "near_far_tolerance": 0.1, "near_far_chunk": 0   what a layer of kind
- * "near_far" is trained with; 0 is the library's choice
+ *     "attention": ["splat", "splat", "softmax"]
+ *
+ * a kind for each layer, from the beginning again where there are more layers; or one kind; or "hybrid",
+ * which is that list, or "linear", where its softmax is near_far.
+ *
+ *     "is_decoder": true      tokens see those before them; false: all of their text
+ *
+ *     "sliding_window": 256   keys that a layer of kind "window" sees; in an encoder one of kind "splat",
+ * too, half of them before and half behind the token
+ *
+ *     "splats": 128           of a key head in a layer of kind "splat"
+ *
+ *     "splat_chunk": 128      keys of a chunk there; in an encoder splats see the whole text
+ *
+ *     "near_far_tolerance": 0.1, "near_far_chunk": 0
+ *
+ * what a layer of kind "near_far" is trained with; a chunk of 0 is the library's choice.
  *
  *     "adaptation": {…}                            of those splats: "adaptation_frequency" (100 steps of
  * training between two cycles) and "adaptation_tokens" (256 tokens of a session), 0 for never;

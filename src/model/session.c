@@ -258,16 +258,16 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     queue q;
     TRY(session_mend(session));
     if (length > session->length)
-        return log_error(library(session), CLSPLAT_INVALID, "a session of %zu tokens cannot go back to %zu",
-                         session->length, length);
+        TRY(log_error(library(session), CLSPLAT_INVALID, "a session of %zu tokens cannot go back to %zu",
+                      session->length, length));
     if (length == session->length && length > 0)
-        return CLSPLAT_OK;
+        goto fail;
     if (length > 0 && length < clsplat_session_reach(session))
-        return log_error(library(session), CLSPLAT_INVALID,
-                         "a session of %zu tokens with splat layers cannot go back to %zu: older keys than "
-                         "those of token %zu "
-                         "are in splats alone; it goes back to 0, or keeps all keys with adapt_every",
-                         session->length, length, clsplat_session_reach(session));
+        TRY(log_error(library(session), CLSPLAT_INVALID,
+                      "a session of %zu tokens with splat layers cannot go back to %zu: older keys than "
+                      "those of token %zu "
+                      "are in splats alone; it goes back to 0, or keeps all keys with adapt_every",
+                      session->length, length, clsplat_session_reach(session)));
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(session_shorten(&q, session, length));
     splat_adapting_rewind(session->splats, length);
@@ -282,7 +282,9 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
         session->visible_keys = session->exact_keys = 0;
     }
 fail:
-    return status;
+    if (session->divided && session->length > session->divided->length) /* it failed on the way */
+        session->length = session->sure = session->divided->length;
+    return session->divided ? divided_agree(session->divided, status) : status;
 }
 
 clsplat_status clsplat_session_statistics_read_sized(clsplat_session *session,

@@ -26,6 +26,8 @@ static clsplat_status go_back(clsplat_session *s) {
     s->length = splat_store_reach(s->splats) ? 0 : s->sure; /* what it left behind may be spoilt, too */
     s->sure = s->length;
     s->has_last = s->has_logits = false;
+    if (s->splats && s->length == 0)
+        s->splats->base = 0;
     queue_begin(s->model->device, 0, NULL, &q);
     return session_shorten(&q, s, s->length);
 }

@@ -153,7 +153,7 @@ clsplat_status launch_sum_floats(clsplat_ranks *r, float *numbers, size_t count)
     float *room = NULL;
     int *table = NULL;
     if (count > FEW) {
-        room = malloc((most + ranks * ranks) * sizeof *room);
+        room = malloc((most + ranks * ranks) * sizeof *room); /* R parts of ⌈most / R⌉ at most */
         table = malloc(4 * ranks * sizeof *table);
         if (!room || !table)
             room_status = log_error(r->lib, CLSPLAT_MEMORY, "no memory for the sums of %zu numbers", most);
@@ -164,8 +164,9 @@ clsplat_status launch_sum_floats(clsplat_ranks *r, float *numbers, size_t count)
         TRY(count > FEW ? sum_by_parts(r, numbers + done, piece, room, table)
                         : sum_on_all(r, numbers + done, piece, MPI_FLOAT));
     }
-    r->traffic.sent += count * sizeof *numbers;
-    r->traffic.received += count * sizeof *numbers;
+    size_t moved = count > FEW ? 2 * count / ranks * (ranks - 1) : count; /* parts go out, sums come back */
+    r->traffic.sent += moved * sizeof *numbers;
+    r->traffic.received += moved * sizeof *numbers;
     r->traffic.waited += clock_seconds() - begin;
 fail:
     free(room);

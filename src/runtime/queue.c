@@ -172,9 +172,10 @@ clsplat_status queue_download_end(queue *q, cl_event *here) {
     *here = NULL;
     if (!event)
         return CLSPLAT_OK;
-    TRY_CL(q->device->lib, clWaitForEvents(1, &event));
-    TRY(trail_look(q->device));
-fail:
+    cl_int code = clWaitForEvents(1, &event);
+    status = trail_look(q->device); /* the command that failed first is the one to name */
+    if (status == CLSPLAT_OK && code != CL_SUCCESS)
+        status = cl_failed(q->device->lib, "clWaitForEvents", code);
     clReleaseEvent(event);
     return status;
 }

@@ -218,7 +218,8 @@ static void add_all(TCase *part) {
 static void add_units(TCase *part) {
     problem_add_stage(part);
     if (suite_tier_wanted() > SUITE_SMALL)
-        tcase_add_loop_test(part, matrix_units_are_right, 0, 2 * KINDS);
+        tcase_add_loop_test(part, matrix_units_are_right, 0,
+                            (suite_tier_wanted() == SUITE_LONG ? 2 : 1) * KINDS);
 }
 
 static void add_disguised(TCase *part) {

@@ -209,8 +209,11 @@ START_TEST(a_download_in_two_steps) {
     suite_ok(s.lib, steps_scale(&s, &q, 3));
     clSetUserEventStatus(gate, -42);
     clsplat_status status = queue_download_begin(&q, steps_all(&s), &here);
-    if (status == CLSPLAT_OK)
+    if (status == CLSPLAT_OK) {
         status = queue_download_end(&q, &here);
+        ck_assert_msg(strstr(clsplat_last_error(s.lib), "failed while it ran") != NULL, "%s",
+                      clsplat_last_error(s.lib));
+    }
     ck_assert_int_ne(status, CLSPLAT_OK);
     clReleaseEvent(gate);
     steps_end(&s);

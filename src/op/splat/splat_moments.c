@@ -96,17 +96,25 @@ static rows_tile moments_tile(const clsplat_limits *limits, const op_splats *spl
         (rows_shape){.row = 2, .source = tiles * rows_pitch(splats->dim) + OP_LOCAL_ACROSS, .weights = true});
 }
 
+/* Parts of a head's tokens whose numbers one buffer holds. */
+static size_t segments_most(const clsplat_limits *limits, const op_splat_moments_args *a) {
+    return (size_t)(limits->max_allocation / (sizeof(cl_float) * a->x.shape[0] * a->heads * a->splats->count *
+                                              op_moments_size(a->splats)));
+}
+
 static bool moments_local_fits(const clsplat_limits *limits, const void *args) {
-    const op_splats *splats = ((const op_splat_moments_args *)args)->splats;
+    const op_splat_moments_args *a = args;
+    const op_splats *splats = a->splats;
     return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT && splats->dim <= 128 &&
-           moments_tile(limits, splats).high > 0;
+           moments_tile(limits, splats).high > 0 && segments_most(limits, a) > 0;
 }
 
 /* Parts of a head's tokens: enough groups for the device together, each of some tiles of tokens. */
 static size_t segments_of(const clsplat_limits *limits, const op_splat_moments_args *a, size_t groups) {
     enum { GROUPS = 8, LEAST = 256 }; /* of a compute unit; tokens of a part */
     size_t wanted = GROUPS * limits->compute_units / (groups * a->x.shape[0] * a->heads) + 1;
-    size_t most = tiles_of(a->x.shape[2], LEAST);
+    size_t most = tiles_of(a->x.shape[2], LEAST), fitting = segments_most(limits, a);
+    most = most < fitting ? most : fitting;
     return wanted < most ? wanted : most;
 }
 

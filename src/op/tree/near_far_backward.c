@@ -165,7 +165,9 @@ static clsplat_status by_items(const near_far_back *p, const char *kernel, size_
     if (items == 0)
         return CLSPLAT_OK;
     options_near_far_back(&o, p, true);
-    size_t lanes = o.group < LANES ? o.group : LANES;
+    size_t lanes = LANES;
+    while (o.group % lanes) /* lanes of a node meet at barriers */
+        lanes /= 2;
     options_number(&o, "LANES", lanes);
     TRY(open_kernel(p, &o, "near_far_back_nodes.cl", kernel, &l));
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
