@@ -209,6 +209,7 @@ on_pocl() {
     stage "units-$whose" on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU="$whose" CLSPLAT_TEST_ROW=units suites "$build" "units-$whose" test_judged
   done
   stage gpu-rows on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 keeping gpu suites "$build" gpu test_softmax test_op test_tiny
+  stage gpu-tiles on gpu CLSPLAT_TEST_TIER=small CLSPLAT_TEST_GPU=0 CK_RUN_CASE=tiles suites "$build" gpu-tiles test_backward
   if [ $tier = long ]; then
     stage families on pocl python3 tests/peers/families.py "$binary"
     stage gguf-files on pocl python3 tests/peers/gguf_files.py "$binary"

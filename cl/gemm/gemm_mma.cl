@@ -39,6 +39,9 @@
 #endif
 #define BROAD (2 * PARTS * SPREAD) /* of a group's part of c */
 #define HIGH (WG / WARP / 2 * BLOCKS * TALL)
+#if HIGH != OP_GEMM_MMA_SIDE
+#error "the host counts groups by OP_GEMM_MMA_SIDE rows"
+#endif
 #define PITCH (DEPTH + 8) /* eight rows meet eight different banks */
 #define ALIGNED __attribute__((aligned(16)))
 #if MATRIX_UNITS && UNITS == UNITS_DPAS

@@ -24,6 +24,6 @@ rows_tile rows_tile_for(const clsplat_limits *limits, rows_shape shape);
 size_t rows_high(rows_tile tile);
 size_t rows_groups(rows_tile tile, size_t rows);
 /* TY and CT; o is begun. */
-void options_rows(kernel_options *o, rows_tile tile);
+void options_rows(kernel_options *o, const clsplat_device *device, rows_tile tile);
 
 #endif

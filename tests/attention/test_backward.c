@@ -333,7 +333,7 @@ START_TEST(tiles_ran) {
     problem_stage s = problem_on_stage();
     clsplat_limits limits = clsplat_device_describe(s.device)->limits;
     problem_spec spec = {
-        .queries = 40, .keys = 70, .dim = 16, .value_dim = 16, .splats = 40, .covariance = DIAGONAL};
+        .queries = 300, .keys = 70, .dim = 16, .value_dim = 16, .splats = 70, .covariance = DIAGONAL};
     clsplat_profile_row *ran;
     size_t count;
     if (limits.local_memory < 32 << 10 || limits.max_work_group < 128)

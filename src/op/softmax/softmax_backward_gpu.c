@@ -77,7 +77,7 @@ clsplat_status softmax_backward_local_run(queue *q, const void *args) {
     TRY(stats_make(q, a, &stats));
     for (int of_keys = 0; of_keys < 2; ++of_keys) {
         kernel_options o;
-        options_rows(&o, tile);
+        options_rows(&o, q->device, tile);
         pass p = {"softmax_backward_local.cl",
                   of_keys ? "softmax_backward_local_keys" : "softmax_backward_local_queries", rows_high(tile),
                   of_keys};

@@ -213,7 +213,7 @@ static clsplat_status read_local_run(queue *q, const void *args) {
     const op_read_backward_args *a = args;
     rows_tile tile = read_tile(&q->device->info.limits, a);
     kernel_options o;
-    options_rows(&o, tile);
+    options_rows(&o, q->device, tile);
     return read_run(q, a, &o, "read_backward_local.cl", "read_backward_local",
                     rows_groups(tile, a->dout.shape[2]) * o.group);
 }
@@ -233,7 +233,7 @@ static clsplat_status collect_local_run(queue *q, const void *args) {
     const op_collect_args *a = args;
     rows_tile tile = collect_tile(&q->device->info.limits, a);
     kernel_options o;
-    options_rows(&o, tile);
+    options_rows(&o, q->device, tile);
     return collect_run(q, a, &o, "collect_local.cl", "collect_local",
                        rows_groups(tile, a->splats->count) * o.group);
 }

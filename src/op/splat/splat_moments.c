@@ -120,7 +120,7 @@ static size_t segments_of(const clsplat_limits *limits, const op_splat_moments_a
 
 /* What both kernels are built with, which are one program then; `numbers` are those of all parts. */
 static void local_options(kernel_options *o, queue *q, const op_splat_moments_args *a, double numbers) {
-    options_rows(o, moments_tile(&q->device->info.limits, a->splats));
+    options_rows(o, q->device, moments_tile(&q->device->info.limits, a->splats));
     options_splats(o, a->splats);
     options_tensor(o, "X", &a->x);
     options_elements(o,

@@ -168,7 +168,7 @@ static clsplat_status write_local_run(queue *q, const void *args) {
     const op_write_backward_args *a = args;
     rows_tile tile = write_tile(&q->device->info.limits, a);
     kernel_options o;
-    options_rows(&o, tile);
+    options_rows(&o, q->device, tile);
     return write_run(q, a, &o, "write_backward_local.cl", "write_backward_local",
                      rows_groups(tile, a->v.shape[2]) * o.group);
 }
@@ -200,7 +200,7 @@ static clsplat_status pull_local_run(queue *q, const void *args) {
     const op_token_gradient_args *a = args;
     rows_tile tile = pull_tile(&q->device->info.limits, a->splats);
     kernel_options o;
-    options_rows(&o, tile);
+    options_rows(&o, q->device, tile);
     return pull_run(q, a, &o, "token_gradient_local.cl", "token_gradient_local",
                     rows_groups(tile, a->x.shape[2]) * o.group);
 }
