@@ -6,6 +6,7 @@
 
 #include "cli/report.h"
 #include "cli/train.h"
+#include "model/pattern.h"
 #include "train/distill.h"
 
 static const char summary[] =
@@ -155,11 +156,7 @@ fail:
 }
 
 static const char *kind_of(const distillation *d, size_t layer) {
-    const model_config *c = &d->student.model->config;
-    return c->splatted[layer]   ? "splat"
-           : c->near_far[layer] ? "near_far"
-           : c->windowed[layer] ? "window"
-                                : "softmax";
+    return pattern_kind(&d->student.model->config, layer);
 }
 
 /* Of what the teacher loses with nothing in its place, what it does not lose with the replacement. */

@@ -6,6 +6,7 @@
 #include "model/attention.h"
 #include "model/block.h"
 #include "model/encoder_splats.h"
+#include "model/pattern.h"
 
 /* Texts of one length are one launch, without padding; texts of nearly one length are one launch too, since a
  * launch costs as much as some rows do. */
@@ -65,10 +66,6 @@ typedef struct reading {
     const clsplat_model_attention *attention;
 } reading;
 
-static bool is_splatted(const model_config *c, size_t layer) {
-    return c->splatted && c->splatted[layer];
-}
-
 /* The heads of a group's texts, each of which begins at position 0. */
 static clsplat_status turn(const block *b, size_t layer, const encoder_group *g) {
     const model_config *c = &b->model->config;
@@ -89,7 +86,7 @@ static clsplat_status take(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const reading *r = b->user;
     op_tensor qkv = block_rows(b, b->model->scratch.qkv);
-    if (is_splatted(&b->model->config, layer))
+    if (pattern_is_splatted(&b->model->config, layer))
         TRY(encoder_splats_look(b->q, b->model, layer, b->count));
     if (!b->model->config.frequencies)
         return op_activate(b->q, &(op_activate_args){
@@ -155,7 +152,7 @@ static clsplat_status attend_group(const block *b, size_t layer, const clsplat_m
     if (a->method == CLSPLAT_MODEL_NEAR_FAR && !c->windowed[layer])
         return near_far(b->q->device, a, &args);
     TRY(op_softmax(b->q, &args));
-    if (is_splatted(c, layer))
+    if (pattern_is_splatted(c, layer))
         TRY(encoder_splats_attend(b->q, b->model, g, &args));
 fail:
     return status;

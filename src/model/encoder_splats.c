@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "model/block.h"
+#include "model/pattern.h"
 #include "op/splat/splat_layer.h"
 
 /* A dense tensor [ENCODER_TEXTS,Hk,S,columns]. */
@@ -16,19 +17,12 @@ static clsplat_status create_states(const clsplat_model *m, size_t columns, op_t
     return status;
 }
 
-static bool has_splats(const model_config *c) {
-    for (size_t i = 0; c->splatted && i < c->layers; ++i)
-        if (c->splatted[i])
-            return true;
-    return false;
-}
-
 clsplat_status encoder_splats_open(const clsplat_model *m, encoder_splats **made) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &m->config;
     size_t rows = m->scratch.rows;
     *made = NULL;
-    if (!has_splats(c))
+    if (!pattern_has_splats(c))
         return CLSPLAT_OK;
     if (m->activations != CLSPLAT_F32)
         return log_error(m->device->lib, CLSPLAT_UNSUPPORTED, "a model with splat layers runs in f32 only");

@@ -116,3 +116,21 @@ clsplat_status pattern_load(const json_place *at, model_config *c) {
 fail:
     return status;
 }
+
+const char *pattern_kind(const model_config *c, size_t layer) {
+    return pattern_is_splatted(c, layer)       ? "splat"
+           : c->near_far && c->near_far[layer] ? "near_far"
+           : c->windowed[layer]                ? "window"
+                                               : "softmax";
+}
+
+bool pattern_is_splatted(const model_config *c, size_t layer) {
+    return c->splatted && c->splatted[layer];
+}
+
+bool pattern_has_splats(const model_config *c) {
+    for (size_t i = 0; i < c->layers; ++i)
+        if (pattern_is_splatted(c, i))
+            return true;
+    return false;
+}

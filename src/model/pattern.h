@@ -35,4 +35,9 @@
  * config->windowed has room for all layers. Returns: FORMAT, UNSUPPORTED, MEMORY. */
 clsplat_status pattern_load(const json_place *at, model_config *config);
 
+/* Of a configuration of any family: a layer's kind in the words above, and whether it is splat's. */
+const char *pattern_kind(const model_config *config, size_t layer);
+bool pattern_is_splatted(const model_config *config, size_t layer);
+bool pattern_has_splats(const model_config *config);
+
 #endif

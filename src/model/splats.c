@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "model/pattern.h"
 #include "op/splat/splat_layer.h"
 
 /* Chunks before a token's own that stay: the scan goes on from the last but LAG. */
@@ -52,13 +53,6 @@ fail:
     return status;
 }
 
-static bool has_splats(const model_config *c) {
-    for (size_t i = 0; c->splatted && i < c->layers; ++i)
-        if (c->splatted[i])
-            return true;
-    return false;
-}
-
 /* A pass's tokens, and before them the chunks that stay and the beginning of their own: twice, so that what
  * stays never moves onto itself. */
 size_t splat_store_room(const clsplat_model *m, size_t capacity, bool whole) {
@@ -72,7 +66,7 @@ clsplat_status splat_store_open(const clsplat_model *m, size_t room, const op_te
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &m->config;
     *store = NULL;
-    if (!has_splats(c))
+    if (!pattern_has_splats(c))
         return CLSPLAT_OK;
     if (m->activations != CLSPLAT_F32 || m->cache != CLSPLAT_F32)
         return log_error(m->device->lib, CLSPLAT_UNSUPPORTED, "a model with splat layers runs in f32 only");

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/colony.h"
+#include "model/pattern.h"
 #include "train/splats.h"
 
 enum { SAMPLE = 256 };
@@ -18,10 +19,7 @@ static size_t numbers_of(const trainee *t) {
 
 bool train_adapts(const trainee *t) {
     const model_config *c = &t->model->config;
-    bool there = false;
-    for (size_t i = 0; c->splatted && i < c->layers; ++i)
-        there |= c->splatted[i];
-    return there && c->adaptation.steps > 0;
+    return pattern_has_splats(c) && c->adaptation.steps > 0;
 }
 
 clsplat_status train_adapting_open(const trainee *t, clsplat_adapt_listener *listener, void *user,

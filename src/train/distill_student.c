@@ -8,6 +8,7 @@
 #include "format/gguf.h"
 #include "format/json.h"
 #include "model/head.h"
+#include "model/pattern.h"
 #include "train/create.h"
 #include "train/distill.h"
 
@@ -102,13 +103,7 @@ static clsplat_status read_layers(student *s) {
 }
 
 static const char *kind_of(const student *s, size_t layer) {
-    const model_config *c = &s->config;
-    if (s->plan->replaced[layer])
-        return s->kinds[layer % s->count];
-    return c->splatted && c->splatted[layer]   ? "splat"
-           : c->near_far && c->near_far[layer] ? "near_far"
-           : c->windowed[layer]                ? "window"
-                                               : "softmax";
+    return s->plan->replaced[layer] ? s->kinds[layer % s->count] : pattern_kind(&s->config, layer);
 }
 
 /* Whether a layer is of that kind, among those that are replaced or the others. */

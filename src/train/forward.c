@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "model/encoder.h"
+#include "model/pattern.h"
 #include "op/layer/layer_backward.h"
 #include "train/product.h"
 #include "train/splats.h"
@@ -88,8 +89,7 @@ fail:
 }
 
 bool pass_is_splatted(const pass *p, size_t layer) {
-    const model_config *c = &p->model->model->config;
-    return c->splatted && c->splatted[layer];
+    return pattern_is_splatted(&p->model->model->config, layer);
 }
 
 bool pass_is_near_far(const pass *p, size_t layer) {
