@@ -87,13 +87,25 @@ static clsplat_status decide(fitting *f) {
     const train_options *o = &f->o->train;
     f->resumed = o->resume && checkpoint_is_there(o->folder);
     if (f->resumed) {
+        if (!distill_is_there(o->folder))
+            return log_error(
+                c->lib, CLSPLAT_INVALID,
+                "%s: has no distill.json: `clsplat train` began there, and `clsplat train DATA... "
+                "-o %s --resume` goes on",
+                o->folder, o->folder);
         TRY(refuse_beside_resume(c, f->o));
         TRY(checkpoint_look(c->lib, o->folder, &f->r.settings, &f->r.progress));
         TRY(distill_load(c->lib, &f->plan));
         f->r.validation_most = (size_t)f->plan.held;
         return train_read_budget(c, o->budget, &f->r.settings);
     }
-    if (checkpoint_is_there(o->folder) || checkpoint_is_model(o->folder))
+    if (!checkpoint_is_there(o->folder) && checkpoint_is_model(o->folder))
+        return log_error(
+            c->lib, CLSPLAT_INVALID,
+            "%s: holds a model, and no training.safetensors to go on from: choose another folder; "
+            "or remove this one if a distillation began it, and begin again without --resume",
+            o->folder);
+    if (checkpoint_is_there(o->folder))
         return log_error(c->lib, CLSPLAT_INVALID,
                          "%s: holds a model already: choose another folder, or --resume to go on with a "
                          "distillation that was stopped",
@@ -197,20 +209,31 @@ static clsplat_status show(const fitting *f, const distillation *d, const distil
     return CLSPLAT_OK;
 }
 
-static clsplat_status open_all(fitting *f, clsplat_device *device, distillation *d) {
+static clsplat_status open_both(fitting *f, clsplat_device *device, distillation *d) {
     clsplat_status status = CLSPLAT_OK;
-    if (!f->resumed)
-        TRY(distill_create(f->c->lib, &f->change, &f->r.settings, &f->plan));
     TRY(distill_open(device, &f->plan, &f->r.settings, d));
     if (f->resumed)
         TRY(checkpoint_load(&d->student, f->plan.folder));
     TRY(corpus_encode(&f->data, d->student.model));
     TRY(corpus_encode(&f->held, d->student.model));
+    TRY(train_check(f->c->lib, &f->r)); /* tokens are fewer than bytes */
     f->r.goals = d->goals;
     f->r.goal_user = d;
     if (!f->resumed)
         TRY(distill_begin(d, &f->r));
     TRY(measure_before(f, d));
+fail:
+    return status;
+}
+
+/* A folder in which nothing has been learned yet is none to go on from. */
+static clsplat_status open_all(fitting *f, clsplat_device *device, distillation *d) {
+    clsplat_status status = CLSPLAT_OK;
+    if (!f->resumed)
+        TRY(distill_create(f->c->lib, &f->change, &f->r.settings, &f->plan));
+    status = open_both(f, device, d);
+    if (status != CLSPLAT_OK && !f->resumed)
+        distill_discard(&f->plan);
 fail:
     return status;
 }

@@ -14,6 +14,7 @@
 #include "model/convert.h"
 #include "train/adapt.h"
 #include "train/create.h"
+#include "train/distill.h"
 
 enum { CONFIG_LIMIT = 1 << 20 };
 
@@ -91,6 +92,12 @@ fail:
 static clsplat_status decide(cli *c, const train_options *o, json_t **config, train_request *r) {
     clsplat_status status = CLSPLAT_OK;
     bool there = checkpoint_is_there(o->folder);
+    if (o->resume && there && distill_is_there(o->folder))
+        return log_error(
+            c->lib, CLSPLAT_INVALID,
+            "%s: is a distillation's, which `clsplat distill MODEL DATA... -o %s --resume` goes on "
+            "with; --from %s and another folder train its model on",
+            o->folder, o->folder, o->folder);
     if (o->resume && there) {
         TRY(refuse_beside_resume(c, o));
         TRY(checkpoint_look(c->lib, o->folder, &r->settings, &r->progress));

@@ -117,6 +117,32 @@ fail:
     return status;
 }
 
+/* A folder may be another's by now, and a model that is named to go on with any: passes take their shapes
+ * from the student. */
+static clsplat_status check_shapes(const distillation *d) {
+    const model_config *t = &d->teacher.model->config, *s = &d->student.model->config;
+    const struct {
+        const char *key;
+        size_t teacher, student;
+    } shapes[] = {
+        {"num_hidden_layers", t->layers, s->layers},  {"hidden_size", t->hidden, s->hidden},
+        {"num_attention_heads", t->heads, s->heads},  {"head_dim", t->head_dim, s->head_dim},
+        {"vocab_size", t->vocabulary, s->vocabulary}, {"is_decoder", !t->layer.encoder, !s->layer.encoder}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i)
+        if (shapes[i].teacher != shapes[i].student)
+            return log_error(d->student.device->lib, CLSPLAT_INVALID,
+                             "%s: is of another shape than %s (%s %zu, not %zu): name the model that this "
+                             "distillation began with",
+                             d->plan->model, d->plan->folder, shapes[i].key, shapes[i].teacher,
+                             shapes[i].student);
+    if (d->plan->layers != s->layers)
+        return log_error(d->student.device->lib, CLSPLAT_FORMAT,
+                         "%s/distill.json: key of is %zu, and the model there has %zu layers: begin in "
+                         "another folder",
+                         d->plan->folder, d->plan->layers, s->layers);
+    return CLSPLAT_OK;
+}
+
 static void set_goals(distillation *d) {
     const train_goal heads = {"heads", d->plan->heads, learn_heads}, logits = {"logits", 1, learn_logits};
     size_t first = 0;
@@ -132,6 +158,7 @@ clsplat_status distill_open(clsplat_device *device, const distill_plan *plan, co
     *d = (distillation){.plan = plan, .rows = settings->batch * settings->context};
     TRY(trainee_open(device, plan->model, nothing, NULL, &d->teacher));
     TRY(trainee_open(device, plan->folder, learns, plan, &d->student));
+    TRY(check_shapes(d));
     trainee_take_type(&d->teacher, settings->type);
     trainee_take_type(&d->student, settings->type);
     TRY(pass_open(&d->teacher, settings->batch, settings->context, settings->context, true, &d->lesson));

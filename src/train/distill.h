@@ -16,7 +16,7 @@ typedef enum distill_learning { DISTILL_SPLATS, DISTILL_PROJECTIONS, DISTILL_ALL
 /* What is asked for; 0 and NULL: not said. */
 typedef struct distill_change {
     const char *kinds;  /* as "splat,near_far": layer i becomes of the kind i, from the beginning again where
-                           there  are more layers */
+                           there are more layers */
     const char *layers; /* as "0,2-4"; NULL: all */
     size_t splats, chunk, window;
     double tolerance; /* below 0: not said */
@@ -29,7 +29,7 @@ typedef struct distill_plan {
     size_t layers, count;
     bool *replaced;       /* [layers], count of them */
     double *before;       /* [count]: errors of heads before the first step */
-    double teacher, held; /* bits a byte of the teacher, and bytes that they are of */
+    double teacher, held; /* bits a byte of the teacher, and bytes at most that they are of */
 } distill_plan;
 
 /* The learning of that name: splats, projections or all. Returns: whether there is one. */
@@ -42,6 +42,9 @@ clsplat_status distill_create(clsplat *lib, const distill_change *change, const 
 /* DIR/distill.json. Returns: IO, FORMAT, MEMORY. */
 clsplat_status distill_save(clsplat *lib, const distill_plan *plan);
 clsplat_status distill_load(clsplat *lib, distill_plan *plan);
+bool distill_is_there(const char *folder);
+/* Takes a student away that distill_create has made, and the folder if that was all. */
+void distill_discard(const distill_plan *plan);
 /* Accepts a zeroed struct. */
 void distill_plan_free(distill_plan *plan);
 
@@ -56,7 +59,8 @@ typedef struct distillation {
     size_t rows;
 } distillation;
 
-/* Ownership: the caller's, also after a failure, for distill_close. Returns: as trainee_open, pass_open. */
+/* Ownership: the caller's, also after a failure, for distill_close. Returns: as trainee_open, pass_open;
+ * INVALID if the model is of another shape than the folder's. */
 clsplat_status distill_open(clsplat_device *device, const distill_plan *plan, const train_settings *settings,
                             distillation *d);
 /* Accepts a zeroed struct. */
@@ -87,7 +91,8 @@ typedef struct distill_worth {
 } distill_worth;
 
 /* With layers NULL, errors and the teacher's bits alone go into `worth`, else all. Stops with CANCELLED when
- * asked to. Blocks. Returns: INVALID (not a window of text), MEMORY, OPENCL, CANCELLED. */
+ * asked to. Blocks. Returns: INVALID (not a window of text), NOT_FINITE (the teacher's bits, or an
+ * error), MEMORY, OPENCL, CANCELLED. */
 clsplat_status distill_measure(distillation *d, const train_request *request, bool all, distill_worth *worth);
 void distill_worth_free(distill_worth *worth);
 

@@ -134,6 +134,23 @@ static void settle(measuring *m) {
     }
 }
 
+static clsplat_status check(const measuring *m) {
+    const distillation *d = m->d;
+    clsplat *lib = d->student.device->lib;
+    if (!isfinite(m->worth->teacher))
+        return log_error(lib, CLSPLAT_NOT_FINITE,
+                         "%s: its loss on what is held out is no number: choose --dtype f32, or a model "
+                         "whose weights are sound",
+                         d->plan->model);
+    for (size_t i = 0; i < d->plan->count; ++i)
+        if (!isfinite(m->worth->layers[i].error))
+            return log_error(lib, CLSPLAT_NOT_FINITE,
+                             "%s: the error of layer %zu's heads is no number: choose --dtype f32, a smaller "
+                             "--rate, or a model whose weights are sound",
+                             d->plan->folder, m->worth->layers[i].layer);
+    return CLSPLAT_OK;
+}
+
 static clsplat_status begin(measuring *m) {
     clsplat_status status = CLSPLAT_OK;
     const distill_plan *plan = m->d->plan;
@@ -168,6 +185,7 @@ clsplat_status distill_measure(distillation *d, const train_request *request, bo
     TRY(begin(&m));
     TRY(measure_all(&m, all));
     settle(&m);
+    TRY(check(&m));
 fail:
     free(m.ids);
     free(m.targets);

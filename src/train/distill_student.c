@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "format/gguf.h"
 #include "format/json.h"
@@ -191,9 +193,9 @@ fail:
 
 /* What families leave to their defaults is said; what only others read goes. */
 static clsplat_status set_config(student *s) {
-    static const char *const gone[] = {"architectures",     "auto_map",    "adaptation",
-                                       "training",          "layer_types", "use_sliding_window",
-                                       "max_window_layers", "torch_dtype"};
+    static const char *const gone[] = {"architectures",      "auto_map",          "adaptation",
+                                       "is_decoder",         "training",          "layer_types",
+                                       "use_sliding_window", "max_window_layers", "torch_dtype"};
     const model_config *c = &s->config;
     json_t *kinds = json_array();
     int failed = 0;
@@ -339,6 +341,26 @@ fail:
     json_decref(root);
     text_free(&path);
     return status;
+}
+
+bool distill_is_there(const char *folder) {
+    text path = {0};
+    text_add(&path, "%s/%s", folder, plan_name);
+    bool there = text_ok(&path) && file_is_there(path.data);
+    text_free(&path);
+    return there;
+}
+
+void distill_discard(const distill_plan *plan) {
+    const char *const made[] = {"model.safetensors", "config.json", plan_name};
+    for (size_t i = 0; i < sizeof made / sizeof *made; ++i) {
+        text path = {0};
+        text_add(&path, "%s/%s", plan->folder, made[i]);
+        if (text_ok(&path))
+            unlink(path.data);
+        text_free(&path);
+    }
+    rmdir(plan->folder);
 }
 
 void distill_plan_free(distill_plan *plan) {

@@ -284,8 +284,9 @@ clsplat_status train_check(clsplat *lib, const train_request *request) {
     size_t count = corpus_length(request->text), length = request->settings.context;
     if (count <= length)
         return log_error(lib, CLSPLAT_INVALID,
-                         "the text has %zu %s to learn from, which is no more than a window of %zu", count,
-                         request->text->tokens ? "tokens" : "bytes", length);
+                         "the text has %zu %s to learn from, which is no more than a window of %zu: "
+                         "more text, or a smaller --context",
+                         count, request->text->tokens ? "tokens" : "bytes", length);
     if (request->team.count && request->settings.batch % request->team.count != 0)
         return log_error(
             lib, CLSPLAT_INVALID,

@@ -21,7 +21,7 @@ clsplat_status trainee_check(clsplat *lib, const char *folder, const model_confi
         return log_error(
             lib, CLSPLAT_UNSUPPORTED,
             "%s: key model_type of config.json is '%s', %s; that is not trained; models of type llama, "
-            "mistral, qwen2, phi3 and eurobert are",
+            "mistral, qwen2, phi3, eurobert and clsplat are",
             folder, c->family, what);
     return CLSPLAT_OK;
 }

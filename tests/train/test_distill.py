@@ -7,6 +7,7 @@ Ends with `N passed, N failed, N skipped`; exits 1 if anything failed.
 """
 import json
 import math
+import shutil
 import signal
 import struct
 import subprocess
@@ -163,6 +164,13 @@ def learning(t):
     t.bench.check("kinds", config["attention"] == ["softmax", "splat"] and config["model_type"] == "clsplat", config)
 
 
+def changed(t, name, **keys):
+    """The teacher's folder again, with other keys of config.json."""
+    shutil.copytree(t.teacher, t.bench.path(name))
+    path = t.bench.path(name) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
 def use(t):
     model = t.bench.path("learn-projections")
     t.bench.works("generate", "generate", model, "-p", "attention of the", "-n", "20")
@@ -171,6 +179,9 @@ def use(t):
     bits = json.loads(judged)["bits_per_byte"] if judged else 99
     t.bench.check("eval: bits", abs(bits - held) < 0.3, f"{bits}, {held} in the log")
     t.bench.works("train on", "train", t.text, "-o", t.bench.path("on"), "--from", model, "--context", CONTEXT, "--batch", "2", "--budget", "3", limit=LIMIT)
+    changed(t, "typed", is_decoder=False)
+    t.bench.works("typed", "distill", t.bench.path("typed"), *t.command("typed-on", "--chunk", "4", budget=2)[1:], limit=LIMIT)
+    t.bench.works("typed: generate", "generate", t.bench.path("typed-on"), "-p", "attention of the", "-n", "5")
     report = t.fit("near_far", "--attention", "near_far", "--tolerance", "0.3", "--chunk", "16", "--layers", "0-1", budget=6)
     t.bench.check("near_far", report and report["layers"][1]["kind"] == "near_far" and report["layers"][0]["error"] < 0.3, report)
 
@@ -194,6 +205,46 @@ def interruptions(t):
         t.bench.check(f"{name}: weights", t.weights(name) == t.weights("whole"), "differ from an undisturbed run's")
         t.bench.check(f"{name}: moments", t.state(name) == t.state("whole"), "differ from an undisturbed run's")
     t.bench.check("over", t.fit("whole", "--resume", budget=None) == whole, "another report when it is over")
+
+
+def others(t):
+    """What goes on elsewhere, or with another model, is refused before anything runs."""
+    b, path = t.bench, t.bench.path
+    again = t.command("whole", "--resume", budget=None)
+    for key, number in [("num_hidden_layers", 3), ("hidden_size", 64)]:
+        config = b.write(f"{key}.json", json.dumps({**TEACHER, key: number}).encode())
+        b.works(key, "train", t.text, "-o", path(key), "--config", config, "--budget", "1", limit=LIMIT)
+        b.refused(f"another {key}", [path(key), *again[1:]], [f"{key} {number}, not {TEACHER[key]}", "began with"], statuses=[1], command="distill")
+    b.refused("train on with a distillation", [t.text, "-o", path("whole"), "--resume"], ["clsplat distill", "--resume", "--from"],
+              statuses=[1], command="train")
+    b.refused("distill on with a training", [t.teacher, t.text, "-o", t.teacher, "--resume"], ["distill.json", "clsplat train", "--resume"],
+              statuses=[1], command="distill")
+    shutil.copytree(path("whole"), path("begun"))
+    (path("begun") / "training.safetensors").unlink()
+    for how in [], ["--resume"]:
+        b.refused("nothing saved yet", t.command("begun", *how), ["training.safetensors", "remove", "without --resume"], statuses=[1], command="distill")
+
+
+def unsound(t):
+    """Texts with enough bytes and too few tokens, and losses that are no numbers: nothing is left of what was begun."""
+    b, path = t.bench, t.bench.path
+    place = Path(__file__).resolve().parent.parent / "model" / "tokenizers" / "gpt2"
+    words = len(json.loads((place / "tokenizer.json").read_text())["model"]["vocab"]) + 8
+    config = b.write("tokens.json", json.dumps({**TEACHER, "vocab_size": words, "eos_token_id": 0}).encode())
+    b.works("tokens", "train", t.text, "-o", path("tokens"), "--config", config, "--tokenizer", place, "--budget", "1", limit=LIMIT)
+    few = b.write("few", twin.text()[:CONTEXT + 4])
+    changed(t, "damaged")
+    weights = path("damaged") / "model.safetensors"
+    norm = tensors(weights)["model.norm.weight"][1]
+    weights.write_bytes(weights.read_bytes().replace(norm, struct.pack("<f", math.nan) * (len(norm) // 4)))
+    for name, arguments, words in [
+        ("few tokens", [path("tokens"), few, *t.command("few-on", "--chunk", "4")[2:]], ["tokens", f"a window of {CONTEXT}", "--context"]),
+        ("no numbers", [path("damaged"), *t.command("damaged-on", "--chunk", "4")[1:]], ["damaged", "no number", "--dtype f32"]),
+    ]:
+        status, _, error = b.run("distill", *arguments, limit=LIMIT)
+        left = {p.name for p in (path(arguments[arguments.index("-o") + 1])).rglob("*")}
+        b.check(name, status == 1 and all(word in error for word in words), lines(error))
+        b.check(f"{name}: leaves", not left & {"model.safetensors", "config.json", "distill.json"}, left)
 
 
 def refusals(t):
@@ -238,7 +289,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         distilling = Distilling(bench)
-        for part in (errors, exact, learning, use, interruptions, refusals):
+        for part in (errors, exact, learning, use, interruptions, others, unsound, refusals):
             part(distilling)
         return bench.summary()
 

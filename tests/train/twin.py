@@ -77,7 +77,7 @@ def windows(data, settings, step, part):
 
 
 def hidden(rows, settings, step, part):
-    """What an encoder reads of the windows, and what it is asked; −100 elsewhere. src/train/windows.c, hide."""
+    """What an encoder reads of the windows, and what it is asked; −100 elsewhere. src/train/batch.c, hide."""
     length, count = settings["context"], settings["batch_size"]
     asked = round(settings.get("mlm_probability", 0.15) * length)
     draw = step * settings["gradient_accumulation"] + part
