@@ -25,40 +25,49 @@ static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
     return a->method == CLSPLAT_MODEL_NEAR_FAR ? near_far_check_device(m->device) : CLSPLAT_OK;
 }
 
-/* Before anything is taken: the cache is the largest thing that depends on what the caller asks for. */
-static clsplat_status check_memory(const clsplat_model *m, size_t capacity, const divided_team *team) {
-    static const double mib = 1024.0 * 1024.0;
-    const clsplat_limits *limits = &m->device->info.limits;
-    double needed = (double)capacity * (double)m->info.token_bytes / (double)(team ? team->count : 1);
-    double left = (double)limits->global_memory - (double)clsplat_device_memory(m->device).now;
-    if (needed > left)
-        return log_error(m->device->lib, CLSPLAT_MEMORY,
-                         "a session of %zu tokens needs %.1f MiB for keys and values; %s has %.1f MiB left",
-                         capacity, needed / mib, m->device->info.name, left / mib);
-    return CLSPLAT_OK;
-}
-
 bool session_is_splatted(const clsplat_session *s, size_t layer) {
     const model_config *c = &s->model->config;
     return c->splatted && c->splatted[layer];
 }
 
-/* Keys and values: of all tokens, or as many as splat layers keep, or as are here. */
+/* Tokens whose keys and values a layer keeps: all, or as many as splat layers do, `splatted`, or as are here.
+ */
+static size_t kept_tokens(const clsplat_session *s, size_t layer, size_t splatted) {
+    return session_is_splatted(s, layer)  ? splatted
+           : session_is_divided(s, layer) ? s->divided->room
+                                          : s->capacity;
+}
+
+/* Before it is taken: the cache is the largest thing that depends on what the caller asks for. */
+static clsplat_status check_memory(const clsplat_session *s, size_t splatted) {
+    static const double mib = 1024.0 * 1024.0;
+    const model_config *c = &s->model->config;
+    clsplat_device *device = s->model->device;
+    double token = 2.0 * (double)(c->kv_heads * c->head_dim * clsplat_dtype_size(s->model->cache)),
+           needed = 0;
+    double left = (double)device->info.limits.global_memory - (double)clsplat_device_memory(device).now;
+    for (size_t i = 0; i < c->layers; ++i)
+        needed += token * (double)kept_tokens(s, i, splatted);
+    if (needed > left)
+        return log_error(device->lib, CLSPLAT_MEMORY,
+                         "a session of %zu tokens needs %.1f MiB for keys and values; %s has %.1f MiB left",
+                         s->capacity, needed / mib, device->info.name, left / mib);
+    return CLSPLAT_OK;
+}
+
 static clsplat_status create_cache(clsplat_session *s, bool whole) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &s->model->config;
     clsplat_device *device = s->model->device;
+    size_t room = c->splatted ? splat_store_room(s->model, s->capacity, whole) : 0;
+    TRY(check_memory(s, room));
     s->k = calloc(2 * c->layers, sizeof *s->k);
     if (!s->k)
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory for a session");
     s->v = s->k + c->layers;
-    size_t room = c->splatted ? splat_store_room(s->model, s->capacity, whole) : 0;
-    for (size_t i = 0; i < 2 * c->layers; ++i) {
-        size_t layer = i % c->layers, tokens = session_is_splatted(s, layer)  ? room
-                                               : session_is_divided(s, layer) ? s->divided->room
-                                                                              : s->capacity;
-        TRY(tensor_create(device, s->model->cache, c->kv_heads, tokens, c->head_dim, &s->k[i]));
-    }
+    for (size_t i = 0; i < 2 * c->layers; ++i)
+        TRY(tensor_create(device, s->model->cache, c->kv_heads, kept_tokens(s, i % c->layers, room),
+                          c->head_dim, &s->k[i]));
     TRY(splat_store_open(s->model, room, s->k, s->v, &s->splats));
     TRY(tensor_create(device, s->model->activations, 1, 1, c->hidden, &s->last));
     TRY(tensor_create(device, CLSPLAT_F32, 1, 1, c->vocabulary, &s->logits));
@@ -144,7 +153,6 @@ clsplat_status session_open(clsplat_model *model, size_t capacity,
     *session = NULL;
     TRY(SIZED_READ(model->device->lib, attention, attention_given));
     TRY(check_opening(model, capacity, &attention));
-    TRY(check_memory(model, capacity, team));
     clsplat_session *s = calloc(1, sizeof *s);
     if (!s)
         return log_error(model->device->lib, CLSPLAT_MEMORY, "no memory for a session");

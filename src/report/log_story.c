@@ -283,7 +283,7 @@ static void add_value(const json_t *value, text *to) {
 }
 
 static const char *const training_columns[] = {
-    "step", "seconds",           "loss", "bits_per_byte", "validation_bits_per_byte", "rate",
+    "step", "seconds",           "goal", "loss", "bits_per_byte", "validation_bits_per_byte", "rate",
     "norm", "tokens_per_second", NULL};
 static const char *const history_columns[] = {"cycle",       "decision", "kept", "layer", "head",
                                               "level",       "from",     "to",   "age",   "error_before",

@@ -111,7 +111,7 @@ def compare_training(page, numbers):
     rows = [row for rows in table(page, "") for row in rows]
     by_step = {line["step"]: line for line in log}
     check(len(rows) > 300 and all(same(v, by_step[int(cells[0])].get(k)) for cells in rows for k, v in zip(
-        ("step", "seconds", "loss", "bits_per_byte", "validation_bits_per_byte", "rate", "norm", "tokens_per_second"), cells) if v != "\u2013"), f"training: {rows[:2]}")
+        ("step", "seconds", "goal", "loss", "bits_per_byte", "validation_bits_per_byte", "rate", "norm", "tokens_per_second"), cells) if v != "\u2013"), f"training: {rows[:2]}")
     svg = page.run("[...document.querySelectorAll('svg > title')].map((t) => t.textContent)")
     check(svg == ["Loss", "Learning rate", "Gradients", "Speed"], f"training: pictures {svg}")
     check(page.run("document.querySelectorAll('svg')[0].textContent").count("validation") >= 1, "training: no validation curve")
