@@ -230,7 +230,9 @@ on_pocl() {
     # PoCL and LLVM keep what they allocate until the process ends: tests/leaks.supp. Others leak from libraries that are
     # unloaded by then, which no suppression can name: only PoCL is shown to the loader. LLVM gives a thread a signal stack of its own,
     # which the sanitiser would unmap as its own when the thread ends.
-    stage sanitised on pocl OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:use_sigaltstack=0 UBSAN_OPTIONS=print_stacktrace=1 \
+    small=small
+    [ $tier = normal ] || small=$tier
+    stage sanitised on pocl CLSPLAT_TEST_TIER=$small OCL_ICD_VENDORS="$(echo /etc/OpenCL/vendors/pocl*.icd)" ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:use_sigaltstack=0 UBSAN_OPTIONS=print_stacktrace=1 \
       LSAN_OPTIONS=suppressions="$PWD/tests/leaks.supp":print_suppressions=0 suites "$sanitised" sanitised
   fi
 }

@@ -164,8 +164,12 @@ bool limits_are_wide(const clsplat_limits *limits) {
     return limits->cpu && limits->vector_width_float >= 4 && limits->local_memory == 0;
 }
 
+bool splats_are_close(const op_splats *splats) {
+    return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT;
+}
+
 bool splats_are_centred(const op_splats *splats) {
-    return splats->covariance != CLSPLAT_FULL && splats->dim % 16 == 0 && splats->spread <= SPREAD_LIMIT;
+    return splats_are_close(splats) && splats->dim % 16 == 0;
 }
 
 bool splats_are_near(const op_splats *splats) {

@@ -76,6 +76,8 @@ bool limits_are_wide(const clsplat_limits *limits);
 /* Whether distances from a common centre are exact enough for these splats: cancellation costs about spread²
  * ulp of 1. */
 #define SPREAD_LIMIT 16.0
+bool splats_are_close(const op_splats *splats);
+/* And their columns fill vectors. */
 bool splats_are_centred(const op_splats *splats);
 /* The same for distances from the origin. */
 bool splats_are_near(const op_splats *splats);

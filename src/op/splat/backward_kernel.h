@@ -8,6 +8,10 @@
 /* Levels, mixing and the set's numbers that are no geometry, in the order that all kernels have them. */
 void launch_mixture(launch *l, const op_splats *splats, clsplat_mixing mixing);
 
+static inline size_t tiles_of(size_t rows, size_t tile) {
+    return (rows + tile - 1) / tile;
+}
+
 /* One for every row and splat. */
 double log_density_count(const op_splats *splats, const op_tensor *rows);
 

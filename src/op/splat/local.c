@@ -71,8 +71,8 @@ static local_tile tile_for(const clsplat_limits *limits, local_shape s, size_t h
 }
 
 bool local_fits(const clsplat_limits *limits, const op_splats *splats, local_shape shape) {
-    return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT && shape.value_dim <= 128 &&
-           limits->local_memory > 0 && tile_for(limits, shape, 0, 4).step > 0;
+    return splats_are_close(splats) && shape.value_dim <= 128 && limits->local_memory > 0 &&
+           tile_for(limits, shape, 0, 4).step > 0;
 }
 
 size_t options_local(kernel_options *o, const queue *q, local_shape shape) {

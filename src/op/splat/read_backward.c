@@ -153,7 +153,7 @@ static clsplat_status read_wide_run(queue *q, const void *args) {
     kernel_options o;
     options_backward_wide(&o, q, BACKWARD_TILE);
     return read_run(q, a, &o, "read_backward_wide.cl", "read_backward_wide",
-                    (a->dout.shape[2] + BACKWARD_TILE - 1) / BACKWARD_TILE);
+                    tiles_of(a->dout.shape[2], BACKWARD_TILE));
 }
 
 bool causal_fills_vectors(const clsplat_limits *limits, const op_splats *splats, size_t value_dim,
@@ -192,7 +192,7 @@ static clsplat_status collect_wide_run(queue *q, const void *args) {
     kernel_options o;
     options_backward_wide(&o, q, BACKWARD_TILE);
     return collect_run(q, a, &o, "collect_wide.cl", "collect_wide",
-                       (a->splats->count + BACKWARD_TILE - 1) / BACKWARD_TILE);
+                       tiles_of(a->splats->count, BACKWARD_TILE));
 }
 
 enum { SUMS = 4 }; /* floats of an item of a row in read_backward_local.cl */

@@ -52,10 +52,6 @@ static clsplat_status moments_plain_run(queue *q, const void *args) {
     return moments_run(q, a, &o, "splat_moments.cl", "splat_moments", a->splats->count * parts);
 }
 
-static size_t tiles_of(size_t rows, size_t tile) {
-    return (rows + tile - 1) / tile;
-}
-
 static bool moments_wide_fits(const clsplat_limits *limits, const void *args) {
     return backward_tokens_are_wide(limits, ((const op_splat_moments_args *)args)->splats);
 }
@@ -105,8 +101,8 @@ static size_t segments_most(const clsplat_limits *limits, const op_splat_moments
 static bool moments_local_fits(const clsplat_limits *limits, const void *args) {
     const op_splat_moments_args *a = args;
     const op_splats *splats = a->splats;
-    return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT && splats->dim <= 128 &&
-           moments_tile(limits, splats).high > 0 && segments_most(limits, a) > 0;
+    return splats_are_close(splats) && splats->dim <= 128 && moments_tile(limits, splats).high > 0 &&
+           segments_most(limits, a) > 0;
 }
 
 /* Parts of a head's tokens: enough groups for the device together, each of some tiles of tokens. */

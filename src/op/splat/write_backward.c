@@ -123,10 +123,6 @@ static clsplat_status pull_plain_run(queue *q, const void *args) {
     return pull_run(q, a, &o, "token_gradient.cl", "token_gradient", a->x.shape[2]);
 }
 
-static size_t tiles_of(size_t rows, size_t tile) {
-    return (rows + tile - 1) / tile;
-}
-
 static bool write_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_write_backward_args *a = args;
     return splats_fill_vectors(limits, a->splats, a->v.shape[3]) && !a->causal;
@@ -192,8 +188,7 @@ static rows_tile pull_tile(const clsplat_limits *limits, const op_splats *splats
 
 static bool pull_local_fits(const clsplat_limits *limits, const void *args) {
     const op_splats *splats = ((const op_token_gradient_args *)args)->splats;
-    return splats->covariance != CLSPLAT_FULL && splats->spread <= SPREAD_LIMIT && splats->dim <= 128 &&
-           pull_tile(limits, splats).high > 0;
+    return splats_are_close(splats) && splats->dim <= 128 && pull_tile(limits, splats).high > 0;
 }
 
 static clsplat_status pull_local_run(queue *q, const void *args) {
