@@ -4,6 +4,7 @@
 
 #include "model/block.h"
 #include "model/pattern.h"
+#include "model/splats.h"
 #include "op/splat/splat_layer.h"
 
 /* A dense tensor [ENCODER_TEXTS,Hk,S,columns]. */
@@ -66,13 +67,7 @@ clsplat_status encoder_splats_look(queue *q, const clsplat_model *m, size_t laye
     TRY(op_gemm(
         q, &(op_gemm_args){.a = op_slice(m->scratch.h, 2, 0, rows), .b = w->splat_strength, .c = strength}));
     TRY(op_activate(q, &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
-    TRY(op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
-                                                       .log_precision = w->splat_precision.mem,
-                                                       .log_amplitude = w->splat_amplitude.mem,
-                                                       .g = s->g.mem,
-                                                       .base = s->base.mem,
-                                                       .count = c->kv_heads * c->splats,
-                                                       .dim = c->head_dim}));
+    TRY(splat_layer_features(q, c, w, s->g.mem, s->base.mem));
 fail:
     return status;
 }

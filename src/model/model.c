@@ -1,6 +1,7 @@
 #include "model/model.h"
 #include "base/sized.h"
 #include "model/encoder_splats.h"
+#include "model/pattern.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -64,7 +65,7 @@ static size_t rows_at_once(const clsplat_model *m, size_t wanted) {
 static size_t growing_layers(const model_config *c) {
     size_t layers = 0;
     for (size_t i = 0; i < c->layers; ++i)
-        layers += !c->splatted || !c->splatted[i] || c->adaptation.tokens;
+        layers += !pattern_is_splatted(c, i) || c->adaptation.tokens;
     return layers;
 }
 

@@ -271,8 +271,6 @@ clsplat_status clsplat_session_rewind(clsplat_session *session, size_t length) {
     queue_begin(session->model->device, 0, NULL, &q);
     TRY(session_shorten(&q, session, length));
     splat_adapting_rewind(session->splats, length);
-    if (session->splats && length == 0)
-        session->splats->base = 0;
     session->length = length;
     if (session->sure > length)
         session->sure = length;

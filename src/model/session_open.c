@@ -5,6 +5,7 @@
 
 #include "attention/near_far.h"
 #include "base/sized.h"
+#include "model/pattern.h"
 #include "model/session.h"
 #include "runtime/buffer.h"
 
@@ -26,8 +27,7 @@ static clsplat_status check_opening(const clsplat_model *m, size_t capacity,
 }
 
 bool session_is_splatted(const clsplat_session *s, size_t layer) {
-    const model_config *c = &s->model->config;
-    return c->splatted && c->splatted[layer];
+    return pattern_is_splatted(&s->model->config, layer);
 }
 
 /* Tokens whose keys and values a layer keeps: all, or as many as splat layers do, `splatted`, or as are here.

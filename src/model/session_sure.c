@@ -8,6 +8,8 @@ clsplat_status session_shorten(queue *q, clsplat_session *s, size_t length) {
     clsplat_status status = CLSPLAT_OK;
     if (s->form->rewind)
         TRY(s->form->rewind(q, s->state, length));
+    if (s->splats && length == 0)
+        s->splats->base = 0;
     if (!s->divided)
         return CLSPLAT_OK;
     divided_rewind(s->divided, length);
@@ -26,8 +28,6 @@ static clsplat_status go_back(clsplat_session *s) {
     s->length = splat_store_reach(s->splats) ? 0 : s->sure; /* what it left behind may be spoilt, too */
     s->sure = s->length;
     s->has_last = s->has_logits = false;
-    if (s->splats && s->length == 0)
-        s->splats->base = 0;
     queue_begin(s->model->device, 0, NULL, &q);
     return session_shorten(&q, s, s->length);
 }

@@ -25,6 +25,17 @@ static clsplat_status create_states(const splat_store *s, size_t columns, op_ten
     return status;
 }
 
+clsplat_status splat_layer_features(queue *q, const model_config *c, const model_layer *w, cl_mem g,
+                                    cl_mem base) {
+    return op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
+                                                          .log_precision = w->splat_precision.mem,
+                                                          .log_amplitude = w->splat_amplitude.mem,
+                                                          .g = g,
+                                                          .base = base,
+                                                          .count = c->kv_heads * c->splats,
+                                                          .dim = c->head_dim});
+}
+
 static clsplat_status open_layer(const splat_store *s, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = s->model->device;
@@ -42,13 +53,7 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     TRY(create_states(s, 1, &l->prefix_lse));
     TRY(create_states(s, c->head_dim, &l->prefix));
     TRY(create_states(s, 1, &l->bias));
-    TRY(op_splat_features(&q, &(op_splat_features_args){.mean = w->splat_mean.mem,
-                                                        .log_precision = w->splat_precision.mem,
-                                                        .log_amplitude = w->splat_amplitude.mem,
-                                                        .g = l->g.mem,
-                                                        .base = l->base.mem,
-                                                        .count = c->kv_heads * c->splats,
-                                                        .dim = c->head_dim}));
+    TRY(splat_layer_features(&q, c, w, l->g.mem, l->base.mem));
 fail:
     return status;
 }

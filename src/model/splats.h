@@ -26,6 +26,10 @@ typedef struct splat_store {
     struct splat_adapting *adapting; /* NULL: they stay as they are */
 } splat_store;
 
+/* What a layer's splats are to tokens' features: g [Hk,S,2·D] and base [Hk,S], of op_splat_features. */
+clsplat_status splat_layer_features(queue *q, const model_config *config, const model_layer *layer, cl_mem g,
+                                    cl_mem base);
+
 /* Tokens that the layers of a session of so many keep: all where `whole`, else what a pass needs. */
 size_t splat_store_room(const clsplat_model *model, size_t capacity, bool whole);
 /* A store of so many tokens of a session with keys `k` and values `v`. Ownership: *store is the caller's,

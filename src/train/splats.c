@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "model/encoder_splats.h"
+#include "model/splats.h"
 #include "op/kernel.h"
 #include "op/splat/splat_layer.h"
 #include "runtime/buffer.h"
@@ -143,13 +144,7 @@ clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer) {
     TRY(product_run(q, p, p->h, w->splat_strength, s->strength));
     TRY(op_activate(
         q, &(op_activate_args){.x = s->strength, .bias = w->splat_strength_bias, .out = s->strength}));
-    TRY(op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
-                                                       .log_precision = w->splat_precision.mem,
-                                                       .log_amplitude = w->splat_amplitude.mem,
-                                                       .g = s->g.mem,
-                                                       .base = s->base.mem,
-                                                       .count = c->kv_heads * c->splats,
-                                                       .dim = c->head_dim}));
+    TRY(splat_layer_features(q, c, w, s->g.mem, s->base.mem));
 fail:
     return status;
 }
