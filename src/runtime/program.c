@@ -16,6 +16,7 @@
 #include "runtime/describe.h"
 #include "runtime/pocl.h"
 #include "runtime/ptx.h"
+#include "runtime/quirks.h"
 #include "runtime/trace.h"
 
 typedef struct built_kernel {
@@ -250,7 +251,7 @@ static clsplat_status create_kernel(clsplat_device *device, embedded_source sour
         p->cached = false;
         *kernel = clCreateKernel(fresh, name, &code);
     }
-    if (code == CL_INVALID_KERNEL_NAME && strncmp(device->info.platform, "Portable", 8) == 0)
+    if (code == CL_INVALID_KERNEL_NAME && (device->quirks & QUIRK_TRUSTS_FOLDER) && strstr(source.text, name))
         return pocl_folder_damaged(device->lib, name, source.name);
     if (code != CL_SUCCESS) {
         char call[128];

@@ -49,6 +49,11 @@ const quirk quirks[] = {
      .flags = QUIRK_BUFFER_LIMIT,
      .buffer = UINT64_C(4) << 30,
      .why = "as on Intel's other GPUs"},
+    {.name = "damaged-folder-unnoticed",
+     .platform = "Portable Computing",
+     .flags = QUIRK_TRUSTS_FOLDER,
+     .why = "PoCL 3.1: of a program that its folder keeps only a part of, a build succeeds and the kernel "
+            "is not there"},
 };
 const size_t quirk_count = sizeof quirks / sizeof *quirks;
 

@@ -174,22 +174,22 @@ def tokens(t):
                     ["tokenizer.json"], command="train")
 
 
-def constant(t):
+def constant_memory(t):
     """Splat layers take as much memory for a long text as for a short one, and write what they write where all keys are kept."""
     shape = {**SMALL, "attention": "splat", "splats": 8, "splat_chunk": 16, "num_hidden_layers": 2}
-    config = t.bench.write("constant.json", json.dumps(shape).encode())
-    t.bench.works("constant", *t.command("constant", "--config", config), limit=LIMIT)
+    config = t.bench.write("memory.json", json.dumps(shape).encode())
+    t.bench.works("memory", *t.command("memory", "--config", config), limit=LIMIT)
     long, bytes_of = twin.text() * 3, {}
     for length in (1500, 6000, 60000):
-        text = t.bench.write(f"constant-{length}", long[:length])
+        text = t.bench.write(f"memory-{length}", long[:length])
         words = {}
         for how in ("0", "1000000"):  # a cycle that never comes keeps all keys for it
-            out = t.bench.works(f"constant: {length}", "generate", t.bench.path("constant"), "-f", text, "-n", "150", "--adapt", how,
+            out = t.bench.works(f"memory: {length}", "generate", t.bench.path("memory"), "-f", text, "-n", "150", "--adapt", how,
                                 "--context", "65536", "--json", limit=LIMIT)
             words[how] = json.loads(out) if out else {"text": how, "session_bytes": 0}
-        t.bench.check(f"constant: words after {length}", words["0"]["text"] == words["1000000"]["text"], str(words))
+        t.bench.check(f"memory: words after {length}", words["0"]["text"] == words["1000000"]["text"], str(words))
         bytes_of[length] = words["0"]["session_bytes"] - 16 * length  # the text itself: tokens, targets and scores
-    t.bench.check("constant: bytes", len(set(bytes_of.values())) == 1, str(bytes_of))
+    t.bench.check("memory: bytes", len(set(bytes_of.values())) == 1, str(bytes_of))
 
 
 def schedules(t):
@@ -252,7 +252,7 @@ def main():
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
         kept(training)
         use(training)
-        constant(training)
+        constant_memory(training)
         schedules(training)
         tokens(training)
         scarce(training)
