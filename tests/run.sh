@@ -106,13 +106,17 @@ keeping() { # cache command…
   return 0
 }
 
-# Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment.
+# Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment. A folder
+# that is new begins with what the last run kept, or else with what the suite has compiled: kernels whose text and options are the same
+# are the same for devices with smaller groups, but not for those made by another method of PoCL's.
 on() ( # cache NAME=VALUE… command…
   export XDG_CACHE_HOME=$build/cache/$1 POCL_CACHE_DIR=$build/cache/$1/pocl XDG_DATA_HOME=$build/data
   export CLSPLAT_DEVICE="Portable Computing" CLSPLAT_TEST_TIER=$tier
   unset CLSPLAT_CACHE RUSTICL_ENABLE
   mkdir -p "${POCL_CACHE_DIR%/*}"
-  if [ ! -d "$POCL_CACHE_DIR" ] && [ -d "$kept/$1" ]; then cp -r "$kept/$1" "$POCL_CACHE_DIR"; fi
+  for known in "$kept/$1" "$build/cache/pocl/pocl"; do
+    if [ ! -d "$POCL_CACHE_DIR" ] && [ -d "$known" ] && [[ " pocl groups32 gpu " == *" $1 "* ]]; then cp -r "$known" "$POCL_CACHE_DIR"; fi
+  done
   mkdir -p "$POCL_CACHE_DIR"
   shift
   while [[ $1 == *=* ]]; do
