@@ -54,6 +54,12 @@ const quirk quirks[] = {
      .flags = QUIRK_TRUSTS_FOLDER,
      .why = "PoCL 3.1: of a program that its folder keeps only a part of, a build succeeds and the kernel "
             "is not there"},
+    {.name = "failures-are-complete",
+     .platform = "Intel(R) OpenCL",
+     .driver = "202",
+     .flags = QUIRK_FAILURES_COMPLETE,
+     .why = "Intel's CPU runtime 2026.2: of a command that was not run, since an event it waited for failed, "
+            "CL_EVENT_COMMAND_EXECUTION_STATUS is CL_COMPLETE; clWaitForEvents answers with the error"},
 };
 const size_t quirk_count = sizeof quirks / sizeof *quirks;
 

@@ -10,7 +10,8 @@ typedef enum quirk_flag {
     QUIRK_LOOP_LIMIT = 1 << 2,      /* long loops give wrong results: opening it warns */
     QUIRK_LARGE_REGISTERS = 1 << 3, /* kernels that keep much in registers ask for the larger file of them */
     QUIRK_BUFFER_LIMIT = 1 << 4,    /* one buffer may have fewer bytes than the driver says */
-    QUIRK_TRUSTS_FOLDER = 1 << 5 /* what its folder keeps of a program is taken as it is, even if cut short */
+    QUIRK_TRUSTS_FOLDER = 1 << 5,   /* takes what its folder keeps of a program as it is, even cut short */
+    QUIRK_FAILURES_COMPLETE = 1 << 6, /* failed commands are complete by their status; waiting tells */
 } quirk_flag;
 
 typedef struct quirk {

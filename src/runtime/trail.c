@@ -2,22 +2,26 @@
 
 #include <stdlib.h>
 
+#include "runtime/quirks.h"
 #include "runtime/trace.h"
 
 enum { FIRST_CAPACITY = 256 };
 
 /* Positive: it has not ended. Negative: it failed, or nobody can tell. */
-static cl_int state_of(cl_event event) {
+static cl_int state_of(const clsplat_device *device, cl_event event) {
     cl_int state = CL_QUEUED;
     cl_int code = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
+    if (code == CL_SUCCESS && state == CL_COMPLETE && device->quirks & QUIRK_FAILURES_COMPLETE)
+        code = clWaitForEvents(1, &event);
     return code == CL_SUCCESS ? state : code;
 }
 
 /* Lets go of the commands that have ended, and remembers the first that failed. */
-static void sweep(trail *t) {
+static void sweep(clsplat_device *device) {
+    trail *t = &device->trail;
     size_t kept = 0;
     for (size_t i = 0; i < t->count; ++i) {
-        cl_int state = state_of(t->events[i]);
+        cl_int state = state_of(device, t->events[i]);
         if (state > CL_COMPLETE) {
             t->events[kept] = t->events[i];
             t->names[kept++] = t->names[i];
@@ -36,7 +40,7 @@ clsplat_status trail_reserve(clsplat_device *device) {
     trail *t = &device->trail;
     if (t->count < t->capacity)
         return CLSPLAT_OK;
-    sweep(t);
+    sweep(device);
     if (t->capacity && t->count <= t->capacity / 2)
         return CLSPLAT_OK;
     size_t capacity = t->capacity ? 2 * t->capacity : FIRST_CAPACITY;
@@ -65,7 +69,7 @@ cl_event trail_last(const clsplat_device *device) {
 
 cl_event trail_unfinished(const clsplat_device *device) {
     cl_event last = device->trail.count ? trail_last(device) : NULL;
-    return last && state_of(last) > CL_COMPLETE ? last : NULL;
+    return last && state_of(device, last) > CL_COMPLETE ? last : NULL;
 }
 
 static clsplat_status tell(clsplat_device *device) {
@@ -84,17 +88,17 @@ static clsplat_status tell(clsplat_device *device) {
 }
 
 clsplat_status trail_look(clsplat_device *device) {
-    sweep(&device->trail);
+    sweep(device);
     return tell(device);
 }
 
 clsplat_status trail_finish(clsplat_device *device) {
     trail *t = &device->trail;
-    sweep(t); /* behind a call that blocked nothing is left to wait for */
+    sweep(device); /* behind a call that blocked nothing is left to wait for */
     cl_int code = t->count ? clWaitForEvents((cl_uint)t->count, t->events) : CL_SUCCESS;
     for (size_t i = 0; code != CL_SUCCESS && i < t->count; ++i) /* it need not have waited for the others */
         clWaitForEvents(1, &t->events[i]);
-    sweep(t);
+    sweep(device);
     if (t->code == CL_SUCCESS && code != CL_SUCCESS)
         return cl_failed(device->lib, "clWaitForEvents", code);
     return tell(device);

@@ -47,6 +47,10 @@ static const cl_command_queue_properties kinds[STEPS_KINDS] = {
     0, CL_QUEUE_PROFILING_ENABLE, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE,
     CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE};
 
+bool steps_kind_reorders(int kind) {
+    return kinds[kind] & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE;
+}
+
 bool steps_kind_profiles(int kind) {
     return kinds[kind] & CL_QUEUE_PROFILING_ENABLE;
 }

@@ -25,6 +25,7 @@ void steps_begin(steps *s);
 enum { STEPS_KINDS = 4 };
 bool steps_begin_guest(steps *s, int kind);
 bool steps_kind_profiles(int kind);
+bool steps_kind_reorders(int kind);
 void steps_end(steps *s);
 
 /* A call without a wait-list. */

@@ -246,6 +246,8 @@ START_TEST(quirks_are_rows) {
                                 .name = "Intel(R) Xeon(R) Platinum 8480+",
                                 .limits.max_allocation = UINT64_C(8) << 30};
     clsplat_device_info pocl = {.platform = "Portable Computing Language", .name = "pthread-cortex-a72"};
+    clsplat_device_info cpu = {.platform = "Intel(R) OpenCL", .driver = "2026.21.6.0.21_160000"};
+    clsplat_device_info neo = {.platform = "Intel(R) OpenCL Graphics", .driver = "23.43.027642"};
     ck_assert_uint_eq(quirks_apply(&old_mesa), QUIRK_WALL_CLOCK | QUIRK_SOFTWARE | QUIRK_LOOP_LIMIT);
     ck_assert_str_eq(old_mesa.quirks, "zero-event-times,software-rasteriser,loops-end-early");
     ck_assert_uint_eq(quirks_apply(&new_mesa), 0);
@@ -255,6 +257,8 @@ START_TEST(quirks_are_rows) {
     ck_assert_uint_eq(quirks_apply(&max), QUIRK_LARGE_REGISTERS | QUIRK_BUFFER_LIMIT);
     ck_assert_uint_eq(quirks_apply(&xeon), 0);
     ck_assert_uint_eq(quirks_apply(&pocl), QUIRK_TRUSTS_FOLDER);
+    ck_assert_uint_eq(quirks_apply(&cpu), QUIRK_FAILURES_COMPLETE);
+    ck_assert_uint_eq(quirks_apply(&neo), 0);
     ck_assert_uint_eq(xeon.limits.max_allocation, UINT64_C(8) << 30);
     for (size_t i = 0; i < quirk_count; i++) {
         ck_assert_str_ne(quirks[i].name, "");

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "runtime/quirks.h"
 #include "runtime/steps.h"
 
 static cl_int state_of(cl_event event) {
@@ -162,11 +163,24 @@ START_TEST(a_failed_wait_is_forgotten) {
 }
 END_TEST
 
+/* As steps_begin_guest, for what puts commands behind failed ones. */
+static bool begin_failing(steps *s, int kind) {
+    if (!steps_begin_guest(s, kind))
+        return false;
+    if (!steps_kind_reorders(kind) ||
+        strcmp(clsplat_device_describe(s->device)->platform, "Intel(R) OpenCL") != 0)
+        return true;
+    suite_skipped("a command behind a failed one, out of order",
+                  "Intel's CPU runtime 2026.2 crashes: OclEvent::AddDependentOnMulti");
+    steps_end(s);
+    return false;
+}
+
 /* What the later command reads was never written: the download says so, once, and then all is as before. */
 START_TEST(a_failed_command_is_told_of_by_the_next_result) {
     steps s;
     cl_int code = CL_SUCCESS;
-    if (!steps_begin_guest(&s, _i))
+    if (!begin_failing(&s, _i))
         return;
     cl_event gate = clCreateUserEvent(s.device->context, &code);
     queue q;
@@ -187,10 +201,9 @@ START_TEST(a_failed_command_is_told_of_by_the_next_result) {
 }
 END_TEST
 
-/* What comes down in two steps is what was there at the first, and the second tells of failures. */
+/* What comes down in two steps is what was there at the first. */
 START_TEST(a_download_in_two_steps) {
     steps s;
-    cl_int code = CL_SUCCESS;
     cl_event here = NULL;
     if (!steps_begin_guest(&s, _i))
         return;
@@ -204,7 +217,19 @@ START_TEST(a_download_in_two_steps) {
         ck_assert_float_eq(s.x[i], 3);
     suite_ok(s.lib, queue_download_end(&q, &here));
     steps_expect(&s, 4);
+    steps_end(&s);
+}
+END_TEST
+
+/* And the second tells of failures. */
+START_TEST(a_download_in_two_steps_that_fails) {
+    steps s;
+    cl_int code = CL_SUCCESS;
+    cl_event here = NULL;
+    if (!begin_failing(&s, _i))
+        return;
     cl_event gate = clCreateUserEvent(s.device->context, &code);
+    queue q;
     queue_begin(s.device, 1, &gate, &q);
     suite_ok(s.lib, steps_scale(&s, &q, 3));
     clSetUserEventStatus(gate, -42);
@@ -225,7 +250,7 @@ START_TEST(an_event_carries_the_failure_of_any_command) {
     steps s;
     cl_int code = CL_SUCCESS;
     cl_event done = NULL;
-    if (!steps_begin_guest(&s, _i))
+    if (!begin_failing(&s, _i))
         return;
     cl_event gate = clCreateUserEvent(s.device->context, &code);
     queue q;
@@ -236,7 +261,8 @@ START_TEST(an_event_carries_the_failure_of_any_command) {
     suite_ok(s.lib, queue_end(&q, &done));
     clSetUserEventStatus(gate, -42);
     ck_assert_int_ne(clWaitForEvents(1, &done), CL_SUCCESS);
-    ck_assert_int_lt(state_of(done), CL_COMPLETE);
+    if (!(s.device->quirks & QUIRK_FAILURES_COMPLETE))
+        ck_assert_int_lt(state_of(done), CL_COMPLETE);
     clReleaseEvent(done);
     clReleaseEvent(gate);
     steps_end(&s);
@@ -310,6 +336,7 @@ static void add_order(TCase *part) {
     tcase_add_loop_test(part, a_failed_wait_is_forgotten, 0, STEPS_KINDS);
     tcase_add_loop_test(part, a_failed_command_is_told_of_by_the_next_result, 0, STEPS_KINDS);
     tcase_add_loop_test(part, a_download_in_two_steps, 0, STEPS_KINDS);
+    tcase_add_loop_test(part, a_download_in_two_steps_that_fails, 0, STEPS_KINDS);
     tcase_add_loop_test(part, an_event_carries_the_failure_of_any_command, 0, STEPS_KINDS);
 }
 
