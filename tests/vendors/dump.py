@@ -71,7 +71,7 @@ def dump(clsplat, layer, pose, folder, long):
             log.flush()
             size = "2" if "f16" in command or "bf16" in command else "4"  # bytes of a result's element
             subprocess.run([clsplat, *command], check=False, env=environment | {"CLSPLAT_POSE_ELEMENT": size}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                           timeout=300)
+                           timeout=3600)
     return count
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What other vendors' compilers make of every kernel that the library would build for their devices, without one of them.
 
-    vendors.py BUILDDIR TOOLS WORK [--targets gfx1030,dg2,…] [--long] [--seconds N] [--table FILE]
+    vendors.py BUILDDIR TOOLS WORK [--targets gfx1030,dg2,…] [--long] [--seconds N] [--jobs N] [--table FILE]
 
 The library writes down what it builds while it poses as such a device (dump.py, pose.c); compilers unpacked by tools.sh build it again
 (targets.py). A line for each kernel and number of columns; FAIL, and status 1, for what does not build or link, more local memory than
@@ -71,6 +71,22 @@ def table(results):
         yield "{:24} {:>4} {:8} {:>10} {:>8} {:>10} {:>12} {:>6} {:>8} {:>8}".format(kernel, dim, target, *words)
 
 
+def summary(results):
+    """A line for each target: kernels built, those that spill, and the most of what is asked."""
+    yield "| target | kernels | spill: rows 0, others | most local memory | slowest, processor time | waves a SIMD |"
+    yield "|---|---|---|---|---|---|"
+    for target in dict.fromkeys(r["target"] for r in results):
+        of = [r for r in results if r["target"] == target and "error" not in r["found"]]
+        if not of:
+            continue
+        spilling = [r["plain"] for r in of if r["found"]["spills"]]
+        slowest = max(of, key=lambda r: r["found"]["seconds"])
+        most = max(r["found"]["local"] for r in of)
+        waves = span([r["found"] for r in of], "waves")
+        yield f"| {target} | {len(of)} | {sum(spilling)}, {len(spilling) - sum(spilling)} | {most / 1024:.1f} KiB | " \
+              f"{slowest['found']['seconds']} s, {slowest['kernel']} D {slowest['columns']} | {waves} |"
+
+
 def known_faults():
     """[target, kernel, columns, why]: patterns of the first three."""
     lines = (HERE / "known.txt").read_text().splitlines()
@@ -106,13 +122,16 @@ def compile_all(arguments, tools_of, work):
     have, wanted, plain = {(r["key"], r["target"]) for r in done}, [], plain_sources()
     current = set()
     for target in arguments.targets.split(","):
+        ranks = defaultdict(int)
         for key, program in programs(work / POSES[target]).items():
             current.add((key, target))
+            ranks[program["source"]] += 1
             if (key, target) not in have:
-                wanted.append((key, target, program))
+                wanted.append((key, target, program, (program["source"] in plain, ranks[program["source"]])))
+    wanted.sort(key=lambda job: job[3])  # rows beside row 0 first, one of each source, then the next: a piece has some of all
 
     def one(job):
-        key, target, program = job
+        key, target, program, _ = job
         if time.time() - begun > arguments.seconds:
             return None
         with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -122,7 +141,7 @@ def compile_all(arguments, tools_of, work):
                  "options": options, "found": found} for kernel, found in made.items()]
 
     left = 0
-    with open(path, "a") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with open(path, "a") as file, ThreadPoolExecutor(arguments.jobs) as pool:
         for made in pool.map(one, wanted):
             left += made is None
             for r in made or []:
@@ -140,6 +159,7 @@ def main():
     parser.add_argument("--targets", default=",".join(POSES))
     parser.add_argument("--long", action="store_true", help="every family, 64 and 128 columns, F32 and F16; else attention of 64 in F32")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop compiling after so many; run it again for the rest")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="programs at once")
     parser.add_argument("--table", type=Path, help="a file for the whole table")
     a = parser.parse_args()
     work = a.work / ("long" if a.long else "short")
@@ -154,6 +174,7 @@ def main():
         a.table.write_text("\n".join(lines) + "\n")
     else:
         print("\n".join(lines))
+    print("\n".join(summary(results)))
     passed, failed = judge(results, a.long and not left)
     if left:
         print(f"{left} programs are left; run it again")
