@@ -328,20 +328,15 @@ static cl_kernel find_kernel(const program *p, const char *name) {
 #define NAMES " -cl-kernel-arg-info"
 #endif
 
-/* Processors take 100 cycles and more over a number below 2⁻¹²⁶, and results do not need any. What is in
- * lanes past the last node of near-far's trees alone took a third of a pass over the roots (Xeon with
- * AVX-512). */
-static const char *denormals_option(const clsplat_device *device) {
-    return device->info.limits.cpu ? " -cl-denorms-are-zero" : "";
-}
-
 /* A program or kernel that was not there yet, built or out of the cache, is a step of the trace. */
 clsplat_status program_kernel_text(clsplat_device *device, embedded_source source, const char *kernel,
                                    const char *options, cl_kernel *out) {
     clsplat_status status = CLSPLAT_OK;
     text identity = {0};
     text_add(&identity, "%s\n-cl-std=CL1.2" NAMES "%s%s %s", source.name,
-             device->info.limits.fast_fma ? " -DCLSPLAT_FMA=1" : "", denormals_option(device), options);
+             device->info.limits.fast_fma ? " -DCLSPLAT_FMA=1" : "",
+             /* processors take 100 cycles and more over a number below 2⁻¹²⁶, and results need none */
+             device->info.limits.cpu ? " -cl-denorms-are-zero" : "", options);
     if (!text_ok(&identity))
         TRY(log_error(device->lib, CLSPLAT_MEMORY, "no memory for the build options of %s", source.name));
     uint64_t hash = XXH3_64bits(identity.data, identity.length);
