@@ -133,44 +133,17 @@ INLINED void pass_over(private rows *r, private view *w, private const stage *s,
         step(r, w, chunk, s, &p, t, own, past, apart_keys, measure);
 }
 
-/* The keys that query i sees. */
-#if OWN
-#define SEEN(i) ((i) < 0 ? 0 : visible_keys((uint)(i), diagonal, keys))
-#else
-#define SEEN(i) keys
-#endif
-
 /* What the rows of a tile see, and which are there. */
 INLINED void view_begin(private view *w, private const stage *s, int first, uint queries, int diagonal, uint keys) {
     FOR_ROWS(a) {
         int query = first + (int)((s->rows.y * RT + a) / SHARE);
-        w->seen[a] = SEEN(query);
+        w->seen[a] = seen_keys(query, diagonal, keys);
         w->alive[a] = query >= 0 && query < (int)queries;
         w->mass[a] = w->inverse_size[a] = w->accepted[a] = 0.0f;
     }
     if (get_local_id(0) == 0)
         *s->raise = 0;
 }
-
-#if OWN
-#if BIAS
-#define OWN_BEGIN_BIAS(own)                                                                                            \
-    (own).bias = bias + bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2;                                                 \
-    (own).bias_pitch = bias_at.s3;
-#else
-#define OWN_BEGIN_BIAS(own)
-#endif
-#define OWN_BEGIN(own)                                                                                                 \
-    (own).end = seen_last;                                                                                             \
-    (own).first_key = first_key;                                                                                       \
-    (own).k = k + k_at.s0 + b * k_at.s1 + kv * k_at.s2;                                                                \
-    (own).v = v + v_at.s0 + b * v_at.s1 + kv * v_at.s2;                                                                \
-    (own).k_pitch = k_at.s3;                                                                                           \
-    (own).v_pitch = v_at.s3;                                                                                           \
-    OWN_BEGIN_BIAS(own)
-#else
-#define OWN_BEGIN(own) (own).end = 0;
-#endif
 
 /* Both passes of a tile: means and log-masses of its rows, and what they expect. */
 INLINED void rows_attend(private rows *r, private view *w, private float log_mass[RT], private float expected[RT],
@@ -204,7 +177,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) ONE_WIDTH void near_far_l
     stage s = {shared, stat_tile, whole, opened, &raise, tile};
     uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;
     int first = (int)((get_num_groups(0) - 1 - get_group_id(0)) * TOKENS) - (OWN ? diagonal & (int)(TOKENS - 1) : 0);
-    uint seen_last = SEEN(first + (int)TOKENS - 1), past = (OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1) / CHUNK;
+    uint seen_last = seen_keys(first + (int)TOKENS - 1, diagonal, keys),
+         past = (OWN ? max(seen_last, 1u) - 1 : keys + CHUNK - 1) / CHUNK;
     trees t = TREES;
     INDEX head = (INDEX)b * (get_global_size(1) * SHARE / group) + kv;
     uint apart_keys = apart_before(t.f, apart, head, past), runs = min(past, seen_last / CHUNK) / RUN;
@@ -212,7 +186,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) ONE_WIDTH void near_far_l
     rows r;
     float log_mass[RT], expected[RT];
     own_keys own;
-    OWN_BEGIN(own)
+    OWN_BEGIN(own, b, kv, seen_last)
     if (runs > 0)
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     trees_move(&t, head);
