@@ -1,8 +1,10 @@
 /* How values follow keys within the leaves of a forest: its covariances (op_forest in src/op/op.h).
  *
- *     run r:  S_r = Σ over leaves and their keys of e^b n / Σ e^b · (k − c) vᵀ       c: the leaf's mean, n its number of keys; Σ e^b (k − c) = 0
- *     m_r = Σ n σ                                                                   σ: the leaf's slope (forest.clh)
- *     W_r = W_{r−1} + (S_r − m_r W_{r−1}) / Σ_{0…r} m
+ *     run r:  S_r = Σ over leaves and their keys of e^b n / Σ e^b · (k − c) vᵀ
+ *             m_r = Σ n σ
+ *             W_r = W_{r−1} + (S_r − m_r W_{r−1}) / Σ_{0…r} m
+ *
+ * c: the leaf's mean, n its number of keys; Σ e^b (k − c) = 0; σ: the leaf's slope (forest.clh).
  *
  * Work: gather_covariances, one work-item for ROWS rows of a run's matrix; average_covariances, one for COLUMNS
  * columns of a row of all; grid (their number rounded up to WG, Hk, B). No local memory, no barrier. */
@@ -24,6 +26,21 @@
 #define REST (DV % W)
 #define KEY(s, a) LOAD(FOREST_TYPE, tree_keys, lane_of(0, s, D) + min(d0 + a, D - 1u) * 16)
 
+/* A leaf's weights and its mean, in ROWS rows from d0 on: that of the node may be rounded. */
+static inline void leaf_mean(private float weights[LEAF], private float mean[ROWS], uint slot, uint count,
+                             float log_mass, uint d0, global const ELEMENT(FOREST_TYPE) *tree_keys,
+                             global const float *biases) {
+    UNROLL
+    for (uint a = 0; a < ROWS; ++a)
+        mean[a] = 0.0f;
+    for (uint i = 0; i < count; ++i) {
+        weights[i] = BIAS ? exp(biases[slot + i] - log_mass) : 1.0f / count;
+        UNROLL
+        for (uint a = 0; a < ROWS; ++a)
+            mean[a] = MAD(weights[i], KEY(slot + i, a), mean[a]);
+    }
+}
+
 /* ROWS rows of how values follow keys within the leaves of run first + i: sums over their keys (covariances in op.h),
  * not yet means. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -41,7 +58,7 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint room, u
     biases += slots;
     stats += head * f.blocks * 16 * STATS;
     floatW sums[ROWS * VECTORS + 1];
-    float rest[ROWS * REST + 1], x[ROWS], weights[LEAF];
+    float rest[ROWS * REST + 1], x[ROWS], weights[LEAF], mean[ROWS];
     UNROLL
     for (uint i = 0; i < ROWS * VECTORS; ++i)
         sums[i] = (floatW)(0.0f);
@@ -50,17 +67,7 @@ gather_covariances(uint first, uint runs, uint levels, uint chunks, uint room, u
     for (uint leaf = run * leaves; leaf < (run + 1) * leaves; ++leaf) {
         global const float *stat = stats + lane_of(0, leaf, STATS);
         uint count = slope_of(stat[VARIANCE * 16], stat[SPREAD * 16]) > 0.0f ? count_of(0, stat) : 0;
-        float mean[ROWS]; /* that of the node may be rounded */
-        UNROLL
-        for (uint a = 0; a < ROWS; ++a)
-            mean[a] = 0.0f;
-        for (uint i = 0; i < count; ++i) {
-            uint s = leaf * LEAF + i;
-            weights[i] = BIAS ? exp(biases[s] - stat[LOG_MASS * 16]) : 1.0f / count;
-            UNROLL
-            for (uint a = 0; a < ROWS; ++a)
-                mean[a] = MAD(weights[i], KEY(s, a), mean[a]);
-        }
+        leaf_mean(weights, mean, leaf * LEAF, count, stat[LOG_MASS * 16], d0, tree_keys, biases);
         for (uint s = leaf * LEAF; s < leaf * LEAF + count; ++s) {
             UNROLL
             for (uint a = 0; a < ROWS; ++a)

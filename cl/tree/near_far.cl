@@ -1,7 +1,9 @@
 /* Near-far attention: softmax attention over a forest (op_forest in src/op/op.h), opened where it matters.
  *
- *     closed node n:  l = ln mass + q'·c + lift     value: mean v     q' = scale q, variance = Σ_d q'_d² C_d or its share of that
+ *     closed node n:  l = ln mass + q'·c + lift     value: mean v     q' = scale q
  *     key:            l = q'·k + b                  value: v
+ *
+ * with the variance of a node's logits Σ_d q'_d² C_d, or its share of that.
  *
  * A row takes exactly its own chunk's keys and those that stand apart (apart.cl), then the nodes it starts from
  * (roots) closed: that fixes the mass Z and the size of the output against which errors are measured. Then it walks

@@ -4,10 +4,11 @@
  * What a row does is little, and takes as long as what it reads takes from memory. So a tile's roots are split over
  * PARTS work-items, and each goes down breadth first: of a whole level it lists the nodes that rows opened, in the
  * order of memory, and while it works on one node those that come next are on their way.
- *   1. near_far_look: scores and deviations of a part's roots, and the state of each row over them, all closed. A part more, the first,
- *      has the own chunk and the keys that stand apart (apart.cl).
- *   2. near_far_split: the states of all parts give each row's base, mass and size. The roots are judged, then the children of those that
- *      were opened, level by level, and at last the keys of leaves. The order of a row's sums does not depend on the other rows.
+ *   1. near_far_look: scores and deviations of a part's roots, and the state of each row over them, all closed. A part
+ *      more, the first, has the own chunk and the keys that stand apart (apart.cl).
+ *   2. near_far_split: the states of all parts give each row's base, mass and size. The acceptance test goes over the
+ *      roots, then the children of those that were opened, level by level, and at last come the keys of leaves. The
+ *      order of a row's sums does not depend on the other rows.
  *   3. near_far_merge.cl: what the parts found becomes one state.
  *
  * Workspaces, of [B][Hk][tiles]: scores [blocks from TOP on][2][TILE][16], log-weights and deviations; lists, of each

@@ -4,10 +4,10 @@
  * query heads of a key head. Every row decides alone and does only its own work; what rows share is loads:
  *   1. The own chunk, as in softmax_wide.cl, and likewise the keys that stand apart (apart.cl).
  *   2. All roots closed. Their scores and deviations stay in private memory; they give a row's base, mass and size.
- *   3. Roots again: closed ones are added. Comparing errors with the row's limit gives, over all rows, for each of 16 nodes the set of
- *      rows that open it.
- *   4. From each root that any row opens, depth first: 16 children at a time are scored for the rows that opened their parent, in
- *      groups of 6 to 1 rows; at a leaf its keys.
+ *   3. Roots again: closed ones are added. Comparing errors with the row's limit gives, over all rows, for each of 16
+ *      nodes the set of rows that open it.
+ *   4. From each root that any row opens, depth first: 16 children at a time are scored for the rows that opened their
+ *      parent, in groups of 6 to 1 rows; at a leaf its keys.
  * With a limit on exact keys steps 3 and 4 come twice, at first without keys and values, to find how far each row's
  * limit of errors must rise; and a row that is full opens no further leaf. Sums of a row are formed in the same order
  * whatever the group, so that rows do not depend on each other by a single bit.
