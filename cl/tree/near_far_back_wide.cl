@@ -132,7 +132,7 @@ static inline void meet(private back *b, private const job *j, private const uin
         }
     }
     if (!j->keys) {
-        judge(&b->w, &j->n, list, N, deviations, p, j->openers);
+        test_nodes(&b->w, &j->n, list, N, deviations, p, j->openers);
         UNROLL
         for (uint a = 0; a < N; ++a)
             VECTOR(p + 16 * a) *= b->weigh[list[a]];

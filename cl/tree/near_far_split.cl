@@ -182,8 +182,8 @@ static inline void list_openers(private lists *s, uint level, uint first, privat
             s->of[level][s->count[level]++] = (uint2)(first + c, o->of[0][c]);
 }
 
-static inline void judge_roots(private rows *w, private const trees *t, uint highest, uint2 blocks,
-                               global const float *scores, private lists *s) {
+static inline void test_roots(private rows *w, private const trees *t, uint highest, uint2 blocks,
+                              global const float *scores, private lists *s) {
     float weights[TILE * 16] ALIGNED, deviation[TILE * 16] ALIGNED;
     uint first, every[TILE];
     openers o;
@@ -199,7 +199,7 @@ static inline void judge_roots(private rows *w, private const trees *t, uint hig
             VECTOR(weights + 16 * r) = vload16(r, from);
             VECTOR(deviation + 16 * r) = vload16(TILE + r, from);
         }
-        judge(w, &n, every, TILE, deviation, weights, &o);
+        test_nodes(w, &n, every, TILE, deviation, weights, &o);
         add_all(w, w->t.sum, weights, &n);
         list_openers(s, n.level, first, &o);
     }
@@ -221,7 +221,7 @@ static inline void visit(private rows *w, private const trees *t, uint level, ui
             uint r = list[i];
             float *weights = l + 16 * r;
             vstore16(VECTOR(deviation + 16 * r), TILE + r, to);
-            judge(w, &n, &r, 1, deviation + 16 * r, weights, &o);
+            test_nodes(w, &n, &r, 1, deviation + 16 * r, weights, &o);
             ADD_VALUES(1, w->t.sum, &r, weights, 16, FOREST_TYPE, n.values, n.begin, n.end)
         }
     } else {
@@ -337,7 +337,7 @@ near_far_split(INPUTS, global float *scores, global uint2 *listed, global const 
         scores += tile_number * (t.f.blocks - t.f.below) * 2 * TILE * 16;
         root_block(&t, highest, !OWN, blocks.x, &n, &first);
         lists_begin(&s, &t, listed + tile_number * t.f.blocks * 16, (first + n.begin) << size_shift(n.level));
-        judge_roots(&w, &t, highest, blocks, scores, &s);
+        test_roots(&w, &t, highest, blocks, scores, &s);
         for (uint level = highest; level > 0; --level)
             visit_all(&w, &t, level, scores, &s);
         open_all(&w, &t, &s);

@@ -18,7 +18,8 @@
  * Measured (two Zen 5 cores, processor time against softmax_wide at 400 GFLOP/s; 4 heads on 2, D = 64, real keys of a
  * model of bytes, 8,192): everything opened 0.82 of its speed (0.72 with one leaf at a time, whose scores load a
  * number of a row for each multiply-add); 2.6 times at a Frobenius error of 3 %, 1.9 times at 1.1 %; nothing opened 8
- * times. A tenth of the time is judging, which had three square roots before, a tenth children, a twelfth gathering.
+ * times. A tenth of the time is the acceptance test, which had three square roots before, a tenth children, a twelfth
+ * gathering.
  *
  * Work: grid (tiles, Hk, B), the last tiles first since they have most keys; work-groups of one. */
 #include "shared/tensor.clh"
@@ -124,7 +125,7 @@ static inline void descend(private rows *w, private const trees *t, private stac
 #endif
         for (uint r = 0; r < TILE; ++r)
             VECTOR(weights + 16 * r) = w->done[r] ? (float16)(-INFINITY) : VECTOR(lb + 16 * r);
-        judge(w, &n, every, TILE, db, weights, o);
+        test_nodes(w, &n, every, TILE, db, weights, o);
         if (!COUNTING(w))
             add_all(w, w->t.sum, weights, &n);
         s->first[n.level] = first;

@@ -159,7 +159,7 @@ static clsplat_status look(herd *h, bool with_states) {
         goto fail;
     }
     TRY(population_set(&h->people, l->device->lib, h->like, &set));
-    TRY(layer_survey(l, set, out, lse, with_states ? &states : NULL));
+    TRY(layer_evaluate(l, set, out, lse, with_states ? &states : NULL));
     keep_rows(h, out, lse);
     if (with_states) {
         TRY(layer_cover(l, set, h->spacing, &cover));

@@ -66,7 +66,7 @@ typedef struct layer_states {
 clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_states *states);
 void layer_states_free(layer_states *states);
 /* layer_attend and layer_measure without values, at once; states: NULL if they are not wanted. */
-clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states);
+clsplat_status layer_evaluate(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states);
 
 /* φ of every `spacing`-th key: [B,Hw,count,S] with count = ⌈M / spacing⌉. The caller frees it. */
 clsplat_status layer_cover(layer *l, clsplat_splats *set, size_t spacing, float **log_density);

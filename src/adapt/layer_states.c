@@ -217,7 +217,7 @@ clsplat_status layer_measure(layer *l, clsplat_splats *set, bool values, layer_s
 }
 
 /* Where all rows see all keys one write of the keys serves both. */
-clsplat_status layer_survey(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states) {
+clsplat_status layer_evaluate(layer *l, clsplat_splats *set, float *out, float *lse, layer_states *states) {
     clsplat_status status = CLSPLAT_OK;
     if (states)
         *states = (layer_states){0};

@@ -2,12 +2,12 @@
 
 #include "model/block.h"
 
-/* A chunk of a session's tokens on its way. */
-typedef struct passage {
+/* A chunk of a session's tokens on its way through the layers. */
+typedef struct forward {
     clsplat_session *session;
     size_t first;      /* the first row's token, counted from the session's begin */
     op_tensor queries; /* of all rows, turned */
-} passage;
+} forward;
 
 /* Queries, or keys, biased and normalised over all of their heads, or head by head. */
 static clsplat_status norm_heads(const block *b, size_t first, size_t heads, op_tensor weight) {
@@ -32,7 +32,7 @@ fail:
 }
 
 /* Where the tokens on their way begin in a layer's cache here. */
-static size_t place_of(const passage *p, size_t layer) {
+static size_t place_of(const forward *p, size_t layer) {
     const clsplat_session *s = p->session;
     return session_is_splatted(s, layer)  ? p->first - s->splats->base
            : session_is_divided(s, layer) ? s->divided->held
@@ -42,7 +42,7 @@ static size_t place_of(const passage *p, size_t layer) {
 /* Turns the heads, and puts keys and values into the cache. */
 static clsplat_status take(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
-    passage *p = b->user;
+    forward *p = b->user;
     clsplat_session *s = p->session;
     const model_config *c = &b->model->config;
     const model_layer *l = &b->model->weights.layers[layer];
@@ -91,7 +91,7 @@ static void count_keys(clsplat_session *s, const attention_step *step) {
 
 static clsplat_status attend(const block *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
-    const passage *p = b->user;
+    const forward *p = b->user;
     clsplat_session *s = p->session;
     const model_config *c = &b->model->config;
     const model_scratch *t = &b->model->scratch;
@@ -129,7 +129,7 @@ static const block_driver decoder = {.take = take, .attend = attend};
 
 static clsplat_status begin(const block *b, size_t first) {
     clsplat_status status = CLSPLAT_OK;
-    const passage *p = b->user;
+    const forward *p = b->user;
     const model_config *c = &b->model->config;
     const model_weights *w = &b->model->weights;
     op_tensor x = op_slice(b->model->scratch.x, 2, 0, b->count);
@@ -157,7 +157,7 @@ clsplat_status decoder_run(queue *q, clsplat_session *session, size_t first, siz
                            op_tensor *out) {
     clsplat_status status = CLSPLAT_OK;
     const clsplat_model *m = session->model;
-    passage p = {.session = session, .first = first};
+    forward p = {.session = session, .first = first};
     block b = {.q = q,
                .model = m,
                .driver = &decoder,

@@ -287,7 +287,7 @@ static void choose_prefix(search *s) {
     }
 }
 
-static clsplat_status settle_head(search *s, model_folder *folder) {
+static clsplat_status find_head(search *s, model_folder *folder) {
     const model_names *n = s->config->names;
     char embedding[128], head[128];
     snprintf(embedding, sizeof embedding, "%s%s.weight", s->above, n->embedding);
@@ -369,7 +369,7 @@ clsplat_status weight_plan_make(clsplat *lib, model_folder *folder, const model_
         return log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors",
                          model_folder_path(folder));
     choose_prefix(&s);
-    TRY(settle_head(&s, folder));
+    TRY(find_head(&s, folder));
     TRY(plan_all(&s, weights));
     warn_of_others(&s);
 fail:

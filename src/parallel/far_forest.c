@@ -245,8 +245,8 @@ static void sort_out(far_list *list) {
     list->count = kept;
 }
 
-/* What the others want of this rank: lists of units. */
-static clsplat_status hear_wishes(far_forest *forest) {
+/* What the others request of this rank: lists of units. */
+static clsplat_status receive_requests(far_forest *forest) {
     clsplat_status status = CLSPLAT_OK, room = CLSPLAT_OK;
     clsplat_ranks *r = forest->call->ranks;
     uint64_t *mine = calloc((size_t)r->count, sizeof *mine),
@@ -322,7 +322,7 @@ clsplat_status far_fetch(far_forest *forest) {
     far_list *parts = calloc(2 * count, sizeof *parts), *lists[2] = {parts, parts + count};
     TRY(clsplat_ranks_agree(forest->call->ranks,
                             parts ? CLSPLAT_OK : no_memory(forest, 2 * count * sizeof *parts)));
-    TRY(hear_wishes(forest));
+    TRY(receive_requests(forest));
     TRY(trade_kind(forest, lists, FAR_BELOW));
     TRY(trade_kind(forest, lists, FAR_KEYS));
     clear(forest);

@@ -48,7 +48,7 @@ static uint32_t unit_at(const unsigned char *units, uint32_t i) {
     return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
 }
 
-static const char *settle(charsmap *map, size_t bytes) {
+static const char *parse(charsmap *map, size_t bytes) {
     if (bytes < 4)
         return "is too short";
     uint32_t size = unit_at(map->bytes, 0);
@@ -72,7 +72,7 @@ charsmap *charsmap_read(const char *base64, const char **wrong) {
         return NULL;
     }
     size_t bytes = decode(base64, count, map->bytes);
-    *wrong = bytes == SIZE_MAX ? "is not base64" : settle(map, bytes);
+    *wrong = bytes == SIZE_MAX ? "is not base64" : parse(map, bytes);
     if (*wrong)
         charsmap_free(map);
     return *wrong ? NULL : map;

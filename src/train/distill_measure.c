@@ -121,7 +121,7 @@ fail:
 }
 
 /* Sums become bits a byte, and errors. */
-static void settle(measuring *m) {
+static void finish(measuring *m) {
     distill_worth *w = m->worth;
     double bits = windows_bits(m->r->held_out) / m->counted;
     w->teacher *= bits;
@@ -184,7 +184,7 @@ clsplat_status distill_measure(distillation *d, const train_request *request, bo
     queue_begin(d->student.device, 0, NULL, &m.q);
     TRY(begin(&m));
     TRY(measure_all(&m, all));
-    settle(&m);
+    finish(&m);
     TRY(check(&m));
 fail:
     free(m.ids);
