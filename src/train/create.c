@@ -116,16 +116,27 @@ static void add_linear(creation *c, const char *prefix, const char *name, size_t
         add(c, prefix, name, ".bias", rows, 0, 0);
 }
 
+/* At what log-amplitude splats begin: a pair of a query and a key far away then has a sixteenth of the weight
+ * that one near by has, through all splats of a head together, of which e^(φ(q) + φ(k)) is the mean over
+ * means from N(0, 1). With all amplitudes 1 that would be e^−9.5 for 128 splats of 64 dimensions, and they
+ * would hardly learn. */
+static float first_amplitude(const model_config *m, float precision) {
+    float spread = 1 + 2 * precision; /* the mean is Π_d spread^−½ e^(−precision (1 + precision) / spread) */
+    float dimension = 0.5f * logf(spread) + precision * (1 + precision) / spread;
+    return (float)m->head_dim * dimension - logf(16 * (float)m->splats);
+}
+
 /* Splats begin anywhere, as wide as normalised tokens are apart; nothing is written more strongly than the
  * rest. */
 static void add_splats(creation *c, const model_config *m, const char *prefix) {
     const model_names *n = m->names;
     size_t count = m->kv_heads * m->splats;
+    float precision = 1 / sqrtf((float)m->head_dim);
     add(c, prefix, n->splat_mean, ".weight", count, m->head_dim, 0);
     c->deviations[c->count - 1] = 1;
-    add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, -0.5f * logf((float)m->head_dim));
+    add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, logf(precision));
     c->deviations[c->count - 1] = 0;
-    add(c, prefix, n->splat_amplitude, ".weight", count, 0, 0);
+    add(c, prefix, n->splat_amplitude, ".weight", count, 0, first_amplitude(m, precision));
     add_linear(c, prefix, n->splat_strength, m->kv_heads, m->hidden, true);
     c->deviations[c->count - 2] = 0;
 }

@@ -8,7 +8,9 @@ a model that generate and eval run; what must be refused. --long kills at ten mo
 import json
 import math
 import os
+import random
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -192,6 +194,32 @@ def constant_memory(t):
     t.bench.check("memory: bytes", len(set(bytes_of.values())) == 1, str(bytes_of))
 
 
+def beginning(t):
+    """Before anything is learned, a pair far away has a sixteenth of the weight of one near by, through all splats together."""
+    shape = {**SMALL, "attention": "splat", "splats": 128, "splat_chunk": 16, "num_attention_heads": 1}
+    config = t.bench.write("beginning.json", json.dumps(shape).encode())
+    if t.bench.works("beginning", *t.command("beginning", "--config", config, "--rate", "0", "--budget", "1"), limit=LIMIT) is None:
+        return
+    data, numbers = (t.bench.path("beginning") / "model.safetensors").read_bytes(), {}
+    start = 8 + int.from_bytes(data[:8], "little")
+    for name, tensor in json.loads(data[8:start]).items():
+        if ".splat_" in name:
+            begin, end = tensor["data_offsets"]
+            numbers[name.split(".splat_")[1]] = struct.unpack(f"<{(end - begin) // 4}f", data[start + begin : start + end])
+    draw, dim, splats = random.Random(1), 32, range(128)
+    mean, precision, amplitude = (numbers[f"{name}.weight"] for name in ("mean", "log_precision", "log_amplitude"))
+
+    def densities():
+        x = [draw.gauss(0, 1) for _ in range(dim)]
+        length = math.sqrt(sum(c * c for c in x) / dim)
+        return [math.exp(-0.5 * sum(math.exp(precision[s * dim + d]) * (x[d] / length - mean[s * dim + d]) ** 2 for d in range(dim)))
+                for s in splats]
+
+    pairs = [(densities(), densities()) for _ in range(60)]
+    weight = sum(math.exp(amplitude[s]) * q[s] * k[s] for q, k in pairs for s in splats) / len(pairs)
+    t.bench.check("beginning: weight", 0.7 < 16 * weight < 1.4, f"a pair far away has {weight:.4f}")
+
+
 def schedules(t):
     """The learning rate of every step, by each schedule's formula."""
     for name, fall in [("cosine", lambda d: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * d))), ("constant", lambda d: 1),
@@ -253,6 +281,7 @@ def main():
         kept(training)
         use(training)
         constant_memory(training)
+        beginning(training)
         schedules(training)
         tokens(training)
         scarce(training)
