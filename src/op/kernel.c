@@ -99,6 +99,11 @@ void options_registers(kernel_options *o, const clsplat_device *device) {
         text_add(&o->text, " -cl-intel-256-GRF-per-thread");
 }
 
+void options_narrow(kernel_options *o, const clsplat_device *device) {
+    if (device->quirks & QUIRK_LARGE_REGISTERS && device->info.limits.subgroup == 16)
+        text_add(&o->text, " -Dkernel=__attribute__((intel_reqd_sub_group_size(16)))__kernel");
+}
+
 void options_eager(kernel_options *o, const clsplat_device *device) {
     options_registers(o, device);
     options_number(o, "EAGER", device->info.limits.nvidia_capability > 0);

@@ -56,6 +56,8 @@ size_t limits_local_share(const clsplat_limits *limits);
 /* For kernels that keep tiles in registers: a larger file of them where there is a choice and it is needed.
  */
 void options_registers(kernel_options *o, const clsplat_device *device);
+/* For those that spill all the same where 32 items share a file: 16 of them. */
+void options_narrow(kernel_options *o, const clsplat_device *device);
 /* The same, and EAGER of cl/shared/local_tile.clh. */
 void options_eager(kernel_options *o, const clsplat_device *device);
 

@@ -13,6 +13,7 @@ clsplat_status gemm_local_run(queue *q, const void *args) {
     kernel_options o;
     options_group_of(&o, q->device, ITEMS);
     options_registers(&o, q->device);
+    options_narrow(&o, q->device);
     size_t down = (a->c.shape[2] + SIDE - 1) / SIDE, across = (a->c.shape[3] + SIDE - 1) / SIDE;
     return gemm_launch(q, a, &o, "gemm_local.cl", "gemm_local",
                        grid_of(down * ITEMS, across, a->c.shape[0] * a->c.shape[1], ITEMS));

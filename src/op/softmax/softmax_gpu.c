@@ -45,6 +45,7 @@ clsplat_status softmax_local_run(queue *q, const void *args) {
     options_number(&o, "TY", tile.high);
     options_number(&o, "CT", tile.keys_each);
     options_eager(&o, q->device);
+    options_narrow(&o, q->device);
     return softmax_launch(q, a, &o, "softmax_local.cl", "softmax_local", 4 * tile.high);
 }
 

@@ -84,5 +84,7 @@ size_t options_local(kernel_options *o, const queue *q, local_shape shape) {
     options_number(o, "STEP", tile.step);
     options_number(o, "PRODUCT", shape.product);
     options_eager(o, q->device);
+    if (shape.splat_rows) /* others spill with 16, not with 32 */
+        options_narrow(o, q->device);
     return tile.high * tile.rows_each;
 }

@@ -143,6 +143,7 @@ static bool causal_local_fits(const clsplat_limits *limits, const void *args) {
 static clsplat_status causal_local_run(queue *q, const void *args) {
     kernel_options o = {.group = LOCAL_GROUP};
     options_eager(&o, q->device);
+    options_narrow(&o, q->device);
     return run(q, args, &o, "read_causal_local.cl", "read_causal_local", chunks_read(args) * LOCAL_GROUP);
 }
 

@@ -58,6 +58,7 @@ static void options_gather(kernel_options *o, const queue *q, const op_gather_ar
     if (who == LOCAL) {
         *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
         options_registers(o, q->device);
+        options_narrow(o, q->device);
         options_number(o, "WG", a->forest->chunk);
     } else if (who == ALONE) {
         *o = (kernel_options){.group = 1, .vector = 16};

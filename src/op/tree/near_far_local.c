@@ -35,6 +35,7 @@ static clsplat_status run(queue *q, const op_near_far_args *a, kernel_options *o
     options_number(o, "TY", high);
     options_number(o, "SHARE", share);
     options_eager(o, q->device);
+    options_narrow(o, q->device);
     options_near_far(o, a);
     TRY(options_launch(o, q->device, "near_far_local.cl", "near_far_local", &l));
     launch_near_far(&l, o, a);
