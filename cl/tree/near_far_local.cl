@@ -173,8 +173,13 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) ONE_WIDTH void near_far_l
     local float whole[ROWS];
     local uint opened[OPENED];
     local int raise;
-    ROWS_DECLARE(tile)
-    stage s = {shared, stat_tile, whole, opened, &raise, tile};
+    stage s;
+    s.shared = shared;
+    s.stats = stat_tile;
+    s.whole = whole;
+    s.opened = opened;
+    s.raise = &raise;
+    ROWS_BEGIN(s.rows)
     uint h0 = get_global_id(1) * SHARE, b = get_global_id(2), kv = h0 / group;
     int first = (int)((get_num_groups(0) - 1 - get_group_id(0)) * TOKENS) - (OWN ? diagonal & (int)(TOKENS - 1) : 0);
     uint seen_last = seen_keys(first + (int)TOKENS - 1, diagonal, keys),
