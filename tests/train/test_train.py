@@ -84,15 +84,17 @@ def narrow(t):
 def near_far(t):
     """Trees with a tolerance of 0 are softmax attention: the twin's losses. With one of 0.2 it learns as much."""
     theirs = json.loads((Path(__file__).resolve().parent / "twin.json").read_text())["pattern"]
-    for tolerance, limit in [(0, 1e-3), (0.2, 0.1)]:
+    for tolerance in (0, 0.2):
         name = f"near_far-{tolerance}"
         configuration = {**twin.PATTERN, "attention": ["splat", "window", "near_far"], "near_far_tolerance": tolerance,
                          "near_far_chunk": 16}
         config = t.bench.write(f"{name}.cfg", json.dumps(configuration).encode())
         if t.bench.works(name, *t.command(name, "--config", config, "--dtype", "f32"), limit=LIMIT) is None:
             continue
-        worst = max(abs(a - b) for a, b in zip(twin.losses_of(t.bench.path(name)), theirs))
-        t.bench.check(f"{name}: losses", worst < limit, f"off by {worst:.2g}")
+        ours = twin.losses_of(t.bench.path(name))
+        worst = max(abs(a - b) for a, b in zip(ours, theirs))
+        late = (sum(ours[20:]) - sum(theirs[20:])) / 20  # a step whose loss leaps does so at another height
+        t.bench.check(f"{name}: losses", worst < 1e-3 if tolerance == 0 else late < 0.1, f"off by {worst:.2g}, by {late:.2g} in the second half")
     t.bench.works("near_far again", *t.command("near_far-again", "--config", t.bench.path("near_far-0.2.cfg"), "--recompute", "--dtype", "f32"), limit=LIMIT)
     t.bench.check("near_far: recompute", t.bits("near_far-again") == t.bits("near_far-0.2"), "other bits with layers run again")
     model = t.bench.path("near_far-0.2")
