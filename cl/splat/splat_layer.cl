@@ -3,7 +3,7 @@
  *
  *     token_features    f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5)
  *     splat_features    g_s = [p μ, −½ p], p = e^log_precision:  f_i·g_s = φ_s(y) + ½ Σ p μ²
- *                       base_s = log_amplitude − Σ p μ²: what reading and writing leave out together
+ *                       base_s = log_amplitude − ½ Σ p μ²: what writing leaves out
  *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, bias = base + it
  *     …_backward        their gradients: of x and of parameters added to, of states written
  *
@@ -84,7 +84,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void splat_features(uint 
         g[s * 2 * D + D + d] = -0.5f * p;
         square = MAD(p * m, m, square);
     }
-    base[s] = log_amplitude[s] - square;
+    base[s] = MAD(-0.5f, square, log_amplitude[s]);
 }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
@@ -99,8 +99,8 @@ splat_features_backward(uint count, global const float *mean, global const float
     for (uint d = 0; d < D; ++d) {
         float p = exp(log_precision[s * D + d]), m = mean[s * D + d];
         float linear = dg[s * 2 * D + d], square = dg[s * 2 * D + D + d];
-        dmean[s * D + d] += p * (linear - 2.0f * b * m);
-        dlog_precision[s * D + d] += p * (m * linear - 0.5f * square - b * m * m);
+        dmean[s * D + d] += p * (linear - b * m);
+        dlog_precision[s * D + d] += p * (m * linear - 0.5f * (square + b * m * m));
     }
 }
 

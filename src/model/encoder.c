@@ -153,7 +153,7 @@ static clsplat_status attend_group(const block *b, size_t layer, const clsplat_m
         return near_far(b->q->device, a, &args);
     TRY(op_softmax(b->q, &args));
     if (pattern_is_splatted(c, layer))
-        TRY(encoder_splats_attend(b->q, b->model, g, &args));
+        TRY(encoder_splats_attend(b->q, b->model, layer, g, &args));
 fail:
     return status;
 }

@@ -30,8 +30,8 @@ clsplat_status encoder_splats_open(const clsplat_model *m, encoder_splats **made
     encoder_splats *s = *made = calloc(1, sizeof *s);
     if (!s)
         return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for the splats of a model");
-    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, (c->heads + c->kv_heads) * 2 * c->head_dim,
-                      &s->features));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->heads * c->head_dim, &s->queries));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads * 2 * c->head_dim, &s->features));
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads, &s->strength));
     TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
     TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
@@ -46,7 +46,8 @@ void encoder_splats_close(clsplat_device *device, encoder_splats **made) {
     encoder_splats *s = *made;
     if (!s)
         return;
-    op_tensor *all[] = {&s->features, &s->strength, &s->g, &s->base, &s->lse, &s->value, &s->bias};
+    op_tensor *all[] = {&s->queries, &s->features, &s->strength, &s->g,
+                        &s->base,    &s->lse,      &s->value,    &s->bias};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     free(s);
@@ -58,12 +59,13 @@ clsplat_status encoder_splats_look(queue *q, const clsplat_model *m, size_t laye
     const model_config *c = &m->config;
     const model_layer *w = &m->weights.layers[layer];
     const encoder_splats *s = m->splats;
-    size_t heads = c->heads + c->kv_heads;
+    size_t dim = c->head_dim;
     op_tensor qkv = op_slice(m->scratch.qkv, 2, 0, rows), features = op_slice(s->features, 2, 0, rows),
-              strength = op_slice(s->strength, 2, 0, rows);
-    TRY(op_token_features(q,
-                          &(op_token_features_args){.x = block_heads(qkv, 0, heads, c->head_dim),
-                                                    .f = block_heads(features, 0, heads, 2 * c->head_dim)}));
+              queries = op_slice(s->queries, 2, 0, rows), strength = op_slice(s->strength, 2, 0, rows);
+    TRY(op_norm(q, &(op_norm_args){.x = block_heads(qkv, 0, c->heads, dim),
+                                   .out = block_heads(queries, 0, c->heads, dim)}));
+    TRY(op_token_features(q, &(op_token_features_args){.x = block_heads(qkv, c->heads, c->kv_heads, dim),
+                                                       .f = block_heads(features, 0, c->kv_heads, 2 * dim)}));
     TRY(op_gemm(
         q, &(op_gemm_args){.a = op_slice(m->scratch.h, 2, 0, rows), .b = w->splat_strength, .c = strength}));
     TRY(op_activate(q, &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
@@ -87,12 +89,11 @@ fail:
     return status;
 }
 
-clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, const encoder_group *g,
+clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, size_t layer, const encoder_group *g,
                                      const op_softmax_args *near) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &m->config;
     const encoder_splats *s = m->splats;
-    size_t dim = 2 * c->head_dim;
     op_tensor strength = encoder_heads(g, s->strength, 0, c->kv_heads, 1);
     op_tensor lse = op_slice(s->lse, 0, 0, g->count), value = op_slice(s->value, 0, 0, g->count),
               bias = op_slice(s->bias, 0, 0, g->count);
@@ -100,7 +101,7 @@ clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, const enc
     if (g->padded)
         TRY(op_norm(q, &(op_norm_args){.x = strength, .add = near->key_bias, .out = strength}));
     TRY(op_softmax(q, &(op_softmax_args){.q = repeated(s->g, g->count),
-                                         .k = encoder_heads(g, s->features, c->heads, c->kv_heads, dim),
+                                         .k = encoder_heads(g, s->features, 0, c->kv_heads, 2 * c->head_dim),
                                          .v = near->v,
                                          .key_bias = strength,
                                          .out = value,
@@ -108,11 +109,10 @@ clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, const enc
                                          .scale = 1,
                                          .diagonal = OP_SEES_ALL}));
     TRY(splat_read_bias(q, s->base, lse, bias));
-    read.q = encoder_heads(g, s->features, 0, c->heads, dim);
-    read.k = repeated(s->g, g->count);
+    read.q = encoder_heads(g, s->queries, 0, c->heads, c->head_dim);
+    read.k = repeated(splat_layer_means(c, &m->weights.layers[layer]), g->count);
     read.v = value;
     read.key_bias = bias;
-    read.scale = 1;
     read.window = 0;
     read.diagonal = OP_SEES_ALL;
     read.accumulate = true;

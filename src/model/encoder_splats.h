@@ -7,7 +7,8 @@
 
 /* Of the texts of a pass. */
 typedef struct encoder_splats {
-    op_tensor features, strength; /* [1,1,rows,(H+Hk)·2·D] of queries and keys, [1,1,rows,Hk] */
+    op_tensor queries;            /* [1,1,rows,H·D]: before they are turned */
+    op_tensor features, strength; /* of keys: [1,1,rows,Hk·2·D], [1,1,rows,Hk] */
     op_tensor g, base;            /* [1,Hk,S,2·D], [1,Hk,S,1]: of the layer that is read */
     op_tensor lse, value, bias;   /* [ENCODER_TEXTS,Hk,S,…] */
 } encoder_splats;
@@ -18,12 +19,12 @@ clsplat_status encoder_splats_open(const clsplat_model *model, encoder_splats **
 /* Accepts a NULL handle; sets *splats to NULL. */
 void encoder_splats_close(clsplat_device *device, encoder_splats **splats);
 
-/* From the layer's rows in scratch.h and the heads in scratch.qkv, before they are turned: features, and how
- * strongly each token is written. */
+/* From the layer's rows in scratch.h and the heads in scratch.qkv, before they are turned: queries, keys'
+ * features, and how strongly each token is written. */
 clsplat_status encoder_splats_look(queue *q, const clsplat_model *model, size_t layer, size_t rows);
 /* Attention through splats joins what `near` has left in its out and lse. */
-clsplat_status encoder_splats_attend(queue *q, const clsplat_model *model, const encoder_group *group,
-                                     const op_softmax_args *near);
+clsplat_status encoder_splats_attend(queue *q, const clsplat_model *model, size_t layer,
+                                     const encoder_group *group, const op_softmax_args *near);
 
 /* bias = base + lse, the log-masses that splats are read with. Shapes: base [1,Hk,S,1], lse, bias [n,Hk,S,1].
  */

@@ -25,6 +25,14 @@ static clsplat_status create_states(const splat_store *s, size_t columns, op_ten
     return status;
 }
 
+op_tensor splat_layer_means(const model_config *c, const model_layer *w) {
+    size_t head = c->splats * c->head_dim;
+    return (op_tensor){.mem = w->splat_mean.mem,
+                       .dtype = CLSPLAT_F32,
+                       .shape = {1, c->kv_heads, c->splats, c->head_dim},
+                       .stride = {c->kv_heads * head, head, c->head_dim}};
+}
+
 clsplat_status splat_layer_features(queue *q, const model_config *c, const model_layer *w, cl_mem g,
                                     cl_mem base) {
     return op_splat_features(q, &(op_splat_features_args){.mean = w->splat_mean.mem,
@@ -44,6 +52,7 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     splat_layer *l = &s->layers[layer];
     queue q;
     queue_begin(device, 0, NULL, &q);
+    TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, c->head_dim, &l->mean));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &l->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &l->base));
     TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads * 2 * c->head_dim, &l->keys));
@@ -53,6 +62,7 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     TRY(create_states(s, 1, &l->prefix_lse));
     TRY(create_states(s, c->head_dim, &l->prefix));
     TRY(create_states(s, 1, &l->bias));
+    TRY(op_norm(&q, &(op_norm_args){.x = splat_layer_means(c, w), .out = l->mean}));
     TRY(splat_layer_features(&q, c, w, l->g.mem, l->base.mem));
 fail:
     return status;
@@ -85,7 +95,7 @@ clsplat_status splat_store_open(const clsplat_model *m, size_t room, const op_te
     s->room = room;
     s->k = k;
     s->v = v;
-    TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * 2 * c->head_dim, &s->queries));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * c->head_dim, &s->queries));
     for (size_t i = 0; i < c->layers; ++i)
         if (c->splatted[i])
             TRY(open_layer(s, i));
@@ -99,8 +109,8 @@ void splat_store_close(splat_store **store) {
         return;
     for (size_t i = 0; s->model && i < s->model->config.layers; ++i) {
         splat_layer *l = &s->layers[i];
-        op_tensor *all[] = {&l->g,     &l->base,       &l->keys,   &l->strength, &l->lse,
-                            &l->value, &l->prefix_lse, &l->prefix, &l->bias};
+        op_tensor *all[] = {&l->mean, &l->g,     &l->base,       &l->keys,   &l->strength,
+                            &l->lse,  &l->value, &l->prefix_lse, &l->prefix, &l->bias};
         for (size_t t = 0; t < sizeof all / sizeof *all; ++t)
             tensor_release(s->model->device, all[t]);
     }
@@ -155,10 +165,9 @@ clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, si
     op_tensor qkv = block_rows(b, t->qkv), h = block_rows(b, t->h);
     op_tensor keys = op_slice(s->layers[layer].keys, 2, first, b->count),
               strength = op_slice(s->layers[layer].strength, 2, first, b->count);
-    TRY(op_token_features(b->q,
-                          &(op_token_features_args){.x = block_heads(qkv, 0, c->heads, c->head_dim),
-                                                    .f = block_heads(op_slice(s->queries, 2, 0, b->count), 0,
-                                                                     c->heads, 2 * c->head_dim)}));
+    TRY(op_norm(b->q, &(op_norm_args){.x = block_heads(qkv, 0, c->heads, c->head_dim),
+                                      .out = block_heads(op_slice(s->queries, 2, 0, b->count), 0, c->heads,
+                                                         c->head_dim)}));
     TRY(op_token_features(
         b->q, &(op_token_features_args){.x = block_heads(qkv, c->heads, c->kv_heads, c->head_dim),
                                         .f = block_heads(keys, 0, c->kv_heads, 2 * c->head_dim)}));
@@ -244,11 +253,10 @@ static clsplat_status attend_chunk(const block *b, const splat_store *s, const a
     TRY(op_softmax(b->q, &args));
     if (chunk < OP_SPLAT_LAG)
         return CLSPLAT_OK;
-    args.q = block_heads(op_slice(s->queries, 2, skipped + begin, count), 0, c->heads, 2 * c->head_dim);
-    args.k = l->g;
+    args.q = block_heads(op_slice(s->queries, 2, skipped + begin, count), 0, c->heads, c->head_dim);
+    args.k = l->mean;
     args.v = op_slice(l->prefix, 0, chunk, 1);
     args.key_bias = op_slice(l->bias, 0, chunk, 1);
-    args.scale = 1;
     args.diagonal = OP_SEES_ALL;
     args.accumulate = true;
     TRY(op_softmax(b->q, &args));

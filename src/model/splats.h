@@ -8,7 +8,7 @@
 #include "model/block.h"
 
 typedef struct splat_layer {
-    op_tensor g, base;                  /* [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor mean, g, base;            /* [1,Hk,S,D], [1,Hk,S,2·D], [1,Hk,S,1] */
     op_tensor keys, strength;           /* [1,1,room,Hk·2·D], [1,1,room,Hk] */
     op_tensor lse, value;               /* [room / chunk,Hk,S,…]: of a chunk */
     op_tensor prefix_lse, prefix, bias; /* the same: of what came before */
@@ -18,15 +18,17 @@ struct splat_adapting; /* model/splats_adapt.h */
 
 typedef struct splat_store {
     const clsplat_model *model;
-    size_t room;                     /* tokens of whom there is everything at most; a multiple of a chunk */
-    size_t base;                     /* the first of them: the beginning of a chunk */
-    splat_layer *layers;             /* [layers]; those of other kinds are empty */
-    op_tensor queries;               /* [1,1,rows,H·2·D]: of the tokens that are being read */
-    const op_tensor *k, *v;          /* [layers] of [1,Hk,room,D]: the session's */
+    size_t room;            /* tokens of whom there is everything at most; a multiple of a chunk */
+    size_t base;            /* the first of them: the beginning of a chunk */
+    splat_layer *layers;    /* [layers]; those of other kinds are empty */
+    op_tensor queries;      /* [1,1,rows,H·D]: of the tokens that are being read, before they are turned */
+    const op_tensor *k, *v; /* [layers] of [1,Hk,room,D]: the session's */
     struct splat_adapting *adapting; /* NULL: they stay as they are */
 } splat_store;
 
-/* What a layer's splats are to tokens' features: g [Hk,S,2·D] and base [Hk,S], of op_splat_features. */
+/* The means of a layer's splats, [1,Hk,S,D], as queries meet them. */
+op_tensor splat_layer_means(const model_config *config, const model_layer *layer);
+/* What they are to keys' features: g [Hk,S,2·D] and base [Hk,S], of op_splat_features. */
 clsplat_status splat_layer_features(queue *q, const model_config *config, const model_layer *layer, cl_mem g,
                                     cl_mem base);
 
@@ -45,8 +47,8 @@ clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t 
 /* The least number of tokens that a session of `length` can go back to, beside 0. */
 size_t splat_store_reach(const splat_store *s);
 
-/* In these the first token of a session is the store's. Before the block's heads are turned: their features,
- * and how strongly each is written. `first`: the first row's token. */
+/* In these the first token of a session is the store's. Before the block's heads are turned: queries, keys'
+ * features, and how strongly each is written. `first`: the first row's token. */
 clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, size_t first);
 /* Once v, which ends with the block's last token, is there: the states of chunks that are complete now. */
 clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v);

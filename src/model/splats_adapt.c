@@ -96,7 +96,6 @@ clsplat_status splat_adapting_open(splat_store *s, model_adaptation how, clsplat
         memory = !c->splatted[i] || (folk_open(s, &a->now[i]) && folk_open(s, &a->next[i]));
     if (!memory)
         return log_error(device->lib, CLSPLAT_MEMORY, "no memory for splats that adapt");
-    TRY(buffer_create(device, 4 * each, &a->mean));
     TRY(buffer_create(device, 4 * each, &a->log_precision));
     TRY(buffer_create(device, 4 * splats_of(s), &a->log_amplitude));
     for (size_t i = 0; i < c->layers; ++i)
@@ -115,7 +114,6 @@ void splat_adapting_close(splat_store *s) {
         folk_close(&a->now[i]);
         folk_close(&a->next[i]);
     }
-    buffer_release(s->model->device, 4 * each, &a->mean);
     buffer_release(s->model->device, 4 * each, &a->log_precision);
     buffer_release(s->model->device, 4 * splats_of(s), &a->log_amplitude);
     free(a->now);
@@ -265,16 +263,17 @@ static clsplat_status apply(queue *q, splat_store *s, size_t layer, size_t lengt
     clsplat_status status = CLSPLAT_OK;
     splat_adapting *a = s->adapting;
     const model_config *c = &s->model->config;
+    const splat_layer *l = &s->layers[layer];
     splat_folk *f = &a->now[layer];
     size_t each = splats_of(s) * c->head_dim, chunks = length / c->splat_chunk;
-    TRY(move(q, a->mean, f->numbers, each, true));
+    TRY(move(q, l->mean.mem, f->numbers, each, true));
     TRY(move(q, a->log_precision, f->numbers + each, each, true));
     TRY(move(q, a->log_amplitude, f->numbers + 2 * each, splats_of(s), true));
-    TRY(op_splat_features(q, &(op_splat_features_args){.mean = a->mean,
+    TRY(op_splat_features(q, &(op_splat_features_args){.mean = l->mean.mem,
                                                        .log_precision = a->log_precision,
                                                        .log_amplitude = a->log_amplitude,
-                                                       .g = s->layers[layer].g.mem,
-                                                       .base = s->layers[layer].base.mem,
+                                                       .g = l->g.mem,
+                                                       .base = l->base.mem,
                                                        .count = splats_of(s),
                                                        .dim = c->head_dim}));
     for (size_t i = 0; chunks && i < splats_of(s); ++i)

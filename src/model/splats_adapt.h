@@ -21,11 +21,11 @@ typedef struct splat_adapting {
     model_adaptation how;
     clsplat_adapt_listener *listener;
     void *user;
-    size_t done;                               /* tokens up to which cycles were made */
-    splat_folk *now, *next;                    /* [layers]; empty for layers without splats */
-    bool *stale;                               /* [layers]: the device has not got them all */
-    cl_mem mean, log_precision, log_amplitude; /* of one layer, on their way into features */
-    float *sample, *weight;                    /* [SAMPLE, Hk·2·D], [SAMPLE] */
+    size_t done;                         /* tokens up to which cycles were made */
+    splat_folk *now, *next;              /* [layers]; empty for layers without splats */
+    bool *stale;                         /* [layers]: the device has not got them all */
+    cl_mem log_precision, log_amplitude; /* of one layer, on their way into features */
+    float *sample, *weight;              /* [SAMPLE, Hk·2·D], [SAMPLE] */
     clsplat_adapt_event *events; /* of the cycle that is being decided, told once nothing can undo it */
     size_t event_count, event_room;
     bool forgotten;                             /* there was no memory for one */

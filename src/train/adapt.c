@@ -91,15 +91,13 @@ static clsplat_status take_sample(queue *q, const pass *p, const train_adapting 
                                   size_t *count) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &a->t->model->config;
-    size_t columns = 2 * c->head_dim, row = 4 * c->kv_heads * columns,
-           all = 4 * (c->heads + c->kv_heads) * columns;
+    size_t row = 4 * c->kv_heads * 2 * c->head_dim;
     size_t step = (p->rows + SAMPLE - 1) / SAMPLE;
     *count = (p->rows - 1) / step + 1;
     for (size_t i = 0; i < *count; ++i)
         a->weight[i] = 1 / (float)*count;
     TRY(queue_download(q, (queue_copy){.mem = pass_layer_of(p, layer)->splats->features.mem,
-                                       .mem_offset = 4 * c->heads * columns,
-                                       .mem_pitch = step * all,
+                                       .mem_pitch = step * row,
                                        .host = a->sample,
                                        .host_pitch = row,
                                        .row = row,

@@ -117,12 +117,11 @@ static void add_linear(creation *c, const char *prefix, const char *name, size_t
 }
 
 /* At what log-amplitude splats begin: a pair of a query and a key far away then has a sixteenth of the weight
- * that one near by has, through all splats of a head together, of which e^(φ(q) + φ(k)) is the mean over
- * means from N(0, 1). With all amplitudes 1 that would be e^−9.5 for 128 splats of 64 dimensions, and they
- * would hardly learn. */
+ * that one near by has, through all splats of a head together, of which e^φ(k) is the mean over means from
+ * N(0, 1). A part in attention at first is what they learn by. */
 static float first_amplitude(const model_config *m, float precision) {
-    float spread = 1 + 2 * precision; /* the mean is Π_d spread^−½ e^(−precision (1 + precision) / spread) */
-    float dimension = 0.5f * logf(spread) + precision * (1 + precision) / spread;
+    float spread = 1 + precision; /* the mean is Π_d spread^−½ e^(−½ precision / spread) */
+    float dimension = 0.5f * (logf(spread) + precision / spread);
     return (float)m->head_dim * dimension - logf(16 * (float)m->splats);
 }
 

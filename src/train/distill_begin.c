@@ -46,16 +46,16 @@ static clsplat_status place(queue *q, const beginning *b, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const pass *p = b->student;
     const model_config *c = &p->model->model->config;
-    size_t row = (c->heads + c->kv_heads) * 2 * c->head_dim, dim = c->head_dim;
+    size_t row = c->kv_heads * 2 * c->head_dim, dim = c->head_dim;
     cl_mem features = pass_layer_of(p, layer)->splats->features.mem;
     for (size_t h = 0; h < c->kv_heads; ++h)
         for (size_t s = 0; s < c->splats; ++s)
-            TRY(queue_download(
-                q, (queue_copy){.mem = features,
-                                .mem_offset = 4 * (s * p->rows / c->splats * row + (c->heads + h) * 2 * dim),
-                                .host = b->mean + (h * c->splats + s) * dim,
-                                .row = 4 * dim,
-                                .rows = 1}));
+            TRY(queue_download(q,
+                               (queue_copy){.mem = features,
+                                            .mem_offset = 4 * (s * p->rows / c->splats * row + h * 2 * dim),
+                                            .host = b->mean + (h * c->splats + s) * dim,
+                                            .row = 4 * dim,
+                                            .rows = 1}));
     TRY(move(q, p->model->model->weights.layers[layer].splat_mean.mem, b->mean, c->kv_heads * c->splats * dim,
              true));
 fail:

@@ -42,8 +42,8 @@ clsplat_status pass_splats_open(const pass *p, pass_splats **made) {
         return log_error(device->lib, CLSPLAT_INVALID,
                          "windows of %zu tokens are no multiple of splat_chunk, %zu", p->length,
                          c->splat_chunk);
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + c->kv_heads) * 2 * c->head_dim,
-                      &s->features));
+    TRY(tensor_create(device, p->type, 1, p->rows, c->heads * c->head_dim, &s->queries));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->features));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->strength));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
@@ -65,8 +65,8 @@ void pass_splats_close(const pass *p, pass_splats **made) {
     pass_splats *s = *made;
     if (!s)
         return;
-    op_tensor *const all[] = {&s->features, &s->strength,   &s->g,      &s->base, &s->lse,
-                              &s->value,    &s->prefix_lse, &s->prefix, &s->bias};
+    op_tensor *const all[] = {&s->queries, &s->features, &s->strength,   &s->g,      &s->base,
+                              &s->lse,     &s->value,    &s->prefix_lse, &s->prefix, &s->bias};
     release(p, all, sizeof all / sizeof *all);
     free(s);
     *made = NULL;
@@ -79,8 +79,7 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     pass_splats_scratch *s = *made = calloc(1, sizeof *s);
     if (!s)
         return no_memory(p);
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, (c->heads + c->kv_heads) * 2 * c->head_dim,
-                      &s->dfeatures));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->dfeatures));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->dstrength));
     TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
@@ -137,10 +136,12 @@ clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer) {
     const model_layer *w = &p->model->model->weights.layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
     const pass_splats *s = kept->splats;
-    size_t heads = c->heads + c->kv_heads;
+    size_t dim = c->head_dim;
+    TRY(op_norm(q, &(op_norm_args){.x = pass_splats_rows(p, kept->qkv, 0, c->heads, dim),
+                                   .out = pass_splats_rows(p, s->queries, 0, c->heads, dim)}));
     TRY(op_token_features(
-        q, &(op_token_features_args){.x = pass_splats_rows(p, kept->qkv, 0, heads, c->head_dim),
-                                     .f = pass_splats_rows(p, s->features, 0, heads, 2 * c->head_dim)}));
+        q, &(op_token_features_args){.x = pass_splats_rows(p, kept->qkv, c->heads, c->kv_heads, dim),
+                                     .f = pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * dim)}));
     TRY(product_run(q, p, p->h, w->splat_strength, s->strength));
     TRY(op_activate(
         q, &(op_activate_args){.x = s->strength, .bias = w->splat_strength_bias, .out = s->strength}));
@@ -185,11 +186,10 @@ op_softmax_args pass_splats_read(const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     op_softmax_args a = pass_splats_own(p, layer);
-    a.q = pass_splats_rows(p, s->features, 0, c->heads, 2 * c->head_dim);
-    a.k = repeated(p, s->g);
+    a.q = pass_splats_rows(p, s->queries, 0, c->heads, c->head_dim);
+    a.k = repeated(p, splat_layer_means(c, &p->model->model->weights.layers[layer]));
     a.v = c->layer.encoder ? s->value : s->prefix;
     a.key_bias = s->bias;
-    a.scale = 1;
     a.window = 0;
     a.diagonal = OP_SEES_ALL;
     a.accumulate = true;
@@ -200,7 +200,7 @@ op_softmax_args pass_splats_write(const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     return (op_softmax_args){.q = repeated(p, s->g),
-                             .k = pass_splats_rows(p, s->features, c->heads, c->kv_heads, 2 * c->head_dim),
+                             .k = pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * c->head_dim),
                              .v = pass_splats_own(p, layer).v,
                              .key_bias = pass_splats_rows(p, s->strength, 0, c->kv_heads, 1),
                              .out = s->value,

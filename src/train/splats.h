@@ -7,8 +7,9 @@
 /* Chunks of all windows are one batch: n = batch · length / splat_chunk; an encoder's windows are one chunk
  * each, all of whose tokens read the splats that all of them wrote (prefixes are not used). */
 typedef struct pass_splats {
-    op_tensor features, strength; /* rows [1,1,rows,(H+Hk)·2·D] of queries and keys, [1,1,rows,Hk] */
-    op_tensor g, base;            /* [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor queries;                              /* [1,1,rows,H·D]: before they are turned */
+    op_tensor features, strength;                   /* of keys: [1,1,rows,Hk·2·D], [1,1,rows,Hk] */
+    op_tensor g, base;                              /* [1,Hk,S,2·D], [1,Hk,S,1] */
     op_tensor lse, value, prefix_lse, prefix, bias; /* [n,Hk,S,…] */
 } pass_splats;
 
@@ -24,7 +25,7 @@ void pass_splats_close(const pass *p, pass_splats **splats);
 clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **scratch);
 void pass_splats_scratch_close(const pass *p, pass_splats_scratch **scratch);
 
-/* From the heads before they are turned and the rows in p->h: features and strengths. */
+/* From the heads before they are turned and the rows in p->h: queries, features and strengths. */
 clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer);
 /* From the turned heads: attention, as op_softmax leaves it. */
 clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer);

@@ -58,15 +58,27 @@ fail:
     return status;
 }
 
-/* Adds up what the splats' features receive in all chunks. */
-static clsplat_status add_parts(queue *q, const pass *p) {
-    const pass_splats_scratch *t = p->splats;
-    op_tensor parts = t->dg_parts;
-    parts.shape[3] = parts.shape[1] * parts.shape[2] * parts.shape[3];
-    parts.shape[2] = parts.shape[0];
-    parts.shape[0] = parts.shape[1] = 1;
-    parts.stride[2] = parts.shape[3];
-    return op_column_sums(q, &(op_column_sums_args){.x = parts, .sums = t->dg.mem});
+/* Adds up what splats receive in all chunks. */
+static clsplat_status add_parts(queue *q, op_tensor parts, cl_mem sums) {
+    op_tensor rows = product_view(parts, parts.shape[0], parts.shape[1] * parts.shape[2] * parts.shape[3]);
+    return op_column_sums(q, &(op_column_sums_args){.x = rows, .sums = sums});
+}
+
+/* The means' part in what the features of splats receive, in the same memory. */
+static op_tensor mean_parts(op_tensor parts) {
+    parts.shape[3] /= 2;
+    for (int i = 0; i < 3; ++i)
+        parts.stride[i] /= 2;
+    return parts;
+}
+
+/* Columns of heads `first` and following of t->dqkv come to those of p->dqkv. */
+static clsplat_status add_columns(queue *q, const pass *p, size_t first, size_t heads) {
+    size_t dim = p->model->model->config.head_dim;
+    op_tensor to = p->dqkv, more = p->splats->dqkv;
+    to.offset = more.offset = first * dim;
+    to.shape[3] = more.shape[3] = heads * dim;
+    return add(q, to, more);
 }
 
 /* read(q, scan(states)); of an encoder read(q, states). */
@@ -76,15 +88,17 @@ static clsplat_status read_back(queue *q, const pass *p, size_t layer) {
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     const pass_splats_scratch *t = p->splats;
     size_t count = c->kv_heads * c->splats, n = p->rows / pass_splats_chunk(p);
-    op_tensor dbias = c->layer.encoder ? t->dlse : t->dbias;
+    op_tensor dbias = c->layer.encoder ? t->dlse : t->dbias,
+              mean = p->model->gradient.layers[layer].splat_mean;
     op_tensor rows = product_view(dbias, n, count);
-    op_softmax_backward_args a = back_of(p, pass_splats_read(p, layer), p->dqkv);
-    a.dq = pass_splats_rows(p, t->dfeatures, 0, c->heads, 2 * c->head_dim);
-    a.dk = t->dg_parts;
+    op_softmax_backward_args a = back_of(p, pass_splats_read(p, layer), t->dqkv);
+    a.dk = mean_parts(t->dg_parts);
     a.dv = c->layer.encoder ? t->dvalue : t->dprefix;
     a.dkey_bias = dbias;
     TRY(op_softmax_backward(q, &a));
-    TRY(add_parts(q, p));
+    if (mean.mem)
+        TRY(add_parts(q, a.dk, mean.mem));
+    TRY(add_columns(q, p, 0, c->heads));
     TRY(op_column_sums(q, &(op_column_sums_args){.x = rows, .sums = t->dbase.mem}));
     if (c->layer.encoder)
         return CLSPLAT_OK;
@@ -110,18 +124,15 @@ static clsplat_status write_back(queue *q, const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats_scratch *t = p->splats;
     op_softmax_backward_args a = back_of(p, pass_splats_write(p, layer), t->dqkv);
-    op_tensor values = p->dqkv, more = t->dqkv;
     a.joint = false;
     a.dout = t->dvalue;
     a.dlse = t->dlse;
     a.dq = t->dg_parts;
-    a.dk = pass_splats_rows(p, t->dfeatures, c->heads, c->kv_heads, 2 * c->head_dim);
+    a.dk = pass_splats_rows(p, t->dfeatures, 0, c->kv_heads, 2 * c->head_dim);
     a.dkey_bias = pass_splats_rows(p, t->dstrength, 0, c->kv_heads, 1);
     TRY(op_softmax_backward(q, &a));
-    TRY(add_parts(q, p));
-    values.offset = more.offset = (c->heads + c->kv_heads) * c->head_dim;
-    values.shape[3] = more.shape[3] = c->kv_heads * c->head_dim;
-    TRY(add(q, values, more));
+    TRY(add_parts(q, t->dg_parts, t->dg.mem));
+    TRY(add_columns(q, p, c->heads + c->kv_heads, c->kv_heads));
 fail:
     return status;
 }
@@ -133,7 +144,7 @@ static clsplat_status features_back(queue *q, const pass *p, size_t layer) {
     const model_layer *w = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
     const pass_splats_scratch *t = p->splats;
-    size_t heads = c->heads + c->kv_heads;
+    size_t dim = c->head_dim;
     if (g->splat_mean.mem)
         TRY(op_splat_features_backward(
             q, &(op_splat_features_backward_args){.mean = w->splat_mean.mem,
@@ -144,13 +155,13 @@ static clsplat_status features_back(queue *q, const pass *p, size_t layer) {
                                                   .dlog_precision = g->splat_precision.mem,
                                                   .dlog_amplitude = g->splat_amplitude.mem,
                                                   .count = c->kv_heads * c->splats,
-                                                  .dim = c->head_dim}));
+                                                  .dim = dim}));
     TRY(op_token_features_backward(
         q, &(op_token_features_backward_args){
-               .x = pass_splats_rows(p, kept->qkv, 0, heads, c->head_dim),
-               .f = pass_splats_rows(p, kept->splats->features, 0, heads, 2 * c->head_dim),
-               .df = pass_splats_rows(p, t->dfeatures, 0, heads, 2 * c->head_dim),
-               .dx = pass_splats_rows(p, p->dqkv, 0, heads, c->head_dim)}));
+               .x = pass_splats_rows(p, kept->qkv, c->heads, c->kv_heads, dim),
+               .f = pass_splats_rows(p, kept->splats->features, 0, c->kv_heads, 2 * dim),
+               .df = pass_splats_rows(p, t->dfeatures, 0, c->kv_heads, 2 * dim),
+               .dx = pass_splats_rows(p, p->dqkv, c->heads, c->kv_heads, dim)}));
 fail:
     return status;
 }

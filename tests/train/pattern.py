@@ -51,12 +51,12 @@ class Model:
         far = j // C < i // C - 1 if self.c.get("is_decoder", True) else torch.ones(T, T, dtype=torch.bool)
         values = [(logits.masked_fill(~sees[kind], -math.inf), spread(v))]
         if kind == "splat":
-            # One pair of a query and a far key: the sum over splats of what the splat sees of both.
+            # One pair of a query and a far key: the sum over splats of what the splat sees of the key, as its mean meets the query.
             mean, precision = (w[n].view(self.kv, -1, self.dim) for n in ("splat_mean", "splat_log_precision"))
             amplitude = w["splat_log_amplitude"].view(1, self.kv, 1, -1)
             strength = (h @ w["splat_strength"].T + self.w[at + "self_attn.splat_strength.bias"]).transpose(1, 2)
             written = log_density(k, mean, precision) + strength[..., None]
-            read = log_density(q, mean.repeat_interleave(self.heads // self.kv, 0), precision.repeat_interleave(self.heads // self.kv, 0))
+            read = q @ mean.repeat_interleave(self.heads // self.kv, 0).transpose(-1, -2) / math.sqrt(self.dim)
             pairs = torch.logsumexp(read[:, :, :, None] + spread(written + amplitude)[:, :, None], -1)
             values.append((pairs.masked_fill(~far, -math.inf), spread(v)))
         weights = torch.softmax(torch.cat([logit for logit, _ in values], -1), -1)

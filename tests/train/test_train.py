@@ -209,12 +209,10 @@ def beginning(t):
     numbers = {name.split(".splat_")[1]: x for name, x in tensors.load(t.bench.path("beginning") / "model.safetensors").items() if ".splat_" in name}
     precision, draw = np.exp(numbers["log_precision.weight"]), np.random.default_rng(1)
 
-    def densities():
-        x = draw.normal(size=(60, 1, precision.shape[1]))
-        x /= np.sqrt((x**2).mean(-1, keepdims=True))
-        return np.exp(-0.5 * (precision * (x - numbers["mean.weight"]) ** 2).sum(-1))
-
-    weight = np.mean(densities() * densities() @ np.exp(numbers["log_amplitude.weight"]))
+    x = draw.normal(size=(60, 1, precision.shape[1]))
+    x /= np.sqrt((x**2).mean(-1, keepdims=True))
+    densities = np.exp(-0.5 * (precision * (x - numbers["mean.weight"]) ** 2).sum(-1))
+    weight = np.mean(densities @ np.exp(numbers["log_amplitude.weight"]))
     t.bench.check("beginning: weight", 0.7 < 16 * weight < 1.4, f"a pair far away has {weight:.4f}")
 
 

@@ -2,15 +2,16 @@
  * for x and dx, which may be of any storage type.
  *
  * A splat layer attends to the keys of a query's own chunk and of the one before, and through splats to all
- * before those, under one normaliser. φ_s of a normalised token is a product of features, so that all of it
- * is softmax attention:
+ * before those, under one normaliser. Each key is written to splats by φ_s of the normalised key, a product
+ * of features; a query meets a splat as it meets a key, by the product with its mean. So all of it is softmax
+ * attention:
  *
- *     write   a splat's state of a chunk: softmax of its features over the chunk's keys' features, with a
- * bias for each scan    the states of all chunks before read    softmax of a query's features over the
- * splats', values and biases from the scan
+ *     write   a splat's state of a chunk: softmax of its features over those of the chunk's keys, a bias each
+ *     scan    the states of all chunks before
+ *     read    softmax of a query, before it is turned, over the means, with values and biases from the scan
  *
  * Splats are those of all key heads, S in a head, in one list: count = Hk·S. Their states' log-masses leave
- * out −½ Σ p μ² of the write, which `base` has for both. */
+ * out −½ Σ p μ² of the write, which `base` has. */
 #ifndef CLSPLAT_OP_SPLAT_SPLAT_LAYER_H
 #define CLSPLAT_OP_SPLAT_SPLAT_LAYER_H
 
@@ -30,7 +31,7 @@ typedef struct op_token_features_backward_args {
 } op_token_features_backward_args;
 clsplat_status op_token_features_backward(queue *q, const op_token_features_backward_args *args);
 
-/* g_s = [p μ, −½ p] and base_s = log_amplitude − Σ p μ², with p = e^log_precision. Shapes: mean,
+/* g_s = [p μ, −½ p] and base_s = log_amplitude − ½ Σ p μ², with p = e^log_precision. Shapes: mean,
  * log_precision [count,D], log_amplitude, base [count], g [count,2·D]. */
 typedef struct op_splat_features_args {
     cl_mem mean, log_precision, log_amplitude, g, base;
