@@ -4,12 +4,16 @@
  *     token_features    f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5)
  *     splat_features    g_s = [p μ, −½ p], p = e^log_precision:  f_i·g_s = φ_s(y) + ½ Σ p μ²
  *                       base_s = log_amplitude − ½ Σ p μ²: what writing leaves out
- *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, bias = base + it
- *     …_backward        their gradients: of x and of parameters added to, of states written
+ *     token_biases      b_j = strength_j − ln Σ_s e^(base_s + f_j·g_s) − Σ_{t > j, in the chunk} fall_t, with which token
+ *                       j is written; fall_t = ln(1 + e^decay_t)
+ *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, as it has fallen since;
+ *                       bias = base + prefix_lse
+ *     …_backward        their gradients: of x and of parameters added to, of states and tokens written
  *
  * Shapes: x [B,H,N,D], f [B,H,N,2·D]; mean, log_precision [S,D], log_amplitude, base [S], g [S,2·D], S over all heads;
- * lse, prefix_lse, bias [B,chunks,S], value, prefix [B,chunks,S,DV].
- * Work: features one work-item a row, or a splat; the scan one a splat; its gradient one a splat and chunk. No local
+ * strength, decay, mixture, biases and their gradients [B,Hk,chunk,1], falls [B,chunks,Hk]; lse, prefix_lse, bias
+ * [B,chunks,S], value, prefix [B,chunks,S,DV].
+ * Work: features one work-item a row, or a splat; biases one a chunk; the scan and its gradient one a splat. No local
  * memory, no barrier. */
 #include "shared/tensor.clh"
 
@@ -24,6 +28,9 @@
 #endif
 #ifndef DV
 #define DV 64
+#endif
+#ifndef DECAY /* 1: what is older than a chunk falls */
+#define DECAY 1
 #endif
 #ifndef LAG /* chunks that a query sees key by key: its own and the one before */
 #define LAG 2
@@ -104,50 +111,130 @@ splat_features_backward(uint count, global const float *mean, global const float
     }
 }
 
-/* Chunks from `first` on; those before have their prefixes. */
+static inline float softplus(float x) {
+    return fmax(x, 0.0f) + log1p(exp(-fabs(x)));
+}
+
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-splat_scan(uint count, uint first, uint chunks, uint room, global const float *base, global const float *lse,
-           global const float *value, global float *prefix_lse, global float *prefix, global float *bias) {
+token_biases(uint chunks, uint chunk, global const float *strength, INDEX4 strength_at, global const float *mixture,
+             INDEX4 mixture_at,
+#if DECAY
+             global const float *decay, INDEX4 decay_at, global float *falls, INDEX4 falls_at,
+#endif
+             global float *biases, INDEX4 biases_at) {
+    uint c = get_global_id(0), h = get_global_id(1);
+    if (c >= chunks)
+        return;
+    float fallen = 0.0f;
+    strength += strength_at.s0 + c * strength_at.s1 + h * strength_at.s2;
+    mixture += mixture_at.s0 + c * mixture_at.s1 + h * mixture_at.s2;
+    biases += biases_at.s0 + c * biases_at.s1 + h * biases_at.s2;
+#if DECAY
+    decay += decay_at.s0 + c * decay_at.s1 + h * decay_at.s2;
+#endif
+    for (uint j = chunk; j-- > 0;) {
+        biases[j * biases_at.s3] = strength[j * strength_at.s3] - mixture[j * mixture_at.s3] - fallen;
+#if DECAY
+        fallen += softplus(decay[j * decay_at.s3]);
+#endif
+    }
+#if DECAY
+    falls[falls_at.s0 + c * falls_at.s1 + h * falls_at.s2] = fallen;
+#endif
+}
+
+/* dfalls [B,chunks,Hk,splats]: of each splat. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+token_biases_backward(uint chunks, uint chunk, uint splats, global const float *dbiases, INDEX4 dbiases_at,
+                      global float *dmixture, INDEX4 dmixture_at
+#if DECAY
+                      ,
+                      global const float *decay, INDEX4 decay_at, global const float *dfalls, global float *ddecay,
+                      INDEX4 ddecay_at
+#endif
+) {
+    uint c = get_global_id(0), h = get_global_id(1);
+    if (c >= chunks)
+        return;
+    dbiases += dbiases_at.s0 + c * dbiases_at.s1 + h * dbiases_at.s2;
+    dmixture += dmixture_at.s0 + c * dmixture_at.s1 + h * dmixture_at.s2;
+#if DECAY
+    float dfallen = 0.0f;
+    dfalls += ((INDEX)c * get_global_size(1) + h) * splats;
+    for (uint s = 0; s < splats; ++s)
+        dfallen += dfalls[s];
+    decay += decay_at.s0 + c * decay_at.s1 + h * decay_at.s2;
+    ddecay += ddecay_at.s0 + c * ddecay_at.s1 + h * ddecay_at.s2;
+#endif
+    for (uint j = 0; j < chunk; ++j) {
+        float own = dbiases[j * dbiases_at.s3];
+        dmixture[j * dmixture_at.s3] = -own;
+#if DECAY
+        ddecay[j * ddecay_at.s3] = dfallen / (1.0f + exp(-decay[j * decay_at.s3]));
+        dfallen -= own; /* of what is written before the next */
+#endif
+    }
+}
+
+/* Chunks from `first` on; those before have their prefixes. `splats` of a head fall as one. */
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+splat_scan(uint count, uint splats, uint first, uint chunks, uint room, global const float *base,
+           global const float *lse, global const float *value, global const float *falls, global float *prefix_lse,
+           global float *prefix, global float *bias) {
     uint s = get_global_id(0);
     INDEX at = (INDEX)get_global_id(1) * room * count + s;
     if (s >= count)
         return;
+    falls += (INDEX)get_global_id(1) * room * (count / splats) + s / splats;
     for (uint c = first; c < chunks; ++c) {
         INDEX own = at + c * count, before = own - count, added = own - LAG * count;
         float old = c > LAG ? prefix_lse[before] : -INFINITY, more = c >= LAG ? lse[added] : -INFINITY;
         float top = fmax(old, more);
         float total = c >= LAG ? top + log(exp(old - top) + exp(more - top)) : -INFINITY;
+        float fall = c >= LAG ? falls[(c - 1) * (count / splats)] : 0.0f;
         for (uint d = 0; d < DV; ++d) {
             float sum = c > LAG ? exp(old - total) * prefix[before * DV + d] : 0.0f;
             prefix[own * DV + d] = c >= LAG ? MAD(exp(more - total), value[added * DV + d], sum) : 0.0f;
         }
-        prefix_lse[own] = total;
-        bias[own] = base[s] + total;
+        prefix_lse[own] = total - fall;
+        bias[own] = base[s] + total - fall;
     }
 }
 
+/* Backwards over the chunks: with ω the part that the state before has in a chunk's,
+ *
+ *     R_c = dprefix_c + ω R_c+1        U_c = dbias_c + ω (U_c+1 + R_c+1·(prefix_c − prefix_c+1))
+ *
+ * are what the chunk's prefix and its logarithm receive in all. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-splat_scan_backward(uint count, uint chunks, global const float *lse, global const float *value,
-                    global const float *prefix_lse, global const float *prefix, global const float *dprefix,
-                    global const float *dbias, global float *dlse, global float *dvalue) {
-    uint s = get_global_id(0), i = get_global_id(1);
-    INDEX first = (INDEX)get_global_id(2) * chunks * count + s, own = first + i * count;
+splat_scan_backward(uint count, uint splats, uint chunks, global const float *lse, global const float *value,
+                    global const float *falls, global const float *prefix_lse, global const float *prefix,
+                    global const float *dprefix, global const float *dbias, global float *dlse, global float *dvalue,
+                    global float *dfalls) {
+    uint s = get_global_id(0);
+    INDEX first = (INDEX)get_global_id(1) * chunks * count + s;
+    float sums[DV], total = 0.0f;
     if (s >= count)
         return;
-    float sums[DV], total = 0.0f;
+    falls += (INDEX)get_global_id(1) * chunks * (count / splats) + s / splats;
     for (uint d = 0; d < DV; ++d)
         sums[d] = 0.0f;
-    for (uint c = i + LAG; c < chunks; ++c) {
-        INDEX at = first + c * count;
-        float w = exp(lse[own] - prefix_lse[at]), gain = dbias[at];
+    for (uint c = chunks; c-- > 0;) {
+        INDEX own = first + c * count, next = own + count, after = next + count;
+        bool written = c + LAG < chunks, read = c + 1 >= LAG && c + 1 < chunks;
+        /* Here sums and total are those of chunk c + 2, and then of c + 1. */
+        float share = written ? exp(prefix_lse[next] - falls[(c + 1) * (count / splats)] - prefix_lse[after]) : 0.0f;
+        float part = written ? exp(lse[own] - falls[(c + 1) * (count / splats)] - prefix_lse[after]) : 0.0f;
+        float gain = total, kept = total;
         for (uint d = 0; d < DV; ++d) {
-            float dv = dprefix[at * DV + d];
-            gain = MAD(dv, value[own * DV + d] - prefix[at * DV + d], gain);
-            sums[d] = MAD(w, dv, sums[d]);
+            float later = written ? prefix[after * DV + d] : 0.0f;
+            gain = written ? MAD(sums[d], value[own * DV + d] - later, gain) : 0.0f;
+            dvalue[own * DV + d] = part * sums[d];
+            kept = written && read ? MAD(sums[d], prefix[next * DV + d] - later, kept) : 0.0f;
+            sums[d] = MAD(share, sums[d], read ? dprefix[next * DV + d] : 0.0f);
         }
-        total = MAD(w, gain, total);
+        dlse[own] = part * gain;
+        total = MAD(share, kept, read ? dbias[next] : 0.0f);
+        dfalls[own] = -total;
     }
-    for (uint d = 0; d < DV; ++d)
-        dvalue[own * DV + d] = sums[d];
-    dlse[own] = total;
 }

@@ -33,6 +33,8 @@ clsplat_status encoder_splats_open(const clsplat_model *m, encoder_splats **made
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->heads * c->head_dim, &s->queries));
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads * 2 * c->head_dim, &s->features));
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads, &s->strength));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads, &s->mixture));
+    TRY(tensor_create(m->device, CLSPLAT_F32, 1, rows, c->kv_heads * splat_share_columns(c), &s->shared));
     TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
     TRY(tensor_create(m->device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
     TRY(create_states(m, 1, &s->lse));
@@ -46,8 +48,8 @@ void encoder_splats_close(clsplat_device *device, encoder_splats **made) {
     encoder_splats *s = *made;
     if (!s)
         return;
-    op_tensor *all[] = {&s->queries, &s->features, &s->strength, &s->g,
-                        &s->base,    &s->lse,      &s->value,    &s->bias};
+    op_tensor *all[] = {&s->queries, &s->features, &s->strength, &s->mixture, &s->shared,
+                        &s->g,       &s->base,     &s->lse,      &s->value,   &s->bias};
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         tensor_release(device, all[i]);
     free(s);
@@ -67,8 +69,8 @@ clsplat_status encoder_splats_look(queue *q, const clsplat_model *m, size_t laye
     TRY(op_token_features(q, &(op_token_features_args){.x = block_heads(qkv, c->heads, c->kv_heads, dim),
                                                        .f = block_heads(features, 0, c->kv_heads, 2 * dim)}));
     TRY(op_gemm(
-        q, &(op_gemm_args){.a = op_slice(m->scratch.h, 2, 0, rows), .b = w->splat_strength, .c = strength}));
-    TRY(op_activate(q, &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
+        q, &(op_gemm_args){.a = op_slice(m->scratch.h, 2, 0, rows), .b = w->splat_gates, .c = strength}));
+    TRY(op_activate(q, &(op_activate_args){.x = strength, .bias = w->splat_gates_bias, .out = strength}));
     TRY(splat_layer_features(q, c, w, s->g.mem, s->base.mem));
 fail:
     return status;
@@ -98,10 +100,17 @@ clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, size_t la
     op_tensor lse = op_slice(s->lse, 0, 0, g->count), value = op_slice(s->value, 0, 0, g->count),
               bias = op_slice(s->bias, 0, 0, g->count);
     op_softmax_args read = *near;
+    op_softmax_args share =
+        splat_share(encoder_heads(g, s->features, 0, c->kv_heads, 2 * c->head_dim), s->g, s->base,
+                    encoder_heads(g, s->shared, 0, c->kv_heads, splat_share_columns(c)),
+                    encoder_heads(g, s->mixture, 0, c->kv_heads, 1));
     if (g->padded)
         TRY(op_norm(q, &(op_norm_args){.x = strength, .add = near->key_bias, .out = strength}));
+    TRY(op_softmax(q, &share));
+    TRY(op_token_biases(
+        q, &(op_token_biases_args){.strength = strength, .mixture = share.lse, .biases = strength}));
     TRY(op_softmax(q, &(op_softmax_args){.q = repeated(s->g, g->count),
-                                         .k = encoder_heads(g, s->features, 0, c->kv_heads, 2 * c->head_dim),
+                                         .k = share.q,
                                          .v = near->v,
                                          .key_bias = strength,
                                          .out = value,

@@ -9,6 +9,7 @@
 typedef struct encoder_splats {
     op_tensor queries;            /* [1,1,rows,H·D]: before they are turned */
     op_tensor features, strength; /* of keys: [1,1,rows,Hk·2·D], [1,1,rows,Hk] */
+    op_tensor mixture, shared;    /* [1,1,rows,Hk], [1,1,rows,Hk·…]: as splat_share leaves them */
     op_tensor g, base;            /* [1,Hk,S,2·D], [1,Hk,S,1]: of the layer that is read */
     op_tensor lse, value, bias;   /* [ENCODER_TEXTS,Hk,S,…] */
 } encoder_splats;

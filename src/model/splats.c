@@ -13,16 +13,44 @@ static size_t chunks_of(const splat_store *s) {
     return s->room / s->model->config.splat_chunk;
 }
 
-/* A dense tensor [chunks,Hk,S,columns]. */
-static clsplat_status create_states(const splat_store *s, size_t columns, op_tensor *tensor) {
+/* A dense tensor [chunks,Hk,rows,columns]. */
+static clsplat_status create_parts(const splat_store *s, size_t chunks, size_t rows, size_t columns,
+                                   op_tensor *tensor) {
     const model_config *c = &s->model->config;
-    size_t count = c->kv_heads * c->splats;
     clsplat_status status =
-        tensor_create(s->model->device, CLSPLAT_F32, chunks_of(s) * c->kv_heads, c->splats, columns, tensor);
-    tensor->shape[0] = chunks_of(s);
+        tensor_create(s->model->device, CLSPLAT_F32, chunks * c->kv_heads, rows, columns, tensor);
+    tensor->shape[0] = chunks;
     tensor->shape[1] = c->kv_heads;
-    tensor->stride[0] = count * columns;
+    tensor->stride[0] = c->kv_heads * rows * columns;
     return status;
+}
+
+static clsplat_status create_states(const splat_store *s, size_t columns, op_tensor *tensor) {
+    return create_parts(s, chunks_of(s), s->model->config.splats, columns, tensor);
+}
+
+size_t splat_gates(const model_config *c) {
+    return c->layer.encoder ? 1 : 2;
+}
+
+size_t splat_share_columns(const model_config *c) {
+    enum { MOST = 16 }; /* as kernels for CPUs take them at once */
+    return c->head_dim < MOST ? c->head_dim : MOST;
+}
+
+op_softmax_args splat_share(op_tensor features, op_tensor g, op_tensor base, op_tensor out, op_tensor lse) {
+    op_tensor v = g;
+    g.shape[0] = base.shape[0] = v.shape[0] = features.shape[0];
+    g.stride[0] = base.stride[0] = v.stride[0] = 0;
+    v.shape[3] = out.shape[3];
+    return (op_softmax_args){.q = features,
+                             .k = g,
+                             .v = v,
+                             .key_bias = base,
+                             .out = out,
+                             .lse = lse,
+                             .scale = 1,
+                             .diagonal = OP_SEES_ALL};
 }
 
 op_tensor splat_layer_means(const model_config *c, const model_layer *w) {
@@ -56,7 +84,9 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &l->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &l->base));
     TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads * 2 * c->head_dim, &l->keys));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads, &l->strength));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, 2 * c->kv_heads, &l->gates));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads, &l->biases));
+    TRY(create_parts(s, chunks_of(s), 1, 1, &l->falls));
     TRY(create_states(s, 1, &l->lse));
     TRY(create_states(s, c->head_dim, &l->value));
     TRY(create_states(s, 1, &l->prefix_lse));
@@ -91,11 +121,14 @@ clsplat_status splat_store_open(const clsplat_model *m, size_t room, const op_te
     *store = s;
     if (!s || !s->layers)
         return log_error(m->device->lib, CLSPLAT_MEMORY, "no memory for a session");
+    size_t most = m->scratch.rows / c->splat_chunk + 1; /* chunks that a pass completes */
     s->model = m;
     s->room = room;
     s->k = k;
     s->v = v;
     TRY(tensor_create(m->device, CLSPLAT_F32, 1, m->scratch.rows, c->heads * c->head_dim, &s->queries));
+    TRY(create_parts(s, most, c->splat_chunk, 1, &s->mixture));
+    TRY(create_parts(s, most, c->splat_chunk, splat_share_columns(c), &s->shared));
     for (size_t i = 0; i < c->layers; ++i)
         if (c->splatted[i])
             TRY(open_layer(s, i));
@@ -109,14 +142,16 @@ void splat_store_close(splat_store **store) {
         return;
     for (size_t i = 0; s->model && i < s->model->config.layers; ++i) {
         splat_layer *l = &s->layers[i];
-        op_tensor *all[] = {&l->mean, &l->g,     &l->base,       &l->keys,   &l->strength,
-                            &l->lse,  &l->value, &l->prefix_lse, &l->prefix, &l->bias};
+        op_tensor *all[] = {&l->mean, &l->g,     &l->base,  &l->keys,       &l->gates,  &l->biases,
+                            &l->lse,  &l->value, &l->falls, &l->prefix_lse, &l->prefix, &l->bias};
         for (size_t t = 0; t < sizeof all / sizeof *all; ++t)
             tensor_release(s->model->device, all[t]);
     }
     if (s->model) {
         splat_adapting_close(s);
         tensor_release(s->model->device, &s->queries);
+        tensor_release(s->model->device, &s->mixture);
+        tensor_release(s->model->device, &s->shared);
     }
     free(s->layers);
     free(s);
@@ -143,8 +178,8 @@ clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t 
     size_t chunk = c->splat_chunk, base = (first / chunk - KEPT) * chunk, from = base - s->base;
     for (size_t i = 0; i < c->layers; ++i) {
         const splat_layer *l = &s->layers[i];
-        const op_tensor tokens[] = {s->k[i], s->v[i], l->keys, l->strength};
-        const op_tensor states[] = {l->lse, l->value, l->prefix_lse, l->prefix, l->bias};
+        const op_tensor tokens[] = {s->k[i], s->v[i], l->keys, l->gates, l->biases};
+        const op_tensor states[] = {l->lse, l->value, l->falls, l->prefix_lse, l->prefix, l->bias};
         for (size_t t = 0; c->splatted[i] && t < sizeof tokens / sizeof *tokens; ++t)
             TRY(move(q, tokens[t], 2, from, first - base));
         for (size_t t = 0; c->splatted[i] && t < sizeof states / sizeof *states; ++t)
@@ -164,16 +199,15 @@ clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, si
     const model_scratch *t = &s->model->scratch;
     op_tensor qkv = block_rows(b, t->qkv), h = block_rows(b, t->h);
     op_tensor keys = op_slice(s->layers[layer].keys, 2, first, b->count),
-              strength = op_slice(s->layers[layer].strength, 2, first, b->count);
+              gates = op_slice(s->layers[layer].gates, 2, first, b->count);
     TRY(op_norm(b->q, &(op_norm_args){.x = block_heads(qkv, 0, c->heads, c->head_dim),
                                       .out = block_heads(op_slice(s->queries, 2, 0, b->count), 0, c->heads,
                                                          c->head_dim)}));
     TRY(op_token_features(
         b->q, &(op_token_features_args){.x = block_heads(qkv, c->heads, c->kv_heads, c->head_dim),
                                         .f = block_heads(keys, 0, c->kv_heads, 2 * c->head_dim)}));
-    TRY(op_gemm(b->q, &(op_gemm_args){.a = h, .b = w->splat_strength, .c = strength}));
-    TRY(op_activate(b->q,
-                    &(op_activate_args){.x = strength, .bias = w->splat_strength_bias, .out = strength}));
+    TRY(op_gemm(b->q, &(op_gemm_args){.a = h, .b = w->splat_gates, .c = gates}));
+    TRY(op_activate(b->q, &(op_activate_args){.x = gates, .bias = w->splat_gates_bias, .out = gates}));
 fail:
     return status;
 }
@@ -196,6 +230,7 @@ clsplat_status splat_store_scan(queue *q, const splat_store *s, size_t layer, si
     return op_splat_scan(q, &(op_splat_scan_args){.base = l->base.mem,
                                                   .lse = l->lse.mem,
                                                   .value = l->value.mem,
+                                                  .falls = l->falls.mem,
                                                   .prefix_lse = l->prefix_lse.mem,
                                                   .prefix = l->prefix.mem,
                                                   .bias = l->bias.mem,
@@ -204,7 +239,29 @@ clsplat_status splat_store_scan(queue *q, const splat_store *s, size_t layer, si
                                                   .chunks = end,
                                                   .room = chunks_of(s),
                                                   .count = c->kv_heads * c->splats,
+                                                  .splats = c->splats,
                                                   .value_dim = c->head_dim});
+}
+
+/* With what bias each key of these chunks is written. */
+static clsplat_status bias_keys(queue *q, const splat_store *s, const splat_layer *l, op_tensor keys,
+                                size_t begin, size_t count) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &s->model->config;
+    size_t heads = c->kv_heads, chunk = c->splat_chunk;
+    op_tensor gates = splat_store_chunks(splat_store_heads(l->gates, 2 * heads, 1), begin, count, chunk),
+              mixture = op_slice(s->mixture, 0, 0, count);
+    op_softmax_args share = splat_share(keys, l->g, l->base, op_slice(s->shared, 0, 0, count), mixture);
+    TRY(op_softmax(q, &share));
+    TRY(op_token_biases(
+        q, &(op_token_biases_args){
+               .strength = op_slice(gates, 1, 0, heads),
+               .decay = op_slice(gates, 1, heads, heads),
+               .mixture = mixture,
+               .biases = splat_store_chunks(splat_store_heads(l->biases, heads, 1), begin, count, chunk),
+               .falls = op_slice(l->falls, 0, begin, count)}));
+fail:
+    return status;
 }
 
 clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v) {
@@ -213,23 +270,24 @@ clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, s
     const splat_layer *l = &s->layers[layer];
     size_t chunk = c->splat_chunk, begin = first / chunk, end = (first + b->count) / chunk,
            count = end - begin;
-    op_tensor g = l->g;
+    op_tensor g = l->g, keys = splat_store_chunks(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim),
+                                                  begin, count, chunk);
     g.shape[0] = count;
     g.stride[0] = 0;
     TRY(splat_adapting_mend(b->q, s, layer, first));
-    if (count)
-        TRY(op_softmax(b->q,
-                       &(op_softmax_args){
-                           .q = g,
-                           .k = splat_store_chunks(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim),
-                                                   begin, count, chunk),
-                           .v = splat_store_chunks(v, begin, count, chunk),
-                           .key_bias = splat_store_chunks(splat_store_heads(l->strength, c->kv_heads, 1),
-                                                          begin, count, chunk),
-                           .out = op_slice(l->value, 0, begin, count),
-                           .lse = op_slice(l->lse, 0, begin, count),
-                           .scale = 1,
-                           .diagonal = OP_SEES_ALL}));
+    if (count) {
+        TRY(bias_keys(b->q, s, l, keys, begin, count));
+        TRY(op_softmax(
+            b->q, &(op_softmax_args){.q = g,
+                                     .k = keys,
+                                     .v = splat_store_chunks(v, begin, count, chunk),
+                                     .key_bias = splat_store_chunks(
+                                         splat_store_heads(l->biases, c->kv_heads, 1), begin, count, chunk),
+                                     .out = op_slice(l->value, 0, begin, count),
+                                     .lse = op_slice(l->lse, 0, begin, count),
+                                     .scale = 1,
+                                     .diagonal = OP_SEES_ALL}));
+    }
     TRY(splat_store_scan(b->q, s, layer, begin, (first + b->count - 1) / chunk + 1));
 fail:
     return status;

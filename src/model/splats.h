@@ -8,9 +8,9 @@
 #include "model/block.h"
 
 typedef struct splat_layer {
-    op_tensor mean, g, base;            /* [1,Hk,S,D], [1,Hk,S,2·D], [1,Hk,S,1] */
-    op_tensor keys, strength;           /* [1,1,room,Hk·2·D], [1,1,room,Hk] */
-    op_tensor lse, value;               /* [room / chunk,Hk,S,…]: of a chunk */
+    op_tensor mean, g, base;       /* [1,Hk,S,D], [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor keys, gates, biases; /* [1,1,room,Hk·2·D], [1,1,room,2·Hk], of whole chunks [1,1,room,Hk] */
+    op_tensor lse, value, falls;   /* [room / chunk,Hk,S,…], [room / chunk,Hk,1,1]: of a chunk */
     op_tensor prefix_lse, prefix, bias; /* the same: of what came before */
 } splat_layer;
 
@@ -23,6 +23,7 @@ typedef struct splat_store {
     splat_layer *layers;    /* [layers]; those of other kinds are empty */
     op_tensor queries;      /* [1,1,rows,H·D]: of the tokens that are being read, before they are turned */
     const op_tensor *k, *v; /* [layers] of [1,Hk,room,D]: the session's */
+    op_tensor mixture, shared;       /* [n,Hk,chunk,…]: of the chunks that a pass completes */
     struct splat_adapting *adapting; /* NULL: they stay as they are */
 } splat_store;
 
@@ -31,6 +32,13 @@ op_tensor splat_layer_means(const model_config *config, const model_layer *layer
 /* What they are to keys' features: g [Hk,S,2·D] and base [Hk,S], of op_splat_features. */
 clsplat_status splat_layer_features(queue *q, const model_config *config, const model_layer *layer, cl_mem g,
                                     cl_mem base);
+
+/* Gates of a key head: strength and, but in encoders, decay. */
+size_t splat_gates(const model_config *config);
+/* Shares keys out among splats: lse of the features [n,Hk,chunk,2·D] over all splats' g and base,
+ * [n,Hk,chunk,1]. `out` [n,Hk,chunk,splat_share_columns] is nothing that anybody reads. */
+size_t splat_share_columns(const model_config *config);
+op_softmax_args splat_share(op_tensor features, op_tensor g, op_tensor base, op_tensor out, op_tensor lse);
 
 /* Tokens that the layers of a session of so many keep: all where `whole`, else what a pass needs. */
 size_t splat_store_room(const clsplat_model *model, size_t capacity, bool whole);

@@ -248,7 +248,7 @@ static clsplat_status gather(queue *q, splat_store *s, size_t layer, size_t chun
                               begin, chunks - begin, chunk),
                           .v = splat_store_chunks(op_slice(v, 1, head, 1), begin, chunks - begin, chunk),
                           .key_bias = splat_store_chunks(
-                              op_slice(splat_store_heads(l->strength, c->kv_heads, 1), 1, head, 1), begin,
+                              op_slice(splat_store_heads(l->biases, c->kv_heads, 1), 1, head, 1), begin,
                               chunks - begin, chunk),
                           .out = column_of(l->value, begin, chunks - begin, head, splat),
                           .lse = column_of(l->lse, begin, chunks - begin, head, splat),

@@ -219,12 +219,13 @@ static clsplat_status plan_splats(search *s, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
     const model_names *n = c->names;
-    size_t count = c->kv_heads * c->splats;
+    const part_spec gates[] = {{n->splat_strength, c->kv_heads}, {n->splat_decay, c->kv_heads}};
+    size_t count = c->kv_heads * c->splats, parts = c->layer.encoder ? 1 : 2;
     TRY(plan_matrix(s, &l->splat_mean, n->splat_mean, count, c->head_dim));
     TRY(plan_matrix(s, &l->splat_precision, n->splat_precision, count, c->head_dim));
     TRY(plan_vector(s, &l->splat_amplitude, n->splat_amplitude, count));
-    TRY(plan_matrix(s, &l->splat_strength, n->splat_strength, c->kv_heads, c->hidden));
-    TRY(plan_bias(s, &l->splat_strength_bias, n->splat_strength, c->kv_heads));
+    TRY(plan(s, (weight_place){&l->splat_gates, 1}, (part_kind){".weight", c->hidden}, gates, parts));
+    TRY(plan(s, (weight_place){&l->splat_gates_bias, 1}, (part_kind){".bias", 0}, gates, parts));
 fail:
     return status;
 }

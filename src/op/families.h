@@ -11,7 +11,8 @@
     X(collect) X(write_backward) X(token_gradient) X(splat_moments) X(level_gradients) X(near_far_backward) \
     X(norm_backward) X(activate_backward) X(embed_backward) X(cross_entropy) X(turn_back) X(transpose) \
     X(column_sums) X(square_sums) X(clip_factor) X(adamw) X(token_features) X(token_features_backward) \
-    X(splat_features) X(splat_features_backward) X(splat_scan) X(splat_scan_backward) X(relative_error) X(divergence)
+    X(splat_features) X(splat_features_backward) X(token_biases) X(token_biases_backward) X(splat_scan) \
+    X(splat_scan_backward) X(relative_error) X(divergence)
 /* clang-format on */
 
 #define X(name) extern const op_family op_##name##_family;

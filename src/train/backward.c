@@ -121,15 +121,15 @@ fail:
     return status;
 }
 
-/* strength = norm(x[layer]) wᵀ + bias, beside the heads. */
-static clsplat_status strength_back(queue *q, const pass *p, size_t layer) {
+/* gates = norm(x[layer]) wᵀ + bias, beside the heads. */
+static clsplat_status gates_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    op_tensor more = product_view(p->left, p->dh.shape[2], p->dh.shape[3]), dstrength = p->splats->dstrength;
-    if (g->splat_strength_bias.mem)
-        TRY(op_column_sums(q, &(op_column_sums_args){.x = dstrength, .sums = g->splat_strength_bias.mem}));
-    TRY(product_to_weight(q, p, dstrength, p->h, g->splat_strength));
-    TRY(product_to_rows(q, p, dstrength, l->splat_strength, more));
+    op_tensor more = product_view(p->left, p->dh.shape[2], p->dh.shape[3]), dgates = p->splats->dgates;
+    if (g->splat_gates_bias.mem)
+        TRY(op_column_sums(q, &(op_column_sums_args){.x = dgates, .sums = g->splat_gates_bias.mem}));
+    TRY(product_to_weight(q, p, dgates, p->h, g->splat_gates));
+    TRY(product_to_rows(q, p, dgates, l->splat_gates, more));
     TRY(op_norm(q, &(op_norm_args){.x = p->dh, .add = more, .out = p->dh}));
 fail:
     return status;
@@ -146,7 +146,7 @@ clsplat_status pass_attend_back(queue *q, const pass *p, size_t layer) {
     TRY(product_to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
     TRY(product_to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
     if (pass_is_splatted(p, layer))
-        TRY(strength_back(q, p, layer));
+        TRY(gates_back(q, p, layer));
     TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));
 fail:
     return status;

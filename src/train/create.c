@@ -93,7 +93,8 @@ typedef struct creation {
     double deviation;
     char (*names)[128];
     safetensors_output *outputs;
-    float *starts; /* what all numbers of a tensor are, but for what is drawn */
+    float *starts,
+        *rises; /* what a tensor's numbers are but for what is drawn: the first, and what each has more */
     double *deviations;
     size_t count;
 } creation;
@@ -116,28 +117,27 @@ static void add_linear(creation *c, const char *prefix, const char *name, size_t
         add(c, prefix, name, ".bias", rows, 0, 0);
 }
 
-/* At what log-amplitude splats begin: a pair of a query and a key far away then has a sixteenth of the weight
- * that one near by has, through all splats of a head together, of which e^φ(k) is the mean over means from
- * N(0, 1). A part in attention at first is what they learn by. */
-static float first_amplitude(const model_config *m, float precision) {
-    float spread = 1 + precision; /* the mean is Π_d spread^−½ e^(−½ precision / spread) */
-    float dimension = 0.5f * (logf(spread) + precision / spread);
-    return (float)m->head_dim * dimension - logf(16 * (float)m->splats);
-}
-
-/* Splats begin anywhere, as wide as normalised tokens are apart; nothing is written more strongly than the
- * rest. */
+/* Splats begin anywhere, as wide as normalised tokens are apart, and a key far away with a sixteenth of the
+ * weight that one near by has: a part in attention at first is what they learn by. What is written falls to
+ * 1/e after 128 tokens in the first head and 8,192 in the last. */
 static void add_splats(creation *c, const model_config *m, const char *prefix) {
     const model_names *n = m->names;
+    const float near = 1.0f / 128, far = 1.0f / 8192;
     size_t count = m->kv_heads * m->splats;
-    float precision = 1 / sqrtf((float)m->head_dim);
     add(c, prefix, n->splat_mean, ".weight", count, m->head_dim, 0);
     c->deviations[c->count - 1] = 1;
-    add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, logf(precision));
+    add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, -0.5f * logf((float)m->head_dim));
     c->deviations[c->count - 1] = 0;
-    add(c, prefix, n->splat_amplitude, ".weight", count, 0, first_amplitude(m, precision));
-    add_linear(c, prefix, n->splat_strength, m->kv_heads, m->hidden, true);
-    c->deviations[c->count - 2] = 0;
+    add(c, prefix, n->splat_amplitude, ".weight", count, 0, 0);
+    add(c, prefix, n->splat_strength, ".weight", m->kv_heads, m->hidden, 0);
+    c->deviations[c->count - 1] = 0;
+    add(c, prefix, n->splat_strength, ".bias", m->kv_heads, 0, -logf(16));
+    if (m->layer.encoder)
+        return;
+    add(c, prefix, n->splat_decay, ".weight", m->kv_heads, m->hidden, 0);
+    c->deviations[c->count - 1] = 0;
+    add(c, prefix, n->splat_decay, ".bias", m->kv_heads, 0, logf(expm1f(near)));
+    c->rises[c->count - 1] = m->kv_heads > 1 ? logf(far / near) / (float)(m->kv_heads - 1) : 0;
 }
 
 static void add_layer(creation *c, const model_config *m, const char *prefix, size_t layer) {
@@ -213,7 +213,8 @@ static clsplat_status write_tensor(void *user, size_t index, file_writer *file) 
         if (source)
             blocks_read(type, source + at * type->bytes, part, piece);
         for (size_t i = 0; !source && i < part; ++i)
-            piece[i] = c->starts[index] + (deviation != 0 ? (float)(deviation * random_normal(&random)) : 0);
+            piece[i] = c->starts[index] + (float)(at + i) * c->rises[index] +
+                       (deviation != 0 ? (float)(deviation * random_normal(&random)) : 0);
         TRY(file_write(c->lib, file, piece, part * sizeof *piece));
     }
 fail:
@@ -233,9 +234,10 @@ static clsplat_status save_weights(clsplat *lib, const char *folder, const model
     c.names = calloc(most, sizeof *c.names);
     c.outputs = calloc(most, sizeof *c.outputs);
     c.starts = calloc(most, sizeof *c.starts);
+    c.rises = calloc(most, sizeof *c.rises);
     c.deviations = calloc(most, sizeof *c.deviations);
     text_add(&path, "%s/model.safetensors", folder);
-    if (!c.names || !c.outputs || !c.starts || !c.deviations || !text_ok(&path))
+    if (!c.names || !c.outputs || !c.starts || !c.rises || !c.deviations || !text_ok(&path))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory for its list of tensors", folder));
     add_all(&c, m);
     parts.tensors = c.outputs;
@@ -246,6 +248,7 @@ fail:
     free(c.names);
     free(c.outputs);
     free(c.starts);
+    free(c.rises);
     free(c.deviations);
     return status;
 }

@@ -7,14 +7,16 @@
 #include "train/splats.h"
 #include "train/windows.h"
 
-/* Amplitudes at which splats have nothing of a row's attention, and all of it but for a part in e¹⁰ or so. */
+/* Strengths at which splats have nothing of a row's attention, and all of it but for a part in e¹⁰ or so. */
 static const float NONE = -200, MOST = 40;
+/* The decay of splats that stand for softmax, which forgets nothing: e⁻¹¹ of a token. */
+static const float LASTING = -11;
 
 /* A layer on the windows at hand. */
 typedef struct beginning {
     distillation *d;
     const pass *student;
-    float *mean, *amplitude; /* [Hk,S,D], [Hk,S] */
+    float *mean, *gates; /* [Hk,S,D]; [2·Hk]: strengths, and then decays */
     float *all, *near,
         *splats; /* [rows·H]: ln Σ of the weights of all keys, of those near by, and with splats */
 } beginning;
@@ -24,16 +26,15 @@ static clsplat_status move(queue *q, cl_mem mem, float *numbers, size_t count, b
     return up ? queue_upload(q, copy) : queue_download(q, copy);
 }
 
-/* Attention from the student's p->x[layer] with one amplitude for all splats: its lse. */
-static clsplat_status attend(queue *q, const beginning *b, size_t layer, float amplitude, float *lse) {
+/* Attention from the student's p->x[layer] with all keys written as strongly: its lse. */
+static clsplat_status attend(queue *q, const beginning *b, size_t layer, float strength, float *lse) {
     clsplat_status status = CLSPLAT_OK;
     const pass *p = b->student;
     const model_config *c = &p->model->model->config;
     const model_layer *own = &p->model->model->weights.layers[layer];
-    size_t count = c->kv_heads * c->splats;
-    for (size_t i = 0; i < count; ++i)
-        b->amplitude[i] = amplitude;
-    TRY(move(q, own->splat_amplitude.mem, b->amplitude, count, true));
+    for (size_t i = 0; i < c->kv_heads; ++i)
+        b->gates[i] = strength;
+    TRY(move(q, own->splat_gates_bias.mem, b->gates, 2 * c->kv_heads, true));
     TRY(pass_norm(q, p, p->x[layer], &own->attention_norm, p->h));
     TRY(pass_attend(q, p, layer));
     TRY(move(q, pass_layer_of(p, layer)->lse.mem, lse, p->rows * c->heads, false));
@@ -62,9 +63,9 @@ fail:
     return status;
 }
 
-/* The logarithm of the share of keys far away, as softmax has it, in that of the splats at amplitude 0: the
+/* The logarithm of the share of keys far away, as softmax has it, in that of the splats at strength 0: the
  * mean of a key head's rows. */
-static float amplitude_of(const beginning *b, size_t kv_head) {
+static float strength_of(const beginning *b, size_t kv_head) {
     const model_config *c = &b->student->model->model->config;
     size_t length = b->student->length, chunk = c->splat_chunk, group = c->heads / c->kv_heads, counted = 0;
     double sum = 0;
@@ -94,13 +95,10 @@ static clsplat_status begin_layer(queue *q, const pass *teacher, size_t layer, v
     TRY(attend(q, b, layer, NONE, b->near));
     TRY(place(q, b, layer));
     TRY(attend(q, b, layer, MOST, b->splats));
-    for (size_t h = 0; h < c->kv_heads; ++h) {
-        float amplitude = amplitude_of(b, h);
-        for (size_t s = 0; s < c->splats; ++s)
-            b->amplitude[h * c->splats + s] = amplitude;
-    }
-    TRY(move(q, p->model->model->weights.layers[layer].splat_amplitude.mem, b->amplitude,
-             c->kv_heads * c->splats, true));
+    for (size_t h = 0; h < c->kv_heads; ++h)
+        b->gates[h] = strength_of(b, h);
+    TRY(move(q, p->model->model->weights.layers[layer].splat_gates_bias.mem, b->gates, 2 * c->kv_heads,
+             true));
 fail:
     return status;
 }
@@ -131,16 +129,18 @@ clsplat_status distill_begin(distillation *d, const train_request *request) {
     beginning b = {.d = d, .student = &student};
     TRY(pass_open(&d->student, s->batch, s->context, s->context, true, &student));
     b.mean = calloc(c->kv_heads * c->splats * c->head_dim, sizeof *b.mean);
-    b.amplitude = calloc(c->kv_heads * c->splats, sizeof *b.amplitude);
+    b.gates = calloc(2 * c->kv_heads, sizeof *b.gates);
     b.all = calloc(3 * rows, sizeof *b.all);
-    if (!b.mean || !b.amplitude || !b.all)
+    if (!b.mean || !b.gates || !b.all)
         TRY(log_error(d->student.device->lib, CLSPLAT_MEMORY, "no memory for windows of %zu tokens", rows));
+    for (size_t h = 0; h < c->kv_heads; ++h)
+        b.gates[c->kv_heads + h] = LASTING;
     b.near = b.all + rows;
     b.splats = b.all + 2 * rows;
     TRY(run(&b, request));
 fail:
     free(b.mean);
-    free(b.amplitude);
+    free(b.gates);
     free(b.all);
     pass_close(&student);
     return status;

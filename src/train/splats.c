@@ -15,16 +15,19 @@ size_t pass_splats_chunk(const pass *p) {
     return c->layer.encoder ? p->length : c->splat_chunk;
 }
 
-/* A dense tensor [n,Hk,S,columns]. */
-static clsplat_status create_states(const pass *p, size_t columns, op_tensor *t) {
+/* A dense tensor [n,Hk,rows,columns]. */
+static clsplat_status create_parts(const pass *p, size_t rows, size_t columns, op_tensor *t) {
     const model_config *c = &p->model->model->config;
     size_t n = p->rows / pass_splats_chunk(p);
-    clsplat_status status =
-        tensor_create(p->model->device, CLSPLAT_F32, n * c->kv_heads, c->splats, columns, t);
+    clsplat_status status = tensor_create(p->model->device, CLSPLAT_F32, n * c->kv_heads, rows, columns, t);
     t->shape[0] = n;
     t->shape[1] = c->kv_heads;
-    t->stride[0] = c->kv_heads * c->splats * columns;
+    t->stride[0] = c->kv_heads * rows * columns;
     return status;
+}
+
+static clsplat_status create_states(const pass *p, size_t columns, op_tensor *t) {
+    return create_parts(p, p->model->model->config.splats, columns, t);
 }
 
 static clsplat_status no_memory(const pass *p) {
@@ -44,7 +47,10 @@ clsplat_status pass_splats_open(const pass *p, pass_splats **made) {
                          c->splat_chunk);
     TRY(tensor_create(device, p->type, 1, p->rows, c->heads * c->head_dim, &s->queries));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->features));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->strength));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, splat_gates(c) * c->kv_heads, &s->gates));
+    TRY(create_parts(p, pass_splats_chunk(p), 1, &s->mixture));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->biases));
+    TRY(create_parts(p, 1, 1, &s->falls));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
     TRY(create_states(p, 1, &s->lse));
@@ -65,8 +71,9 @@ void pass_splats_close(const pass *p, pass_splats **made) {
     pass_splats *s = *made;
     if (!s)
         return;
-    op_tensor *const all[] = {&s->queries, &s->features, &s->strength,   &s->g,      &s->base,
-                              &s->lse,     &s->value,    &s->prefix_lse, &s->prefix, &s->bias};
+    op_tensor *const all[] = {&s->queries,    &s->features, &s->gates, &s->mixture, &s->biases,
+                              &s->falls,      &s->g,        &s->base,  &s->lse,     &s->value,
+                              &s->prefix_lse, &s->prefix,   &s->bias};
     release(p, all, sizeof all / sizeof *all);
     free(s);
     *made = NULL;
@@ -80,7 +87,11 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     if (!s)
         return no_memory(p);
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->dfeatures));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->dstrength));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->more));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, splat_gates(c) * c->kv_heads, &s->dgates));
+    TRY(create_parts(p, pass_splats_chunk(p), 1, &s->dmixture));
+    TRY(create_parts(p, pass_splats_chunk(p), splat_share_columns(c), &s->shared));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, splat_share_columns(c), &s->none));
     TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->dg));
@@ -89,6 +100,7 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     TRY(create_states(p, 1, &s->dbias));
     TRY(create_states(p, 1, &s->dlse));
     TRY(create_states(p, c->head_dim, &s->dvalue));
+    TRY(create_states(p, 1, &s->dfalls));
 fail:
     return status;
 }
@@ -97,8 +109,9 @@ void pass_splats_scratch_close(const pass *p, pass_splats_scratch **made) {
     pass_splats_scratch *s = *made;
     if (!s)
         return;
-    op_tensor *const all[] = {&s->dfeatures, &s->dstrength, &s->dqkv,  &s->dg_parts, &s->dg,
-                              &s->dbase,     &s->dprefix,   &s->dbias, &s->dlse,     &s->dvalue};
+    op_tensor *const all[] = {&s->shared, &s->dfeatures, &s->more,   &s->dgates, &s->dmixture,
+                              &s->dqkv,   &s->dg_parts,  &s->dg,     &s->dbase,  &s->dprefix,
+                              &s->dbias,  &s->dlse,      &s->dvalue, &s->dfalls, &s->none};
     release(p, all, sizeof all / sizeof *all);
     free(s);
     *made = NULL;
@@ -142,9 +155,8 @@ clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer) {
     TRY(op_token_features(
         q, &(op_token_features_args){.x = pass_splats_rows(p, kept->qkv, c->heads, c->kv_heads, dim),
                                      .f = pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * dim)}));
-    TRY(product_run(q, p, p->h, w->splat_strength, s->strength));
-    TRY(op_activate(
-        q, &(op_activate_args){.x = s->strength, .bias = w->splat_strength_bias, .out = s->strength}));
+    TRY(product_run(q, p, p->h, w->splat_gates, s->gates));
+    TRY(op_activate(q, &(op_activate_args){.x = s->gates, .bias = w->splat_gates_bias, .out = s->gates}));
     TRY(splat_layer_features(q, c, w, s->g.mem, s->base.mem));
 fail:
     return status;
@@ -202,11 +214,36 @@ op_softmax_args pass_splats_write(const pass *p, size_t layer) {
     return (op_softmax_args){.q = repeated(p, s->g),
                              .k = pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * c->head_dim),
                              .v = pass_splats_own(p, layer).v,
-                             .key_bias = pass_splats_rows(p, s->strength, 0, c->kv_heads, 1),
+                             .key_bias = pass_splats_rows(p, s->biases, 0, c->kv_heads, 1),
                              .out = s->value,
                              .lse = s->lse,
                              .scale = 1,
                              .diagonal = OP_SEES_ALL};
+}
+
+op_softmax_args pass_splats_share(const pass *p, size_t layer) {
+    const pass_splats *s = pass_layer_of(p, layer)->splats;
+    const model_config *c = &p->model->model->config;
+    return splat_share(pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * c->head_dim), s->g, s->base,
+                       p->splats->shared, s->mixture);
+}
+
+/* With what bias each key is written. */
+static clsplat_status bias_keys(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const pass_splats *s = pass_layer_of(p, layer)->splats;
+    op_softmax_args share = pass_splats_share(p, layer);
+    op_token_biases_args a = {.strength = pass_splats_rows(p, s->gates, 0, c->kv_heads, 1),
+                              .mixture = s->mixture,
+                              .biases = pass_splats_rows(p, s->biases, 0, c->kv_heads, 1),
+                              .falls = s->falls};
+    if (!c->layer.encoder)
+        a.decay = pass_splats_rows(p, s->gates, c->kv_heads, c->kv_heads, 1);
+    TRY(op_softmax(q, &share));
+    TRY(op_token_biases(q, &a));
+fail:
+    return status;
 }
 
 clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer) {
@@ -216,6 +253,7 @@ clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer) {
     size_t n = p->length / pass_splats_chunk(p);
     op_softmax_args write = pass_splats_write(p, layer), own = pass_splats_own(p, layer),
                     read = pass_splats_read(p, layer);
+    TRY(bias_keys(q, p, layer));
     TRY(op_softmax(q, &write));
     if (c->layer.encoder)
         TRY(splat_read_bias(q, s->base, s->lse, s->bias));
@@ -223,6 +261,7 @@ clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer) {
         TRY(op_splat_scan(q, &(op_splat_scan_args){.base = s->base.mem,
                                                    .lse = s->lse.mem,
                                                    .value = s->value.mem,
+                                                   .falls = s->falls.mem,
                                                    .prefix_lse = s->prefix_lse.mem,
                                                    .prefix = s->prefix.mem,
                                                    .bias = s->bias.mem,
@@ -230,6 +269,7 @@ clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer) {
                                                    .chunks = n,
                                                    .room = n,
                                                    .count = c->kv_heads * c->splats,
+                                                   .splats = c->splats,
                                                    .value_dim = c->head_dim}));
     TRY(op_softmax(q, &own));
     for (size_t window = 0; n > 1 && window < p->batch; ++window) {

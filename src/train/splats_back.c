@@ -1,5 +1,7 @@
 #include "train/splats.h"
 
+#include <string.h>
+
 #include "op/backward.h"
 #include "op/kernel.h"
 #include "op/layer/layer_backward.h"
@@ -64,12 +66,12 @@ static clsplat_status add_parts(queue *q, op_tensor parts, cl_mem sums) {
     return op_column_sums(q, &(op_column_sums_args){.x = rows, .sums = sums});
 }
 
-/* The means' part in what the features of splats receive, in the same memory. */
-static op_tensor mean_parts(op_tensor parts) {
-    parts.shape[3] /= 2;
+/* A dense tensor of fewer columns in the same memory. */
+static op_tensor columns_of(op_tensor t, size_t columns) {
     for (int i = 0; i < 3; ++i)
-        parts.stride[i] /= 2;
-    return parts;
+        t.stride[i] = t.stride[i] / t.shape[3] * columns;
+    t.shape[3] = columns;
+    return t;
 }
 
 /* Columns of heads `first` and following of t->dqkv come to those of p->dqkv. */
@@ -92,7 +94,7 @@ static clsplat_status read_back(queue *q, const pass *p, size_t layer) {
               mean = p->model->gradient.layers[layer].splat_mean;
     op_tensor rows = product_view(dbias, n, count);
     op_softmax_backward_args a = back_of(p, pass_splats_read(p, layer), t->dqkv);
-    a.dk = mean_parts(t->dg_parts);
+    a.dk = columns_of(t->dg_parts, c->head_dim);
     a.dv = c->layer.encoder ? t->dvalue : t->dprefix;
     a.dkey_bias = dbias;
     TRY(op_softmax_backward(q, &a));
@@ -104,15 +106,18 @@ static clsplat_status read_back(queue *q, const pass *p, size_t layer) {
         return CLSPLAT_OK;
     TRY(op_splat_scan_backward(q, &(op_splat_scan_backward_args){.lse = s->lse.mem,
                                                                  .value = s->value.mem,
+                                                                 .falls = s->falls.mem,
                                                                  .prefix_lse = s->prefix_lse.mem,
                                                                  .prefix = s->prefix.mem,
                                                                  .dprefix = t->dprefix.mem,
                                                                  .dbias = t->dbias.mem,
                                                                  .dlse = t->dlse.mem,
                                                                  .dvalue = t->dvalue.mem,
+                                                                 .dfalls = t->dfalls.mem,
                                                                  .batch = p->batch,
                                                                  .chunks = p->length / pass_splats_chunk(p),
                                                                  .count = count,
+                                                                 .splats = c->splats,
                                                                  .value_dim = c->head_dim}));
 fail:
     return status;
@@ -129,10 +134,44 @@ static clsplat_status write_back(queue *q, const pass *p, size_t layer) {
     a.dlse = t->dlse;
     a.dq = t->dg_parts;
     a.dk = pass_splats_rows(p, t->dfeatures, 0, c->kv_heads, 2 * c->head_dim);
-    a.dkey_bias = pass_splats_rows(p, t->dstrength, 0, c->kv_heads, 1);
+    a.dkey_bias = pass_splats_rows(p, t->dgates, 0, c->kv_heads, 1);
     TRY(op_softmax_backward(q, &a));
     TRY(add_parts(q, t->dg_parts, t->dg.mem));
     TRY(add_columns(q, p, c->heads + c->kv_heads, c->kv_heads));
+fail:
+    return status;
+}
+
+/* A key's share for each splat: what its biases receive goes on to decays, and to all densities of it. */
+static clsplat_status share_back(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_config *c = &p->model->model->config;
+    const pass_splats_scratch *t = p->splats;
+    op_softmax_backward_args a = back_of(p, pass_splats_share(p, layer), t->dqkv);
+    op_token_biases_backward_args biases = {.dbiases = pass_splats_rows(p, t->dgates, 0, c->kv_heads, 1),
+                                            .dmixture = t->dmixture,
+                                            .dfalls = t->dfalls.mem,
+                                            .splats = c->splats};
+    if (!c->layer.encoder) {
+        biases.decay =
+            pass_splats_rows(p, pass_layer_of(p, layer)->splats->gates, c->kv_heads, c->kv_heads, 1);
+        biases.ddecay = pass_splats_rows(p, t->dgates, c->kv_heads, c->kv_heads, 1);
+    }
+    TRY(op_token_biases_backward(q, &biases));
+    TRY(clear(q, t->none));
+    a.joint = false;
+    a.dout = a.out;
+    a.dout.mem = t->none.mem;
+    memset(a.dout.stride, 0, sizeof a.dout.stride);
+    a.dlse = t->dmixture;
+    a.dq = pass_splats_rows(p, t->more, 0, c->kv_heads, 2 * c->head_dim);
+    a.dk = t->dg_parts;
+    a.dv = columns_of(t->dprefix, a.v.shape[3]); /* is nothing */
+    a.dkey_bias = t->dbias;
+    TRY(op_softmax_backward(q, &a));
+    TRY(add_parts(q, t->dg_parts, t->dg.mem));
+    TRY(add_parts(q, t->dbias, t->dbase.mem));
+    TRY(add(q, t->dfeatures, t->more));
 fail:
     return status;
 }
@@ -174,11 +213,12 @@ clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer) {
     TRY(near_back(q, p, layer));
     TRY(op_turn_back(q, &(op_turn_back_args){.dout = turned, .dx = turned, .turn = p->turn.mem}));
     if (!pass_splats_reach(p))
-        return clear(q, t->dstrength);
+        return clear(q, t->dgates);
     TRY(clear(q, t->dg));
     TRY(clear(q, t->dbase));
     TRY(read_back(q, p, layer));
     TRY(write_back(q, p, layer));
+    TRY(share_back(q, p, layer));
     TRY(features_back(q, p, layer));
 fail:
     return status;

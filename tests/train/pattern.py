@@ -51,13 +51,17 @@ class Model:
         far = j // C < i // C - 1 if self.c.get("is_decoder", True) else torch.ones(T, T, dtype=torch.bool)
         values = [(logits.masked_fill(~sees[kind], -math.inf), spread(v))]
         if kind == "splat":
-            # One pair of a query and a far key: the sum over splats of what the splat sees of the key, as its mean meets the query.
+            # One pair of a query and a far key: over splats the key's share times the weight of their mean. Nothing falls in an encoder.
             mean, precision = (w[n].view(self.kv, -1, self.dim) for n in ("splat_mean", "splat_log_precision"))
-            amplitude = w["splat_log_amplitude"].view(1, self.kv, 1, -1)
+            density = log_density(k, mean, precision) + w["splat_log_amplitude"].view(1, self.kv, 1, -1)
             strength = (h @ w["splat_strength"].T + self.w[at + "self_attn.splat_strength.bias"]).transpose(1, 2)
-            written = log_density(k, mean, precision) + strength[..., None]
             read = q @ mean.repeat_interleave(self.heads // self.kv, 0).transpose(-1, -2) / math.sqrt(self.dim)
-            pairs = torch.logsumexp(read[:, :, :, None] + spread(written + amplitude)[:, :, None], -1)
+            pairs = torch.logsumexp(read[:, :, :, None] + spread(torch.log_softmax(density, -1) + strength[..., None])[:, :, None], -1)
+            if "splat_decay" in w:
+                fall = torch.nn.functional.softplus(h @ w["splat_decay"].T + self.w[at + "self_attn.splat_decay.bias"]).transpose(1, 2)
+                fallen = fall.cumsum(-1)  # of a key what comes behind it, up to the query's chunk
+                before = torch.nn.functional.pad(fallen, (1, 0))[:, :, torch.arange(T) // C * C]
+                pairs = pairs - spread(before)[..., None] + spread(fallen)[:, :, None]
             values.append((pairs.masked_fill(~far, -math.inf), spread(v)))
         weights = torch.softmax(torch.cat([logit for logit, _ in values], -1), -1)
         out = weights @ torch.cat([v for _, v in values], -2)

@@ -207,12 +207,12 @@ def beginning(t):
     if t.bench.works("beginning", *t.command("beginning", "--config", config, "--rate", "0", "--budget", "1"), limit=LIMIT) is None:
         return
     numbers = {name.split(".splat_")[1]: x for name, x in tensors.load(t.bench.path("beginning") / "model.safetensors").items() if ".splat_" in name}
-    precision, draw = np.exp(numbers["log_precision.weight"]), np.random.default_rng(1)
-
-    x = draw.normal(size=(60, 1, precision.shape[1]))
-    x /= np.sqrt((x**2).mean(-1, keepdims=True))
-    densities = np.exp(-0.5 * (precision * (x - numbers["mean.weight"]) ** 2).sum(-1))
-    weight = np.mean(densities @ np.exp(numbers["log_amplitude.weight"]))
+    mean, strength, decay = (numbers[name] for name in ("mean.weight", "strength.bias", "decay.bias"))
+    keys, query = np.random.default_rng(1).normal(size=(2, 60, mean.shape[1]))
+    density = -0.5 * (np.exp(numbers["log_precision.weight"]) * (keys[:, None] - mean) ** 2).sum(-1) + numbers["log_amplitude.weight"]
+    share = np.exp(density - np.log(np.exp(density).sum(-1, keepdims=True)))
+    weight = np.exp(strength[0]) * np.mean(share @ np.exp(0.1 * mean @ query.T / math.sqrt(mean.shape[1])))
+    t.bench.check("beginning: decay", abs(np.log1p(np.exp(decay[0])) * 128 - 1) < 1e-3, f"falls by {np.log1p(np.exp(decay[0])):.5f} a token")
     t.bench.check("beginning: weight", 0.7 < 16 * weight < 1.4, f"a pair far away has {weight:.4f}")
 
 

@@ -141,6 +141,55 @@ fail:
     return status;
 }
 
+static clsplat_status biases_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_biases_args *a = args;
+    const op_tensor *t = &a->biases;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_number(&o, "DECAY", a->decay.mem != NULL);
+    TRY(begin(q, 1, 1, tensor_bytes(t), "token_biases", &o, &l));
+    launch_uint(&l, "chunks", (uint32_t)t->shape[0]);
+    launch_uint(&l, "chunk", (uint32_t)t->shape[2]);
+    launch_tensor(&l, &o, "strength", &a->strength);
+    launch_tensor(&l, &o, "mixture", &a->mixture);
+    if (a->decay.mem) {
+        launch_tensor(&l, &o, "decay", &a->decay);
+        launch_tensor(&l, &o, "falls", &a->falls);
+    }
+    launch_tensor(&l, &o, "biases", t);
+    TRY(launch_run(&l, q, grid_of(t->shape[0], t->shape[1], 1, o.group),
+                   (work){.flops = tensor_bytes(t), .bytes = 4 * tensor_bytes(t)}));
+fail:
+    return status;
+}
+
+static clsplat_status biases_backward_run(queue *q, const void *args) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_token_biases_backward_args *a = args;
+    const op_tensor *t = &a->dbiases;
+    kernel_options o;
+    launch l;
+    options_plain(&o, q);
+    options_number(&o, "DECAY", a->decay.mem != NULL);
+    TRY(begin(q, 1, 1, tensor_bytes(t), "token_biases_backward", &o, &l));
+    launch_uint(&l, "chunks", (uint32_t)t->shape[0]);
+    launch_uint(&l, "chunk", (uint32_t)t->shape[2]);
+    launch_uint(&l, "splats", (uint32_t)a->splats);
+    launch_tensor(&l, &o, "dbiases", t);
+    launch_tensor(&l, &o, "dmixture", &a->dmixture);
+    if (a->decay.mem) {
+        launch_tensor(&l, &o, "decay", &a->decay);
+        launch_mem(&l, "dfalls", a->dfalls);
+        launch_tensor(&l, &o, "ddecay", &a->ddecay);
+    }
+    TRY(launch_run(&l, q, grid_of(t->shape[0], t->shape[1], 1, o.group),
+                   (work){.flops = tensor_bytes(t), .bytes = 4 * tensor_bytes(t)}));
+fail:
+    return status;
+}
+
 static clsplat_status scan_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_splat_scan_args *a = args;
@@ -151,12 +200,14 @@ static clsplat_status scan_run(queue *q, const void *args) {
     TRY(begin(q, 1, a->value_dim, (double)(a->batch * a->room) * (double)(a->count * a->value_dim),
               "splat_scan", &o, &l));
     launch_uint(&l, "count", (uint32_t)a->count);
+    launch_uint(&l, "splats", (uint32_t)a->splats);
     launch_uint(&l, "first", (uint32_t)a->first);
     launch_uint(&l, "chunks", (uint32_t)a->chunks);
     launch_uint(&l, "room", (uint32_t)a->room);
     launch_mem(&l, "base", a->base);
     launch_mem(&l, "lse", a->lse);
     launch_mem(&l, "value", a->value);
+    launch_mem(&l, "falls", a->falls);
     launch_mem(&l, "prefix_lse", a->prefix_lse);
     launch_mem(&l, "prefix", a->prefix);
     launch_mem(&l, "bias", a->bias);
@@ -175,17 +226,20 @@ static clsplat_status scan_backward_run(queue *q, const void *args) {
     options_plain(&o, q);
     TRY(begin(q, 1, a->value_dim, numbers, "splat_scan_backward", &o, &l));
     launch_uint(&l, "count", (uint32_t)a->count);
+    launch_uint(&l, "splats", (uint32_t)a->splats);
     launch_uint(&l, "chunks", (uint32_t)a->chunks);
     launch_mem(&l, "lse", a->lse);
     launch_mem(&l, "value", a->value);
+    launch_mem(&l, "falls", a->falls);
     launch_mem(&l, "prefix_lse", a->prefix_lse);
     launch_mem(&l, "prefix", a->prefix);
     launch_mem(&l, "dprefix", a->dprefix);
     launch_mem(&l, "dbias", a->dbias);
     launch_mem(&l, "dlse", a->dlse);
     launch_mem(&l, "dvalue", a->dvalue);
-    TRY(launch_run(&l, q, grid_of(a->count, a->chunks, a->batch, o.group),
-                   (work){.flops = 2.5 * numbers * (double)a->chunks, .bytes = 16 * numbers}));
+    launch_mem(&l, "dfalls", a->dfalls);
+    TRY(launch_run(&l, q, grid_of(a->count, a->batch, 1, o.group),
+                   (work){.flops = 9 * numbers, .bytes = 16 * numbers}));
 fail:
     return status;
 }
@@ -199,6 +253,8 @@ static const op_variant
                               &tune_nothing}},
     splat_rows[] = {{"plain", guarantee, op_fits_all, splat_run, source, &plain_space}},
     splat_backward_rows[] = {{"plain", guarantee, op_fits_all, splat_backward_run, source, &plain_space}},
+    biases_rows[] = {{"plain", guarantee, op_fits_all, biases_run, source, &plain_space}},
+    biases_backward_rows[] = {{"plain", guarantee, op_fits_all, biases_backward_run, source, &plain_space}},
     scan_rows[] = {{"plain", guarantee, op_fits_all, scan_run, source, &plain_space}},
     scan_backward_rows[] = {{"plain", guarantee, op_fits_all, scan_backward_run, source, &plain_space}};
 
@@ -206,6 +262,8 @@ const op_family op_token_features_family = {"token_features", token_rows, 2, NUL
                 op_token_features_backward_family = {"token_features_backward", token_backward_rows, 2, NULL},
                 op_splat_features_family = {"splat_features", splat_rows, 1, NULL},
                 op_splat_features_backward_family = {"splat_features_backward", splat_backward_rows, 1, NULL},
+                op_token_biases_family = {"token_biases", biases_rows, 1, NULL},
+                op_token_biases_backward_family = {"token_biases_backward", biases_backward_rows, 1, NULL},
                 op_splat_scan_family = {"splat_scan", scan_rows, 1, NULL},
                 op_splat_scan_backward_family = {"splat_scan_backward", scan_backward_rows, 1, NULL};
 
@@ -223,6 +281,14 @@ clsplat_status op_splat_features(queue *q, const op_splat_features_args *args) {
 
 clsplat_status op_splat_features_backward(queue *q, const op_splat_features_backward_args *args) {
     return op_dispatch(q, &op_splat_features_backward_family, args);
+}
+
+clsplat_status op_token_biases(queue *q, const op_token_biases_args *args) {
+    return op_dispatch(q, &op_token_biases_family, args);
+}
+
+clsplat_status op_token_biases_backward(queue *q, const op_token_biases_backward_args *args) {
+    return op_dispatch(q, &op_token_biases_backward_family, args);
 }
 
 clsplat_status op_splat_scan(queue *q, const op_splat_scan_args *args) {

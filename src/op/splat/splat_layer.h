@@ -2,12 +2,13 @@
  * for x and dx, which may be of any storage type.
  *
  * A splat layer attends to the keys of a query's own chunk and of the one before, and through splats to all
- * before those, under one normaliser. Each key is written to splats by φ_s of the normalised key, a product
- * of features; a query meets a splat as it meets a key, by the product with its mean. So all of it is softmax
- * attention:
+ * before those, under one normaliser. Each key is shared out among the splats by their densities of it, φ_s
+ * of the normalised key, a product of features; a query meets a splat as it meets a key, by the product with
+ * its mean. So all of it is softmax attention:
  *
+ *     share   the densities of a key together: the lse of its features over those of all splats
  *     write   a splat's state of a chunk: softmax of its features over those of the chunk's keys, a bias each
- *     scan    the states of all chunks before
+ *     scan    the states of all chunks before, which fall as the tokens since say
  *     read    softmax of a query, before it is turned, over the means, with values and biases from the scan
  *
  * Splats are those of all key heads, S in a head, in one list: count = Hk·S. Their states' log-masses leave
@@ -46,19 +47,36 @@ typedef struct op_splat_features_backward_args {
 } op_splat_features_backward_args;
 clsplat_status op_splat_features_backward(queue *q, const op_splat_features_backward_args *args);
 
-/* prefix_lse and prefix of the chunks [first, chunks): the state of all chunks up to c − OP_SPLAT_LAG; bias =
- * base + prefix_lse. Shapes: lse, prefix_lse, bias [batch,room,count], value, prefix
- * [batch,room,count,value_dim]. */
+/* biases_j = strength_j − mixture_j − Σ_{t > j} ln(1 + e^decay_t), t in j's chunk, and falls, that sum over a
+ * whole chunk; mixture_j: the logarithm of all splats' densities of the key. Without decay nothing falls.
+ * Shapes: strength, decay, mixture, biases [chunks,Hk,chunk,1], falls [chunks,Hk,1,1]. */
+typedef struct op_token_biases_args {
+    op_tensor strength, decay, mixture, biases, falls;
+} op_token_biases_args;
+clsplat_status op_token_biases(queue *q, const op_token_biases_args *args);
+
+/* dstrength is dbiases. dfalls [chunks,Hk,splats] is what each splat's scan makes of it. */
+typedef struct op_token_biases_backward_args {
+    op_tensor decay, dbiases, dmixture, ddecay;
+    cl_mem dfalls;
+    size_t splats;
+} op_token_biases_backward_args;
+clsplat_status op_token_biases_backward(queue *q, const op_token_biases_backward_args *args);
+
+/* prefix_lse and prefix of the chunks [first, chunks): the state of all chunks up to c − OP_SPLAT_LAG, as it
+ * has fallen since; bias = base + prefix_lse. Of count splats each head has `splats`. Shapes: lse,
+ * prefix_lse, bias [batch,room,count], value, prefix [batch,room,count,value_dim], falls [batch,room,count /
+ * splats]. */
 typedef struct op_splat_scan_args {
-    cl_mem base, lse, value, prefix_lse, prefix, bias;
-    size_t batch, first, chunks, room, count, value_dim;
+    cl_mem base, lse, value, falls, prefix_lse, prefix, bias;
+    size_t batch, first, chunks, room, count, splats, value_dim;
 } op_splat_scan_args;
 clsplat_status op_splat_scan(queue *q, const op_splat_scan_args *args);
 
-/* Of all chunks (first 0, room chunks). dbase is the column sums of dbias. */
+/* Of all chunks (first 0, room chunks). dbase is the column sums of dbias; dfalls [batch,chunks,count]. */
 typedef struct op_splat_scan_backward_args {
-    cl_mem lse, value, prefix_lse, prefix, dprefix, dbias, dlse, dvalue;
-    size_t batch, chunks, count, value_dim;
+    cl_mem lse, value, falls, prefix_lse, prefix, dprefix, dbias, dlse, dvalue, dfalls;
+    size_t batch, chunks, count, splats, value_dim;
 } op_splat_scan_backward_args;
 clsplat_status op_splat_scan_backward(queue *q, const op_splat_scan_backward_args *args);
 
