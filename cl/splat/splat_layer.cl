@@ -4,8 +4,8 @@
  *     token_features    f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5)
  *     splat_features    g_s = [p μ, −½ p], p = e^log_precision:  f_i·g_s = φ_s(y) + ½ Σ p μ²
  *                       base_s = log_amplitude − ½ Σ p μ²: what writing leaves out
- *     token_biases      b_j = strength_j − ln Σ_s e^(base_s + f_j·g_s) − Σ_{t > j, in the chunk} fall_t, with which token
- *                       j is written; fall_t = ln(1 + e^decay_t)
+ *     token_biases      b_j = strength_j − ln Σ_s e^(base_s + f_j·g_s) − Σ_{t > j, in the chunk} fall_t, with which
+ *                       token j is written; fall_t = ln(1 + e^decay_t)
  *     splat_scan        of a chunk c: the state (prefix_lse, prefix) of all chunks up to c − 2, as it has fallen since;
  *                       bias = base + prefix_lse
  *     …_backward        their gradients: of x and of parameters added to, of states and tokens written

@@ -16,10 +16,11 @@ size_t pass_splats_chunk(const pass *p) {
 }
 
 /* A dense tensor [n,Hk,rows,columns]. */
-static clsplat_status create_parts(const pass *p, size_t rows, size_t columns, op_tensor *t) {
+static clsplat_status create_parts(const pass *p, clsplat_dtype type, size_t rows, size_t columns,
+                                   op_tensor *t) {
     const model_config *c = &p->model->model->config;
     size_t n = p->rows / pass_splats_chunk(p);
-    clsplat_status status = tensor_create(p->model->device, CLSPLAT_F32, n * c->kv_heads, rows, columns, t);
+    clsplat_status status = tensor_create(p->model->device, type, n * c->kv_heads, rows, columns, t);
     t->shape[0] = n;
     t->shape[1] = c->kv_heads;
     t->stride[0] = c->kv_heads * rows * columns;
@@ -27,7 +28,7 @@ static clsplat_status create_parts(const pass *p, size_t rows, size_t columns, o
 }
 
 static clsplat_status create_states(const pass *p, size_t columns, op_tensor *t) {
-    return create_parts(p, p->model->model->config.splats, columns, t);
+    return create_parts(p, CLSPLAT_F32, p->model->model->config.splats, columns, t);
 }
 
 static clsplat_status no_memory(const pass *p) {
@@ -48,9 +49,9 @@ clsplat_status pass_splats_open(const pass *p, pass_splats **made) {
     TRY(tensor_create(device, p->type, 1, p->rows, c->heads * c->head_dim, &s->queries));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->features));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, splat_gates(c) * c->kv_heads, &s->gates));
-    TRY(create_parts(p, pass_splats_chunk(p), 1, &s->mixture));
+    TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), 1, &s->mixture));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads, &s->biases));
-    TRY(create_parts(p, 1, 1, &s->falls));
+    TRY(create_parts(p, CLSPLAT_F32, 1, 1, &s->falls));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->base));
     TRY(create_states(p, 1, &s->lse));
@@ -58,6 +59,10 @@ clsplat_status pass_splats_open(const pass *p, pass_splats **made) {
     TRY(create_states(p, 1, &s->prefix_lse));
     TRY(create_states(p, c->head_dim, &s->prefix));
     TRY(create_states(p, 1, &s->bias));
+    if (p->type == CLSPLAT_F32)
+        return CLSPLAT_OK;
+    TRY(tensor_create(device, p->type, c->kv_heads, c->splats, c->head_dim, &s->narrow_mean));
+    TRY(create_parts(p, p->type, c->splats, c->head_dim, &s->narrow_value));
 fail:
     return status;
 }
@@ -71,9 +76,9 @@ void pass_splats_close(const pass *p, pass_splats **made) {
     pass_splats *s = *made;
     if (!s)
         return;
-    op_tensor *const all[] = {&s->queries,    &s->features, &s->gates, &s->mixture, &s->biases,
-                              &s->falls,      &s->g,        &s->base,  &s->lse,     &s->value,
-                              &s->prefix_lse, &s->prefix,   &s->bias};
+    op_tensor *const all[] = {&s->queries,    &s->features, &s->gates, &s->mixture,     &s->biases,
+                              &s->falls,      &s->g,        &s->base,  &s->lse,         &s->value,
+                              &s->prefix_lse, &s->prefix,   &s->bias,  &s->narrow_mean, &s->narrow_value};
     release(p, all, sizeof all / sizeof *all);
     free(s);
     *made = NULL;
@@ -89,8 +94,8 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->dfeatures));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, c->kv_heads * 2 * c->head_dim, &s->more));
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, splat_gates(c) * c->kv_heads, &s->dgates));
-    TRY(create_parts(p, pass_splats_chunk(p), 1, &s->dmixture));
-    TRY(create_parts(p, pass_splats_chunk(p), splat_share_columns(c), &s->shared));
+    TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), 1, &s->dmixture));
+    TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), splat_share_columns(c), &s->shared));
     TRY(tensor_create(device, CLSPLAT_F32, 1, 1, splat_share_columns(c), &s->none));
     TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
@@ -194,13 +199,33 @@ bool pass_splats_reach(const pass *p) {
     return p->model->model->config.layer.encoder || p->length / pass_splats_chunk(p) > OP_SPLAT_LAG;
 }
 
+static op_tensor means_of(const pass *p, size_t layer) {
+    return splat_layer_means(&p->model->model->config, &p->model->model->weights.layers[layer]);
+}
+
+static op_tensor read_value(const pass *p, const pass_splats *s) {
+    return p->model->model->config.layer.encoder ? s->value : s->prefix;
+}
+
+/* Matrix units want all that they multiply in one type. */
+static clsplat_status narrow(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const pass_splats *s = pass_layer_of(p, layer)->splats;
+    if (p->type == CLSPLAT_F32)
+        return CLSPLAT_OK;
+    TRY(op_norm(q, &(op_norm_args){.x = means_of(p, layer), .out = s->narrow_mean}));
+    TRY(op_norm(q, &(op_norm_args){.x = read_value(p, s), .out = s->narrow_value}));
+fail:
+    return status;
+}
+
 op_softmax_args pass_splats_read(const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     op_softmax_args a = pass_splats_own(p, layer);
     a.q = pass_splats_rows(p, s->queries, 0, c->heads, c->head_dim);
-    a.k = repeated(p, splat_layer_means(c, &p->model->model->weights.layers[layer]));
-    a.v = c->layer.encoder ? s->value : s->prefix;
+    a.k = repeated(p, p->type == CLSPLAT_F32 ? means_of(p, layer) : s->narrow_mean);
+    a.v = p->type == CLSPLAT_F32 ? read_value(p, s) : s->narrow_value;
     a.key_bias = s->bias;
     a.window = 0;
     a.diagonal = OP_SEES_ALL;
@@ -276,8 +301,10 @@ clsplat_status pass_splats_attend(queue *q, const pass *p, size_t layer) {
         op_softmax_args before = pass_splats_before(p, layer, window);
         TRY(op_softmax(q, &before));
     }
-    if (pass_splats_reach(p))
-        TRY(op_softmax(q, &read));
+    if (!pass_splats_reach(p))
+        return CLSPLAT_OK;
+    TRY(narrow(q, p, layer));
+    TRY(op_softmax(q, &read));
 fail:
     return status;
 }

@@ -13,6 +13,7 @@ typedef struct pass_splats {
         falls;         /* [1,1,rows,splat_gates·Hk], [n,Hk,chunk,1], [1,1,rows,Hk], [n,Hk,1,1] */
     op_tensor g, base; /* [1,Hk,S,2·D], [1,Hk,S,1] */
     op_tensor lse, value, prefix_lse, prefix, bias; /* [n,Hk,S,…] */
+    op_tensor narrow_mean, narrow_value; /* as queries meet them in a pass that is not in float32 */
 } pass_splats;
 
 /* What backward needs besides, shared by layers. */
