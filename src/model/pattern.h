@@ -18,7 +18,7 @@
  *     "sliding_window": 256   keys that a layer of kind "window" sees; in an encoder one of kind "splat",
  * too, half of them before and half behind the token
  *
- *     "splats": 128           of a key head in a layer of kind "splat"
+ *     "splats": 128           of a key head in a layer of kind "splat" (op/splat/splat_layer.h)
  *
  *     "splat_chunk": 128      keys of a chunk there; in an encoder splats see the whole text
  *
