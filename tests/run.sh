@@ -163,7 +163,7 @@ on_simulator() {
     case $how in
       all) checks=(--build-options -cl-opt-disable --uninitialized) ;;
       races) checks=(--build-options -cl-opt-disable) ;;
-      optimised) checks=(--local-mem-size 49152) ;;
+      optimised) checks=(--local-mem-size 65536) ;;
       *) echo "test_tiny: row $row: ERROR: what is $how?"; return 1 ;;
     esac
     rm -f "$findings"

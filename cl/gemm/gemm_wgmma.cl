@@ -85,14 +85,6 @@ INLINED uint place_in_tile(void) {
 #if MATRIX_UNITS
 #include "gemm/gemm_wgmma.clh"
 
-/* The group's tiles. */
-#define TILES_DECLARE(tiles)                                                                                           \
-    uint tiles##_at_;                                                                                                  \
-    __asm__ volatile(SM_90A ".shared .align 1024 .b8 gemm_tiles[%1]; mov.u32 %0, gemm_tiles;"                          \
-                     : "=r"(tiles##_at_)                                                                               \
-                     : "n"(STAGES * PART));                                                                            \
-    local uchar *tiles = (local uchar *)(ulong)tiles##_at_;
-
 /* A copy of 16 bytes, or of zeros, from so many rows further down. */
 INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
     __asm__ volatile("{ .reg .b64 at; mad.wide.u32 at, %2, %3, %1; "
@@ -135,7 +127,7 @@ INLINED void sums_settle(private sums *s) {
         WIDE_WAIT(s->c[m], BROAD / 8, "0");
 }
 #else
-#define TILES_DECLARE(tiles) local uchar tiles[STAGES * PART] __attribute__((aligned(16)));
+#define WIDE_ROOM(room, size) local uchar room[size] __attribute__((aligned(16)));
 
 INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
     copy_start_or_zero(to, f->at + column * 2 + (ulong)f->row_bytes * rows, inside);
@@ -268,7 +260,7 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gemm_wgmma(uint rows
                                                                        global const ELEMENT(A_TYPE) *a, INDEX4 a_at,
                                                                        global const ELEMENT(A_TYPE) *b, INDEX4 b_at,
                                                                        global ELEMENT(C_TYPE) *c, INDEX4 c_at) {
-    TILES_DECLARE(tiles)
+    WIDE_ROOM(tiles, STAGES * PART)
     WARP_DECLARE(w)
     uint batch = get_global_id(2) / heads, head = get_global_id(2) % heads;
     c += c_at.s0 + batch * c_at.s1 + head * c_at.s2;

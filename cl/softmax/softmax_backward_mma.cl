@@ -12,8 +12,9 @@
  *
  * Measured (H200, bf16, H = 16; ms at N = 4,096 and 16,384): D = 64 1.10 and 15.6, where the forward pass takes 0.17
  * and 2.4; D = 128 2.05 at 4,096, forward 0.50. PyTorch's backward alone, D = 64: flash 0.75 and 10.0, cuDNN 0.56 and
- * 6.0. No gain: two blocks of rows a warp; tiles of 32 sources (8 % slower), groups of 256 items (9 %). A making in
- * Hopper's instructions took 1.03 and 14.5, and its results were wrong.
+ * 6.0. No gain: two blocks of rows a warp; tiles of 32 sources (8 % slower), groups of 256 items (9 %). Hopper's
+ * instructions (softmax_backward_wgmma.clh): in 245 and 222 registers of ptxas, nothing spilled, no products one after
+ * the other; with a third group on a multiprocessor it spills, and puts them one after the other.
  *
  * Needs D = DV, rows at multiples of 8 elements. */
 #ifndef Q_TYPE
@@ -56,11 +57,11 @@ typedef struct own_rows {
     per_row offset, delta, total;
 } own_rows;
 
-/* Rows and sources of a tile. */
+/* Rows and sources of a tile; without `whole` some of its pairs do not meet, or are of sources past the last. */
 typedef struct place {
-    uint row, source;
+    uint row, source, count;
     int reach;
-    bool masked; /* some do not meet */
+    bool whole;
     float factor;
 } place;
 
@@ -80,30 +81,74 @@ INLINED void sums_scale(private sums *s, float scale) {
     }
 }
 
-/* p from sixteen scores, t from gains too, as operands, and what t adds to the total: of the warp's block b, with the
- * sources' numbers from the first on. */
-INLINED void strip_weigh(warp w, private own_rows *own, uint b, private float (*score)[4], private float (*gain)[4],
-                         local const float2 *numbers, place at, private uint *p, private uint *t) {
+/* The numbers of sources 8n + column_of(0) and the next; none are read where none are needed. */
+#define NUMBERS (OF_KEYS || BIAS)
+INLINED float4 numbers_at(warp w, local const float2 *numbers, uint n) {
+    return NUMBERS ? *(local const float4 *)(numbers + column_of(w, n)) : (float4)(0.0f);
+}
+
+/* Each score of the warp's block b and `blocks` times eight sources becomes its p. Keys have no offset without a bias:
+ * that of rows past the last does not matter, as nobody stores them. */
+INLINED void pairs_weigh(warp w, private const own_rows *own, uint b, private float (*score)[4],
+                         local const float2 *numbers, const uint blocks, float factor) {
     UNROLL
-    for (uint n = 0; n < 2; ++n) {
-        float4 column = *(local const float4 *)(numbers + column_of(w, n));
+    for (uint n = 0; n < blocks; ++n) {
+        float4 column = numbers_at(w, numbers, n);
         UNROLL
-        for (uint i = 0; i < 2; ++i) {
-            float weight[2], gained[2];
+        for (uint i = 0; i < 2; ++i)
             UNROLL
-            for (uint x = 0; x < 2; ++x) {
-                float more = own->offset.x[b][i] + (x ? column.z : column.x),
-                      delta = OF_KEYS ? (x ? column.w : column.y) : own->delta.x[b][i];
-                bool seen = more != -INFINITY &&
-                            (!at.masked || meets(at.row + row_of(w, b, i), at.source + column_of(w, n) + x, at.reach));
-                weight[x] = seen ? power_of_two(MAD(score[n][2 * i + x], at.factor, more)) : 0.0f;
-                gained[x] = weight[x] * (gain[n][2 * i + x] - delta);
-                gained[x] = weight[x] == 0.0f ? 0.0f : gained[x]; /* a padding key may hold anything finite */
-            }
-            own->total.x[b][i] += gained[0] + gained[1];
-            p[2 * n + i] = pack_half(weight[0], weight[1]);
-            t[2 * n + i] = pack_half(gained[0], gained[1]);
+        for (uint x = 0; x < 2; ++x) {
+            float more = x ? column.z : column.x, *s = &score[n][2 * i + x];
+            more = BIAS ? own->offset.x[b][i] + more : OF_KEYS ? more : own->offset.x[b][i];
+            *s = power_of_two(MAD(*s, factor, more));
+            if (BIAS) /* a padding key may hold anything finite */
+                *s = more == -INFINITY ? 0.0f : *s;
         }
+    }
+}
+
+/* And each gain its t. */
+INLINED void pairs_gain(warp w, private const own_rows *own, uint b, private float (*p)[4], private float (*gain)[4],
+                        local const float2 *numbers, const uint blocks) {
+    UNROLL
+    for (uint n = 0; n < blocks; ++n) {
+        float4 column = numbers_at(w, numbers, n);
+        UNROLL
+        for (uint i = 0; i < 2; ++i)
+            UNROLL
+        for (uint x = 0; x < 2; ++x) {
+            float weight = p[n][2 * i + x], *g = &gain[n][2 * i + x];
+            *g = weight * (*g - (OF_KEYS ? (x ? column.w : column.y) : own->delta.x[b][i]));
+            if (BIAS)
+                *g = weight == 0.0f ? 0.0f : *g;
+        }
+    }
+}
+
+/* Of pairs that do not meet both are 0. */
+INLINED void pairs_mask(warp w, uint b, private float (*p)[4], private float (*t)[4], const uint blocks, place at) {
+    UNROLL
+    for (uint n = 0; n < blocks; ++n)
+        UNROLL
+    for (uint i = 0; i < 2; ++i)
+        UNROLL
+    for (uint x = 0; x < 2; ++x) {
+        uint source = at.source + column_of(w, n) + x;
+        if (source >= at.count || !meets(at.row + row_of(w, b, i), source, at.reach))
+            p[n][2 * i + x] = t[n][2 * i + x] = 0.0f;
+    }
+}
+
+/* Sixteen sources' as operands; t is added to the rows' totals. */
+INLINED void pairs_pack(private own_rows *own, uint b, private float (*p)[4], private float (*t)[4],
+                        private uint *p_pair, private uint *t_pair) {
+    UNROLL
+    for (uint n = 0; n < 2; ++n)
+        UNROLL
+    for (uint i = 0; i < 2; ++i) {
+        own->total.x[b][i] += t[n][2 * i] + t[n][2 * i + 1];
+        p_pair[2 * n + i] = pack_half(p[n][2 * i], p[n][2 * i + 1]);
+        t_pair[2 * n + i] = pack_half(t[n][2 * i], t[n][2 * i + 1]);
     }
 }
 
@@ -141,6 +186,11 @@ INLINED void strip_add(warp w, private sums *s, private uint (*p)[4], local cons
     }
 }
 
+#if WGMMA
+#include "softmax/softmax_backward_wgmma.clh"
+#else
+#define SCORE_TILE(slot) score_tile[slot]
+#define GAIN_TILE(slot) gain_tile[slot]
 INLINED void tile_meet(warp w, private own_rows *own, local const ushort *score_tile, local const ushort *gain_tile,
                        local const float2 *numbers, place at) {
     UNROLL
@@ -150,13 +200,19 @@ INLINED void tile_meet(warp w, private own_rows *own, local const ushort *score_
         strip_multiply(w, score, &own->scored, score_tile, n);
         strip_multiply(w, gain, &own->gained, gain_tile, n);
         UNROLL
-        for (uint b = 0; b < BLOCKS; ++b)
-            strip_weigh(w, own, b, score[b], gain[b], numbers + 16 * n, at, p[b], t[b]);
+        for (uint b = 0; b < BLOCKS; ++b) {
+            pairs_weigh(w, own, b, score[b], numbers + 16 * n, 2, at.factor);
+            pairs_gain(w, own, b, score[b], gain[b], numbers + 16 * n, 2);
+            if (!at.whole)
+                pairs_mask(w, b, score[b], gain[b], 2, at);
+            pairs_pack(own, b, score[b], gain[b], p[b], t[b]);
+        }
         strip_add(w, &own->first, t, score_tile, n);
         if (OF_KEYS)
             strip_add(w, &own->second, p, gain_tile, n);
     }
 }
+#endif
 
 #if OF_KEYS && DBIAS
 #define STORE_BIAS                                                                                                     \
@@ -191,6 +247,13 @@ INLINED void side_begin(private side *s, global const ELEMENT(HALF_TYPE) *scored
     s->count = count;
 }
 
+INLINED void own_begin(warp w, private own_rows *own, private const side *s, uint first) {
+    operands_load(w, &own->scored, s->scored, s->scored_pitch, first, s->count);
+    operands_load(w, &own->gained, s->gained, s->gained_pitch, first, s->count);
+    sums_clear(&own->first);
+    sums_clear(&own->second);
+}
+
 /* Copies of the tile of sources from `begin` on are begun. */
 INLINED void tile_feed(private const side *s, uint begin, local ushort *score_tile, local ushort *gain_tile) {
     feed scored = feed_of(D, s->scored, s->scored_pitch, begin, s->count);
@@ -200,10 +263,10 @@ INLINED void tile_feed(private const side *s, uint begin, local ushort *score_ti
 }
 
 /* And their numbers come, and `next` and the head of queries become those of the tile after it. */
-#define FEED(stage)                                                                                                    \
+#define FEED(slot)                                                                                                     \
     {                                                                                                                  \
-        tile_feed(&other, next, score_tile[stage], gain_tile[stage]);                                                  \
-        if (item < KEYS)                                                                                               \
+        tile_feed(&other, next, SCORE_TILE(slot), GAIN_TILE(slot));                                                    \
+        if (NUMBERS && item < KEYS)                                                                                    \
             number = OF_KEYS ? query_numbers(stats, next + item, queries)                                              \
                              : KEY_NUMBERS(bias, bias_at.s3, next + item, keys);                                       \
         next += KEYS;                                                                                                  \
@@ -214,6 +277,16 @@ INLINED void tile_feed(private const side *s, uint begin, local ushort *score_ti
             stats += 2 * (INDEX)queries;                                                                               \
         }                                                                                                              \
     }
+#define NUMBERS_STORE(slot)                                                                                            \
+    if (NUMBERS && item < KEYS)                                                                                        \
+        numbers[slot][item] = number;
+
+/* The group's next tile of sources and this warp's rows. */
+#define PLACE_NEXT                                                                                                     \
+    {                                                                                                                  \
+        first, begin, other.count, reach,                                                                              \
+            begin + KEYS <= other.count &&all_meet(first, WARP_ROWS, begin, KEYS, reach), scale *LOG2_E                \
+    }
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, int diagonal,
@@ -223,8 +296,13 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
                              global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at,
 #endif
                              global const ELEMENT(Q_TYPE) *dout, INDEX4 dout_at, global const float *stats RESULTS) {
+#if WGMMA
+    local float2 numbers[SLOTS][KEYS] ALIGNED;
+    WIDE_ROOM(tiles, SLOTS * SLOT_BYTES)
+#else
     local ushort score_tile[2][TILE_SIZE(D)] TILE_ALIGNED, gain_tile[2][TILE_SIZE(D)] TILE_ALIGNED;
     local float2 numbers[2][KEYS] ALIGNED;
+#endif
     WARP_DECLARE(w)
     uint item = get_local_id(0), tile = get_group_id(0), b_ = get_global_id(2);
     uint h = OF_KEYS ? get_global_id(1) * group : get_global_id(1), kv = h / group;
@@ -238,10 +316,7 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
     bias += bias_at.s0 + b_ * bias_at.s1 + kv * bias_at.s2;
 #endif
     own_rows own;
-    operands_load(w, &own.scored, mine.scored, mine.scored_pitch, first, mine.count);
-    operands_load(w, &own.gained, mine.gained, mine.gained_pitch, first, mine.count);
-    sums_clear(&own.first);
-    sums_clear(&own.second);
+    own_begin(w, &own, &mine, first);
     FOR_ROWS(b, i) {
         uint row = min(first + row_of(w, b, i), mine.count - 1);
         float2 its = OF_KEYS ? KEY_NUMBERS(bias, bias_at.s3, row, keys) : query_numbers(stats, row, queries);
@@ -250,25 +325,61 @@ KERNEL(softmax_backward_mma)(uint queries, uint keys, uint group, float scale, i
         own.total.x[b][i] = 0.0f;
     }
     uint2 sources = sources_of(group_first, min(group_first + GROUP_ROWS, mine.count), diagonal, queries, keys);
-    uint begin = sources.x, next = sources.x, stage = 0;
+    uint begin = sources.x, next = sources.x;
     uint steps = sources.y > sources.x ? (sources.y - sources.x + KEYS - 1) / KEYS * (OF_KEYS ? group : 1) : 0;
     float2 number = (float2)(0.0f);
     int reach = reach_of(diagonal, keys);
     if (steps > 0)
         FEED(0)
-    if (item < KEYS)
-        numbers[0][item] = number;
-    for (uint step = 0; step < steps; ++step, stage ^= 1) {
-        place at = {first, begin, reach, !all_meet(first, WARP_ROWS, begin, KEYS, reach), scale * LOG2_E};
+    NUMBERS_STORE(0)
+#if WGMMA
+    uint now = 0, before = 2, after = 1;
+    pairs s;
+    pair_operands o;
+    if (steps > 0) {
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (steps > 1)
+            FEED(1)
+        STEP_BEGIN();
+        pairs_begin(w, &s, &own, tiles, 0);
+        place at = PLACE_NEXT;
+        PAIRS_MEET(w, &own, &s, &o, numbers[0], at, "1", "0")
+        NUMBERS_STORE(1)
+    }
+    for (uint step = 1; step < steps; ++step) {
+        begin = begin + KEYS < sources.y ? begin + KEYS : sources.x;
+        place at = PLACE_NEXT;
+        before = now;
+        now = after;
+        after = after == SLOTS - 1 ? 0 : after + 1;
+        copy_wait();
+        barrier(CLK_LOCAL_MEM_FENCE);
+        STEP_BEGIN();
+        pairs_begin(w, &s, &own, tiles, now);
+        sums_begin(w, &own, &o, tiles, before);
+        if (step + 1 < steps)
+            FEED(after)
+        PAIRS_MEET(w, &own, &s, &o, numbers[now], at, "2", "1")
+        NUMBERS_STORE(after)
+    }
+    if (steps > 0) {
+        STEP_BEGIN();
+        sums_begin(w, &own, &o, tiles, now);
+        sums_settle(&own);
+    }
+#else
+    for (uint step = 0, stage = 0; step < steps; ++step, stage ^= 1) {
+        place at = PLACE_NEXT;
         begin = next;
         copy_wait();
         barrier(CLK_LOCAL_MEM_FENCE);
         if (step + 1 < steps)
             FEED(stage ^ 1)
-        tile_meet(w, &own, score_tile[stage], gain_tile[stage], numbers[stage], at);
-        if (item < KEYS)
-            numbers[stage ^ 1][item] = number;
+        tile_meet(w, &own, SCORE_TILE(stage), GAIN_TILE(stage), numbers[stage], at);
+        NUMBERS_STORE(stage ^ 1)
     }
+#endif
     copy_wait();
     sums_scale(&own.first, scale);
     FOR_ROWS(b, i) {

@@ -42,6 +42,10 @@ static const problem_spec softmax[] = {
      .bias = BIAS_HOLES, .key_bias = BF16, .tier = NORMAL},
     {.queries = 33, .keys = 65, .dim = 16, .value_dim = 16, .q = F16, .k = F16, .v = BF16, .bias = BIAS_RANDOM,
      .key_bias = F16, .causal = true},
+    {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 300, .keys = 333, .dim = 64, .value_dim = 64, .q = BF16, .k = BF16,
+     .v = BF16, .out = BF16, .causal = true, .layout = LAYOUT_TOKENS},
+    {.heads = 2, .queries = 190, .keys = 260, .dim = 64, .value_dim = 64, .q = F16, .k = F16, .v = F16, .out = F16,
+     .bias = BIAS_HOLES, .tier = NORMAL},
     {.queries = 40, .keys = 41, .dim = 128, .value_dim = 128, .causal = true, .tier = NORMAL},
     {.queries = 9, .keys = 12, .dim = 1024, .value_dim = 1000, .causal = true, .tier = LONG},
 };
@@ -99,6 +103,7 @@ static const problem_spec gaussian[] = {
      .causal = true},
 };
 // clang-format on
+static const char *const matrix_rows[] = {"mma", "wgmma"};
 static const clsplat_covariance forms[] = {ISOTROPIC, DIAGONAL, FULL};
 
 /* Near and far at tolerance 0, where it is exact: heads, biases, layouts, types. Above:
@@ -138,10 +143,15 @@ static void solve(const problem_spec *spec, uint64_t seed) {
     problem_free(&p);
 }
 
-/* By the row that the device chooses, and by the plain one. */
+/* By the row that the device chooses, by those of matrix units, and by the plain one. */
 START_TEST(exact) {
     problem_spec spec = softmax[_i];
     solve(&spec, 100 + (uint64_t)_i);
+    if (clsplat_device_describe(problem_on_stage().device)->limits.nvidia_capability && spec.q)
+        for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
+            spec.variant = matrix_rows[row];
+            solve(&spec, 100 + (uint64_t)_i);
+        }
     spec.variant = "plain";
     solve(&spec, 100 + (uint64_t)_i);
 }

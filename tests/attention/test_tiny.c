@@ -56,6 +56,10 @@ static const problem_spec gradients[] = {
      .covariance = CLSPLAT_ISOTROPIC, .bias = BIAS_HOLES},
     {.heads = 2, .kv_heads = 1, .queries = 35, .keys = 70, .dim = 16, .value_dim = 16, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16,
      .v = CLSPLAT_BF16, .out = CLSPLAT_BF16, .causal = true, .bias = BIAS_HOLES},
+    {.heads = 2, .kv_heads = 1, .queries = 90, .keys = 150, .dim = 64, .value_dim = 64, .q = CLSPLAT_BF16, .k = CLSPLAT_BF16,
+     .v = CLSPLAT_BF16, .out = CLSPLAT_BF16, .causal = true, .variant = "wgmma"},
+    {.queries = 70, .keys = 70, .dim = 64, .value_dim = 64, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
+     .v = CLSPLAT_F16, .out = CLSPLAT_F16, .bias = BIAS_HOLES, .variant = "wgmma"},
 };
 // clang-format on
 enum { GRADIENTS = sizeof gradients / sizeof *gradients };
@@ -153,9 +157,11 @@ static void print_rows(void) {
     for (int i = 0; i < HALVES; i++)
         if (halves[i].splats)
             printf("%d 0 all\n", FIRST_HALF + i);
-    for (int i = 0; i < GRADIENTS; i++)
-        printf("%d %d %s\n", FIRST_GRADIENT + i, gradients[i].q ? 80 : 0,
+    for (int i = 0; i < GRADIENTS; i++) {
+        int gpu = gradients[i].variant ? 90 : 80;
+        printf("%d %d %s\n", FIRST_GRADIENT + i, gradients[i].q ? gpu : 0,
                gradients[i].q ? "optimised" : "races");
+    }
 }
 
 static void add_all(TCase *part) {

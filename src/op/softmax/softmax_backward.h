@@ -18,5 +18,8 @@ bool softmax_backward_local_fits(const clsplat_limits *limits, const void *args)
 clsplat_status softmax_backward_local_run(queue *q, const void *args);
 bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status softmax_backward_mma_run(queue *q, const void *args);
+bool softmax_backward_wgmma_fits(const clsplat_limits *limits, const void *args);
+clsplat_status softmax_backward_wgmma_run(queue *q, const void *args);
+extern const tune_space softmax_backward_wgmma_space;
 
 #endif

@@ -98,20 +98,36 @@ bool softmax_backward_mma_fits(const clsplat_limits *limits, const void *args) {
            tensor_suits_fours(&a->dk) && tensor_suits_fours(&a->dv);
 }
 
-clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
+static clsplat_status mma_run(queue *q, const op_softmax_backward_args *a, uint32_t group, bool wgmma) {
     clsplat_status status = CLSPLAT_OK;
-    const op_softmax_backward_args *a = args;
     cl_mem stats;
     TRY(stats_make(q, a, &stats));
     for (int of_keys = 0; of_keys < 2; ++of_keys) {
-        kernel_options o = {.group = MMA_GROUP};
-        options_number(&o, "WG", MMA_GROUP);
+        kernel_options o = {.group = group};
+        options_number(&o, "WG", group);
         options_number(&o, "BLOCKS", 1); /* of 16 rows a warp */
+        options_number(&o, "WGMMA", wgmma);
         pass p = {"softmax_backward_mma.cl",
-                  of_keys ? "softmax_backward_mma_keys" : "softmax_backward_mma_queries", MMA_GROUP / 32 * 16,
+                  of_keys ? "softmax_backward_mma_keys" : "softmax_backward_mma_queries", group / 32 * 16,
                   of_keys};
         TRY(pass_run(q, a, &o, p, stats));
     }
 fail:
     return status;
+}
+
+clsplat_status softmax_backward_mma_run(queue *q, const void *args) {
+    return mma_run(q, args, MMA_GROUP, false);
+}
+
+bool softmax_backward_wgmma_fits(const clsplat_limits *limits, const void *args) {
+    const op_softmax_backward_args *a = args;
+    return limits_have_wgmma(limits) && softmax_backward_mma_fits(limits, args) && a->q.shape[3] == 64;
+}
+
+enum { GROUP };
+const tune_space softmax_backward_wgmma_space = {1, {{"GROUP", {MMA_GROUP, 2 * MMA_GROUP}}}, NULL};
+
+clsplat_status softmax_backward_wgmma_run(queue *q, const void *args) {
+    return mma_run(q, args, tuned_value(q, &softmax_backward_wgmma_space, GROUP), true);
 }
