@@ -1,5 +1,6 @@
 /* Matrix products in Hopper's matrix instructions (shared/wgmma.clh). Mathematics and shapes as in gemm.cl; a and b of
- * one 16-bit type, sums in float32.
+ * one 16-bit type, sums in float32. With A_TRANSPOSED a is [B,H,K,M], with B_TRANSPOSED b [B,H,K,N]: the instructions
+ * read either, and the tiles of a part are 64 columns next to each other, DEPTH rows of 128 bytes each.
  *
  * Work: a group of TEAMS · 128 items for HIGH × BROAD elements of c, a team for HIGH / TEAMS rows of them; grid (⌈M /
  * HIGH⌉ · ⌈N / BROAD⌉ · WG or fewer, 1, B·H); a group takes tile after tile. They go down BAND tiles of rows, then to
@@ -15,7 +16,8 @@
  * the copy engine (TMA, its descriptors made by tensormap.replace in a kernel of its own, one warp more to feed) 767 at
  * 4096³ and 50 µs: not done yet.
  *
- * Needs rows of a and b at multiples of 8 elements, of c at multiples of 4; N and K multiples of 8. */
+ * Needs rows of a and b at multiples of 8 elements, of c at multiples of 4; N a multiple of 8, K too, unless both lie
+ * transposed, and M, if a does, which TEAMS 3 has no copies for. */
 #ifndef A_TYPE
 #define A_TYPE BF16
 #define C_TYPE F32
@@ -35,6 +37,12 @@
 #endif
 #ifndef BAND
 #define BAND 8
+#endif
+#ifndef A_TRANSPOSED
+#define A_TRANSPOSED 0
+#endif
+#ifndef B_TRANSPOSED
+#define B_TRANSPOSED 0
 #endif
 #define WG (TEAMS * 128)
 #define WGMMA 1
@@ -62,16 +70,23 @@ INLINED void sums_clear(private sums *s) {
         s->c[m][n][x] = 0.0f;
 }
 
-/* Rows on their way into tiles: an item's chunk of its first row, and how many rows there are from that one on. */
+/* Rows on their way into tiles: an item's chunk of its first row, and how many rows there are from that one on; of an
+ * operand that lies transposed, how many columns from that chunk on. */
 typedef struct feed {
     global const uchar *at;
     uint row_bytes, rows;
 } feed;
 
-INLINED void feed_begin(private feed *f, global const ushort *x, INDEX stride, uint first, uint rows) {
-    uint row = first + (uint)get_local_id(0) / 8;
+INLINED void feed_begin(private feed *f, const bool transposed, global const ushort *x, INDEX stride, uint first,
+                        uint rows) {
+    uint down = (uint)get_local_id(0) / 8, across = (uint)get_local_id(0) % 8 * 8;
+    uint row = first + (transposed ? across : down);
     bool inside = row < rows;
-    f->at = (global const uchar *)(x + (inside ? (INDEX)row * stride + get_local_id(0) % 8 * 8 : 0));
+    if (transposed)
+        x += (INDEX)down * stride + (inside ? row : 0);
+    else
+        x += inside ? (INDEX)row * stride + across : 0;
+    f->at = (global const uchar *)x;
     f->row_bytes = (uint)stride * 2;
     f->rows = inside ? rows - row : 0;
 }
@@ -86,10 +101,10 @@ INLINED uint place_in_tile(void) {
 #include "gemm/gemm_wgmma.clh"
 
 /* A copy of 16 bytes, or of zeros, from so many rows further down. */
-INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
+INLINED void chunk_copy(local uchar *to, global const uchar *from, uint row_bytes, uint rows, bool inside) {
     __asm__ volatile("{ .reg .b64 at; mad.wide.u32 at, %2, %3, %1; "
                      "cp.async.cg.shared.global.L2::128B [%0], [at], 16, %4; }" ::"r"((uint)(ulong)to),
-                     "l"(f->at + column * 2), "r"(f->row_bytes), "r"(rows), "r"(inside ? 16u : 0u)
+                     "l"(from), "r"(row_bytes), "r"(rows), "r"(inside ? 16u : 0u)
                      : "memory");
 }
 
@@ -105,7 +120,7 @@ INLINED void copies_wait(void) {
 /* Begins a part's products; before it, all but the part's before are done. */
 INLINED void part_begin(warp w, private sums *s, local uchar *part) {
     uint a = wide_tile((local const ushort *)part) + w.index / 4 * (BLOCKS * 512),
-         b = wide_tile((local const ushort *)part) + HIGH * 8;
+         b = wide_tiles((local const ushort *)part, B_TRANSPOSED ? DEPTH * 8 : 64) + HIGH * 8;
     WIDE_BEGIN();
     UNROLL
     for (uint d = 0; d < DEPTH / 16; ++d)
@@ -113,7 +128,8 @@ INLINED void part_begin(warp w, private sums *s, local uchar *part) {
     for (uint m = 0; m < BLOCKS; ++m)
         UNROLL
     for (uint n = 0; n < BROAD; n += EACH)
-        WIDE_PRODUCT(s->c[m] + n / 8, a + m * 512 + d * 2, b + n * 8 + d * 2);
+        WIDE_PRODUCT(s->c[m] + n / 8, a + m * 512 + d * (A_TRANSPOSED ? 128 : 2),
+                     b + n * 8 + d * (B_TRANSPOSED ? 128 : 2));
     WIDE_END();
 }
 
@@ -129,24 +145,31 @@ INLINED void sums_settle(private sums *s) {
 #else
 #define WIDE_ROOM(room, size) local uchar room[size] __attribute__((aligned(16)));
 
-INLINED void chunk_copy(local uchar *to, private const feed *f, INDEX column, uint rows, bool inside) {
-    copy_start_or_zero(to, f->at + column * 2 + (ulong)f->row_bytes * rows, inside);
+INLINED void chunk_copy(local uchar *to, global const uchar *from, uint row_bytes, uint rows, bool inside) {
+    copy_start_or_zero(to, from + (ulong)row_bytes * rows, inside);
 }
 INLINED void copies_end(void) {}
 INLINED void copies_wait(void) {}
 
-/* Row r, column d of a tile. */
+/* Row r, column d of a tile, and, of one that lies transposed, the other way round. */
 #define TILE_AT(tile, r, d) ((local const ushort *)((tile) + (r)*128 + (((d) / 8 ^ (r)) & 7) * 16) + (d) % 8)
+#define TURNED_AT(tile, r, d) TILE_AT((tile) + (r) / 64 * (DEPTH * 128), d, (r) % 64)
 
 INLINED void part_begin(warp w, private sums *s, local uchar *part) {
     local uchar *a = part + w.index / 4 * (BLOCKS * 64 * 128), *b = part + HIGH * 128;
+    uint lower = w.lane % 8, middle = w.lane / 8 % 2 * 8, upper = w.lane / 16 * 8;
     for (uint d = 0; d < DEPTH; d += 16)
         for (uint m = 0; m < BLOCKS; ++m)
             for (uint n = 0; n < BROAD; n += 16) {
-                uint x[4], y[4], row = m * 64 + w.index % 4 * 16 + w.lane % 16;
-                load_tiles(w, x, TILE_AT(a, row, d + w.lane / 16 * 8));
-                row = n + w.lane / 16 * 8 + w.lane % 8;
-                load_tiles(w, y, TILE_AT(b, row, d + w.lane / 8 % 2 * 8));
+                uint x[4], y[4], row = m * 64 + w.index % 4 * 16;
+                if (A_TRANSPOSED)
+                    load_tiles_transposed(w, x, TURNED_AT(a, row + middle, d + upper + lower));
+                else
+                    load_tiles(w, x, TILE_AT(a, row + middle + lower, d + upper));
+                if (B_TRANSPOSED)
+                    load_tiles_transposed(w, y, TURNED_AT(b, n + upper, d + middle + lower));
+                else
+                    load_tiles(w, y, TILE_AT(b, n + upper + lower, d + middle));
                 mma(w, s->c[m][n / 8], x, y[0], y[1]);
                 mma(w, s->c[m][n / 8 + 1], x, y[2], y[3]);
             }
@@ -155,20 +178,32 @@ INLINED void part_end(void) {}
 INLINED void sums_settle(private sums *s) {}
 #endif
 
-/* Begins the copies of DEPTH columns of `high` rows, of which `inside` are there from the item's first on. */
-INLINED void rows_copy(const uint high, local uchar *to, private const feed *f, INDEX column, uint inside) {
+/* Begins the copies of DEPTH columns of `high` rows, of what is inside: `left` columns. */
+INLINED void rows_copy(const uint high, const bool transposed, local uchar *to, private const feed *f, INDEX column,
+                       uint left) {
+    uint down = (uint)get_local_id(0) / 8, across = (uint)get_local_id(0) % 8 * 8;
+    bool there = transposed || across < left;
+    global const uchar *from = f->at + (there ? column * (transposed ? (ulong)f->row_bytes : 2) : 0);
+    uint inside = there ? f->rows : 0;
     UNROLL
     for (uint row = 0; row < high; row += STEP)
-        if (row + STEP <= high || row + get_local_id(0) / 8 < high)
-            chunk_copy(to + row * 128, f, column, row, row < inside);
+        if (transposed)
+            chunk_copy(to + row * 128, from + row / 64 * 128, f->row_bytes, row % 64,
+                       row / 64 * 64 < inside && down + row % 64 < left);
+        else if (row + STEP <= high || row + down < high)
+            chunk_copy(to + row * 128, from, f->row_bytes, row, row < inside);
 }
 
 /* The same where all are: without a question for each. */
-INLINED void rows_copy_whole(const uint high, local uchar *to, private const feed *f, INDEX column) {
+INLINED void rows_copy_whole(const uint high, const bool transposed, local uchar *to, private const feed *f,
+                             INDEX column) {
+    global const uchar *from = f->at + column * (transposed ? (ulong)f->row_bytes : 2);
     UNROLL
     for (uint row = 0; row < high; row += STEP)
-        if (row + STEP <= high || row + get_local_id(0) / 8 < high)
-            copy_start_below(to + row * 128, f->at + column * 2, f->row_bytes, row);
+        if (transposed)
+            copy_start_below(to + row * 128, from + row / 64 * 128, f->row_bytes, row % 64);
+        else if (row + STEP <= high || row + get_local_id(0) / 8 < high)
+            copy_start_below(to + row * 128, from, f->row_bytes, row);
 }
 
 /* A tile of c by its number, in tiles: x along the columns, y along the rows. */
@@ -213,20 +248,18 @@ typedef struct course {
 
 INLINED void course_aim(private course *o) {
     uint2 tile = tile_of(o->rows, o->columns, o->number);
-    feed_begin(&o->a, o->a_from, o->a_stride, tile.y * HIGH, o->rows);
-    feed_begin(&o->b, o->b_from, o->b_stride, tile.x * BROAD, o->columns);
+    feed_begin(&o->a, A_TRANSPOSED, o->a_from, o->a_stride, tile.y * HIGH, o->rows);
+    feed_begin(&o->b, B_TRANSPOSED, o->b_from, o->b_stride, tile.x * BROAD, o->columns);
     o->whole = (tile.y + 1) * HIGH <= o->rows && (tile.x + 1) * BROAD <= o->columns;
 }
 
 INLINED void course_copy(private course *o, local uchar *to) {
     if (o->number < o->tiles && o->whole && o->column + DEPTH <= o->depth) {
-        rows_copy_whole(HIGH, to, &o->a, o->column);
-        rows_copy_whole(BROAD, to + HIGH * 128, &o->b, o->column);
+        rows_copy_whole(HIGH, A_TRANSPOSED, to, &o->a, o->column);
+        rows_copy_whole(BROAD, B_TRANSPOSED, to + HIGH * 128, &o->b, o->column);
     } else if (o->number < o->tiles) {
-        bool inside = o->column + get_local_id(0) % 8 * 8 < o->depth;
-        INDEX from = inside ? o->column : 0;
-        rows_copy(HIGH, to, &o->a, from, inside ? o->a.rows : 0);
-        rows_copy(BROAD, to + HIGH * 128, &o->b, from, inside ? o->b.rows : 0);
+        rows_copy(HIGH, A_TRANSPOSED, to, &o->a, o->column, o->depth - o->column);
+        rows_copy(BROAD, B_TRANSPOSED, to + HIGH * 128, &o->b, o->column, o->depth - o->column);
     }
     copies_end();
     o->column += DEPTH;

@@ -6,7 +6,7 @@
 
 /* clang-format off */
 #define OP_FAMILIES(X) \
-    X(softmax) X(write) X(scan) X(log_density) X(read) X(gemm) X(topk) X(norm) X(turn) X(rope) X(activate) \
+    X(softmax) X(write) X(scan) X(log_density) X(read) X(gemm) X(gemm_transposed) X(topk) X(norm) X(turn) X(rope) X(activate) \
     X(embed) X(score) X(sample) X(gather) X(near_far) X(distance) X(softmax_backward) X(read_backward) \
     X(collect) X(write_backward) X(token_gradient) X(splat_moments) X(level_gradients) X(near_far_backward) \
     X(norm_backward) X(activate_backward) X(embed_backward) X(cross_entropy) X(turn_back) X(transpose) \

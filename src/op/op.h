@@ -257,6 +257,14 @@ typedef struct op_gemm_args {
 } op_gemm_args;
 clsplat_status op_gemm(queue *q, const op_gemm_args *args);
 
+/* The same of factors that may lie transposed: a [B,H,K,M], b [B,H,K,N]. Those are not in blocks, and their
+ * matrices do not repeat. */
+typedef struct op_gemm_transposed_args {
+    op_tensor a, b, c;
+    bool a_transposed, b_transposed;
+} op_gemm_transposed_args;
+clsplat_status op_gemm_transposed(queue *q, const op_gemm_transposed_args *args);
+
 /* What a transformer's layers need beside products and attention. */
 
 /* Rows are added to and normalised: x += add + bias where they are given, then

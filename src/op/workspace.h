@@ -46,6 +46,8 @@ enum {
     WORKSPACE_GRAD_MOMENTS,
     WORKSPACE_GRAD_PART_MOMENTS,
     WORKSPACE_GRAD_LEVELS,
+    WORKSPACE_GEMM_A,
+    WORKSPACE_GEMM_B,
     WORKSPACE_BACK, /* of near and far, and the slots after it: op/tree/near_far_backward.h */
     WORKSPACE_BACK_LAST = WORKSPACE_BACK + 17,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */

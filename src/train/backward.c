@@ -125,9 +125,11 @@ fail:
 static clsplat_status gates_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    op_tensor more = product_view(p->left, p->dh.shape[2], p->dh.shape[3]), dgates = p->splats->dgates;
+    op_tensor more = p->more, dgates;
     if (g->splat_gates_bias.mem)
-        TRY(op_column_sums(q, &(op_column_sums_args){.x = dgates, .sums = g->splat_gates_bias.mem}));
+        TRY(op_column_sums(q,
+                           &(op_column_sums_args){.x = p->splats->dgates, .sums = g->splat_gates_bias.mem}));
+    TRY(product_narrow(q, p, p->splats->dgates, &dgates));
     TRY(product_to_weight(q, p, dgates, p->h, g->splat_gates));
     TRY(product_to_rows(q, p, dgates, l->splat_gates, more));
     TRY(op_norm(q, &(op_norm_args){.x = p->dh, .add = more, .out = p->dh}));

@@ -56,11 +56,9 @@ static clsplat_status open_scratch(pass *p) {
         {&p->logits, p->type, at_once, c->vocabulary},
         {&p->turn, CLSPLAT_F32, p->length, c->head_dim},
         {&p->stats, CLSPLAT_F32, p->rows, 2},
-        {&p->left, p->type, 1,
-         larger(p->rows * larger(larger(2 * c->intermediate, all), c->hidden), at_once * c->vocabulary)},
-        {&p->right, p->type, 1, p->rows * larger(larger(c->intermediate, heads), c->hidden)},
         {&p->product, CLSPLAT_F32, 1, product_room(p->type, most)},
-        {&p->flipped, p->type, 1, most},
+        {&p->weight, p->type, 1, p->type == CLSPLAT_F32 ? 1 : most},
+        {&p->more, p->type, p->splats ? p->rows : 1, c->hidden},
         {&p->narrow, p->type, p->type == CLSPLAT_F32 ? 1 : p->rows, c->hidden},
     };
     for (size_t i = 0; i < sizeof all_of_them / sizeof *all_of_them; ++i)
@@ -156,9 +154,9 @@ void pass_close(pass *p) {
     if (!p->model)
         return;
     clsplat_device *device = p->model->device;
-    op_tensor *all[] = {&p->h,        &p->gated,   &p->dx,      &p->dh,    &p->dqkv,  &p->dattended,
-                        &p->dgate_up, &p->dgated,  &p->logits,  &p->turn,  &p->stats, &p->left,
-                        &p->right,    &p->product, &p->flipped, &p->narrow};
+    op_tensor *all[] = {&p->h,         &p->gated,    &p->dx,     &p->dh,     &p->dqkv,
+                        &p->dattended, &p->dgate_up, &p->dgated, &p->logits, &p->turn,
+                        &p->stats,     &p->product,  &p->weight, &p->more,   &p->narrow};
     if (p->asked_rows) {
         tensor_release(device, &p->head);
         tensor_release(device, &p->dhead);

@@ -40,13 +40,14 @@ typedef struct pass {
     op_tensor dx, dh, dqkv, dattended, dgate_up, dgated; /* dx: F32 */
     op_tensor logits;                                    /* of some of the rows at a time */
     op_tensor turn, stats;
-    op_tensor left, right, product, flipped; /* transposed rows and weights, and what they give: a gradient */
-    op_tensor narrow;                        /* dx rounded to the type, unless that is float32 */
-    cl_mem ids, targets, log_likelihood;     /* [rows], [asked] */
-    cl_mem asked_rows, places;               /* as pass_tokens has them; NULL: the head reads every row */
-    op_tensor head, dhead;              /* the rows that the head reads, and one of zeros behind dhead's */
-    struct pass_splats_scratch *splats; /* NULL: no layer has any */
-    float *host;                        /* [asked] */
+    op_tensor product, weight; /* of one weight: parts of its gradient, and itself rounded to the type */
+    op_tensor more;            /* of splat layers: what p->dh receives besides */
+    op_tensor narrow;          /* dx rounded to the type, unless that is float32 */
+    cl_mem ids, targets, log_likelihood; /* [rows], [asked] */
+    cl_mem asked_rows, places;           /* as pass_tokens has them; NULL: the head reads every row */
+    op_tensor head, dhead;               /* the rows that the head reads, and one of zeros behind dhead's */
+    struct pass_splats_scratch *splats;  /* NULL: no layer has any */
+    float *host;                         /* [asked] */
     pass_visitor *behind; /* of pass_backward, the last layer first, once what makes its gradients whole has
                              been enqueued; NULL: nobody */
     void *behind_user;

@@ -28,18 +28,17 @@ clsplat_status product_narrow(queue *q, const pass *p, op_tensor x, op_tensor *n
     return x.dtype == p->type ? CLSPLAT_OK : convert(q, x, p->narrow, narrow);
 }
 
+/* A weight as products take it. */
+static clsplat_status round_weight(queue *q, const pass *p, op_tensor *w) {
+    return w->dtype == p->type ? CLSPLAT_OK : convert(q, *w, p->weight, w);
+}
+
 clsplat_status product_run(queue *q, const pass *p, op_tensor x, op_tensor w, op_tensor y) {
     clsplat_status status = CLSPLAT_OK;
-    if (w.dtype != p->type)
-        TRY(convert(q, w, p->flipped, &w));
+    TRY(round_weight(q, p, &w));
     TRY(op_gemm(q, &(op_gemm_args){.a = x, .b = w, .c = y}));
 fail:
     return status;
-}
-
-static clsplat_status flip(queue *q, op_tensor x, op_tensor buffer, op_tensor *out) {
-    *out = product_view(buffer, x.shape[3], x.shape[2]);
-    return op_transpose(q, &(op_transpose_args){.x = x, .out = *out});
 }
 
 /* Into how many parts a sum over rows is cut: few tiles of c leave most of a GPU idle. */
@@ -52,25 +51,27 @@ static size_t parts_of(const pass *p, size_t rows, const op_tensor *dw) {
     return parts;
 }
 
-/* As so many heads, each with its columns. */
+/* As so many heads, each with its rows. */
 static op_tensor cut(op_tensor x, size_t parts) {
     x.shape[1] = parts;
-    x.shape[3] /= parts;
-    x.stride[1] = x.shape[3];
+    x.shape[2] /= parts;
+    x.stride[1] = x.shape[2] * x.stride[2];
     return x;
 }
 
 clsplat_status product_to_weight(queue *q, const pass *p, op_tensor dy, op_tensor x, op_tensor dw) {
     clsplat_status status = CLSPLAT_OK;
     size_t numbers = dw.shape[2] * dw.shape[3], parts = parts_of(p, dy.shape[2], &dw);
-    op_tensor left, right, product = product_view(p->product, dw.shape[2], dw.shape[3]);
+    op_tensor product = product_view(p->product, dw.shape[2], dw.shape[3]);
     op_tensor rows = product_view(p->product, parts, numbers);
     if (!dw.mem)
         return CLSPLAT_OK;
-    TRY(flip(q, dy, p->left, &left));
-    TRY(flip(q, x, p->right, &right));
     product.shape[1] = parts;
-    TRY(op_gemm(q, &(op_gemm_args){.a = cut(left, parts), .b = cut(right, parts), .c = product}));
+    TRY(op_gemm_transposed(q, &(op_gemm_transposed_args){.a = cut(dy, parts),
+                                                         .b = cut(x, parts),
+                                                         .c = product,
+                                                         .a_transposed = true,
+                                                         .b_transposed = true}));
     if (parts == 1)
         return op_norm(q, &(op_norm_args){.x = dw, .add = product, .out = dw});
     TRY(op_column_sums(q, &(op_column_sums_args){.x = rows, .sums = dw.mem}));
@@ -80,9 +81,8 @@ fail:
 
 clsplat_status product_to_rows(queue *q, const pass *p, op_tensor dy, op_tensor w, op_tensor dx) {
     clsplat_status status = CLSPLAT_OK;
-    op_tensor flipped;
-    TRY(flip(q, w, p->flipped, &flipped));
-    TRY(op_gemm(q, &(op_gemm_args){.a = dy, .b = flipped, .c = dx}));
+    TRY(round_weight(q, p, &w));
+    TRY(op_gemm_transposed(q, &(op_gemm_transposed_args){.a = dy, .b = w, .c = dx, .b_transposed = true}));
 fail:
     return status;
 }

@@ -32,6 +32,7 @@ static const struct {
     {"read", "wgmma", TINY}, {"read", "causal-local", GAUSSIAN},
     {"gemm", "wide", WIDE}, {"gemm", "local", GROUPS}, {"gemm", "few", WIDE | GROUPS}, {"gemm", "mma", TINY},
     {"gemm", "units", TINY}, {"gemm", "wgmma", TINY}, {"gemm", "clblast", OPTIONAL}, {"gemm", "blocks", BLOCKS},
+    {"gemm_transposed", "wgmma", TINY},
     {"near_far", "wide", WIDE}, {"near_far", "split", WIDE}, {"near_far", "local", FOREST}, {"near_far", "units", GPU},
     {"near_far", "mma", GPU},
     {"near_far", "wgmma", GPU},

@@ -164,10 +164,9 @@ static const struct {
              {.units = CLSPLAT_UNITS_MFMA, .subgroup = 64},
              {.units = CLSPLAT_UNITS_DPAS, .subgroup = 8},
              {.units = CLSPLAT_UNITS_DPAS, .subgroup = 16}};
-enum { KINDS = sizeof kinds / sizeof *kinds };
+enum { KINDS = sizeof kinds / sizeof *kinds, WGMMA_SMALL = 5 }; /* the smallest of Hopper's tiles */
 
 static void try_units(const product *p) {
-    enum { WGMMA_SMALL = 5 };
     int tried = 0;
     for (size_t i = 0; i < op_gemm_family.count; i++) {
         const op_variant *row = &op_gemm_family.variants[i];
@@ -182,19 +181,26 @@ static void try_units(const product *p) {
 
 /* Matrix units, emulated as cl/shared/mma.clh does it: every index and barrier of their rows, in the smallest
  * of Hopper's tiles, several to a group. Only where there is room for them. */
-START_TEST(matrix_units_are_right) {
+static bool feign_units(clsplat_device *device, size_t kind) {
     enum { ROOM = 128 << 10 };
-    clsplat_device *device = problem_on_stage().device;
-    clsplat_limits limits = device->info.limits, feigned = limits;
+    clsplat_limits feigned = device->info.limits;
     cl_ulong room = 0;
     clGetDeviceInfo(device->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof room, &room, NULL);
-    if (limits.nvidia_capability || limits.matrix_units || room < ROOM || limits.max_work_group < 256)
-        return;
+    if (feigned.nvidia_capability || feigned.matrix_units || room < ROOM || feigned.max_work_group < 256)
+        return false;
     feigned.local_memory = 48 << 10;
-    feigned.nvidia_capability = kinds[_i % KINDS].nvidia_capability;
-    feigned.matrix_units = kinds[_i % KINDS].units;
-    feigned.subgroup = kinds[_i % KINDS].subgroup;
+    feigned.nvidia_capability = kinds[kind].nvidia_capability;
+    feigned.matrix_units = kinds[kind].units;
+    feigned.subgroup = kinds[kind].subgroup;
     clsplat_device_set_limits(device, feigned);
+    return true;
+}
+
+START_TEST(matrix_units_are_right) {
+    clsplat_device *device = problem_on_stage().device;
+    clsplat_limits limits = device->info.limits;
+    if (!feign_units(device, (size_t)_i % KINDS))
+        return;
     product p = product_create(&cases[HALVES + _i / KINDS], device);
     try_units(&p);
     product_free(&p);
@@ -202,8 +208,78 @@ START_TEST(matrix_units_are_right) {
 }
 END_TEST
 
+/* Rows of 8 for those that read factors as they lie, sums that end within a tile's columns. */
+static const gemm_case turned[] = {
+    {.batch = 2, .heads = 3, .rows = 9, .columns = 20, .depth = 31},
+    {.heads = 2, .rows = 40, .columns = 72, .depth = 72, .a = CLSPLAT_F16, .b = CLSPLAT_F16},
+    {.rows = 136, .columns = 200, .depth = 100, .a = CLSPLAT_BF16, .b = CLSPLAT_BF16, .c = CLSPLAT_BF16},
+};
+enum { TURNED = sizeof turned / sizeof *turned, FORMS = 3 };
+
+static matrix turn(const matrix *m, clsplat_dtype type, bool transposed) {
+    const size_t *shape = m->t.shape, count = matrix_count(m), rows = shape[2], columns = shape[3];
+    double *values = calloc(count, sizeof *values);
+    for (size_t i = 0; i < count; i++) {
+        size_t row = i / columns % rows, column = i % columns, first = i - row * columns - column;
+        values[transposed ? first + column * rows + row : i] = m->values[i];
+    }
+    matrix to = matrix_of(
+        type, (size_t[]){shape[0], shape[1], transposed ? columns : rows, transposed ? rows : columns},
+        values);
+    free(values);
+    matrix_upload(&to, problem_on_stage().device);
+    return to;
+}
+
+/* Form 1: a lies transposed; 2: b; 3: both. */
+static void try_turned(const gemm_case *spec, size_t form, const tune_point *point, const char *needed) {
+    problem_stage stage = problem_on_stage();
+    product p = product_create(spec, stage.device);
+    matrix a = turn(&p.a, spec->a, form & 1), b = turn(&p.b, spec->b, form & 2);
+    bool ran = false;
+    for (size_t i = 0; i < op_gemm_transposed_family.count; i++) {
+        const op_variant *row = &op_gemm_transposed_family.variants[i];
+        matrix c = matrix_create(spec->c, p.shape, NULL);
+        op_gemm_transposed_args args = {
+            .a = a.t, .b = b.t, .a_transposed = form & 1, .b_transposed = form & 2};
+        queue q;
+        matrix_upload(&c, stage.device);
+        args.c = c.t;
+        queue_begin(stage.device, 0, NULL, &q);
+        if (row->fits(&stage.device->info.limits, &args) && (!needed || strcmp(row->name, needed) == 0)) {
+            suite_ok(stage.lib, op_run(&q, row, i ? point : NULL, &args));
+            suite_ok(stage.lib, clsplat_device_finish(stage.device));
+            matrix_check(&c, stage.device, p.reference, 2e-6, row->name);
+            rows_ran(&op_gemm_transposed_family, i);
+            ran = true;
+        }
+        matrix_free(&c);
+    }
+    ck_assert_msg(ran, "no row took factors that lie transposed");
+    matrix_free(&a);
+    matrix_free(&b);
+    product_free(&p);
+}
+
+/* On Hopper's units, emulated. */
+START_TEST(units_read_transposed) {
+    clsplat_device *device = problem_on_stage().device;
+    clsplat_limits limits = device->info.limits;
+    if (!feign_units(device, 0))
+        return;
+    size_t form = 1 + (size_t)_i;
+    try_turned(&turned[form == 3 ? 2 : 1], form, &(tune_point){{WGMMA_SMALL, 4}}, "wgmma");
+    clsplat_device_set_limits(device, limits);
+}
+END_TEST
+
+START_TEST(factors_lie_transposed) {
+    try_turned(&turned[_i / FORMS], 1 + (size_t)_i % FORMS, NULL, NULL);
+}
+END_TEST
+
 static void add_all(TCase *part) {
-    static const op_family *const families[] = {&op_gemm_family, NULL};
+    static const op_family *const families[] = {&op_gemm_family, &op_gemm_transposed_family, NULL};
     problem_add_stage(part);
     rows_begin(part);
     for (int i = 0; i < CASES; i++)
@@ -212,6 +288,7 @@ static void add_all(TCase *part) {
     if (suite_tier_wanted() > SUITE_SMALL)
         tcase_add_loop_test(part, every_parameter_is_right, 0, (int)op_gemm_family.count);
     tcase_add_test(part, same_bits_twice);
+    tcase_add_loop_test(part, factors_lie_transposed, 0, TURNED * FORMS);
     rows_end(part, families);
 }
 
@@ -220,6 +297,8 @@ static void add_units(TCase *part) {
     if (suite_tier_wanted() > SUITE_SMALL)
         tcase_add_loop_test(part, matrix_units_are_right, 0,
                             (suite_tier_wanted() == SUITE_LONG ? 2 : 1) * KINDS);
+    if (suite_tier_wanted() > SUITE_SMALL)
+        tcase_add_loop_test(part, units_read_transposed, 0, FORMS);
 }
 
 static void add_disguised(TCase *part) {

@@ -33,6 +33,11 @@ bool gemm_wgmma_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_wgmma_run(queue *q, const void *args);
 extern const tune_space gemm_wgmma_space;
 
+/* The same, which read factors as they lie. */
+bool gemm_wgmma_transposed_fits(const clsplat_limits *limits, const void *args);
+clsplat_status gemm_wgmma_transposed_run(queue *q, const void *args);
+extern const tune_space gemm_wgmma_transposed_space;
+
 /* The row of CLBlast, in builds that have it. */
 bool gemm_clblast_fits(const clsplat_limits *limits, const void *args);
 clsplat_status gemm_clblast_run(queue *q, const void *args);

@@ -3,8 +3,8 @@
  * that does not change: over the blocks of a batch, over steps that accumulate. Those of tokens are written,
  * in any storage type.
  *
- * A product c = a bᵀ passes back da = dc (bᵀ)ᵀ and db = dcᵀ (aᵀ)ᵀ: op_transpose, then op_gemm. A bias passes
- * back op_column_sums. */
+ * A product c = a bᵀ passes back da = dc (bᵀ)ᵀ and db = dcᵀ (aᵀ)ᵀ: op_gemm_transposed. A bias passes back
+ * op_column_sums. */
 #ifndef CLSPLAT_OP_LAYER_LAYER_BACKWARD_H
 #define CLSPLAT_OP_LAYER_LAYER_BACKWARD_H
 
