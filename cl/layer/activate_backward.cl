@@ -2,7 +2,7 @@
  *
  *     dx = f'(y) dout      gated: dx_d = f'(y_d) y_{C+d} dout_d, dx_{C+d} = f(y_d) dout_d      y = x + bias
  *
- * Shapes: x, dx [B,H,N,C or 2·C], bias as many columns, dout [B,H,N,C].
+ * Shapes: x, dx [B,H,N,C or 2·C], bias as many columns, dout, out [B,H,N,C]; OUT: what the activation made.
  * Work: one work-item for EACH columns of dout that are WG apart, since small groups take longer to start than to work;
  * grid (⌈C / (EACH · WG)⌉ · WG, N, B·H). No local memory, no barrier. */
 #include "shared/tensor.clh"
@@ -18,6 +18,12 @@
 #endif
 #ifndef DX_TYPE
 #define DX_TYPE F32
+#endif
+#ifndef OUT_TYPE
+#define OUT_TYPE F32
+#endif
+#ifndef OUT /* 1: what the activation made is wanted, too */
+#define OUT 1
 #endif
 #ifndef BIAS /* 1: there is a bias */
 #define BIAS 1
@@ -62,11 +68,13 @@ static inline float2 activation_of(float y, float cap) {
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 activate_backward_rows(uint columns, uint heads, float cap, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
                        global const ELEMENT(BIAS_TYPE) *bias, INDEX4 bias_at, global const ELEMENT(DOUT_TYPE) *dout,
-                       INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at) {
+                       INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at, global ELEMENT(OUT_TYPE) *out,
+                       INDEX4 out_at) {
     uint i = get_global_id(1), h = get_global_id(2) % heads, b = get_global_id(2) / heads;
     x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
     dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
+    out += OUT ? out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 : 0;
     bias += bias_at.s0;
     uint d = get_group_id(0) * EACH * WG + get_local_id(0);
     _Pragma("unroll") for (uint n = 0; n < EACH; ++n, d += WG) {
@@ -78,8 +86,11 @@ activate_backward_rows(uint columns, uint heads, float cap, global const ELEMENT
         float gate = LOAD(X_TYPE, x, columns + d) + (BIAS ? LOAD(BIAS_TYPE, bias, columns + d) : 0.0f);
         STORE(DX_TYPE, dx, d, f.y * gate * grad);
         STORE(DX_TYPE, dx, columns + d, f.x * grad);
+        f.x *= gate;
 #else
         STORE(DX_TYPE, dx, d, f.y * grad);
 #endif
+        if (OUT)
+            STORE(OUT_TYPE, out, d, f.x);
     }
 }

@@ -16,24 +16,8 @@
 #include "shared/tensor.clh"
 #include "shared/group.clh"
 
-#ifndef X_TYPE
-#define X_TYPE F32
-#endif
-#ifndef DOUT_TYPE
-#define DOUT_TYPE F32
-#endif
-#ifndef DX_TYPE
-#define DX_TYPE F32
-#endif
-#ifndef WEIGHT_TYPE
-#define WEIGHT_TYPE F32
-#endif
-#ifndef CENTRED
-#define CENTRED 1
-#endif
-#ifndef ADD
-#define ADD 1
-#endif
+#include "layer/norm_backward.clh"
+
 #ifndef SIDE /* of a tile that is transposed */
 #define SIDE 32
 #endif
@@ -55,16 +39,11 @@ kernel UNITS void column_parts(uint rows, uint columns, uint heads, uint all_row
     parts[(INDEX)p * columns + d] = total;
 }
 
-kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset, global const ELEMENT(X_TYPE) *x,
-                                      INDEX4 x_at, global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at,
-                                      global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
-                                      global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at, global float *stats) {
+kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset, NORM_BACKWARD_TENSORS,
+                                      global float *stats) {
     local float part[WG];
     uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2);
-    x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
-    dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
-    dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
-    weight += weight_at.s0;
+    NORM_BACKWARD_GO(b, h, i)
     float mean = 0.0f, square = 0.0f, gain = 0.0f, along = 0.0f;
 #if CENTRED
     for (uint d = item; d < columns; d += WG)
@@ -85,9 +64,8 @@ kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset,
     gain = 0.0f;
 #endif
     for (uint d = item; d < columns; d += WG) {
-        float g = LOAD(DOUT_TYPE, dout, d) * (LOAD(WEIGHT_TYPE, weight, d) + offset);
-        float value = inverse * (g - gain / columns - (LOAD(X_TYPE, x, d) - mean) * inverse * (along / columns));
-        STORE(DX_TYPE, dx, d, ADD ? value + LOAD(DX_TYPE, dx, d) : value);
+        float y = (LOAD(X_TYPE, x, d) - mean) * inverse, w = LOAD(WEIGHT_TYPE, weight, d) + offset;
+        NORM_BACKWARD_NUMBER(d, y, w, inverse, gain / columns, along / columns)
     }
     if (item == 0) {
         INDEX at = 2 * (((INDEX)b * get_global_size(1) + h) * get_num_groups(0) + i);

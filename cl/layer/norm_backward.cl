@@ -3,32 +3,17 @@
  *     norm_backward_rows      x̂ = (x − m) r, g = (offset + weight) dout:  dx = r (g − [mean g] − x̂ mean(g x̂))
  *     norm_backward_columns   dweight += Σ_i dout_i x̂_i      dshift += Σ_i dout_i
  *
- * with m = mean x and [mean g] if CENTRED, else 0. ADD: dx is added to.
+ * with m = mean x and [mean g] if CENTRED, else 0. ADD: dx is added to. AGAIN: dx of another type as well. OUT: what the
+ * norm made, x̂ (offset + weight) + shift.
  *
- * Shapes: x, dout, dx [B,H,N,C], weight [C], dweight, dshift [C], stats [B,H,N,2].
+ * Shapes: x, dout, dx, again, out [B,H,N,C], weight, shift [C], dweight, dshift [C], stats [B,H,N,2].
  * Work: rows, one work-item a row, grid (N rounded up to WG, H, B); columns, one a column over all rows in their order,
  * so that nothing is added to by two. No local memory, no barrier. Sums over rows are kept in two levels, FOLD rows at
  * a time (see softmax.cl). */
 #include "shared/tensor.clh"
 
-#ifndef X_TYPE
-#define X_TYPE F32
-#endif
-#ifndef DOUT_TYPE
-#define DOUT_TYPE F32
-#endif
-#ifndef DX_TYPE
-#define DX_TYPE F32
-#endif
-#ifndef WEIGHT_TYPE
-#define WEIGHT_TYPE F32
-#endif
-#ifndef CENTRED
-#define CENTRED 1
-#endif
-#ifndef ADD
-#define ADD 1
-#endif
+#include "layer/norm_backward.clh"
+
 #ifndef FOLD
 #define FOLD 256
 #endif
@@ -47,16 +32,11 @@ static inline float2 row_stats(global const ELEMENT(X_TYPE) *x, uint columns, fl
 
 /* stats [B,H,N,2]: m and r. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-norm_backward_rows(uint rows, uint columns, float epsilon, float offset, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
-                   global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global const ELEMENT(DOUT_TYPE) *dout,
-                   INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx, INDEX4 dx_at, global float *stats) {
+norm_backward_rows(uint rows, uint columns, float epsilon, float offset, NORM_BACKWARD_TENSORS, global float *stats) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2);
     if (i >= rows)
         return;
-    x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
-    dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
-    dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
-    weight += weight_at.s0;
+    NORM_BACKWARD_GO(b, h, i)
     float2 s = row_stats(x, columns, epsilon);
     float gain = 0.0f, along = 0.0f;
     for (uint d = 0; d < columns; ++d) {
@@ -65,9 +45,8 @@ norm_backward_rows(uint rows, uint columns, float epsilon, float offset, global 
         along = MAD(g, (LOAD(X_TYPE, x, d) - s.x) * s.y, along);
     }
     for (uint d = 0; d < columns; ++d) {
-        float g = LOAD(DOUT_TYPE, dout, d) * (LOAD(WEIGHT_TYPE, weight, d) + offset);
-        float value = s.y * (g - gain / columns - (LOAD(X_TYPE, x, d) - s.x) * s.y * (along / columns));
-        STORE(DX_TYPE, dx, d, ADD ? value + LOAD(DX_TYPE, dx, d) : value);
+        float y = (LOAD(X_TYPE, x, d) - s.x) * s.y, w = LOAD(WEIGHT_TYPE, weight, d) + offset;
+        NORM_BACKWARD_NUMBER(d, y, w, s.y, gain / columns, along / columns)
     }
     INDEX at = 2 * (((INDEX)b * get_global_size(1) + h) * rows + i);
     stats[at] = s.x;

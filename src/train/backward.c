@@ -6,21 +6,36 @@
 #include "train/splats.h"
 #include "train/trees.h"
 
-/* h = norm(x): p->dx, where x goes on beside its norm or nothing came yet, receives from p->dh. */
-static clsplat_status norm_back(queue *q, const pass *p, op_tensor x, const model_norm *norm,
-                                const model_norm *grad, bool add) {
+/* What is done with the gradient of a norm's rows. */
+typedef struct norm_back_args {
+    op_tensor x;
+    const model_norm *norm, *grad;
+    bool add;      /* x goes on beside its norm, and p->dx is its gradient so far */
+    op_tensor out; /* receives the norm itself, unless it has no buffer */
+} norm_back_args;
+
+/* h = norm(x): p->dx receives from p->dh, and products_dx gives it as products take it. */
+static clsplat_status norm_back(queue *q, const pass *p, norm_back_args a) {
     const model_config *c = &p->model->model->config;
-    return op_norm_backward(q, &(op_norm_backward_args){.x = x,
-                                                        .weight = norm->weight,
-                                                        .dout = p->dh,
-                                                        .dx = p->dx,
-                                                        .dweight = grad->weight.mem,
-                                                        .dshift = grad->shift.mem,
-                                                        .stats = p->stats.mem,
-                                                        .epsilon = c->epsilon,
-                                                        .offset = c->layer.offset,
-                                                        .centred = c->layer.centred,
-                                                        .add = add});
+    return op_norm_backward(
+        q, &(op_norm_backward_args){.x = a.x,
+                                    .weight = a.norm->weight,
+                                    .shift = a.norm->shift,
+                                    .dout = p->dh,
+                                    .dx = p->dx,
+                                    .dx_again = p->type == CLSPLAT_F32 ? (op_tensor){0} : p->narrow,
+                                    .out = a.out,
+                                    .dweight = a.grad->weight.mem,
+                                    .dshift = a.grad->shift.mem,
+                                    .stats = p->stats.mem,
+                                    .epsilon = c->epsilon,
+                                    .offset = c->layer.offset,
+                                    .centred = c->layer.centred,
+                                    .add = a.add});
+}
+
+static op_tensor products_dx(const pass *p) {
+    return p->type == CLSPLAT_F32 ? p->dx : p->narrow;
 }
 
 /* What becomes of logits, where they are: rows from `first` on of all. */
@@ -77,22 +92,18 @@ static clsplat_status feed_forward_back(queue *q, const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     const pass_layer *kept = pass_layer_of(p, layer);
-    op_tensor dx;
-    TRY(product_narrow(q, p, p->dx, &dx));
-    TRY(op_activate(
-        q, &(op_activate_args){
-               .x = kept->gate_up, .out = p->gated, .activation = c->layer.activation, .gated = true}));
-    TRY(product_to_weight(q, p, dx, p->gated, g->down[0]));
+    op_tensor dx = products_dx(p);
     TRY(product_to_rows(q, p, dx, l->down[0], p->dgated));
     TRY(op_activate_backward(q, &(op_activate_backward_args){.x = kept->gate_up,
                                                              .dout = p->dgated,
                                                              .dx = p->dgate_up,
+                                                             .out = p->gated,
                                                              .activation = c->layer.activation,
                                                              .gated = true}));
-    TRY(pass_norm(q, p, kept->mid, &l->mlp_norm, p->h));
-    TRY(product_to_weight(q, p, p->dgate_up, p->h, g->gate_up[0]));
+    TRY(product_to_weight(q, p, dx, p->gated, g->down[0]));
     TRY(product_to_rows(q, p, p->dgate_up, l->gate_up[0], p->dh));
-    TRY(norm_back(q, p, kept->mid, &l->mlp_norm, &g->mlp_norm, true));
+    TRY(norm_back(q, p, (norm_back_args){kept->mid, &l->mlp_norm, &g->mlp_norm, true, p->h}));
+    TRY(product_to_weight(q, p, p->dgate_up, p->h, g->gate_up[0]));
 fail:
     return status;
 }
@@ -141,15 +152,19 @@ fail:
 clsplat_status pass_attend_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    TRY(pass_is_splatted(p, layer) ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
+    bool splatted = pass_is_splatted(p, layer);
+    TRY(splatted ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
-    TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
-    TRY(product_to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
     TRY(product_to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
-    if (pass_is_splatted(p, layer))
+    if (splatted) { /* which reads the norm, too */
+        TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
         TRY(gates_back(q, p, layer));
-    TRY(norm_back(q, p, p->x[layer], &l->attention_norm, &g->attention_norm, true));
+    }
+    TRY(norm_back(q, p,
+                  (norm_back_args){p->x[layer], &l->attention_norm, &g->attention_norm, true,
+                                   splatted ? (op_tensor){0} : p->h}));
+    TRY(product_to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
 fail:
     return status;
 }
@@ -158,8 +173,7 @@ fail:
 static clsplat_status attention_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
-    op_tensor dx;
-    TRY(product_narrow(q, p, p->dx, &dx));
+    op_tensor dx = products_dx(p);
     TRY(product_to_weight(q, p, dx, pass_layer_of(p, layer)->attended, g->out[0]));
     TRY(product_to_rows(q, p, dx, l->out[0], p->dattended));
     TRY(pass_attend_back(q, p, layer));
@@ -183,7 +197,7 @@ clsplat_status pass_backward(queue *q, const pass *p) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;
     const model_weights *w = &p->model->model->weights, *g = &p->model->gradient;
-    TRY(norm_back(q, p, p->x[c->layers], &w->norm, &g->norm, false));
+    TRY(norm_back(q, p, (norm_back_args){.x = p->x[c->layers], .norm = &w->norm, .grad = &g->norm}));
     for (size_t layer = c->layers; layer-- > 0;) {
         TRY(bring_back(q, p, layer));
         TRY(feed_forward_back(q, p, layer));

@@ -103,13 +103,18 @@ START_TEST(norm) {
     matrix dout = matrix_random(s->type, s->heads, s->rows, columns, &random);
     matrix weight = matrix_random(F32, 1, 1, columns, &random);
     matrix dx = matrix_random(F32, s->heads, s->rows, columns, &random);
+    matrix again = matrix_random(CLSPLAT_BF16, s->heads, s->rows, columns, NULL);
+    matrix out = matrix_random(F32, s->heads, s->rows, columns, NULL);
     double *reference = calloc(rows * columns, sizeof(double)), *sums = calloc(2 * columns, sizeof(double));
+    double *made = calloc(rows * columns, sizeof(double));
     cl_mem dweight = ones(columns), dshift = ones(columns), stats = ones(2 * rows);
     bool centred = _i % 2, add = _i % 4 == 0;
     op_norm_backward_args args = {.x = x.t,
                                   .weight = weight.t,
                                   .dout = dout.t,
                                   .dx = dx.t,
+                                  .dx_again = _i % 3 ? again.t : (op_tensor){0},
+                                  .out = _i % 3 ? out.t : (op_tensor){0},
                                   .dweight = dweight,
                                   .dshift = centred ? dshift : NULL,
                                   .stats = stats,
@@ -119,63 +124,83 @@ START_TEST(norm) {
     for (size_t i = 0; i < rows; i++) {
         norm_case c = {columns, centred, weight.values, dout.values + i * columns};
         norm_row(&c, x.values + i * columns, reference + i * columns, sums, sums + columns);
+        norm_value(&c, x.values + i * columns, made + i * columns);
     }
     for (size_t i = 0; add && i < rows * columns; i++)
         reference[i] += dx.values[i];
     matrix_run_row(&op_norm_backward_family, &args);
     if (columns > 1) /* of one column nothing is left but rounding */
         matrix_check(&dx, device, reference, 1e-5, "dx");
+    if (columns > 1 && args.out.mem) {
+        matrix_check(&again, device, reference, 1e-5, "dx once more");
+        matrix_check(&out, device, made, 1e-5, "out");
+    }
     check_sums(dweight, sums, columns, "dweight");
     if (centred)
         check_sums(dshift, sums + columns, columns, "dshift");
     else
         clReleaseMemObject(dshift);
     clReleaseMemObject(stats);
-    matrix *all[] = {&x, &dout, &weight, &dx};
+    matrix *all[] = {&x, &dout, &weight, &dx, &again, &out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         matrix_free(all[i]);
+    free(made);
     free(reference);
     free(sums);
 }
 END_TEST
 
-START_TEST(activate) {
-    enum { COLUMNS = 37, ROWS = 20 };
+static void activate_by(int i, clsplat_dtype type, size_t columns, double allowed) {
+    enum { ROWS = 20 };
     const double cap = 3, step = 1e-5;
-    int f = _i / 2;
-    bool gated = _i % 2;
-    size_t wide = gated ? 2 * COLUMNS : COLUMNS;
-    random_state random = random_seed(50 + (uint64_t)_i);
-    matrix x = matrix_random(F32, 2, ROWS, wide, &random), bias = matrix_random(F32, 1, 1, wide, &random);
-    matrix dout = matrix_random(F32, 2, ROWS, COLUMNS, &random), dx = matrix_random(F32, 2, ROWS, wide, NULL);
+    int f = i / 2;
+    bool gated = i % 2;
+    size_t wide = gated ? 2 * columns : columns;
+    random_state random = random_seed(50 + (uint64_t)i);
+    matrix x = matrix_random(type, 2, ROWS, wide, &random), bias = matrix_random(F32, 1, 1, wide, &random);
+    matrix dout = matrix_random(type, 2, ROWS, columns, &random),
+           dx = matrix_random(type, 2, ROWS, wide, NULL);
+    matrix out = matrix_random(type, 2, ROWS, columns, NULL);
+    double *made = calloc(2 * ROWS * columns, sizeof(double));
     double *reference = calloc(2 * ROWS * wide, sizeof(double));
-    for (size_t i = 0; i < (size_t)2 * ROWS * COLUMNS; i++) {
-        size_t row = i / COLUMNS, d = i % COLUMNS;
+    for (size_t n = 0; n < 2 * ROWS * columns; n++) {
+        size_t row = n / columns, d = n % columns;
         double y = x.values[row * wide + d] + bias.values[d];
-        double u = gated ? x.values[row * wide + COLUMNS + d] + bias.values[COLUMNS + d] : 1;
+        double u = gated ? x.values[row * wide + columns + d] + bias.values[columns + d] : 1;
         double slope = (naive_activate((naive_activation)f, cap, y + step) -
                         naive_activate((naive_activation)f, cap, y - step)) /
                        (2 * step);
         if (f == NAIVE_RELU) /* differences know nothing of its kink */
             slope = y > 0;
-        reference[row * wide + d] = slope * u * dout.values[i];
+        reference[row * wide + d] = slope * u * dout.values[n];
         if (gated)
-            reference[row * wide + COLUMNS + d] =
-                naive_activate((naive_activation)f, cap, y) * dout.values[i];
+            reference[row * wide + columns + d] =
+                naive_activate((naive_activation)f, cap, y) * dout.values[n];
+        made[n] = u * naive_activate((naive_activation)f, cap, y);
     }
     op_activate_backward_args args = {.x = x.t,
                                       .bias = bias.t,
                                       .dout = dout.t,
                                       .dx = dx.t,
+                                      .out = i % 3 ? out.t : (op_tensor){0},
                                       .activation = (op_activation)f,
                                       .gated = gated,
                                       .cap = (float)cap};
     matrix_run_row(&op_activate_backward_family, &args);
-    matrix_check(&dx, problem_on_stage().device, reference, 2e-6, "dx");
-    matrix *all[] = {&x, &bias, &dout, &dx};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        matrix_free(all[i]);
+    matrix_check(&dx, problem_on_stage().device, reference, allowed, "dx");
+    if (args.out.mem)
+        matrix_check(&out, problem_on_stage().device, made, allowed, "out");
+    matrix *all[] = {&x, &bias, &dout, &dx, &out};
+    for (size_t m = 0; m < sizeof all / sizeof *all; m++)
+        matrix_free(all[m]);
+    free(made);
     free(reference);
+}
+
+/* Columns that end within a vector, and whole vectors. */
+START_TEST(activate) {
+    activate_by(_i, F32, 37, 2e-6);
+    activate_by(_i, _i % 3 ? CLSPLAT_BF16 : F32, 48, 2e-6);
 }
 END_TEST
 

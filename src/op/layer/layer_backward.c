@@ -18,6 +18,9 @@ void norm_backward_options(kernel_options *o, const op_norm_backward_args *a) {
     options_tensor(o, "WEIGHT", &a->weight);
     options_tensor(o, "DOUT", &a->dout);
     options_tensor(o, "DX", &a->dx);
+    options_optional(o, "AGAIN", &a->dx_again);
+    options_optional(o, "OUT", &a->out);
+    options_optional(o, "SHIFT", &a->shift);
 }
 
 void norm_backward_arguments(launch *l, const kernel_options *o, const op_norm_backward_args *a) {
@@ -28,6 +31,9 @@ void norm_backward_arguments(launch *l, const kernel_options *o, const op_norm_b
     launch_tensor(l, o, "weight", &a->weight);
     launch_tensor(l, o, "dout", &a->dout);
     launch_tensor(l, o, "dx", &a->dx);
+    launch_tensor(l, o, "again", &a->dx_again);
+    launch_tensor(l, o, "out", &a->out);
+    launch_tensor(l, o, "shift", &a->shift);
     launch_mem(l, "stats", a->stats);
 }
 
@@ -131,6 +137,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     options_optional(&o, "BIAS", &a->bias);
     options_tensor(&o, "DOUT", &a->dout);
     options_tensor(&o, "DX", &a->dx);
+    options_optional(&o, "OUT", &a->out);
     TRY(options_launch(&o, q->device, activate_source, "activate_backward_rows", &l));
     launch_uint(&l, "columns", (uint32_t)columns);
     launch_uint(&l, "heads", (uint32_t)heads);
@@ -139,6 +146,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     launch_tensor(&l, &o, "bias", &a->bias);
     launch_tensor(&l, &o, "dout", &a->dout);
     launch_tensor(&l, &o, "dx", &a->dx);
+    launch_tensor(&l, &o, "out", &a->out);
     TRY(launch_run(&l, q,
                    grid_of((columns + each - 1) / each, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
                    (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));

@@ -12,9 +12,10 @@
 
 /* Of op_norm: x is what it normalised (after what was added). With `add` dx is added to, as where x goes on
  * beside its norm. Shapes: x, dout, dx [B,H,N,C], all in different places; weight [1,1,1,C]; dweight
- * (NULL: neither), dshift (NULL: none) [C]; stats [B,H,N,2], workspace. */
+ * (NULL: neither), dshift (NULL: none) [C]; stats [B,H,N,2], workspace. Whoever wants them gets, since the
+ * numbers are at hand, dx once more as another type, and what op_norm made: `out`, with `shift`. */
 typedef struct op_norm_backward_args {
-    op_tensor x, weight, dout, dx;
+    op_tensor x, weight, dout, dx, dx_again, out, shift;
     cl_mem dweight, dshift, stats;
     float epsilon, offset;
     bool centred, add;
@@ -22,9 +23,9 @@ typedef struct op_norm_backward_args {
 clsplat_status op_norm_backward(queue *q, const op_norm_backward_args *args);
 
 /* Of op_activate. Shapes: x, dx [B,H,N,C or 2·C], bias [1,1,1,C or 2·C], dout [B,H,N,C]. The bias receives
- * what the columns of dx add up to. */
+ * what the columns of dx add up to. `out`, if it is wanted, is what op_activate made. */
 typedef struct op_activate_backward_args {
-    op_tensor x, bias, dout, dx;
+    op_tensor x, bias, dout, dx, out;
     op_activation activation;
     bool gated;
     float cap;
