@@ -16,6 +16,7 @@
  * Φ is right to 3e-7. */
 #include "shared/tensor.clh"
 #include "shared/blocks.clh"
+#include "shared/even.clh"
 
 #ifndef X_TYPE
 #define X_TYPE F32
@@ -79,7 +80,11 @@ static inline floatW activated(floatW y, float cap) {
 }
 
 static inline floatW biased_vector(global const ELEMENT(X_TYPE) *x, global const ELEMENT(BIAS_TYPE) *bias, uint d) {
+#if EVEN
+    return BIAS ? LOAD_SOME(X_TYPE, x, d) + LOAD_SOME(BIAS_TYPE, bias, d) : LOAD_SOME(X_TYPE, x, d);
+#else
     return BIAS ? LOADW(X_TYPE, x, d) + LOADW(BIAS_TYPE, bias, d) : LOADW(X_TYPE, x, d);
+#endif
 }
 
 static inline float biased_number(global const ELEMENT(X_TYPE) *x, global const ELEMENT(BIAS_TYPE) *bias, uint d) {
@@ -99,7 +104,11 @@ activate_rows(uint columns, uint heads, float cap, global const ELEMENT(X_TYPE) 
         floatW value = activated(biased_vector(x, bias, d), cap);
         if (GATED)
             value *= biased_vector(x, bias, columns + d);
+#if EVEN
+        STORE_SOME(OUT_TYPE, out, d, value);
+#else
         STOREW(OUT_TYPE, out, d, value);
+#endif
         return;
     }
     for (; d < columns; ++d) {

@@ -3,9 +3,10 @@
  *     dx = f'(y) dout      gated: dx_d = f'(y_d) y_{C+d} dout_d, dx_{C+d} = f(y_d) dout_d      y = x + bias
  *
  * Shapes: x, dx [B,H,N,C or 2·C], bias as many columns, dout, out [B,H,N,C]; OUT: what the activation made.
- * Work: one work-item for EACH columns of dout that are WG apart, since small groups take longer to start than to work;
- * grid (⌈C / (EACH · WG)⌉ · WG, N, B·H). No local memory, no barrier. */
+ * Work: one work-item for EACH times `some` columns of dout (even.clh), WG · SOME apart, since small groups take longer
+ * to start than to work; grid (⌈C / (EACH · SOME · WG)⌉ · WG, N, B·H). No local memory, no barrier. */
 #include "shared/tensor.clh"
+#include "shared/even.clh"
 
 #ifndef X_TYPE
 #define X_TYPE F32
@@ -39,31 +40,41 @@
 #define EACH 1
 #endif
 
-/* f and its derivative. */
-static inline float2 activation_of(float y, float cap) {
+/* f, and its slope. */
+static inline some activation_of(some y, float cap, private some *slope) {
 #if ACTIVATION == ACTIVATION_SILU
-    float s = 1.0f / (1.0f + exp(-y));
-    return (float2)(y * s, s * MAD(y, 1.0f - s, 1.0f));
+    some s = 1.0f / (1.0f + exp(-y));
+    *slope = s * MAD(y, 1.0f - s, (some)(1.0f));
+    return y * s;
 #elif ACTIVATION == ACTIVATION_GELU
-    float share = 0.5f * erfc(-0.70710678f * y);
-    return (float2)(y * share, MAD(y * 0.39894228f, exp(-0.5f * y * y), share));
+    some share = 0.5f * erfc(-0.70710678f * y);
+    *slope = MAD(y * 0.39894228f, exp(-0.5f * y * y), share);
+    return y * share;
 #elif ACTIVATION == ACTIVATION_GELU_TANH
-    float slope = 1.5957691f * MAD(0.134145f * y, y, 1.0f);
-    float s = 1.0f / (1.0f + exp(-1.5957691f * MAD(y * y * y, 0.044715f, y)));
-    /* Where s is 0 or 1, the slope may have no bound. */
-    return (float2)(y * s, s == 0.0f || s == 1.0f ? s : MAD(y * s * (1.0f - s), slope, s));
+    some steep = 1.5957691f * MAD(0.134145f * y, y, (some)(1.0f));
+    some s = 1.0f / (1.0f + exp(-1.5957691f * MAD(y * y * y, (some)(0.044715f), y)));
+    /* Where s is 0 or 1, it may have no bound. */
+    *slope = ((s == 0.0f) | (s == 1.0f)) ? s : MAD(y * s * (1.0f - s), steep, s);
+    return y * s;
 #elif ACTIVATION == ACTIVATION_RELU
-    return (float2)(fmax(y, 0.0f), y > 0.0f ? 1.0f : 0.0f);
+    *slope = y > 0.0f ? (some)(1.0f) : (some)(0.0f);
+    return fmax(y, (some)(0.0f));
 #elif ACTIVATION == ACTIVATION_TANH
-    float t = tanh(y);
-    return (float2)(t, (1.0f - t) * (1.0f + t));
+    some t = tanh(y);
+    *slope = (1.0f - t) * (1.0f + t);
+    return t;
 #elif ACTIVATION == ACTIVATION_SOFT_CAP
-    float t = tanh(y / cap);
-    return (float2)(cap * t, (1.0f - t) * (1.0f + t));
+    some t = tanh(y / cap);
+    *slope = (1.0f - t) * (1.0f + t);
+    return cap * t;
 #else
-    return (float2)(y, 1.0f);
+    *slope = (some)(1.0f);
+    return y;
 #endif
 }
+
+/* x_d, with its bias. */
+#define BIASED(d) (LOAD_SOME(X_TYPE, x, d) + (BIAS ? LOAD_SOME(BIAS_TYPE, bias, d) : (some)(0.0f)))
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 activate_backward_rows(uint columns, uint heads, float cap, global const ELEMENT(X_TYPE) *x, INDEX4 x_at,
@@ -76,21 +87,19 @@ activate_backward_rows(uint columns, uint heads, float cap, global const ELEMENT
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
     out += OUT ? out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3 : 0;
     bias += bias_at.s0;
-    uint d = get_group_id(0) * EACH * WG + get_local_id(0);
-    _Pragma("unroll") for (uint n = 0; n < EACH; ++n, d += WG) {
+    uint d = (get_group_id(0) * EACH * WG + get_local_id(0)) * SOME;
+    _Pragma("unroll") for (uint n = 0; n < EACH; ++n, d += WG * SOME) {
         if (d >= columns)
             return;
-        float grad = LOAD(DOUT_TYPE, dout, d);
-        float2 f = activation_of(LOAD(X_TYPE, x, d) + (BIAS ? LOAD(BIAS_TYPE, bias, d) : 0.0f), cap);
+        some grad = LOAD_SOME(DOUT_TYPE, dout, d), slope, made = activation_of(BIASED(d), cap, &slope);
 #if GATED
-        float gate = LOAD(X_TYPE, x, columns + d) + (BIAS ? LOAD(BIAS_TYPE, bias, columns + d) : 0.0f);
-        STORE(DX_TYPE, dx, d, f.y * gate * grad);
-        STORE(DX_TYPE, dx, columns + d, f.x * grad);
-        f.x *= gate;
-#else
-        STORE(DX_TYPE, dx, d, f.y * grad);
+        some gate = BIASED(columns + d);
+        STORE_SOME(DX_TYPE, dx, columns + d, made * grad);
+        made *= gate;
+        slope *= gate;
 #endif
+        STORE_SOME(DX_TYPE, dx, d, slope * grad);
         if (OUT)
-            STORE(OUT_TYPE, out, d, f.x);
+            STORE_SOME(OUT_TYPE, out, d, made);
     }
 }

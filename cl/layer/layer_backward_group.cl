@@ -2,12 +2,12 @@
  * are too few work-items. Mathematics and shapes as in layer_backward.cl, norm_backward.cl and optimise.cl.
  *
  *     column_parts        parts_p = Σ of x over the p-th run of rows: column_sums adds these up
- *     norm_group          a group a row: dx and stats
+ *     norm_backward_group SHARE items of a group a row: dx and stats
  *     norm_parts          a work-item a column and a run of rows: dweight's and dshift's parts [2][runs][C]
  *     embed_parts         a group a token of the vocabulary and a run of rows: parts [runs][V][C]; its items look for
  *                         the token in WG rows at a time, and then take those that have it in their order
  *     cross_entropy_group a group a row
- *     turn_back_pairs     a work-item a pair of numbers
+ *     turn_back_pairs     a work-item `some` pairs of numbers (even.clh)
  *     transpose_local     a group a tile, through local memory
  *     square_sums_group   a group a run
  *
@@ -15,6 +15,7 @@
  * with a column more, so that neither rows nor columns meet in a bank. */
 #include "shared/tensor.clh"
 #include "shared/group.clh"
+#include "shared/even.clh"
 
 #include "layer/norm_backward.clh"
 
@@ -42,15 +43,15 @@ kernel UNITS void column_parts(uint rows, uint columns, uint heads, uint all_row
 kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset, NORM_BACKWARD_TENSORS,
                                       global float *stats) {
     local float part[WG];
-    uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2);
+    uint item = get_local_id(0) % SHARE, i = get_global_id(0) / SHARE, h = get_global_id(1), b = get_global_id(2);
     NORM_BACKWARD_GO(b, h, i)
     float mean = 0.0f, square = 0.0f, gain = 0.0f, along = 0.0f;
 #if CENTRED
-    for (uint d = item; d < columns; d += WG)
+    for (uint d = item; d < columns; d += SHARE)
         mean += LOAD(X_TYPE, x, d);
     mean = group_sum(part, mean) / columns;
 #endif
-    for (uint d = item; d < columns; d += WG) {
+    for (uint d = item; d < columns; d += SHARE) {
         float y = LOAD(X_TYPE, x, d) - mean, g = LOAD(DOUT_TYPE, dout, d) * (LOAD(WEIGHT_TYPE, weight, d) + offset);
         square = MAD(y, y, square);
         gain += g;
@@ -63,12 +64,12 @@ kernel UNITS void norm_backward_group(uint columns, float epsilon, float offset,
 #else
     gain = 0.0f;
 #endif
-    for (uint d = item; d < columns; d += WG) {
+    for (uint d = item; d < columns; d += SHARE) {
         float y = (LOAD(X_TYPE, x, d) - mean) * inverse, w = LOAD(WEIGHT_TYPE, weight, d) + offset;
         NORM_BACKWARD_NUMBER(d, y, w, inverse, gain / columns, along / columns)
     }
     if (item == 0) {
-        INDEX at = 2 * (((INDEX)b * get_global_size(1) + h) * get_num_groups(0) + i);
+        INDEX at = 2 * (((INDEX)b * get_global_size(1) + h) * (get_global_size(0) / SHARE) + i);
         stats[at] = mean;
         stats[at + 1] = inverse;
     }
@@ -146,17 +147,17 @@ kernel UNITS void cross_entropy_group(uint count, uint first, float scale, globa
 kernel UNITS void turn_back_pairs(uint rows, uint half_dim, uint heads, global const float *turn,
                                   global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global ELEMENT(DX_TYPE) *dx,
                                   INDEX4 dx_at) {
-    uint n = get_global_id(0), b = get_global_id(1), i = n / (heads * half_dim), h = n / half_dim % heads;
+    uint n = get_global_id(0) * SOME, b = get_global_id(1), i = n / (heads * half_dim), h = n / half_dim % heads;
     uint d = n % half_dim;
     if (i >= rows)
         return;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2 + i * dout_at.s3;
     dx += dx_at.s0 + b * dx_at.s1 + h * dx_at.s2 + i * dx_at.s3;
     turn += (INDEX)i * 2 * half_dim;
-    float c = turn[d], s = turn[half_dim + d];
-    float lower = LOAD(DOUT_TYPE, dout, d), upper = LOAD(DOUT_TYPE, dout, half_dim + d);
-    STORE(DX_TYPE, dx, d, MAD(c, lower, s * upper));
-    STORE(DX_TYPE, dx, half_dim + d, MAD(c, upper, -s * lower));
+    some c = LOAD_SOME(F32, turn, d), s = LOAD_SOME(F32, turn, half_dim + d);
+    some lower = LOAD_SOME(DOUT_TYPE, dout, d), upper = LOAD_SOME(DOUT_TYPE, dout, half_dim + d);
+    STORE_SOME(DX_TYPE, dx, d, MAD(c, lower, s * upper));
+    STORE_SOME(DX_TYPE, dx, half_dim + d, MAD(c, upper, -s * lower));
 }
 
 /* Grid (⌈rows / SIDE⌉ · WG, ⌈columns / SIDE⌉, B·H). */

@@ -3,8 +3,8 @@
  *     norm_backward_rows      x̂ = (x − m) r, g = (offset + weight) dout:  dx = r (g − [mean g] − x̂ mean(g x̂))
  *     norm_backward_columns   dweight += Σ_i dout_i x̂_i      dshift += Σ_i dout_i
  *
- * with m = mean x and [mean g] if CENTRED, else 0. ADD: dx is added to. AGAIN: dx of another type as well. OUT: what the
- * norm made, x̂ (offset + weight) + shift.
+ * with m = mean x and [mean g] if CENTRED, else 0. ADD: dx is added to. AGAIN: dx of another type as well. OUT: what
+ * the norm made, x̂ (offset + weight) + shift.
  *
  * Shapes: x, dout, dx, again, out [B,H,N,C], weight, shift [C], dweight, dshift [C], stats [B,H,N,2].
  * Work: rows, one work-item a row, grid (N rounded up to WG, H, B); columns, one a column over all rows in their order,

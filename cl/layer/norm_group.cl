@@ -1,7 +1,7 @@
-/* Normalisation, a work-group to a row: for GPUs, where one work-item alone reads memory slowly.
+/* Normalisation, SHARE items of a work-group to a row: for GPUs, where one work-item alone reads memory slowly.
  * Mathematics and shapes as in norm.cl.
  *
- * Work: grid (N·WG, H, B); the items of a group take every WG-th column. Local memory: WG floats. */
+ * Work: grid (N·SHARE, H, B), whole groups; the items of a row take every SHARE-th column. Local memory: WG floats. */
 #include "shared/tensor.clh"
 #include "shared/group.clh"
 #include "layer/norm.clh"
@@ -12,7 +12,7 @@ norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x,
            global const ELEMENT(WEIGHT_TYPE) *weight, INDEX4 weight_at, global const ELEMENT(SHIFT_TYPE) *shift,
            INDEX4 shift_at, global ELEMENT(OUT_TYPE) *out, INDEX4 out_at) {
     local float part[WG];
-    uint item = get_local_id(0), i = get_group_id(0), h = get_global_id(1), b = get_global_id(2);
+    uint item = get_local_id(0) % SHARE, i = get_global_id(0) / SHARE, h = get_global_id(1), b = get_global_id(2);
     x += x_at.s0 + b * x_at.s1 + h * x_at.s2 + i * x_at.s3;
     add += add_at.s0 + b * add_at.s1 + h * add_at.s2 + i * add_at.s3;
     out += out_at.s0 + b * out_at.s1 + h * out_at.s2 + i * out_at.s3;
@@ -21,7 +21,7 @@ norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x,
     shift += shift_at.s0;
 
     float total = 0.0f;
-    for (uint d = item; d < columns; d += WG) {
+    for (uint d = item; d < columns; d += SHARE) {
         float value = norm_number(x, add, bias, d);
         total = CENTRED ? total + value : MAD(value, value, total);
     }
@@ -31,13 +31,13 @@ norm_group(uint columns, float epsilon, float offset, global ELEMENT(X_TYPE) *x,
     if (WEIGHT && CENTRED) {
         s.mean = total / columns;
         total = 0.0f;
-        for (uint d = item; d < columns; d += WG) {
+        for (uint d = item; d < columns; d += SHARE) {
             float value = LOAD(X_TYPE, x, d) - s.mean;
             total = MAD(value, value, total);
         }
         total = group_sum(part, total);
     }
     s.inverse = 1.0f / sqrt(total / columns + epsilon);
-    for (uint d = item; d < columns; d += WG)
+    for (uint d = item; d < columns; d += SHARE)
         norm_store(x, weight, shift, out, d, s);
 }

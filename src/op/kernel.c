@@ -86,6 +86,28 @@ void options_optional(kernel_options *o, const char *name, const op_tensor *tens
         options_tensor(o, name, tensor);
 }
 
+size_t options_share(kernel_options *o, size_t rows, size_t columns) {
+    enum { FEW = 32, EACH = 16 }; /* columns of an item */
+    bool few = o->group % FEW == 0 && columns <= FEW * EACH && rows % (o->group / FEW) == 0;
+    size_t share = few ? FEW : o->group;
+    options_number(o, "SHARE", share);
+    return share;
+}
+
+static bool lies_at(const op_tensor *t, size_t multiple) {
+    return t->offset % multiple == 0 && t->stride[0] % multiple == 0 && t->stride[1] % multiple == 0 &&
+           t->stride[2] % multiple == 0;
+}
+
+size_t options_even(kernel_options *o, const clsplat_device *device, size_t columns,
+                    const op_tensor *const *tensors, size_t count) {
+    bool even = device->info.limits.local_memory > 0 && columns % o->vector == 0;
+    for (size_t i = 0; i < count; ++i)
+        even = even && (!tensors[i]->mem || lies_at(tensors[i], o->vector));
+    options_number(o, "EVEN", even);
+    return even ? o->vector : 1;
+}
+
 bool limits_allow_group(const clsplat_limits *limits, uint32_t items) {
     return items <= limits->max_work_group && items <= limits->max_work_item_sizes[0];
 }
@@ -191,12 +213,11 @@ bool limits_have_wgmma(const clsplat_limits *limits) {
 }
 
 bool tensor_suits_mma(const op_tensor *t) {
-    return (t->dtype == CLSPLAT_F16 || t->dtype == CLSPLAT_BF16) && t->offset % 8 == 0 &&
-           t->stride[0] % 8 == 0 && t->stride[1] % 8 == 0 && t->stride[2] % 8 == 0;
+    return (t->dtype == CLSPLAT_F16 || t->dtype == CLSPLAT_BF16) && lies_at(t, 8);
 }
 
 bool tensor_suits_fours(const op_tensor *t) {
-    return t->offset % 4 == 0 && t->stride[0] % 4 == 0 && t->stride[1] % 4 == 0 && t->stride[2] % 4 == 0;
+    return lies_at(t, 4);
 }
 
 bool splats_suit_mma(const op_splats *splats, clsplat_dtype tokens) {

@@ -64,8 +64,15 @@ void options_eager(kernel_options *o, const clsplat_device *device);
 /* Whether so many items may meet in so many bytes of local memory of their own. */
 bool limits_have_groups(const clsplat_limits *limits, uint32_t items, size_t bytes);
 
+/* EVEN: whether rows of so many columns, and these tensors' rows as they lie, are whole vectors of W
+ * (cl/shared/even.clh), on a device whose work-items read side by side. The numbers of one access. */
+size_t options_even(kernel_options *o, const clsplat_device *device, size_t columns,
+                    const op_tensor *const *tensors, size_t count);
 /* WG as given, W as options_begin. GROUP_ITEMS share a row in most kernels for GPUs. */
 enum { GROUP_ITEMS = 128 };
+/* SHARE: how many items of such a group have a row of so many columns, so that few columns are no share of
+ * 128 and its meetings; groups are whole. */
+size_t options_share(kernel_options *o, size_t rows, size_t columns);
 void options_group_of(kernel_options *o, const clsplat_device *device, uint32_t group);
 
 /* Bytes of all elements, for the profile; 0 for an absent tensor. */

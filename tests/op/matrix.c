@@ -9,7 +9,7 @@
 #include "op/rows.h"
 #include "runtime/device.h"
 
-enum { GUARD = 40, GAP = 5 };
+enum { GUARD = 48, GAP = 5 };
 
 size_t matrix_count(const matrix *m) {
     return m->t.shape[0] * m->t.shape[1] * m->t.shape[2] * m->t.shape[3];
@@ -24,8 +24,10 @@ static size_t place(const matrix *m, size_t i) {
 }
 
 static matrix create(clsplat_dtype dtype, const size_t shape[4]) {
-    bool aligned = shape[3] % 8 == 0; /* as matrix units want it */
-    size_t pitch = shape[3] + (aligned ? 8 : GAP), head = shape[2] * pitch;
+    size_t gap = shape[3] % 16 == 0  ? 16
+                 : shape[3] % 8 == 0 ? 8
+                                     : GAP; /* as vectors and matrix units want it */
+    size_t pitch = shape[3] + gap, head = shape[2] * pitch;
     matrix m = {.t = {.dtype = dtype,
                       .shape = {shape[0], shape[1], shape[2], shape[3]},
                       .offset = GUARD,

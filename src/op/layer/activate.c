@@ -18,6 +18,7 @@ static clsplat_status activate_run(queue *q, const void *args) {
     options_tensor(&o, "OUT", &a->out);
     options_number(&o, "ACTIVATION", a->activation);
     options_number(&o, "GATED", a->gated);
+    options_even(&o, q->device, columns, (const op_tensor *[]){&a->x, &a->bias, &a->out}, 3);
     TRY(options_launch(&o, q->device, "activate.cl", "activate_rows", &l));
     launch_uint(&l, "columns", (uint32_t)columns);
     launch_uint(&l, "heads", (uint32_t)heads);

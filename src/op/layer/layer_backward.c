@@ -125,19 +125,21 @@ fail:
 static clsplat_status activate_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_activate_backward_args *a = args;
-    size_t each = q->device->info.limits.cpu ? 1 : 4;
     size_t columns = a->dout.shape[3], heads = a->dout.shape[1];
     kernel_options o;
     launch l;
     options_plain(&o, q);
     options_number(&o, "ACTIVATION", a->activation);
     options_number(&o, "GATED", a->gated);
-    options_number(&o, "EACH", each);
     options_tensor(&o, "X", &a->x);
     options_optional(&o, "BIAS", &a->bias);
     options_tensor(&o, "DOUT", &a->dout);
     options_tensor(&o, "DX", &a->dx);
     options_optional(&o, "OUT", &a->out);
+    size_t some = options_even(&o, q->device, columns,
+                               (const op_tensor *[]){&a->x, &a->bias, &a->dout, &a->dx, &a->out}, 5);
+    size_t each = q->device->info.limits.cpu || some > 1 ? 1 : 4;
+    options_number(&o, "EACH", each);
     TRY(options_launch(&o, q->device, activate_source, "activate_backward_rows", &l));
     launch_uint(&l, "columns", (uint32_t)columns);
     launch_uint(&l, "heads", (uint32_t)heads);
@@ -148,7 +150,8 @@ static clsplat_status activate_run(queue *q, const void *args) {
     launch_tensor(&l, &o, "dx", &a->dx);
     launch_tensor(&l, &o, "out", &a->out);
     TRY(launch_run(&l, q,
-                   grid_of((columns + each - 1) / each, a->dout.shape[2], a->dout.shape[0] * heads, o.group),
+                   grid_of((columns + each * some - 1) / (each * some), a->dout.shape[2],
+                           a->dout.shape[0] * heads, o.group),
                    (work){.flops = 8 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->x)}));
 fail:
     return status;

@@ -84,10 +84,11 @@ static clsplat_status norm_rows(queue *q, const op_norm_backward_args *a) {
     kernel_options o;
     launch l;
     options_group_of(&o, q->device, GROUP_ITEMS);
+    size_t share = options_share(&o, a->x.shape[2], a->x.shape[3]);
     norm_backward_options(&o, a);
     TRY(options_launch(&o, q->device, source, "norm_backward_group", &l));
     norm_backward_arguments(&l, &o, a);
-    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group),
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * share, a->x.shape[1], a->x.shape[0], o.group),
                    (work){.flops = 9 * layer_numbers(&a->x), .bytes = 3 * tensor_bytes(&a->x)}));
 fail:
     return status;
@@ -187,8 +188,9 @@ clsplat_status turn_back_group_run(queue *q, const void *args) {
     kernel_options o;
     launch l;
     options_group_of(&o, q->device, GROUP_ITEMS);
+    size_t some = options_even(&o, q->device, half, (const op_tensor *[]){&a->dout, &a->dx}, 2);
     TRY(turn_back_begin(q, &o, source, "turn_back_pairs", a, &l));
-    TRY(launch_run(&l, q, grid_of(a->dout.shape[2] * heads * half, a->dout.shape[0], 1, o.group),
+    TRY(launch_run(&l, q, grid_of(a->dout.shape[2] * heads * half / some, a->dout.shape[0], 1, o.group),
                    (work){.flops = 3 * layer_numbers(&a->dout), .bytes = 2 * tensor_bytes(&a->dout)}));
 fail:
     return status;

@@ -55,8 +55,9 @@ static clsplat_status group_run(queue *q, const void *args) {
     const op_norm_args *a = args;
     kernel_options o;
     options_group_of(&o, q->device, GROUP_ITEMS);
+    size_t share = options_share(&o, a->x.shape[2], a->x.shape[3]);
     return run(q, a, &o, "norm_group.cl", "norm_group",
-               grid_of(a->x.shape[2] * o.group, a->x.shape[1], a->x.shape[0], o.group), false);
+               grid_of(a->x.shape[2] * share, a->x.shape[1], a->x.shape[0], o.group), false);
 }
 
 static const op_variant variants[] = {

@@ -61,6 +61,15 @@ static bool pairs_fits(const clsplat_limits *limits, const void *args) {
     return limits_have_groups(limits, GROUP_ITEMS, 0) && !a->q_weight.mem && a->x.shape[3] % 2 == 0;
 }
 
+/* Values that lie in x already stay there. */
+static bool values_stay(const op_rope_args *a) {
+    op_tensor own = a->x;
+    own.offset += (a->q.shape[1] + a->k.shape[1]) * own.stride[1];
+    return !a->bias.mem && a->v.mem == own.mem && a->v.dtype == own.dtype && a->v.offset == own.offset &&
+           a->v.stride[0] == own.stride[0] && a->v.stride[1] == own.stride[1] &&
+           a->v.stride[2] == own.stride[2];
+}
+
 static clsplat_status pairs_run(queue *q, const void *args) {
     clsplat_status status = CLSPLAT_OK;
     const op_rope_args *a = args;
@@ -74,6 +83,9 @@ static clsplat_status pairs_run(queue *q, const void *args) {
     options_tensor(&o, "Q", &a->q);
     options_tensor(&o, "K", &a->k);
     options_tensor(&o, "V", &a->v);
+    size_t some =
+        options_even(&o, q->device, dim / 2, (const op_tensor *[]){&a->x, &a->bias, &a->q, &a->k, &a->v}, 5);
+    size_t heads = a->x.shape[1] - (values_stay(a) ? a->v.shape[1] : 0);
     TRY(options_launch(&o, q->device, "rope_pairs.cl", "rope_pairs", &l));
     launch_uint(&l, "rows", (uint32_t)a->x.shape[2]);
     launch_uint(&l, "heads", (uint32_t)a->q.shape[1]);
@@ -85,7 +97,7 @@ static clsplat_status pairs_run(queue *q, const void *args) {
     launch_tensor(&l, &o, "k", &a->k);
     launch_tensor(&l, &o, "v", &a->v);
     double turned = tensor_bytes(&a->q) + tensor_bytes(&a->k);
-    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * dim / 2, a->x.shape[1], a->x.shape[0], o.group),
+    TRY(launch_run(&l, q, grid_of(a->x.shape[2] * dim / 2 / some, heads, a->x.shape[0], o.group),
                    (work){.flops = turned, .bytes = tensor_bytes(&a->x) + turned + tensor_bytes(&a->v)}));
 fail:
     return status;
