@@ -274,7 +274,11 @@ START_TEST(units_read_transposed) {
 END_TEST
 
 START_TEST(factors_lie_transposed) {
-    try_turned(&turned[_i / FORMS], 1 + (size_t)_i % FORMS, NULL, NULL);
+    static const uint32_t tiles[] = {0, 1, 3, 4, 5}; /* of the row for Hopper */
+    size_t tried =
+        problem_on_stage().device->info.limits.nvidia_capability ? sizeof tiles / sizeof *tiles : 1;
+    for (size_t tile = 0; tile < tried; tile++)
+        try_turned(&turned[_i / FORMS], 1 + (size_t)_i % FORMS, &(tune_point){{tiles[tile], 8}}, NULL);
 }
 END_TEST
 
