@@ -214,12 +214,11 @@ static const op_variant variants[] = {
      &wide_tiles},
     {"local", "the same, and an ulp of every row's lse", softmax_backward_local_fits,
      softmax_backward_local_run, "softmax_backward_local.cl", &tune_nothing},
-    {"wgmma", /* before mma until it has been judged on such a device */
+    {"mma",
      "relative error of a gradient below 2e-2: weights and what they receive are rounded to the inputs' type",
-     softmax_backward_wgmma_fits, softmax_backward_wgmma_run, "softmax_backward_mma.cl",
+     softmax_backward_mma_fits, softmax_backward_mma_run, "softmax_backward_mma.cl", &tune_nothing},
+    {"wgmma", "the same", softmax_backward_wgmma_fits, softmax_backward_wgmma_run, "softmax_backward_mma.cl",
      &softmax_backward_wgmma_space},
-    {"mma", "the same", softmax_backward_mma_fits, softmax_backward_mma_run, "softmax_backward_mma.cl",
-     &tune_nothing},
 };
 const op_family op_softmax_backward_family = {"softmax_backward", variants,
                                               sizeof variants / sizeof *variants, shape_of};
