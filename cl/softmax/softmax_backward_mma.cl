@@ -10,11 +10,11 @@
  * that meet most sources first. Tiles of sources come two at a time into local memory, for two steps: one is on its way
  * while the other is used. A group of keys takes its heads of queries one after the other.
  *
- * Measured (H200, bf16, H = 16; ms at N = 4,096 and 16,384): D = 64 0.89 and 12.3, causal 0.55 and 6.4, where the forward
- * pass takes 0.17 and 2.4; in Hopper's instructions (softmax_backward_wgmma.clh) 0.59 and 8.0, causal 0.37 and 4.1. PyTorch's
- * backward alone: flash 0.75 and 10.0, cuDNN 0.56 and 6.0. No gain: two blocks of rows a warp; tiles of 32 sources (8 %
- * slower), groups of 256 items (9 %). Hopper's takes 245 and 222 registers of ptxas, nothing spilled; with a third group
- * on a multiprocessor it spills, and ptxas puts its products one after the other.
+ * Measured (H200, bf16, H = 16, D = 64; ms at N = 4,096 and 16,384): 0.89 and 12.3, causal 0.55 and 6.4, where the
+ * forward pass takes 0.17 and 2.4; in Hopper's instructions (softmax_backward_wgmma.clh) 0.59 and 8.0, causal 0.37 and
+ * 4.1. PyTorch's backward alone: flash 0.75 and 10.0, cuDNN 0.56 and 6.0. No gain: two blocks of rows a warp; tiles of
+ * 32 sources (8 % slower), groups of 256 items (9 %). Hopper's takes 245 and 222 registers, nothing spilled; with a
+ * third group on a multiprocessor it spills, and its products come one after the other.
  *
  * Needs D = DV, rows at multiples of 8 elements. */
 #ifndef Q_TYPE
