@@ -12,11 +12,16 @@
  *
  * Work: near_far_back_down, one work-item a node of a level above chunks, from the highest on, grid (their number
  * rounded up to WG, Hk, B); near_far_back_inner, one a node of a level below chunks, from leaves up, likewise; then
- * near_far_back_chunks, one a chunk, grid (chunks rounded up to WG, Hk, B). No local memory, no barrier. */
+ * near_far_back_chunks, a group a chunk, whose items take columns and then keys, grid (chunks · WG, Hk, B). Local
+ * memory: means, variances and what these receive. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
 #include "tree/near_far_back_below.clh"
+
+#ifndef NOTED /* 1: variances of chunks have all that they receive; 0: not yet what is below */
+#define NOTED 0
+#endif
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(uint level, INPUTS, SUMS) {
     uint g = get_global_id(0), below = level - 1, shift = fan_shift(level), size = size_shift(below);
@@ -209,30 +214,74 @@ near_far_back_inner(uint level, INPUTS, global const float *run_sums, global con
     node_back(&t, &see, level, g);
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks(INPUTS, global float *below, SUMS) {
-    uint g = get_global_id(0);
-    if (g >= (keys + CHUNK - 1) / CHUNK)
-        return;
-    trees t = TREES;
-    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
-    trees_move(&t, head);
-    view see;
-    sums_begin(&see.to, t.f, head, slot_sums, node_sums, variance_sums);
-    node_keys n;
-    float wide[D];
-    node_look(&t, TOP, g, &n);
-    for (uint d = 0; d < D; ++d)
-        wide[d] = variance_row(&see.to, t.f, TOP, g)[d * 16];
-    below += head * t.f.below * 16 * D;
+/* What column d of a chunk's variances receives in the end. */
+static inline float wide_of(private const trees *t, private const sums *to, uint g, uint d, global float *below) {
+    float wide = variance_row(to, t->f, TOP, g)[d * 16];
     for (uint level = 0; level < TOP; ++level) {
         uint nodes = CHUNK >> size_shift(level);
         for (uint x = g * nodes; x < (g + 1) * nodes; ++x) {
-            float left = *node_more(&see.to, t.f, level, x, NODE_SHARE);
-            for (uint d = 0; d < D; ++d)
-                wide[d] += left + below_row(below, t.f, level, x)[d];
+            wide += *node_more(to, t->f, level, x, NODE_SHARE);
+#if !NOTED
+            wide += below_row(below, t->f, level, x)[d];
+#endif
         }
     }
-    if (n.count > 0)
-        keys_back(&t, &see, &n, node_row(&see.to, t.f, TOP, g), *node_more(&see.to, t.f, TOP, g, NODE_MASS), wide,
-                  0.0f);
+    return wide;
+}
+
+/* A column of the mean of a chunk's `count` keys, and of their squares' beside it; number d of [D + DV]. */
+static inline float2 column_of(private const trees *t, uint begin, uint count, float log_mass, uint d) {
+    float mean = 0.0f, square = 0.0f;
+    for (uint s = begin; s < begin + count; ++s)
+        mean = MAD(exp(t->biases[s] - log_mass), d < D ? key_at(t, s, d) : value_at(t, s, d - D), mean);
+    for (uint s = begin; s < begin + count && d < D; ++s) {
+        float x = key_at(t, s, d) - mean;
+        square = MAD(exp(t->biases[s] - log_mass) * x, x, square);
+    }
+    return (float2)(mean, square);
+}
+
+kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_chunks(INPUTS,
+#if !NOTED
+                                                                                 global float *below,
+#endif
+                                                                                 SUMS) {
+    local float mean[D + DV], square[D], wide[D];
+    uint g = get_group_id(0), begin = g * CHUNK;
+    trees t = TREES;
+    INDEX head = (INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1);
+    trees_move(&t, head);
+    sums to;
+    sums_begin(&to, t.f, head, slot_sums, node_sums, variance_sums);
+    global const float *stat = t.stats + lane_of(first_block_of(first_block, TOP), g, STATS),
+                       *from = node_row(&to, t.f, TOP, g);
+    uint count = begin < keys ? count_of(TOP, stat) : 0;
+    float log_mass = stat[LOG_MASS * 16], node_mass = *node_more(&to, t.f, TOP, g, NODE_MASS);
+    for (uint d = get_local_id(0); d < D + DV && count > 0; d += WG) {
+        float2 column = column_of(&t, begin, count, log_mass, d);
+        mean[d] = column.x;
+        if (d >= D)
+            continue;
+        square[d] = column.y;
+#if NOTED
+        wide[d] = wide_of(&t, &to, g, d, 0);
+#else
+        wide[d] = wide_of(&t, &to, g, d, below + head * t.f.below * 16 * D);
+#endif
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint s = begin + get_local_id(0); s < begin + count; s += WG) {
+        float weight = exp(t.biases[s] - log_mass), mass = node_mass;
+        global float *row = slot_row(&to, s);
+        for (uint d = 0; d < D; ++d) {
+            float x = key_at(&t, s, d) - mean[d];
+            row[d * STEP] = MAD(weight, MAD(2.0f * wide[d], x, from[d * STEP]), row[d * STEP]);
+            mass = MAD(from[d * STEP], x, MAD(wide[d], MAD(x, x, -square[d]), mass));
+        }
+        for (uint e = 0; e < DV; ++e) {
+            row[(D + e) * STEP] = MAD(weight, from[(D + e) * STEP], row[(D + e) * STEP]);
+            mass = MAD(from[(D + e) * STEP], value_at(&t, s, e) - mean[D + e], mass);
+        }
+        *slot_bias(&to, s) = MAD(weight, mass, *slot_bias(&to, s));
+    }
 }

@@ -79,6 +79,10 @@ static inline void receive_share(private receiver *r, private const walker *w, p
 static inline void receive_chunk(private receiver *r, private const walker *w, private const trees *t, uint g,
                                  float below) {}
 
+static inline void receive_leaf(private receiver *r, uint g) {}
+
+static inline void receive_view(private receiver *r, uint level, uint g, bool open, private const node_view *s) {}
+
 #include "tree/near_far_back_walk.clh"
 
 /* Whether a row comes to node g of a level: from a root down to it everything is open. `whole`: the variance of its
@@ -125,11 +129,6 @@ static inline bool opens_leaf(private const walker *w, private const trees *t, u
         (r)->delta = row_numbers[ROW_NUMBERS * row_ + 1];                                                              \
         (r)->moved = row_numbers[ROW_NUMBERS * row_ + 2];                                                              \
     }
-
-/* The first query that sees beyond slot `end`, if it is causal: earlier ones have not come so far. */
-static inline uint first_row(uint end, int diagonal) {
-    return OWN ? (uint)max((int)end - diagonal, 0) : 0;
-}
 
 static inline void give_row(private const receiver *r, global float *row) {
     for (uint d = 0; d < D; ++d)

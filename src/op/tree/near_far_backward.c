@@ -9,7 +9,8 @@
 void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFFERS]) {
     size_t heads = f->batch * f->heads, slots = f->chunks * f->chunk + forest_apart_room(f),
            nodes = f->first_block[f->levels] * 16, below = f->first_block[f->top] * 16,
-           runs = heads * (f->chunks / OP_FOREST_RUN), columns = f->dim + f->value_dim;
+           runs = heads * (f->chunks / OP_FOREST_RUN), notes = rows * f->chunks,
+           columns = f->dim + f->value_dim;
     const size_t numbers[BACK_BUFFERS] = {[BACK_OUT] = rows * f->value_dim,
                                           [BACK_LSE] = rows,
                                           [BACK_KEPT] = rows * OP_KEPT,
@@ -21,8 +22,11 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
                                           [BACK_RUN_MASSES] = runs,
                                           [BACK_RUN_SUMS] = runs * f->dim * f->value_dim,
                                           [BACK_RUN_SLOPES] = runs * f->dim,
+                                          [BACK_HASHES] = 2 * heads * f->chunks * f->chunk,
                                           [BACK_PLACES] = heads * f->chunks * f->chunk,
                                           [BACK_BELOW] = heads * below * f->dim,
+                                          [BACK_NOTES] = notes,
+                                          [BACK_SPREADS] = notes,
                                           [BACK_KEY_ROWS] = heads * slots * f->dim,
                                           [BACK_VALUE_LANES] = heads * slots * f->value_dim,
                                           [BACK_MEAN_ROWS] = heads * nodes * f->dim,
@@ -36,14 +40,22 @@ static bool is_sum(int buffer) {
     return buffer >= BACK_SLOTS && buffer <= BACK_VARIANCES;
 }
 
+static bool is_wanted(int buffer, bool turned, bool noted) {
+    return buffer == BACK_BELOW                             ? !turned && !noted
+           : buffer == BACK_NOTES || buffer == BACK_SPREADS ? noted
+                                                            : turned || buffer < BACK_KEY_ROWS;
+}
+
 void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *f, size_t rows,
                                 double *largest, double *total) {
     size_t bytes[BACK_BUFFERS];
-    bool turned = near_far_back_turns(limits, f);
+    bool turned = near_far_back_turns(limits, f), noted = near_far_back_notes(limits, f, rows);
     double ranges = turned ? (double)near_far_back_ranges(limits, f, rows) : 1;
     near_far_back_sizes(f, rows, bytes);
     *largest = *total = 0;
-    for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
+    for (int i = 0; i < BACK_BUFFERS; ++i) {
+        if (!is_wanted(i, turned, noted))
+            continue;
         double all = (is_sum(i) ? ranges : 1) * (double)bytes[i];
         *largest = all > *largest ? all : *largest;
         *total += all;
@@ -62,15 +74,16 @@ static op_tensor rows_of(const op_tensor *q, size_t columns, cl_mem mem) {
                        .stride = {q->shape[1] * head, head, columns}};
 }
 
-clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a, size_t ranges, bool turned,
+clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a, size_t ranges,
                                    near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     size_t bytes[BACK_BUFFERS];
-    *p = (near_far_back){.q = q, .a = a, .turned = turned};
+    p->q = q;
+    p->a = a;
     near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
-    for (int i = 0; i < (turned ? BACK_BUFFERS : BACK_KEY_ROWS); ++i) {
+    for (int i = 0; i < BACK_BUFFERS; ++i) {
         bool sums = is_sum(i);
-        if ((a->kept && i <= BACK_KEPT) || (turned && i == BACK_BELOW))
+        if ((a->kept && i <= BACK_KEPT) || !is_wanted(i, p->turned, p->noted))
             continue;
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), (sums ? ranges : 1) * bytes[i],
                            &p->mem[i]));
@@ -103,15 +116,20 @@ clsplat_status near_far_back_again(near_far_back *p, const char *row) {
 }
 
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone) {
-    size_t bytes[BACK_BUFFERS];
     options_plain(o, p->q);
     if (alone && limits_are_wide(&p->q->device->info.limits)) {
         text_free(&o->text);
         *o = (kernel_options){.group = 1};
         options_number(o, "WG", 1);
     }
+    options_near_far_back_add(o, p);
+}
+
+void options_near_far_back_add(kernel_options *o, const near_far_back *p) {
+    size_t bytes[BACK_BUFFERS];
     options_near_far(o, &p->forward);
     options_number(o, "ROW_SUMS", p->turned);
+    options_number(o, "NOTED", p->noted);
     options_tensor(o, "DOUT", &p->a->dout);
     options_tensor(o, "DQ", &p->a->dq);
     near_far_back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);
@@ -119,8 +137,7 @@ void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone
         options_elements(o, (double)bytes[i] / sizeof(cl_float));
 }
 
-/* A kernel that begins with the forward pass's inputs. */
-static clsplat_status open_kernel(const near_far_back *p, kernel_options *o, const char *source,
+clsplat_status near_far_back_open(const near_far_back *p, kernel_options *o, const char *source,
                                   const char *kernel, launch *l) {
     clsplat_status status = options_launch(o, p->q->device, source, kernel, l);
     if (status == CLSPLAT_OK)
@@ -140,7 +157,7 @@ static clsplat_status by_rows(const near_far_back *p) {
     kernel_options o;
     launch l;
     options_near_far_back(&o, p, false);
-    TRY(open_kernel(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
+    TRY(near_far_back_open(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
     launch_tensor(&l, &o, "out", &p->forward.out);
     launch_tensor(&l, &o, "lse", &p->forward.lse);
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
@@ -148,6 +165,10 @@ static clsplat_status by_rows(const near_far_back *p) {
     launch_tensor(&l, &o, "dq", &a->dq);
     launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
     launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
+    if (p->noted) {
+        launch_mem(&l, "notes", p->mem[BACK_NOTES]);
+        launch_mem(&l, "spreads", p->mem[BACK_SPREADS]);
+    }
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    near_far_work(&p->forward)));
 fail:
@@ -169,7 +190,7 @@ static clsplat_status by_items(const near_far_back *p, const char *kernel, size_
     while (o.group % lanes) /* lanes of a node meet at barriers */
         lanes /= 2;
     options_number(&o, "LANES", lanes);
-    TRY(open_kernel(p, &o, "near_far_back_nodes.cl", kernel, &l));
+    TRY(near_far_back_open(p, &o, "near_far_back_nodes.cl", kernel, &l));
     launch_mem(&l, "kept", p->mem[BACK_KEPT]);
     launch_tensor(&l, &o, "dout", &p->a->dout);
     launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
@@ -199,13 +220,47 @@ fail:
     return status;
 }
 
-static clsplat_status by_runs(const near_far_back *p) {
+/* Matrices of runs, each with those behind it: a core of a CPU has rows of all, other devices have a row of
+ * one and add them up later. */
+static clsplat_status sum_runs(const near_far_back *p, size_t runs) {
     enum { ROWS_EACH = 4 }; /* of a matrix, that a core of a CPU sums up at a time */
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
     launch l;
-    if (p->forward.keys / f->chunk / OP_FOREST_RUN == 0)
+    options_near_far_back(&o, p, p->turned);
+    if (p->turned)
+        options_number(&o, "ROWS_EACH", ROWS_EACH);
+    TRY(near_far_back_open(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
+                           p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
+    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
+    if (p->turned)
+        launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+    if (p->turned)
+        launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+    TRY(launch_run(&l, p->q,
+                   grid_of(p->turned ? f->dim / ROWS_EACH : runs * f->dim, f->heads, f->batch, o.group),
+                   (work){0}));
+    if (p->turned)
+        return CLSPLAT_OK;
+    options_near_far_back(&o, p, false);
+    TRY(near_far_back_open(p, &o, "near_far_back_runs.cl", "near_far_back_behind", &l));
+    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+    TRY(launch_run(&l, p->q, grid_of(f->dim, f->heads, f->batch, o.group), (work){0}));
+fail:
+    return status;
+}
+
+static clsplat_status by_runs(const near_far_back *p) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = p->a->forest;
+    size_t runs = p->forward.keys / f->chunk / OP_FOREST_RUN;
+    kernel_options o;
+    launch l;
+    if (runs == 0)
         return CLSPLAT_OK;
     options_near_far_back(&o, p, false);
     TRY(options_launch(&o, p->q->device, "near_far_back_runs.cl", "near_far_back_masses", &l));
@@ -214,17 +269,7 @@ static clsplat_status by_runs(const near_far_back *p) {
     launch_mem(&l, "stats", f->stats);
     launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
     TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
-    options_near_far_back(&o, p, p->turned);
-    if (p->turned)
-        options_number(&o, "ROWS_EACH", ROWS_EACH);
-    TRY(open_kernel(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
-                    p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
-    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
-    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
-    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
-    TRY(launch_run(&l, p->q, grid_of(p->turned ? f->dim / ROWS_EACH : f->dim, f->heads, f->batch, o.group),
-                   (work){0}));
+    TRY(sum_runs(p, runs));
 fail:
     return status;
 }
@@ -234,7 +279,7 @@ static clsplat_status down(const near_far_back *p) {
     const op_forest *f = p->a->forest;
     kernel_options o;
     launch l;
-    for (size_t level = f->levels - 1; level > f->top; --level) {
+    for (size_t level = f->levels - 1; level > f->top && !p->noted; --level) {
         options_near_far_back(&o, p, true);
         TRY(options_launch(&o, p->q->device, "near_far_back_down.cl", "near_far_back_down", &l));
         launch_uint(&l, "level", (uint32_t)level);
@@ -253,48 +298,18 @@ static clsplat_status down(const near_far_back *p) {
         TRY(launch_run(&l, p->q, grid_of(nodes_of(f, level), f->heads, f->batch, o.group), (work){0}));
     }
     options_near_far_back(&o, p, true);
-    TRY(open_kernel(p, &o, p->turned ? "near_far_back_chunks_wide.cl" : "near_far_back_down.cl",
-                    p->turned ? "near_far_back_chunks_wide" : "near_far_back_chunks", &l));
+    TRY(near_far_back_open(p, &o, p->turned ? "near_far_back_chunks_wide.cl" : "near_far_back_down.cl",
+                           p->turned ? "near_far_back_chunks_wide" : "near_far_back_chunks", &l));
     if (p->turned) {
         launch_mem(&l, "key_rows", p->mem[BACK_KEY_ROWS]);
         launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
         launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
-    } else
+    } else if (!p->noted)
         launch_mem(&l, "below", p->mem[BACK_BELOW]);
     launch_near_far_sums(&l, p);
-    TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
-fail:
-    return status;
-}
-
-/* Which slot each key is in. */
-static clsplat_status find_places(const near_far_back *p) {
-    clsplat_status status = CLSPLAT_OK;
-    const op_near_far_backward_args *a = p->a;
-    const op_forest *f = a->forest;
-    kernel_options o = {.group = 1};
-    launch l;
-    if (!limits_are_wide(&p->q->device->info.limits))
-        options_plain(&o, p->q);
-    else
-        options_number(&o, "WG", 1);
-    options_forest(&o, f);
-    options_number(&o, "BIAS", a->key_bias.mem != NULL);
-    options_tensor(&o, "K", &a->k);
-    options_tensor(&o, "V", &a->v);
-    if (a->key_bias.mem)
-        options_tensor(&o, "BIAS", &a->key_bias);
-    TRY(options_launch(&o, p->q->device, "near_far_back_places.cl", "near_far_back_places", &l));
-    launch_uint(&l, "keys", (uint32_t)p->forward.keys);
-    launch_forest_shape(&l, f);
-    launch_tensor(&l, &o, "k", &a->k);
-    launch_tensor(&l, &o, "v", &a->v);
-    if (a->key_bias.mem)
-        launch_tensor(&l, &o, "bias", &a->key_bias);
-    launch_forest_keys(&l, f);
-    launch_mem(&l, "apart", f->apart);
-    launch_mem(&l, "places", p->mem[BACK_PLACES]);
-    TRY(launch_run(&l, p->q, grid_of(f->chunks, f->heads, f->batch, o.group), (work){0}));
+    TRY(launch_run(&l, p->q,
+                   grid_of(p->turned ? f->chunks : f->chunks * o.group, f->heads, f->batch, o.group),
+                   (work){0}));
 fail:
     return status;
 }
@@ -303,54 +318,35 @@ clsplat_status near_far_back_down(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     TRY(by_runs(p));
     TRY(down(p));
-    TRY(find_places(p));
+    TRY(near_far_back_places(p));
 fail:
     return status;
 }
 
-void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *a) {
-    options_tensor(o, "DK", &a->dk);
-    options_tensor(o, "DV", &a->dv);
-    options_optional(o, "DBIAS", &a->dkey_bias);
-}
-
-clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p) {
-    const op_near_far_backward_args *a = p->a;
-    launch_mem(l, "slot_sums", p->mem[BACK_SLOTS]);
-    launch_mem(l, "places", p->mem[BACK_PLACES]);
-    launch_tensor(l, o, "dk", &a->dk);
-    launch_tensor(l, o, "dv", &a->dv);
-    if (a->dkey_bias.mem)
-        launch_tensor(l, o, "dbias", &a->dkey_bias);
-    return launch_run(l, p->q, grid_of(a->k.shape[2], a->k.shape[1], a->k.shape[0], o->group), (work){0});
-}
-
-static clsplat_status by_keys(const near_far_back *p) {
+static clsplat_status run(queue *q, const void *args, bool noted) {
     clsplat_status status = CLSPLAT_OK;
-    const op_near_far_backward_args *a = p->a;
-    kernel_options o;
-    launch l;
-    options_near_far_back(&o, p, false);
-    options_near_far_keys(&o, a);
-    TRY(open_kernel(p, &o, "near_far_back_keys.cl", "near_far_back_keys", &l));
-    launch_tensor(&l, &o, "dout", &a->dout);
-    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
-    TRY(run_near_far_keys(&l, &o, p));
+    near_far_back p = {.noted = noted};
+    TRY(near_far_back_begin(q, args, 1, &p));
+    TRY(near_far_back_again(&p, "plain"));
+    TRY(by_rows(&p));
+    TRY(noted ? near_far_back_tiles(&p) : by_nodes(&p));
+    TRY(near_far_back_down(&p));
+    TRY(near_far_back_keys(&p));
 fail:
     return status;
 }
 
 static clsplat_status plain_run(queue *q, const void *args) {
-    clsplat_status status = CLSPLAT_OK;
-    near_far_back p;
-    TRY(near_far_back_begin(q, args, 1, false, &p));
-    TRY(near_far_back_again(&p, "plain"));
-    TRY(by_rows(&p));
-    TRY(by_nodes(&p));
-    TRY(near_far_back_down(&p));
-    TRY(by_keys(&p));
-fail:
-    return status;
+    return run(q, args, false);
+}
+
+static bool local_fits(const clsplat_limits *limits, const void *args) {
+    const op_near_far_backward_args *a = args;
+    return near_far_back_notes(limits, a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2]);
+}
+
+static clsplat_status local_run(queue *q, const void *args) {
+    return run(q, args, true);
 }
 
 static void shape_of(const void *args, tune_shape *shape) {
@@ -364,6 +360,7 @@ static const op_variant variants[] = {
     {"plain",
      "relative error of a gradient below 1e-4 in float32 against the same trees and the same opened set",
      op_fits_all, plain_run, "near_far_back_nodes.cl", &plain_space},
+    {"local", "the same", local_fits, local_run, "near_far_back_local.cl", &tune_nothing},
     {"wide", "the same", near_far_back_wide_fits, near_far_back_wide_run, "near_far_back_wide.cl",
      &near_far_back_wide_space},
 };

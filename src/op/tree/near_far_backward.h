@@ -18,8 +18,11 @@ typedef enum near_far_back_buffer {
     BACK_RUN_MASSES,
     BACK_RUN_SUMS,
     BACK_RUN_SLOPES,
+    BACK_HASHES,
     BACK_PLACES,
     BACK_BELOW,    /* of the plain row alone */
+    BACK_NOTES,    /* of the row in local memory alone */
+    BACK_SPREADS,  /* likewise */
     BACK_KEY_ROWS, /* turned for near_far_back_wide.cl, from here on */
     BACK_VALUE_LANES,
     BACK_MEAN_ROWS,
@@ -34,14 +37,15 @@ typedef struct near_far_back {
     const op_near_far_backward_args *a;
     op_near_far_args forward;
     bool turned; /* with turned trees, and sums in rows */
+    bool noted;  /* rows note what they opened */
     cl_mem mem[BACK_BUFFERS];
 } near_far_back;
 
 void near_far_back_sizes(const op_forest *forest, size_t rows, size_t bytes[BACK_BUFFERS]);
 
-/* Takes the buffers: sums for so many ranges of rows, all 0, and those of turned trees if they are wanted. */
+/* Takes the buffers: sums for so many ranges of rows, all 0, and those that `p` says are wanted. */
 clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *args, size_t ranges,
-                                   bool turned, near_far_back *p);
+                                   near_far_back *p);
 /* The forward pass by the row of this name with what it decided by, unless the caller has it. */
 clsplat_status near_far_back_again(near_far_back *p, const char *row);
 /* From nodes down to slots, and which slot each key is in. */
@@ -49,12 +53,26 @@ clsplat_status near_far_back_down(const near_far_back *p);
 
 /* Options of all kernels; `alone`: a work-item is work enough for a CPU's core. */
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone);
+/* The same for options that are begun. */
+void options_near_far_back_add(kernel_options *o, const near_far_back *p);
 void launch_near_far_sums(launch *l, const near_far_back *p);
+/* Begins the launch of a kernel that has the forward pass's inputs first. */
+clsplat_status near_far_back_open(const near_far_back *p, kernel_options *o, const char *source,
+                                  const char *kernel, launch *l);
+
+/* Which slot each key is in; and what it gets of that, and of the rows of its own chunk. */
+clsplat_status near_far_back_places(const near_far_back *p);
+clsplat_status near_far_back_keys(const near_far_back *p);
 
 /* What kernels that end at the keys have in common: options of dk, dv and dkey_bias; slots, places and these
  * as the last arguments, and a work-item a key. */
 void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *args);
 clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p);
+
+/* Tiles in local memory, by notes that rows make: whether these trees and so many rows may be noted; the
+ * passes over nodes and slots. */
+bool near_far_back_notes(const clsplat_limits *limits, const op_forest *forest, size_t rows);
+clsplat_status near_far_back_tiles(const near_far_back *p);
 
 /* Tiles of rows that share loads, on a CPU: whether they may be for these trees, which are turned then, and
  * ranges of at most so many tiles, each with sums of its own. */

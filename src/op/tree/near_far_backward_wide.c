@@ -228,9 +228,9 @@ clsplat_status near_far_back_wide_run(queue *q, const void *args) {
     op_near_far_args forward = forward_of(a);
     size_t span = span_of(q, a), tiles = near_far_tiles(&forward, span), first_own,
            ranges = near_far_back_ranges(&q->device->info.limits, a->forest, tiles);
-    near_far_back p;
+    near_far_back p = {.turned = true};
     q->tuned = NULL; /* of this row: the plain kernels among the following have a space of their own */
-    TRY(near_far_back_begin(q, a, ranges, true, &p));
+    TRY(near_far_back_begin(q, a, ranges, &p));
     TRY(near_far_back_again(&p, "wide"));
     TRY(turn(&p));
     TRY(own_chunks(&p, &first_own));

@@ -1,0 +1,78 @@
+#include <math.h>
+
+#include "op/local_rows.h"
+#include "op/tree/near_far_backward.h"
+
+/* What a kernel keeps of a row beside its numbers: its place in the list, and behind it those of a group. */
+enum { LISTED = 24 };
+
+/* Groups of 64 items at most: larger ones list more rows that only some of their nodes have met. */
+static rows_tile tile_for(const clsplat_limits *limits, const op_forest *f) {
+    size_t columns = rows_pitch(f->dim) + rows_pitch(f->value_dim);
+    rows_tile tile =
+        rows_tile_for(limits, (rows_shape){.row = columns, .source = columns + LISTED, .weights = true});
+    return tile.high > 8 ? (rows_tile){8, 2} : tile;
+}
+
+/* Rows start from chunks, which are 16 leaves. */
+bool near_far_back_notes(const clsplat_limits *limits, const op_forest *f, size_t rows) {
+    enum { FAN = 16 };
+    return f->chunk == FAN * f->leaf && f->chunks < (size_t)FAN * OP_ROOTS_LEAST && f->dim <= 128 &&
+           f->value_dim <= 128 &&
+           (double)sizeof(cl_uint) * (double)rows * (double)f->chunks <= (double)limits->max_allocation &&
+           tile_for(limits, f).high > 0;
+}
+
+static clsplat_status tiles_run(const near_far_back *p, bool of_nodes) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = p->a->forest;
+    rows_tile tile = tile_for(&p->q->device->info.limits, f);
+    size_t each = of_nodes ? f->chunk / f->leaf : f->chunk,
+           tiles = rows_groups(tile, of_nodes ? f->chunks : forest_apart_room(f)) +
+                   rows_groups(tile, f->chunks * each);
+    kernel_options o;
+    launch l;
+    options_rows(&o, p->q->device, tile);
+    options_number(&o, "OF_NODES", of_nodes);
+    if (p->q->device->info.limits.nvidia_capability > 0)
+        text_add(&o.text, " -cl-nv-maxrregcount=168"); /* six groups at a time */
+    options_near_far_back_add(&o, p);
+    TRY(near_far_back_open(p, &o, "near_far_back_local.cl", "near_far_back_local", &l));
+    launch_tensor(&l, &o, "dout", &p->a->dout);
+    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
+    launch_mem(&l, "notes", p->mem[BACK_NOTES]);
+    launch_mem(&l, "spreads", p->mem[BACK_SPREADS]);
+    launch_near_far_sums(&l, p);
+    TRY(launch_run(&l, p->q, grid_of(tiles * o.group, f->heads, f->batch, o.group),
+                   near_far_work(&p->forward)));
+fail:
+    return status;
+}
+
+static clsplat_status variances_run(const near_far_back *p) {
+    enum { EACH = 8 }; /* chunks of a work-item */
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = p->a->forest;
+    kernel_options o;
+    launch l;
+    options_near_far_back(&o, p, false);
+    options_number(&o, "EACH", EACH);
+    TRY(near_far_back_open(p, &o, "near_far_back_variances.cl", "near_far_back_variances", &l));
+    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
+    launch_mem(&l, "notes", p->mem[BACK_NOTES]);
+    launch_mem(&l, "spreads", p->mem[BACK_SPREADS]);
+    launch_near_far_sums(&l, p);
+    TRY(launch_run(&l, p->q, grid_of((f->chunks + EACH - 1) / EACH * f->dim, f->heads, f->batch, o.group),
+                   (work){0}));
+fail:
+    return status;
+}
+
+clsplat_status near_far_back_tiles(const near_far_back *p) {
+    clsplat_status status = CLSPLAT_OK;
+    TRY(tiles_run(p, true));
+    TRY(variances_run(p));
+    TRY(tiles_run(p, false));
+fail:
+    return status;
+}
