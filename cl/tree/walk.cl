@@ -11,6 +11,7 @@
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
+#include "tree/near_far_recall.clh"
 
 /* From a root down. Returns: how many nodes have been looked at in all. */
 static inline uint tell_below(private const walker *w, private const trees *t, uint root_level, uint root, uint at,

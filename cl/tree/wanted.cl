@@ -15,6 +15,7 @@
 #include "tree/near_far.cl"
 #include "shared/blocks.clh"
 #include "tree/near_far_back.clh"
+#include "tree/near_far_recall.clh"
 
 /* Unrolled as a whole, a GPU's compiler wants more private memory than there is. */
 #define FEW_AT_A_TIME _Pragma("unroll 4")
