@@ -12,7 +12,7 @@ from pathlib import Path
 # A SIMD's registers, how many are given out at a time, waves at most, SIMDs that share 64 KiB of local memory.
 CHIPS = {"gfx900": (256, 4, 10, 4), "gfx90a": (512, 8, 8, 4), "gfx942": (512, 8, 8, 4), "gfx1030": (1024, 16, 16, 2), "gfx1100": (1536, 24, 16, 2)}
 # Which pose of pose.c has their limits.
-POSES = {**{chip: "amd" for chip in CHIPS}, "gfx1100": "rdna3", "gfx90a": "cdna", "gfx942": "cdna", "gen9": "intel", "tgllp": "intel", "dg2": "arc",
+POSES = {**{chip: "amd" for chip in CHIPS}, "gfx1100": "rdna3", "gfx90a": "cdna", "gfx942": "cdna", "skl": "intel", "tgllp": "intel", "dg2": "arc",
          "pvc": "pvc", "spirv": "amd"}
 
 
