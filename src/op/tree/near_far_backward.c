@@ -220,30 +220,36 @@ fail:
     return status;
 }
 
-/* Matrices of runs, each with those behind it: a core of a CPU has rows of all, other devices have a row of
- * one and add them up later. */
-static clsplat_status sum_runs(const near_far_back *p, size_t runs) {
-    enum { ROWS_EACH = 4 }; /* of a matrix, that a core of a CPU sums up at a time */
+/* Matrices of runs, each with those behind it: a core of a CPU has rows of all. */
+static clsplat_status sum_runs_wide(const near_far_back *p) {
+    enum { ROWS_EACH = 4 }; /* of a matrix, that it sums up at a time */
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
     kernel_options o;
     launch l;
-    options_near_far_back(&o, p, p->turned);
-    if (p->turned)
-        options_number(&o, "ROWS_EACH", ROWS_EACH);
-    TRY(near_far_back_open(p, &o, p->turned ? "near_far_back_runs_wide.cl" : "near_far_back_runs.cl",
-                           p->turned ? "near_far_back_runs_wide" : "near_far_back_runs", &l));
+    options_near_far_back(&o, p, true);
+    options_number(&o, "ROWS_EACH", ROWS_EACH);
+    TRY(near_far_back_open(p, &o, "near_far_back_runs_wide.cl", "near_far_back_runs_wide", &l));
     launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
-    if (p->turned)
-        launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
+    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
     launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    if (p->turned)
-        launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
-    TRY(launch_run(&l, p->q,
-                   grid_of(p->turned ? f->dim / ROWS_EACH : runs * f->dim, f->heads, f->batch, o.group),
-                   (work){0}));
-    if (p->turned)
-        return CLSPLAT_OK;
+    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
+    TRY(launch_run(&l, p->q, grid_of(f->dim / ROWS_EACH, f->heads, f->batch, o.group), (work){0}));
+fail:
+    return status;
+}
+
+/* Other devices have a row of one, and add them up later. */
+static clsplat_status sum_runs(const near_far_back *p, size_t runs) {
+    clsplat_status status = CLSPLAT_OK;
+    const op_forest *f = p->a->forest;
+    kernel_options o;
+    launch l;
+    options_near_far_back(&o, p, false);
+    TRY(near_far_back_open(p, &o, "near_far_back_runs.cl", "near_far_back_runs", &l));
+    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
+    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
+    TRY(launch_run(&l, p->q, grid_of(runs * f->dim, f->heads, f->batch, o.group), (work){0}));
     options_near_far_back(&o, p, false);
     TRY(near_far_back_open(p, &o, "near_far_back_runs.cl", "near_far_back_behind", &l));
     launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
@@ -269,7 +275,7 @@ static clsplat_status by_runs(const near_far_back *p) {
     launch_mem(&l, "stats", f->stats);
     launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
     TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
-    TRY(sum_runs(p, runs));
+    TRY(p->turned ? sum_runs_wide(p) : sum_runs(p, runs));
 fail:
     return status;
 }
