@@ -115,64 +115,51 @@ static inline float softplus(float x) {
     return fmax(x, 0.0f) + log1p(exp(-fabs(x)));
 }
 
+/* Of a tensor [B,Hk,…] the numbers of this item's chunk and head. */
+#define OF_CHUNK(at) ((at).s0 + get_global_id(0) * (at).s1 + get_global_id(1) * (at).s2)
+
+/* Without DECAY there are no decay and falls. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 token_biases(uint chunks, uint chunk, global const float *strength, INDEX4 strength_at, global const float *mixture,
-             INDEX4 mixture_at,
-#if DECAY
-             global const float *decay, INDEX4 decay_at, global float *falls, INDEX4 falls_at,
-#endif
+             INDEX4 mixture_at, global const float *decay, INDEX4 decay_at, global float *falls, INDEX4 falls_at,
              global float *biases, INDEX4 biases_at) {
-    uint c = get_global_id(0), h = get_global_id(1);
-    if (c >= chunks)
+    if (get_global_id(0) >= chunks)
         return;
     float fallen = 0.0f;
-    strength += strength_at.s0 + c * strength_at.s1 + h * strength_at.s2;
-    mixture += mixture_at.s0 + c * mixture_at.s1 + h * mixture_at.s2;
-    biases += biases_at.s0 + c * biases_at.s1 + h * biases_at.s2;
-#if DECAY
-    decay += decay_at.s0 + c * decay_at.s1 + h * decay_at.s2;
-#endif
+    strength += OF_CHUNK(strength_at);
+    mixture += OF_CHUNK(mixture_at);
+    biases += OF_CHUNK(biases_at);
+    decay += DECAY ? OF_CHUNK(decay_at) : 0;
     for (uint j = chunk; j-- > 0;) {
         biases[j * biases_at.s3] = strength[j * strength_at.s3] - mixture[j * mixture_at.s3] - fallen;
-#if DECAY
-        fallen += softplus(decay[j * decay_at.s3]);
-#endif
+        if (DECAY)
+            fallen += softplus(decay[j * decay_at.s3]);
     }
-#if DECAY
-    falls[falls_at.s0 + c * falls_at.s1 + h * falls_at.s2] = fallen;
-#endif
+    if (DECAY)
+        falls[OF_CHUNK(falls_at)] = fallen;
 }
 
-/* dfalls [B,chunks,Hk,splats]: of each splat. */
+/* dfalls [B,chunks,Hk,splats]: of each splat. Without DECAY there are no decay, dfalls and ddecay. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 token_biases_backward(uint chunks, uint chunk, uint splats, global const float *dbiases, INDEX4 dbiases_at,
-                      global float *dmixture, INDEX4 dmixture_at
-#if DECAY
-                      ,
-                      global const float *decay, INDEX4 decay_at, global const float *dfalls, global float *ddecay,
-                      INDEX4 ddecay_at
-#endif
-) {
+                      global float *dmixture, INDEX4 dmixture_at, global const float *decay, INDEX4 decay_at,
+                      global const float *dfalls, global float *ddecay, INDEX4 ddecay_at) {
     uint c = get_global_id(0), h = get_global_id(1);
     if (c >= chunks)
         return;
-    dbiases += dbiases_at.s0 + c * dbiases_at.s1 + h * dbiases_at.s2;
-    dmixture += dmixture_at.s0 + c * dmixture_at.s1 + h * dmixture_at.s2;
-#if DECAY
     float dfallen = 0.0f;
-    dfalls += ((INDEX)c * get_global_size(1) + h) * splats;
-    for (uint s = 0; s < splats; ++s)
-        dfallen += dfalls[s];
-    decay += decay_at.s0 + c * decay_at.s1 + h * decay_at.s2;
-    ddecay += ddecay_at.s0 + c * ddecay_at.s1 + h * ddecay_at.s2;
-#endif
+    dbiases += OF_CHUNK(dbiases_at);
+    dmixture += OF_CHUNK(dmixture_at);
+    decay += DECAY ? OF_CHUNK(decay_at) : 0;
+    ddecay += DECAY ? OF_CHUNK(ddecay_at) : 0;
+    for (uint s = 0; s < splats && DECAY; ++s)
+        dfallen += dfalls[((INDEX)c * get_global_size(1) + h) * splats + s];
     for (uint j = 0; j < chunk; ++j) {
         float own = dbiases[j * dbiases_at.s3];
         dmixture[j * dmixture_at.s3] = -own;
-#if DECAY
-        ddecay[j * ddecay_at.s3] = dfallen / (1.0f + exp(-decay[j * decay_at.s3]));
+        if (DECAY)
+            ddecay[j * ddecay_at.s3] = dfallen / (1.0f + exp(-decay[j * decay_at.s3]));
         dfallen -= own; /* of what is written before the next */
-#endif
     }
 }
 
@@ -185,13 +172,14 @@ splat_scan(uint count, uint splats, uint first, uint chunks, uint room, global c
     INDEX at = (INDEX)get_global_id(1) * room * count + s;
     if (s >= count)
         return;
-    falls += (INDEX)get_global_id(1) * room * (count / splats) + s / splats;
+    uint heads = count / splats;
+    falls += (INDEX)get_global_id(1) * room * heads + s / splats;
     for (uint c = first; c < chunks; ++c) {
         INDEX own = at + c * count, before = own - count, added = own - LAG * count;
         float old = c > LAG ? prefix_lse[before] : -INFINITY, more = c >= LAG ? lse[added] : -INFINITY;
         float top = fmax(old, more);
         float total = c >= LAG ? top + log(exp(old - top) + exp(more - top)) : -INFINITY;
-        float fall = c >= LAG ? falls[(c - 1) * (count / splats)] : 0.0f;
+        float fall = c >= LAG ? falls[(c - 1) * heads] : 0.0f;
         for (uint d = 0; d < DV; ++d) {
             float sum = c > LAG ? exp(old - total) * prefix[before * DV + d] : 0.0f;
             prefix[own * DV + d] = c >= LAG ? MAD(exp(more - total), value[added * DV + d], sum) : 0.0f;
@@ -216,15 +204,17 @@ splat_scan_backward(uint count, uint splats, uint chunks, global const float *ls
     float sums[DV], total = 0.0f;
     if (s >= count)
         return;
-    falls += (INDEX)get_global_id(1) * chunks * (count / splats) + s / splats;
+    uint heads = count / splats;
+    falls += (INDEX)get_global_id(1) * chunks * heads + s / splats;
     for (uint d = 0; d < DV; ++d)
         sums[d] = 0.0f;
     for (uint c = chunks; c-- > 0;) {
         INDEX own = first + c * count, next = own + count, after = next + count;
         bool written = c + LAG < chunks, read = c + 1 >= LAG && c + 1 < chunks;
         /* Here sums and total are those of chunk c + 2, and then of c + 1. */
-        float share = written ? exp(prefix_lse[next] - falls[(c + 1) * (count / splats)] - prefix_lse[after]) : 0.0f;
-        float part = written ? exp(lse[own] - falls[(c + 1) * (count / splats)] - prefix_lse[after]) : 0.0f;
+        float fall = written ? falls[(c + 1) * heads] : 0.0f;
+        float share = written ? exp(prefix_lse[next] - fall - prefix_lse[after]) : 0.0f;
+        float part = written ? exp(lse[own] - fall - prefix_lse[after]) : 0.0f;
         float gain = total, kept = total;
         for (uint d = 0; d < DV; ++d) {
             float later = written ? prefix[after * DV + d] : 0.0f;

@@ -9,13 +9,8 @@
 
 /* A dense tensor [ENCODER_TEXTS,Hk,S,columns]. */
 static clsplat_status create_states(const clsplat_model *m, size_t columns, op_tensor *t) {
-    const model_config *c = &m->config;
-    clsplat_status status =
-        tensor_create(m->device, CLSPLAT_F32, ENCODER_TEXTS * c->kv_heads, c->splats, columns, t);
-    t->shape[0] = ENCODER_TEXTS;
-    t->shape[1] = c->kv_heads;
-    t->stride[0] = c->kv_heads * c->splats * columns;
-    return status;
+    return tensor_create_batch(m->device, CLSPLAT_F32, ENCODER_TEXTS, m->config.kv_heads, m->config.splats,
+                               columns, t);
 }
 
 clsplat_status encoder_splats_open(const clsplat_model *m, encoder_splats **made) {
@@ -76,16 +71,9 @@ fail:
     return status;
 }
 
-/* The same in every text. */
-static op_tensor repeated(op_tensor t, size_t count) {
-    t.shape[0] = count;
-    t.stride[0] = 0;
-    return t;
-}
-
 clsplat_status splat_read_bias(queue *q, op_tensor base, op_tensor lse, op_tensor bias) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(op_norm(q, &(op_norm_args){.x = repeated(base, lse.shape[0]), .out = bias}));
+    TRY(op_norm(q, &(op_norm_args){.x = splat_repeated(base, lse.shape[0]), .out = bias}));
     TRY(op_norm(q, &(op_norm_args){.x = bias, .add = lse, .out = bias}));
 fail:
     return status;
@@ -104,22 +92,16 @@ clsplat_status encoder_splats_attend(queue *q, const clsplat_model *m, size_t la
         splat_share(encoder_heads(g, s->features, 0, c->kv_heads, 2 * c->head_dim), s->g, s->base,
                     encoder_heads(g, s->shared, 0, c->kv_heads, splat_share_columns(c)),
                     encoder_heads(g, s->mixture, 0, c->kv_heads, 1));
+    op_softmax_args write = splat_write(s->g, share.q, near->v, strength, value, lse);
     if (g->padded)
         TRY(op_norm(q, &(op_norm_args){.x = strength, .add = near->key_bias, .out = strength}));
     TRY(op_softmax(q, &share));
     TRY(op_token_biases(
         q, &(op_token_biases_args){.strength = strength, .mixture = share.lse, .biases = strength}));
-    TRY(op_softmax(q, &(op_softmax_args){.q = repeated(s->g, g->count),
-                                         .k = share.q,
-                                         .v = near->v,
-                                         .key_bias = strength,
-                                         .out = value,
-                                         .lse = lse,
-                                         .scale = 1,
-                                         .diagonal = OP_SEES_ALL}));
+    TRY(op_softmax(q, &write));
     TRY(splat_read_bias(q, s->base, lse, bias));
     read.q = encoder_heads(g, s->queries, 0, c->heads, c->head_dim);
-    read.k = repeated(splat_layer_means(c, &m->weights.layers[layer]), g->count);
+    read.k = splat_repeated(splat_layer_means(c, &m->weights.layers[layer]), g->count);
     read.v = value;
     read.key_bias = bias;
     read.window = 0;

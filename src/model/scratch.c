@@ -9,15 +9,20 @@
 enum { LOGITS_LIMIT = 16 << 20 };
 
 static size_t bytes_of(const op_tensor *t) {
-    return t->stride[0] * clsplat_dtype_size(t->dtype);
+    return t->shape[0] * t->stride[0] * clsplat_dtype_size(t->dtype);
+}
+
+clsplat_status tensor_create_batch(clsplat_device *device, clsplat_dtype dtype, size_t batch, size_t heads,
+                                   size_t rows, size_t columns, op_tensor *tensor) {
+    size_t all = heads * rows * columns;
+    *tensor = (op_tensor){
+        .dtype = dtype, .shape = {batch, heads, rows, columns}, .stride = {all, rows * columns, columns}};
+    return buffer_create(device, bytes_of(tensor), &tensor->mem);
 }
 
 clsplat_status tensor_create(clsplat_device *device, clsplat_dtype dtype, size_t heads, size_t rows,
                              size_t columns, op_tensor *tensor) {
-    size_t all = heads * rows * columns;
-    *tensor = (op_tensor){
-        .dtype = dtype, .shape = {1, heads, rows, columns}, .stride = {all, rows * columns, columns}};
-    return buffer_create(device, bytes_of(tensor), &tensor->mem);
+    return tensor_create_batch(device, dtype, 1, heads, rows, columns, tensor);
 }
 
 void tensor_release(clsplat_device *device, op_tensor *tensor) {
@@ -40,8 +45,7 @@ fail:
     return status;
 }
 
-/* From the host, so that no command can fail to make them. */
-static clsplat_status create_zeros(clsplat_device *device, size_t columns, op_tensor *zeros) {
+clsplat_status tensor_create_zeros(clsplat_device *device, size_t columns, op_tensor *zeros) {
     float *host = calloc(columns, sizeof *host);
     *zeros =
         (op_tensor){.dtype = CLSPLAT_F32, .shape = {1, 1, 1, columns}, .stride = {columns, columns, columns}};
@@ -70,7 +74,7 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
         TRY(tensor_create(device, activations, 1, rows, c->intermediate, &s->gated));
     TRY(tensor_create(device, CLSPLAT_F32, c->heads, rows, 1, &s->lse));
     if (!c->layer.encoder)
-        TRY(create_zeros(device, c->head_dim, &s->zeros));
+        TRY(tensor_create_zeros(device, c->head_dim, &s->zeros));
     if (c->frequencies)
         TRY(tensor_create(device, CLSPLAT_F32, 1, rows, c->head_dim, &s->turn));
     if (c->local_turn)

@@ -24,9 +24,13 @@ clsplat_status model_scratch_create(clsplat_device *device, const model_config *
 /* Accepts a zeroed struct. */
 void model_scratch_free(clsplat_device *device, model_scratch *scratch);
 
-/* A new dense tensor [1,heads,rows,columns]; and its end. */
+/* A new dense tensor [batch,heads,rows,columns], or [1,heads,rows,columns]; and its end. */
+clsplat_status tensor_create_batch(clsplat_device *device, clsplat_dtype dtype, size_t batch, size_t heads,
+                                   size_t rows, size_t columns, op_tensor *tensor);
 clsplat_status tensor_create(clsplat_device *device, clsplat_dtype dtype, size_t heads, size_t rows,
                              size_t columns, op_tensor *tensor);
+/* A row of zeros, from the host, so that no command can fail to make them. */
+clsplat_status tensor_create_zeros(clsplat_device *device, size_t columns, op_tensor *zeros);
 void tensor_release(clsplat_device *device, op_tensor *tensor);
 
 #endif

@@ -16,17 +16,18 @@ static size_t chunks_of(const splat_store *s) {
 /* A dense tensor [chunks,Hk,rows,columns]. */
 static clsplat_status create_parts(const splat_store *s, size_t chunks, size_t rows, size_t columns,
                                    op_tensor *tensor) {
-    const model_config *c = &s->model->config;
-    clsplat_status status =
-        tensor_create(s->model->device, CLSPLAT_F32, chunks * c->kv_heads, rows, columns, tensor);
-    tensor->shape[0] = chunks;
-    tensor->shape[1] = c->kv_heads;
-    tensor->stride[0] = c->kv_heads * rows * columns;
-    return status;
+    return tensor_create_batch(s->model->device, CLSPLAT_F32, chunks, s->model->config.kv_heads, rows,
+                               columns, tensor);
 }
 
 static clsplat_status create_states(const splat_store *s, size_t columns, op_tensor *tensor) {
     return create_parts(s, chunks_of(s), s->model->config.splats, columns, tensor);
+}
+
+op_tensor splat_repeated(op_tensor t, size_t count) {
+    t.shape[0] = count;
+    t.stride[0] = 0;
+    return t;
 }
 
 size_t splat_gates(const model_config *c) {
@@ -39,15 +40,26 @@ size_t splat_share_columns(const model_config *c) {
 }
 
 op_softmax_args splat_share(op_tensor features, op_tensor g, op_tensor base, op_tensor out, op_tensor lse) {
-    op_tensor v = g;
-    g.shape[0] = base.shape[0] = v.shape[0] = features.shape[0];
-    g.stride[0] = base.stride[0] = v.stride[0] = 0;
+    size_t count = features.shape[0];
+    op_tensor splats = splat_repeated(g, count), v = splats;
     v.shape[3] = out.shape[3];
     return (op_softmax_args){.q = features,
-                             .k = g,
+                             .k = splats,
                              .v = v,
-                             .key_bias = base,
+                             .key_bias = splat_repeated(base, count),
                              .out = out,
+                             .lse = lse,
+                             .scale = 1,
+                             .diagonal = OP_SEES_ALL};
+}
+
+op_softmax_args splat_write(op_tensor g, op_tensor features, op_tensor v, op_tensor biases, op_tensor value,
+                            op_tensor lse) {
+    return (op_softmax_args){.q = splat_repeated(g, features.shape[0]),
+                             .k = features,
+                             .v = v,
+                             .key_bias = biases,
+                             .out = value,
                              .lse = lse,
                              .scale = 1,
                              .diagonal = OP_SEES_ALL};
@@ -243,51 +255,38 @@ clsplat_status splat_store_scan(queue *q, const splat_store *s, size_t layer, si
                                                   .value_dim = c->head_dim});
 }
 
-/* With what bias each key of these chunks is written. */
-static clsplat_status bias_keys(queue *q, const splat_store *s, const splat_layer *l, op_tensor keys,
-                                size_t begin, size_t count) {
+/* The states of so many chunks. */
+static clsplat_status write_chunks(queue *q, const splat_store *s, const splat_layer *l, size_t begin,
+                                   size_t count, op_tensor v) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &s->model->config;
     size_t heads = c->kv_heads, chunk = c->splat_chunk;
-    op_tensor gates = splat_store_chunks(splat_store_heads(l->gates, 2 * heads, 1), begin, count, chunk),
+    op_tensor keys =
+                  splat_store_chunks(splat_store_heads(l->keys, heads, 2 * c->head_dim), begin, count, chunk),
+              gates = splat_store_chunks(splat_store_heads(l->gates, 2 * heads, 1), begin, count, chunk),
+              biases = splat_store_chunks(splat_store_heads(l->biases, heads, 1), begin, count, chunk),
               mixture = op_slice(s->mixture, 0, 0, count);
     op_softmax_args share = splat_share(keys, l->g, l->base, op_slice(s->shared, 0, 0, count), mixture);
+    op_softmax_args write =
+        splat_write(l->g, keys, splat_store_chunks(v, begin, count, chunk), biases,
+                    op_slice(l->value, 0, begin, count), op_slice(l->lse, 0, begin, count));
     TRY(op_softmax(q, &share));
-    TRY(op_token_biases(
-        q, &(op_token_biases_args){
-               .strength = op_slice(gates, 1, 0, heads),
-               .decay = op_slice(gates, 1, heads, heads),
-               .mixture = mixture,
-               .biases = splat_store_chunks(splat_store_heads(l->biases, heads, 1), begin, count, chunk),
-               .falls = op_slice(l->falls, 0, begin, count)}));
+    TRY(op_token_biases(q, &(op_token_biases_args){.strength = op_slice(gates, 1, 0, heads),
+                                                   .decay = op_slice(gates, 1, heads, heads),
+                                                   .mixture = mixture,
+                                                   .biases = biases,
+                                                   .falls = op_slice(l->falls, 0, begin, count)}));
+    TRY(op_softmax(q, &write));
 fail:
     return status;
 }
 
 clsplat_status splat_store_write(const block *b, splat_store *s, size_t layer, size_t first, op_tensor v) {
     clsplat_status status = CLSPLAT_OK;
-    const model_config *c = &s->model->config;
-    const splat_layer *l = &s->layers[layer];
-    size_t chunk = c->splat_chunk, begin = first / chunk, end = (first + b->count) / chunk,
-           count = end - begin;
-    op_tensor g = l->g, keys = splat_store_chunks(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim),
-                                                  begin, count, chunk);
-    g.shape[0] = count;
-    g.stride[0] = 0;
+    size_t chunk = s->model->config.splat_chunk, begin = first / chunk, end = (first + b->count) / chunk;
     TRY(splat_adapting_mend(b->q, s, layer, first));
-    if (count) {
-        TRY(bias_keys(b->q, s, l, keys, begin, count));
-        TRY(op_softmax(
-            b->q, &(op_softmax_args){.q = g,
-                                     .k = keys,
-                                     .v = splat_store_chunks(v, begin, count, chunk),
-                                     .key_bias = splat_store_chunks(
-                                         splat_store_heads(l->biases, c->kv_heads, 1), begin, count, chunk),
-                                     .out = op_slice(l->value, 0, begin, count),
-                                     .lse = op_slice(l->lse, 0, begin, count),
-                                     .scale = 1,
-                                     .diagonal = OP_SEES_ALL}));
-    }
+    if (end > begin)
+        TRY(write_chunks(b->q, s, &s->layers[layer], begin, end - begin, v));
     TRY(splat_store_scan(b->q, s, layer, begin, (first + b->count - 1) / chunk + 1));
 fail:
     return status;

@@ -35,10 +35,16 @@ clsplat_status splat_layer_features(queue *q, const model_config *config, const 
 
 /* Gates of a key head: strength and, but in encoders, decay. */
 size_t splat_gates(const model_config *config);
+/* One row in so many chunks or texts. */
+op_tensor splat_repeated(op_tensor t, size_t count);
 /* Shares keys out among splats: lse of the features [n,Hk,chunk,2·D] over all splats' g and base,
  * [n,Hk,chunk,1]. `out` [n,Hk,chunk,splat_share_columns] is nothing that anybody reads. */
 size_t splat_share_columns(const model_config *config);
 op_softmax_args splat_share(op_tensor features, op_tensor g, op_tensor base, op_tensor out, op_tensor lse);
+/* Writes keys to splats: their states' value and lse [n,Hk,S,…] from features, v [n,Hk,chunk,D] and the keys'
+ * biases [n,Hk,chunk,1]. */
+op_softmax_args splat_write(op_tensor g, op_tensor features, op_tensor v, op_tensor biases, op_tensor value,
+                            op_tensor lse);
 
 /* Tokens that the layers of a session of so many keep: all where `whole`, else what a pass needs. */
 size_t splat_store_room(const clsplat_model *model, size_t capacity, bool whole);

@@ -236,24 +236,18 @@ static clsplat_status gather(queue *q, splat_store *s, size_t layer, size_t chun
     const splat_layer *l = &s->layers[layer];
     size_t head = which / c->splats, splat = which % c->splats, chunk = c->splat_chunk;
     size_t begin = chunks > LOOK_BACK / chunk ? chunks - LOOK_BACK / chunk : 0;
-    op_tensor g = op_slice(op_slice(l->g, 1, head, 1), 2, splat, 1);
-    g.shape[0] = chunks - begin;
-    g.stride[0] = 0;
+    op_softmax_args write = splat_write(
+        op_slice(op_slice(l->g, 1, head, 1), 2, splat, 1),
+        splat_store_chunks(op_slice(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim), 1, head, 1),
+                           begin, chunks - begin, chunk),
+        splat_store_chunks(op_slice(v, 1, head, 1), begin, chunks - begin, chunk),
+        splat_store_chunks(op_slice(splat_store_heads(l->biases, c->kv_heads, 1), 1, head, 1), begin,
+                           chunks - begin, chunk),
+        column_of(l->value, begin, chunks - begin, head, splat),
+        column_of(l->lse, begin, chunks - begin, head, splat));
     for (size_t i = 0; i < begin; ++i)
         TRY(queue_fill(q, l->lse.mem, 4 * (i * splats_of(s) + which), 4, nothing));
-    TRY(op_softmax(q, &(op_softmax_args){
-                          .q = g,
-                          .k = splat_store_chunks(
-                              op_slice(splat_store_heads(l->keys, c->kv_heads, 2 * c->head_dim), 1, head, 1),
-                              begin, chunks - begin, chunk),
-                          .v = splat_store_chunks(op_slice(v, 1, head, 1), begin, chunks - begin, chunk),
-                          .key_bias = splat_store_chunks(
-                              op_slice(splat_store_heads(l->biases, c->kv_heads, 1), 1, head, 1), begin,
-                              chunks - begin, chunk),
-                          .out = column_of(l->value, begin, chunks - begin, head, splat),
-                          .lse = column_of(l->lse, begin, chunks - begin, head, splat),
-                          .scale = 1,
-                          .diagonal = OP_SEES_ALL}));
+    TRY(op_softmax(q, &write));
 fail:
     return status;
 }

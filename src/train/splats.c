@@ -18,13 +18,8 @@ size_t pass_splats_chunk(const pass *p) {
 /* A dense tensor [n,Hk,rows,columns]. */
 static clsplat_status create_parts(const pass *p, clsplat_dtype type, size_t rows, size_t columns,
                                    op_tensor *t) {
-    const model_config *c = &p->model->model->config;
-    size_t n = p->rows / pass_splats_chunk(p);
-    clsplat_status status = tensor_create(p->model->device, type, n * c->kv_heads, rows, columns, t);
-    t->shape[0] = n;
-    t->shape[1] = c->kv_heads;
-    t->stride[0] = c->kv_heads * rows * columns;
-    return status;
+    return tensor_create_batch(p->model->device, type, p->rows / pass_splats_chunk(p),
+                               p->model->model->config.kv_heads, rows, columns, t);
 }
 
 static clsplat_status create_states(const pass *p, size_t columns, op_tensor *t) {
@@ -96,7 +91,7 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows, splat_gates(c) * c->kv_heads, &s->dgates));
     TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), 1, &s->dmixture));
     TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), splat_share_columns(c), &s->shared));
-    TRY(tensor_create(device, CLSPLAT_F32, 1, 1, splat_share_columns(c), &s->none));
+    TRY(tensor_create_zeros(device, splat_share_columns(c), &s->none));
     TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->dg));
@@ -130,13 +125,6 @@ op_tensor pass_splats_rows(const pass *p, op_tensor rows, size_t first, size_t h
                        .offset = rows.offset,
                        .shape = {p->rows / chunk, heads, chunk, dim},
                        .stride = {chunk * width, dim, width}};
-}
-
-/* One row in all chunks. */
-static op_tensor repeated(const pass *p, op_tensor t) {
-    t.shape[0] = p->rows / pass_splats_chunk(p);
-    t.stride[0] = 0;
-    return t;
 }
 
 /* Attention's lse in a splat layer: [n,H,chunk,1]. */
@@ -224,7 +212,7 @@ op_softmax_args pass_splats_read(const pass *p, size_t layer) {
     const pass_splats *s = pass_layer_of(p, layer)->splats;
     op_softmax_args a = pass_splats_own(p, layer);
     a.q = pass_splats_rows(p, s->queries, 0, c->heads, c->head_dim);
-    a.k = repeated(p, p->type == CLSPLAT_F32 ? means_of(p, layer) : s->narrow_mean);
+    a.k = splat_repeated(p->type == CLSPLAT_F32 ? means_of(p, layer) : s->narrow_mean, a.q.shape[0]);
     a.v = p->type == CLSPLAT_F32 ? read_value(p, s) : s->narrow_value;
     a.key_bias = s->bias;
     a.window = 0;
@@ -236,14 +224,9 @@ op_softmax_args pass_splats_read(const pass *p, size_t layer) {
 op_softmax_args pass_splats_write(const pass *p, size_t layer) {
     const model_config *c = &p->model->model->config;
     const pass_splats *s = pass_layer_of(p, layer)->splats;
-    return (op_softmax_args){.q = repeated(p, s->g),
-                             .k = pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * c->head_dim),
-                             .v = pass_splats_own(p, layer).v,
-                             .key_bias = pass_splats_rows(p, s->biases, 0, c->kv_heads, 1),
-                             .out = s->value,
-                             .lse = s->lse,
-                             .scale = 1,
-                             .diagonal = OP_SEES_ALL};
+    return splat_write(s->g, pass_splats_rows(p, s->features, 0, c->kv_heads, 2 * c->head_dim),
+                       pass_splats_own(p, layer).v, pass_splats_rows(p, s->biases, 0, c->kv_heads, 1),
+                       s->value, s->lse);
 }
 
 op_softmax_args pass_splats_share(const pass *p, size_t layer) {

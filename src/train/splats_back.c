@@ -158,7 +158,6 @@ static clsplat_status share_back(queue *q, const pass *p, size_t layer) {
         biases.ddecay = pass_splats_rows(p, t->dgates, c->kv_heads, c->kv_heads, 1);
     }
     TRY(op_token_biases_backward(q, &biases));
-    TRY(clear(q, t->none));
     a.joint = false;
     a.dout = a.out;
     a.dout.mem = t->none.mem;

@@ -154,10 +154,8 @@ static clsplat_status biases_run(queue *q, const void *args) {
     launch_uint(&l, "chunk", (uint32_t)t->shape[2]);
     launch_tensor(&l, &o, "strength", &a->strength);
     launch_tensor(&l, &o, "mixture", &a->mixture);
-    if (a->decay.mem) {
-        launch_tensor(&l, &o, "decay", &a->decay);
-        launch_tensor(&l, &o, "falls", &a->falls);
-    }
+    launch_tensor(&l, &o, "decay", &a->decay);
+    launch_tensor(&l, &o, "falls", &a->falls);
     launch_tensor(&l, &o, "biases", t);
     TRY(launch_run(&l, q, grid_of(t->shape[0], t->shape[1], 1, o.group),
                    (work){.flops = tensor_bytes(t), .bytes = 4 * tensor_bytes(t)}));
@@ -179,11 +177,9 @@ static clsplat_status biases_backward_run(queue *q, const void *args) {
     launch_uint(&l, "splats", (uint32_t)a->splats);
     launch_tensor(&l, &o, "dbiases", t);
     launch_tensor(&l, &o, "dmixture", &a->dmixture);
-    if (a->decay.mem) {
-        launch_tensor(&l, &o, "decay", &a->decay);
-        launch_mem(&l, "dfalls", a->dfalls);
-        launch_tensor(&l, &o, "ddecay", &a->ddecay);
-    }
+    launch_tensor(&l, &o, "decay", &a->decay);
+    launch_mem(&l, "dfalls", a->dfalls);
+    launch_tensor(&l, &o, "ddecay", &a->ddecay);
     TRY(launch_run(&l, q, grid_of(t->shape[0], t->shape[1], 1, o.group),
                    (work){.flops = tensor_bytes(t), .bytes = 4 * tensor_bytes(t)}));
 fail:
