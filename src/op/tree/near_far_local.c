@@ -37,6 +37,8 @@ static clsplat_status run(queue *q, const op_near_far_args *a, kernel_options *o
     options_eager(o, q->device);
     options_narrow(o, q->device);
     options_near_far(o, a);
+    if (q->device->info.limits.nvidia_capability) /* four groups at a time, three of wide rows */
+        text_add(&o->text, " -cl-nv-maxrregcount=%d", a->forest->value_dim <= 64 ? 128 : 168);
     TRY(options_launch(o, q->device, "near_far_local.cl", "near_far_local", &l));
     launch_near_far(&l, o, a);
     TRY(launch_run(
