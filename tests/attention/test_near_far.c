@@ -14,14 +14,15 @@
 #define F16 CLSPLAT_F16
 #define BF16 CLSPLAT_BF16
 
+/* Trees of the same columns, types and chunks share their programs, which take most of the time. */
 // clang-format off
 static const problem_spec exact[] = {
     {.queries = 1, .keys = 1, .dim = 1, .value_dim = 1, .chunk = 16},
     {.queries = 33, .keys = 65, .dim = 1, .value_dim = 1, .causal = true, .chunk = 16},
-    {.queries = 63, .keys = 32, .dim = 3, .value_dim = 2, .causal = true, .chunk = 16},
+    {.queries = 63, .keys = 32, .dim = 5, .value_dim = 7, .causal = true, .chunk = 16},
     {.queries = 100, .keys = 700, .dim = 5, .value_dim = 7, .causal = true},
     {.queries = 31, .keys = 257, .dim = 7, .value_dim = 16, .causal = true, .chunk = 64},
-    {.queries = 129, .keys = 63, .dim = 16, .value_dim = 48, .causal = true, .chunk = 16},
+    {.queries = 129, .keys = 63, .dim = 16, .value_dim = 32, .bias = BIAS_HOLES, .causal = true, .chunk = 16},
     {.queries = 300, .keys = 300, .dim = 64, .value_dim = 64, .causal = true, .chunk = 128},
     {.queries = 70, .keys = 90, .dim = 100, .value_dim = 100, .chunk = 16, .tier = SUITE_NORMAL},
     {.queries = 90, .keys = 300, .dim = 256, .value_dim = 256, .causal = true, .chunk = 32, .tier = SUITE_NORMAL},
@@ -55,18 +56,21 @@ static const problem_spec exact[] = {
      .causal = true, .chunk = 256},
     {.batch = 2, .heads = 2, .queries = 150, .keys = 700, .dim = 16, .value_dim = 48, .q = F16, .k = F16, .v = F16,
      .bias = BIAS_HOLES, .key_bias = F16, .out = F16, .chunk = 256, .layout = LAYOUT_TOKENS},
+};
+/* Elsewhere these take the rows of the ones above. */
+static const problem_spec exact_on_units[] = {
     {.heads = 8, .kv_heads = 1, .queries = 17, .keys = 600, .dim = 128, .value_dim = 128, .q = BF16, .k = BF16, .v = BF16,
      .bias = BIAS_FRONT, .out = BF16, .causal = true, .chunk = 256},
     {.queries = 600, .keys = 333, .dim = 32, .value_dim = 16, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .causal = true,
      .chunk = 256},
 };
 // clang-format on
+enum { ON_UNITS = sizeof exact_on_units / sizeof *exact_on_units };
 
-START_TEST(tolerance_0_is_softmax) {
+static void solve(problem_spec spec, uint64_t seed) {
     problem_stage s = problem_on_stage();
-    problem_spec spec = exact[_i];
     spec.near_far = true;
-    problem p = problem_create(s.lib, &spec, 100 + (uint64_t)_i);
+    problem p = problem_create(s.lib, &spec, seed);
     problem_solve(&p, s.device);
     suite_ok(s.lib, problem_attend_buffers(&p, s.device));
     problem_check(&p);
@@ -75,13 +79,25 @@ START_TEST(tolerance_0_is_softmax) {
     problem_check(&p);
     problem_free(&p);
 }
+
+START_TEST(tolerance_0_is_softmax) {
+    solve(exact[_i], 100 + (uint64_t)_i);
+}
+END_TEST
+
+START_TEST(tolerance_0_is_softmax_on_units) {
+    const clsplat_limits *limits = &problem_on_stage().device->info.limits;
+    if (limits->nvidia_capability || limits->matrix_units != CLSPLAT_UNITS_NONE ||
+        suite_tier_wanted() == SUITE_LONG)
+        solve(exact_on_units[_i], 127 + (uint64_t)_i);
+}
 END_TEST
 
 START_TEST(random_shape) {
     problem_stage s = problem_on_stage();
     problem_spec spec = properties_random((uint64_t)_i);
     spec.near_far = true;
-    spec.chunk = _i % 2 ? 16 : 32;
+    spec.chunk = _i % 2 || suite_tier_wanted() < SUITE_LONG ? 16 : 32;
     problem p = problem_create(s.lib, &spec, (uint64_t)_i);
     problem_solve(&p, s.device);
     problem_free(&p);
@@ -97,35 +113,41 @@ static const problem_spec loose[] = {
     {.queries = 300, .keys = 300, .bias = BIAS_RANDOM, .chunk = 64, .tolerance = 0, .tier = SUITE_NORMAL},
     {.queries = 33, .keys = 165, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .key_bias = F16, .chunk = 16,
      .tolerance = 0.1F},
+    {.heads = 2, .queries = 300, .keys = 700, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .chunk = 256, .tolerance = 0.2F},
     {.heads = 2, .queries = 170, .keys = 170, .bias = BIAS_RANDOM, .chunk = 32, .tolerance = 0.01F, .sparse_topk = 50},
     {.heads = 4, .kv_heads = 2, .queries = 500, .keys = 1400, .q = BF16, .k = BF16, .v = BF16, .chunk = 256, .tolerance = 0.05F},
-    {.heads = 2, .queries = 300, .keys = 700, .q = F16, .k = F16, .v = F16, .bias = BIAS_RANDOM, .chunk = 256, .tolerance = 0.2F},
 };
 // clang-format on
 
 /* Head dimensions that only the plain variant takes, that wider ones take, too, and that all take. */
+enum { WIDTHS = 3 };
 static problem_spec as_wide(problem_spec spec, int width) {
-    static const size_t dims[] = {8, 16, 64};
+    static const size_t dims[WIDTHS] = {8, 16, 64};
     spec.dim = spec.value_dim = dims[width];
     spec.near_far = true;
     return spec;
 }
 
-static int widths_of(const problem_spec *spec) {
-    return spec->q == BF16 ? 3 : 2;
+/* Every case with one of the first two in turn, the long tier with both; bfloat16 with the third, too. */
+static bool takes_width(int spec, int width) {
+    return width == 2 ? loose[spec].q == BF16 : width == spec % 2 || suite_tier_wanted() == SUITE_LONG;
 }
 
 START_TEST(later_keys_leave_earlier_rows) {
-    for (int width = 0; width < widths_of(&loose[_i]); width++) {
+    for (int width = 0; width < WIDTHS; width++) {
         problem_spec spec = as_wide(loose[_i], width);
+        if (!takes_width(_i, width))
+            continue;
         properties_causal(&spec, 400 + (uint64_t)_i);
     }
 }
 END_TEST
 
 START_TEST(same_bits) {
-    for (int width = 0; width < widths_of(&loose[_i]); width++) {
+    for (int width = 0; width < WIDTHS; width++) {
         problem_spec spec = as_wide(loose[_i], width);
+        if (!takes_width(_i, width))
+            continue;
         properties_repeatable(&spec, 500 + (uint64_t)_i);
         spec.causal = true;
         properties_repeatable(&spec, 500 + (uint64_t)_i);
@@ -198,12 +220,16 @@ static verdict judge(problem *p, clsplat_device *device) {
     return v;
 }
 
+/* Numbers below CLUSTERED: two widths, with and without a causal order, in chunks of both lengths; from there
+ * on a third width. */
+enum { CLUSTERED = 8, CLUSTERED_ALL = 12 };
+
 static problem clustered(int i) {
     static const size_t dims[] = {24, 32, 48};
     problem_spec spec = {
         .heads = 2, .kv_heads = 1, .queries = 300, .keys = 1024, .chunk = i % 2 ? 64 : 256, .near_far = true};
-    spec.dim = spec.value_dim = dims[i / 2 % 3];
-    spec.causal = i % 4 < 2;
+    spec.dim = spec.value_dim = dims[i < CLUSTERED ? i / 2 % 2 : 2];
+    spec.causal = i < CLUSTERED ? i % 8 / 4 == i / 2 % 2 : i % 4 < 2;
     problem p = problem_create(problem_on_stage().lib, &spec, 60 + (uint64_t)i);
     cluster(&p, 40);
     return p;
@@ -307,6 +333,7 @@ static void add_exact(TCase *part) {
     static const int seeds[] = {[SUITE_SMALL] = 4, [SUITE_NORMAL] = 8, [SUITE_LONG] = 200};
     problem_add_stage(part);
     problem_add_cases(part, tolerance_0_is_softmax, exact, sizeof exact / sizeof *exact);
+    tcase_add_loop_test(part, tolerance_0_is_softmax_on_units, 0, ON_UNITS);
     tcase_add_loop_test(part, random_shape, 0, seeds[suite_tier_wanted()]);
 }
 
@@ -319,10 +346,11 @@ static void add_properties(TCase *part) {
 }
 
 static void add_errors(TCase *part) {
+    int cases = suite_tier_wanted() == SUITE_LONG ? CLUSTERED_ALL : CLUSTERED;
     problem_add_stage(part);
-    tcase_add_loop_test(part, errors_are_honest, 0, 12);
+    tcase_add_loop_test(part, errors_are_honest, 0, cases);
     tcase_add_loop_test(part, an_infinite_tolerance_opens_nothing, 0, 4);
-    tcase_add_loop_test(part, sparse_topk_is_a_limit, 0, 24);
+    tcase_add_loop_test(part, sparse_topk_is_a_limit, 0, 2 * cases);
     tcase_add_loop_test(part, counts_say_where_it_does_not_pay, 0, 2);
     tcase_add_loop_test(part, trees_take_their_share_of_a_cache, 0, 2);
 }
