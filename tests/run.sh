@@ -108,11 +108,14 @@ keeping() { # cache command…
 
 # Runs a command on PoCL with a cache folder of its own; words of the form NAME=VALUE before it change the environment. A folder
 # that is new begins with what the last run kept, or else with what the suite has compiled: kernels whose text and options are the same
-# are the same for devices with smaller groups, but not for those made by another method of PoCL's.
+# are the same for devices with smaller groups, but not for those made by another method of PoCL's. Without the library's cache of
+# binaries, unless a stage says CLSPLAT_CACHE= since it is about it: for a binary PoCL compiles every kernel of a program a second
+# time, for groups of any size. test_program, test_cache, test_replace and test_threads are about it, too, and say so themselves.
 on() ( # cache NAME=VALUE… command…
   export XDG_CACHE_HOME=$build/cache/$1 POCL_CACHE_DIR=$build/cache/$1/pocl XDG_DATA_HOME=$build/data
   export CLSPLAT_DEVICE="Portable Computing" CLSPLAT_TEST_TIER=$tier
-  unset CLSPLAT_CACHE RUSTICL_ENABLE
+  export CLSPLAT_CACHE=off
+  unset RUSTICL_ENABLE
   mkdir -p "${POCL_CACHE_DIR%/*}"
   for known in "$kept/$1" "$build/cache/pocl/pocl"; do
     if [ ! -d "$POCL_CACHE_DIR" ] && [ -d "$known" ] && [[ " pocl groups32 gpu " == *" $1 "* ]]; then cp -r "$known" "$POCL_CACHE_DIR"; fi
@@ -154,7 +157,6 @@ configured() { # builddir options…
 # know LLVM's `freeze`; one thread, since with several it finds other things on every run. It exits with 0 whatever it finds.
 on_simulator() {
   local rows row gpu how checks environment status=0 findings=$logs/findings
-  export CLSPLAT_CACHE=off
   unset CLSPLAT_DEVICE RUSTICL_ENABLE
   mapfile -t rows < <("$build/tests/test_tiny" --rows)
   [ ${#rows[@]} -gt 0 ] || return
@@ -167,7 +169,7 @@ on_simulator() {
       *) echo "test_tiny: row $row: ERROR: what is $how?"; return 1 ;;
     esac
     rm -f "$findings"
-    environment=(CLSPLAT_TEST_ROW="$row")
+    environment=(CLSPLAT_CACHE=off CLSPLAT_TEST_ROW="$row")
     [ "$gpu" = - ] || environment+=(CLSPLAT_TEST_GPU="$gpu")
     limited env "${environment[@]}" oclgrind --num-threads 1 --data-races --check-api "${checks[@]}" \
       --log "$findings" "$build/tests/test_tiny" || status=1
@@ -184,23 +186,23 @@ has_icd() { ls /etc/OpenCL/vendors/"$1"*.icd > /dev/null 2>&1; }
 
 on_pocl() {
   stage suite on pocl keeping pocl suites "$build" suite
-  stage golden on pocl "${golden[@]}"
+  stage golden on pocl CLSPLAT_CACHE= "${golden[@]}"
   stage golden-far on pocl "${golden[@]}" --cases tests/golden/far
-  stage cli on pocl python3 tests/cli/test_cli.py "$binary"
+  stage cli on pocl CLSPLAT_CACHE= python3 tests/cli/test_cli.py "$binary"
   if command -v chromium > /dev/null; then
     stage report on pocl python3 tests/report/check.py "$binary"
   else
     skip report "Chromium is not installed: apt-get install chromium tidy"
   fi
-  stage kill on pocl python3 tests/tune/test_kill.py "$binary"
+  stage kill on pocl CLSPLAT_CACHE= python3 tests/tune/test_kill.py "$binary"
   if [ $tier = long ]; then stage train on pocl python3 tests/train/test_train.py "$binary" --long; else stage train on pocl python3 tests/train/test_train.py "$binary"; fi
   stage encoder on pocl python3 tests/train/test_encoder.py "$binary"
   stage adaptation on pocl python3 tests/train/test_adaptation.py "$binary"
   stage distill on pocl python3 tests/train/test_distill.py "$binary"
   if [ $tier = long ]; then sample=(--all); else sample=(--seconds 60); fi
-  stage faults on pocl python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
-  stage hostile on pocl python3 tests/trust/hostile.py "$binary"
-  stage damage on pocl python3 tests/trust/damage.py "$binary" "${sample[@]}"
+  stage faults on pocl CLSPLAT_CACHE= python3 tests/trust/faults.py "$binary" "$build/tests" "${sample[@]}"
+  stage hostile on pocl CLSPLAT_CACHE= python3 tests/trust/hostile.py "$binary"
+  stage damage on pocl CLSPLAT_CACHE= python3 tests/trust/damage.py "$binary" "${sample[@]}"
   stage ranks on pocl python3 tests/parallel/ranks.py "$binary" "$build/tests/group"
   stage install on pocl tests/install.sh "$build"
   stage python on pocl tests/python.sh "$build"
@@ -296,7 +298,7 @@ on_implementations() {
 
 forward=(test_softmax test_gaussian test_gaussian_bits test_limits test_guest test_op test_layers test_sample test_window test_model)
 attention=("${forward[@]}" test_backward)
-llvmpipe=(RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
+llvmpipe=(CLSPLAT_CACHE= RUSTICL_ENABLE=llvmpipe CLSPLAT_DEVICE=llvmpipe CLSPLAT_TEST_TIER=small)
 binary=$build/clsplat
 golden=(python3 tests/golden/check.py "$binary")
 export PYTHONPATH=$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
@@ -319,7 +321,7 @@ all_stages() {
   if has_icd pocl; then on_pocl; else skip pocl "no pocl.icd in /etc/OpenCL/vendors"; fi
   if has_icd rusticl; then on_rusticl; else skip rusticl "no rusticl.icd in /etc/OpenCL/vendors"; fi
   if has_icd pocl; then
-    stage feigned on pocl OPENCL_LAYERS="$build/tests/pose.so" CLSPLAT_CACHE=off on_feigned
+    stage feigned on pocl OPENCL_LAYERS="$build/tests/pose.so" on_feigned
     stage vendors on pocl on_vendors
   fi
   if [ $tier = long ] || [ $mode = list ] || [ ${#only[@]} -gt 0 ]; then

@@ -72,6 +72,7 @@ static const char key[] = "a key";
 
 static void replace_entry(stage *s, int by) {
     setenv("XDG_CACHE_HOME", s->folder, 1);
+    unsetenv("CLSPLAT_CACHE");
     cache_put(s->lib, key, sizeof key, content(by), strlen(content(by)) + 1);
 }
 

@@ -177,6 +177,7 @@ static void add_threads(TCase *part) {
 }
 
 int main(void) {
+    unsetenv("CLSPLAT_CACHE");
     static const suite_part parts[] = {{"threads", add_threads}};
     return suite_run("threads", parts, sizeof parts / sizeof *parts);
 }
