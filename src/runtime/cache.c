@@ -42,6 +42,13 @@ static bool folder_ok(const text *folder) {
     return text_ok(folder) && folder->length > 0;
 }
 
+bool cache_wanted(void) {
+    text folder = cache_folder();
+    bool wanted = folder_ok(&folder);
+    text_free(&folder);
+    return wanted;
+}
+
 /* What is found there runs as a kernel: nobody else may have put it there. The administrator trusts
  * everybody's. */
 static bool is_private(const char *folder) {

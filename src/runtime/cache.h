@@ -15,6 +15,9 @@
  * Size: at most CACHE_LIMIT bytes; the least recently used files go first (a hit renews a file's time). */
 enum { CACHE_LIMIT = 256 << 20 };
 
+/* False if it is off, or nobody knows where: then nobody need ask for binaries, for which PoCL compiles every
+ * kernel of a program a second time, for groups of any size. */
+bool cache_wanted(void);
 /* True with *bytes (to be freed by the caller) and *count for a hit. Never an error. */
 bool cache_get(clsplat *lib, const void *key, size_t key_bytes, void **bytes, size_t *count);
 /* Failures are logged as warnings once they mean something to a user (an unwritable folder), and are

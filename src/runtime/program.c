@@ -209,6 +209,8 @@ static cl_program build_cached(clsplat_device *device, const char *source, const
 /* To be called once a kernel was made: some drivers compile only then. */
 static void save(clsplat_device *device, const char *source, program *p) {
     size_t bytes = 0;
+    if (!cache_wanted())
+        return;
     unsigned char *binary = program_binary(p->program, device->id, &bytes);
     text key = cache_key(device, source, options_of(p));
     if (binary && text_ok(&key))
