@@ -28,6 +28,7 @@
 #include "tree/forest.clh"
 #include "tree/near_far.clh"
 #include "tree/near_far_args.clh"
+#include "tree/near_far_notes.clh"
 
 /* Steps of 2^¼ of a path's least error, relative to the output. */
 #define STEPS 128
@@ -46,6 +47,10 @@ typedef struct walker {
     float squares, sum; /* of the errors of closed nodes */
     float slopes;       /* ln Σ e^l · slope of closed leaves */
     uint exact;
+#if NOTED
+    global uint *notes; /* of chunk 0 */
+    uint pitch;         /* to those of the next */
+#endif
 } walker;
 
 static inline float dot_lanes(private const float *q, global const ELEMENT(FOREST_TYPE) *x) {
@@ -145,16 +150,19 @@ static inline void leave(private uint *level, private uint *g, uint root_level) 
     }
 }
 
-/* Walks through the tree under a root. `steps`: counts keys by their step, and adds nothing to the row. */
-static inline void walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
+/* Walks through the tree under a root. `steps`: counts keys by their step, and adds nothing to the row. Returns: what a
+ * row notes of the root, if that is a chunk. */
+static inline uint walk(private walker *w, private const trees *t, private state *row, uint root_level, uint root,
                         private uint *steps) {
-    uint level = root_level, g = root, least[FOREST_LEVELS];
+    uint level = root_level, g = root, least[FOREST_LEVELS], note = 0;
     float whole = 0.0f;
     do {
         node_view s = look_at(w, t, level, g, whole);
         bool open = opens(w, level, g, steps != 0, &s);
         if (level == TOP)
             whole = s.variance;
+        if (level == root_level)
+            note = open ? NOTE_OPEN : s.l > -INFINITY ? NOTE_CLOSED : 0;
         if (steps)
             least[level] = level == root_level ? s.step : min(s.step, least[level + 1]);
         if (open && level > 0) {
@@ -166,6 +174,7 @@ static inline void walk(private walker *w, private const trees *t, private state
             steps[least[0]] += (uint)s.count;
         else if (open) {
             w->exact += (uint)s.count;
+            note |= 1u << g % 16;
             open_keys(w, t, row, g * LEAF, (g + 1) * LEAF);
         } else if (!steps && s.l > -INFINITY) {
             add_values(row, s.l, t->mean_values + s.value);
@@ -178,6 +187,7 @@ static inline void walk(private walker *w, private const trees *t, private state
         }
         leave(&level, &g, root_level);
     } while (level < root_level);
+    return note;
 }
 
 /* The nodes of a level that a row starts from: those after what the levels above cover. */
@@ -256,8 +266,15 @@ static inline void descend(private walker *w, private const trees *t, private st
                            private uint *steps) {
     for (uint level = highest + 1; level-- > TOP;) {
         uint2 roots = roots_of(w, t, level, highest);
-        for (uint g = roots.x; g < roots.y; ++g)
-            walk(w, t, row, level, g, steps);
+        for (uint g = roots.x; g < roots.y; ++g) {
+            uint note = walk(w, t, row, level, g, steps);
+#if NOTED
+            if (!steps)
+                w->notes[(INDEX)g * w->pitch] = note;
+#else
+            (void)note;
+#endif
+        }
     }
 }
 
@@ -299,38 +316,7 @@ static inline void attend_far(private walker *w, private const trees *t, private
 }
 
 #ifndef ROWS_ALONE /* by those who need no kernel */
-#if OWN
-#if BIAS
-#define OWN_BIAS , bias + bias_at.s0 + b *bias_at.s1 + kv *bias_at.s2 + own *bias_at.s3, bias_at.s3
-#else
-#define OWN_BIAS
-#endif
-/* The first `count` keys of the own chunk, exactly. */
-static inline void attend_own(private walker *w, private state *row, uint count, global const ELEMENT(K_TYPE) *k,
-                              INDEX k_pitch, global const ELEMENT(V_TYPE) *v, INDEX v_pitch
-#if BIAS
-                              ,
-                              global const ELEMENT(BIAS_TYPE) *bias, INDEX bias_pitch
-#endif
-) {
-    for (uint j = 0; j < count; ++j) {
-        float l = 0.0f;
-#if BIAS
-        l = LOAD(BIAS_TYPE, bias, j * bias_pitch);
-        if (l == -INFINITY)
-            continue;
-#endif
-        w->exact += 1;
-        for (uint d = 0; d < D; ++d)
-            l = MAD(w->q[d], LOAD(K_TYPE, k, j * k_pitch + d), l);
-        if (l == -INFINITY)
-            continue;
-        float weight = state_admit(row, l);
-        for (uint d = 0; d < DV; ++d)
-            row->sum[d] = MAD(weight, LOAD(V_TYPE, v, j * v_pitch + d), row->sum[d]);
-    }
-}
-#endif
+#include "tree/near_far_own.clh"
 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RESULTS) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
@@ -368,6 +354,10 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far(INPUTS, RES
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     w.mass = w.inverse_size = w.accepted = 0.0f;
     w.step = 0;
+#if NOTED
+    w.notes = notes + (((INDEX)b * get_global_size(1) + h) * chunks * queries + i);
+    w.pitch = queries;
+#endif
     if (w.past)
         attend_far(&w, &t, &row, tolerance, limit ? (limit > w.exact ? limit - w.exact : 0) : w.covered);
 

@@ -19,10 +19,6 @@
 #include "tree/near_far_back.clh"
 #include "tree/near_far_back_below.clh"
 
-#ifndef NOTED /* 1: variances of chunks have all that they receive; 0: not yet what is below */
-#define NOTED 0
-#endif
-
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void near_far_back_down(uint level, INPUTS, SUMS) {
     uint g = get_global_id(0), below = level - 1, shift = fan_shift(level), size = size_shift(below);
     uint children = (keys + (1u << size) - 1) >> size;

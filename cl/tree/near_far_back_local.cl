@@ -3,24 +3,22 @@
  *
  * A group owns ROWS nodes or slots of a head: with OF_NODES chunks or leaves, else keys apart or slots of chunks. It
  * lists the rows that met some of them, in their order, and takes SOURCES rows off the list's end at a time: rows that
- * met a chunk are few, and seldom neighbours. For what a row's variance in a chunk receives, of the chunk or of its
- * leaves, it leaves the number where that variance was, for near_far_back_variances.cl.
+ * met a chunk are few, and seldom neighbours.
  *
- * Shapes: row_numbers, notes and spreads as in near_far_back_rows.cl; sums as near_far_back.clh tells, of which a group
- * writes its own. Work: a group a tile, chunks before leaves and keys apart before slots, since
- * these meet most rows, grid (tiles · WG, Hk, B). Local memory: 30 KiB for D = DV = 64, TY 8 and CT 2. */
+ * Shapes: row_numbers, notes and spreads as in near_far_back_rows_local.cl; sums as near_far_back.clh tells, of which a
+ * group writes its own. Work: a group a tile, chunks before leaves and keys apart before slots, since these meet most
+ * rows, grid (tiles · WG, Hk, B). Local memory: 30 KiB for D = DV = 64, TY 8 and CT 2. */
 #include "shared/local_rows.clh"
 #include "tree/forest.clh"
 #include "tree/near_far.clh"
 #include "tree/near_far_args.clh"
 #include "tree/near_far_back.clh"
-#include "tree/near_far_back_notes.clh"
+#include "tree/near_far_notes.clh"
 
 #ifndef OF_NODES
 #define OF_NODES 1
 #endif
 #define WORDS ((WG + 31) / 32)
-#define TREES_EACH (ROWS / 16) /* chunks whose leaves a group owns */
 
 /* A tile: nodes or slots first to first + count − 1 of a kind, which begins with number `base` of its array. */
 typedef struct owned {
@@ -116,11 +114,10 @@ typedef struct totals {
     float mass[RT], share[RT], slope[RT];
 } totals;
 
-/* Scores become p, gains λ, and `lifted` what the chunk's variance receives of a leaf; of a chunk that goes to
- * `spreads`. */
-INLINED void weigh(private products *score, private products *gain, private products *lifted, private totals *sum,
-                   local const source *own, private const owned *o, private const taken *k, uint x, uint y, uint pitch,
-                   global const uint *notes, global float *spreads) {
+/* Scores become p, and gains λ. */
+INLINED void weigh(private products *score, private products *gain, private totals *sum, local const source *own,
+                   private const owned *o, private const taken *k, uint x, uint y, uint pitch, global const uint *notes,
+                   global const float *spreads) {
     float knee = knee_of(size_shift(OF_NODES && !o->upper ? 0 : TOP));
     UNROLL
     for (uint c = 0; c < CT; ++c) {
@@ -148,32 +145,13 @@ INLINED void weigh(private products *score, private products *gain, private prod
                 p = exp(l - row.x);
                 lambda = p * (MAD(its.slope, row.z, gain->x[a][c]) - row.y);
                 lift_back = lambda * lift_slope(variance, knee);
-                if (OF_NODES && o->upper)
-                    spreads[at] = lift_back;
             }
             score->x[a][c] = p;
             gain->x[a][c] = lambda;
-            lifted->x[a][c] = lift_back * its.share;
             sum->mass[a] += lambda;
             sum->share[a] = MAD(lift_back, whole, sum->share[a]);
             sum->slope[a] += its.slope > 0.0f ? p * row.z : 0.0f;
         }
-    }
-}
-
-/* What the leaves of each chunk leave of the rows in hand that opened it: of their weights. */
-INLINED void spreads_leave(private const owned *o, private const taken *k, local const float *weights, uint pitch,
-                           global const uint *notes, global float *spreads) {
-    barrier(CLK_GLOBAL_MEM_FENCE); /* other items have read the variances */
-    for (uint e = get_local_id(0); e < SOURCES * TREES_EACH && !o->upper; e += WG) {
-        uint row = e % SOURCES, first = e / SOURCES * 16, g = (o->first + first) / 16;
-        INDEX at = k->notes[row] + (INDEX)g * pitch;
-        if (first >= o->count || !(k->numbers[row].x < INFINITY) || k->reach[row] <= g || !(notes[at] & NOTE_OPEN))
-            continue;
-        float total = 0.0f;
-        for (uint j = first; j < first + 16; ++j)
-            total += weights[row * PITCH_WEIGHTS + WEIGHT_OF(j)];
-        spreads[at] = total;
     }
 }
 
@@ -279,9 +257,15 @@ INLINED void rows_take(private const taken *k, local const uint *list, uint coun
     k->notes[item] = (row - i) * r->chunks + i;
 }
 
-kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
-near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at, global const float *row_numbers,
-                    global const uint *notes, global float *spreads, SUMS) {
+/* NVIDIA's compiler takes all 255 registers, and hears of -cl-nv-maxrregcount only without the attribute. */
+#if EAGER
+#define GROUP_SIZE
+#else
+#define GROUP_SIZE __attribute__((reqd_work_group_size(WG, 1, 1)))
+#endif
+kernel GROUP_SIZE void near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
+                                           global const float *row_numbers, global const uint *notes,
+                                           global const float *spreads, SUMS) {
     local float rows[ROWS * PITCH(D)] ALIGNED, row_gains[ROWS * PITCH(DV)] ALIGNED;
     local float sources[SOURCES * PITCH(D)] ALIGNED, source_gains[SOURCES * PITCH(DV)] ALIGNED;
     local float weights[SOURCES * PITCH_WEIGHTS] ALIGNED;
@@ -314,7 +298,7 @@ near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_a
             list_add(&l, there && row_meets(&o, reach, notes + ((r.first + h * queries) * chunks + i), queries),
                      number);
             while (l.count >= SOURCES || (l.count > 0 && h + 1 == group && from + WG >= queries)) {
-                products score, gain, lifted;
+                products score, gain;
                 uint count = min(l.count, (uint)SOURCES);
                 l.count -= count;
                 barrier(CLK_LOCAL_MEM_FENCE);
@@ -325,15 +309,11 @@ near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_a
                 barrier(CLK_LOCAL_MEM_FENCE);
                 products_make(&score, x, y, rows, sources, D);
                 products_make(&gain, x, y, row_gains, source_gains, DV);
-                weigh(&score, &gain, &lifted, &total, own, &o, &hand, x, y, queries, notes, spreads);
+                weigh(&score, &gain, &total, own, &o, &hand, x, y, queries, notes, spreads);
                 weights_pass(&score, x, y, weights);
                 SUMS_ADD(value_sum, x, y, weights, source_gains, DV)
                 weights_pass(&gain, x, y, weights);
                 SUMS_ADD(sum, x, y, weights, sources, D)
-#if OF_NODES
-                weights_pass(&lifted, x, y, weights);
-                spreads_leave(&o, &hand, weights, queries, notes, spreads);
-#endif
             }
         }
     sums s;

@@ -79,10 +79,6 @@ static inline void receive_share(private receiver *r, private const walker *w, p
 static inline void receive_chunk(private receiver *r, private const walker *w, private const trees *t, uint g,
                                  float below) {}
 
-static inline void receive_leaf(private receiver *r, uint g) {}
-
-static inline void receive_view(private receiver *r, uint level, uint g, bool open, private const node_view *s) {}
-
 #include "tree/near_far_back_walk.clh"
 
 /* Whether a row comes to node g of a level: from a root down to it everything is open. `whole`: the variance of its

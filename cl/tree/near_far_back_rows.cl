@@ -1,26 +1,15 @@
 /* Gradients of near-far attention for the queries, and what later kernels need of each row: near_far_back.clh.
  *
  * Shapes: as near_far.cl; out and lse are those of the forward pass with the same inputs, kept what it decided by; dout
- * as out, dq as q, row_numbers [B,H,N,ROW_NUMBERS], covariance_terms (τ) [B,H,N,DV]; with NOTED notes and
- * spreads, as near_far_back_notes.clh tells.
+ * as out, dq as q, row_numbers [B,H,N,ROW_NUMBERS], covariance_terms (τ) [B,H,N,DV].
  * Work: one work-item a query, grid (N rounded up to WG, H, B). No local memory, no barrier. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
-#include "tree/near_far_back_notes.clh"
-
-#ifndef NOTED
-#define NOTED 1
-#endif
 
 typedef struct receiver {
     float dout[DV], lse, delta, moved, below;
     float dq[D], mass, slopes;
-#if NOTED
-    global uint *notes; /* of chunk 0 */
-    global float *spreads;
-    uint pitch, leaves; /* to those of the next; leaves open so far of a chunk, as bits */
-#endif
 } receiver;
 
 static inline void add_lanes(private float *x, float a, global const ELEMENT(FOREST_TYPE) *y) {
@@ -58,20 +47,6 @@ static inline void receive_share(private receiver *r, private const walker *w, p
 static inline void receive_chunk(private receiver *r, private const walker *w, private const trees *t, uint g,
                                  float below) {
     receive_variance(r, w, t, TOP, g, below);
-}
-
-static inline void receive_leaf(private receiver *r, uint g) {
-#if NOTED
-    r->leaves |= 1u << g % 16;
-#endif
-}
-
-static inline void receive_view(private receiver *r, uint level, uint g, bool open, private const node_view *s) {
-#if NOTED
-    r->notes[(INDEX)g * r->pitch] = open ? NOTE_OPEN | r->leaves : s->l > -INFINITY ? NOTE_CLOSED : 0;
-    r->spreads[(INDEX)g * r->pitch] = s->variance;
-    r->leaves = 0;
-#endif
 }
 
 #include "tree/near_far_back_walk.clh"
@@ -176,12 +151,8 @@ static inline void write_row(private const receiver *r, private const trees *t, 
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, global const ELEMENT(LSE_TYPE) *lse,
                    INDEX4 lse_at, global const float *kept, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
-                   global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at, global float *row_numbers, global float *covariance_terms
-#if NOTED
-                   ,
-                   global uint *notes, global float *spreads
-#endif
-) {
+                   global ELEMENT(DQ_TYPE) *dq, INDEX4 dq_at, global float *row_numbers,
+                   global float *covariance_terms) {
     uint i = get_global_id(0), h = get_global_id(1), b = get_global_id(2), kv = h / group;
     if (i >= queries)
         return;
@@ -203,12 +174,6 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     share = covariance_term_of(&w, &t, covariance_term);
     for (uint e = 0; e < DV; ++e)
         r.moved = MAD(r.dout[e], share * covariance_term[e], r.moved);
-#if NOTED
-    r.notes = notes + ((row - i) * chunks + i);
-    r.spreads = spreads + ((row - i) * chunks + i);
-    r.pitch = queries;
-    r.leaves = 0;
-#endif
     bool there = r.lse > -INFINITY || isnan(r.lse);
     own_keys own;
     OWN_BEGIN(own, b, kv, visible)

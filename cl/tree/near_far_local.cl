@@ -48,8 +48,45 @@
 #include "tree/near_far.clh"
 #include "tree/near_far_together.clh"
 #include "tree/near_far_args.clh"
+#include "tree/near_far_notes.clh"
 
 #include "tree/near_far_local.clh"
+
+/* The norms of the rows' means. */
+INLINED void rows_norm(private float norm[RT], private const rows *r, private const stage *s) {
+    float most[RT], square[RT];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    FOR_ROWS(a) {
+        float4 unit = (float4)(0.0f);
+        UNROLL
+        for (uint c = 0; c < VT; ++c)
+            unit = fmax(unit, fabs(r->sum[a][c]));
+        s->shared[(s->rows.y * RT + a) * TX + s->rows.x] = fmax(fmax(unit.x, unit.y), fmax(unit.z, unit.w));
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    FOR_ROWS(a) {
+        most[a] = square[a] = 0.0f;
+        UNROLL
+        for (uint i = 0; i < TX; ++i)
+            most[a] = fmax(most[a], s->shared[(s->rows.y * RT + a) * TX + i]);
+        UNROLL
+        for (uint c = 0; c < VT; ++c) {
+            float4 part = r->sum[a][c] / most[a];
+            square[a] += most[a] > 0.0f ? dot(part, part) : 0.0f;
+        }
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    rows_total(norm, square, s->rows.x, s->rows.y, s->shared);
+    FOR_ROWS(a) norm[a] = most[a] * sqrt(norm[a]);
+}
+
+/* The sum of an item's shares in each row, in place. */
+INLINED void share_total(private float *share, private const stage *s) {
+    float total[RT];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    rows_total(total, share, s->rows.x, s->rows.y, s->shared);
+    FOR_ROWS(a) share[a] = total[a];
+}
 
 /* How far values are from the means of their chunks, times the number of keys, and that number: shares of an item. */
 INLINED float spread_of_values(private const stage *s, private const trees *t, uint past) {
@@ -206,6 +243,12 @@ kernel GROUP_SIZE ONE_WIDTH void near_far_local(INPUTS, RESULTS) {
     if (runs > 0)
         t.covariance = covariances + (head * (chunks / RUN) + runs - 1) * D * DV;
     trees_move(&t, head);
+#if NOTED
+    s.notes = notes + ((INDEX)b * get_global_size(1) * SHARE + h0) * chunks * queries;
+    s.queries = queries;
+    s.head = (INDEX)chunks * queries;
+    s.first = first;
+#endif
     queries_load(&s.rows, q + q_at.s0 + b * q_at.s1 + h0 * q_at.s2, q_at, scale, first, queries);
     view_begin(&w, &s, first, queries, diagonal, keys);
     rows_attend(&r, &w, log_mass, expected, &s, &t, &own, tolerance, past, apart_keys, t.covariance);

@@ -50,11 +50,14 @@ typedef struct op_near_far_backward_args {
     int32_t diagonal;
     float tolerance;
     size_t sparse_topk;
-    /* What op_near_far left, with the same inputs; without `kept` it is run again. */
+    /* What op_near_far left, with the same inputs: kept, or notes, as op_near_far_backward_notes tells;
+     * without it the forward pass is run again. */
     op_tensor out, lse;
-    cl_mem kept;
+    cl_mem kept, notes;
 } op_near_far_backward_args;
 clsplat_status op_near_far_backward(queue *q, const op_near_far_backward_args *args);
+/* Whether it goes by notes on such a device. */
+bool op_near_far_backward_notes(const clsplat_limits *limits, const op_forest *forest, size_t rows);
 /* Bytes that it needs at most on such a device, beside the forest and its arguments: the largest buffer, and
  * all. */
 void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *forest, size_t rows,

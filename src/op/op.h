@@ -241,7 +241,8 @@ typedef struct op_near_far_args {
     op_tensor q, k, v, key_bias, out, lse;
     op_tensor exact_keys;     /* [B,H,N,1], I32; may be absent */
     op_tensor error_estimate; /* [B,H,N,1]; may be absent */
-    cl_mem kept; /* [B,H,N,OP_KEPT]: what a row decided by (cl/tree/near_far_args.clh); NULL: not wanted */
+    cl_mem kept;  /* [B,H,N,OP_KEPT]: what a row decided by (cl/tree/near_far_args.clh); NULL: not wanted */
+    cl_mem notes; /* [B,H,chunks,N]: what a row opened of each chunk (cl/tree/near_far_notes.clh); likewise */
     float scale;
     int32_t diagonal;
     size_t keys, first_key;

@@ -49,7 +49,7 @@ enum {
     WORKSPACE_GEMM_A,
     WORKSPACE_GEMM_B,
     WORKSPACE_BACK, /* of near and far, and the slots after it: op/tree/near_far_backward.h */
-    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 20,
+    WORKSPACE_BACK_LAST = WORKSPACE_BACK + 21,
     WORKSPACE_FOREST, /* and the slots after it: an op_forest's buffers */
     WORKSPACE_FOREST_LAST = WORKSPACE_FOREST + 8,
     WORKSPACE_USED

@@ -7,7 +7,7 @@
 #include "base/log.h"
 
 /* A place of a workspace that lives between calls: its number is its user's to know (op/workspace.h). */
-enum { WORKSPACE_SLOTS = 69 };
+enum { WORKSPACE_SLOTS = 70 };
 typedef unsigned workspace_slot;
 
 typedef struct workspace {

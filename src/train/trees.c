@@ -5,15 +5,11 @@
 #include "attention/near_far.h"
 #include "runtime/buffer.h"
 
-static size_t kept_bytes(const pass *p) {
-    return sizeof(float) * OP_KEPT * p->rows * p->model->model->config.heads;
-}
-
 clsplat_status pass_trees_open(const pass *p, pass_trees **made) {
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = p->model->device;
     const model_config *c = &p->model->model->config;
-    size_t chunk = c->near_far_chunk;
+    size_t chunk = c->near_far_chunk, rows = p->rows * c->heads;
     op_tensor k = {.dtype = p->type, .shape = {p->batch, c->kv_heads, p->length, c->head_dim}};
     pass_trees *t = *made = calloc(1, sizeof *t);
     queue q;
@@ -23,7 +19,9 @@ clsplat_status pass_trees_open(const pass *p, pass_trees **made) {
     TRY(near_far_choose(device, (float)c->near_far_tolerance, 0, p->length, &chunk));
     t->forest = forest_shape(&k, &k, p->length, chunk, 0);
     TRY(forest_create(device, &t->forest));
-    TRY(buffer_create(device, kept_bytes(p), &t->kept));
+    t->noted = op_near_far_backward_notes(&device->info.limits, &t->forest, rows);
+    t->bytes = sizeof(float) * (t->noted ? t->forest.chunks : OP_KEPT) * rows;
+    TRY(buffer_create(device, t->bytes, &t->kept));
     queue_begin(device, 0, NULL, &q);
     TRY(forest_clear(&q, &t->forest));
 fail:
@@ -35,7 +33,7 @@ void pass_trees_close(const pass *p, pass_trees **made) {
     if (!t)
         return;
     forest_release(p->model->device, &t->forest);
-    buffer_release(p->model->device, kept_bytes(p), &t->kept);
+    buffer_release(p->model->device, t->bytes, &t->kept);
     free(t);
     *made = NULL;
 }
@@ -51,7 +49,8 @@ clsplat_status pass_trees_attend(queue *q, const pass *p, size_t layer) {
                                            .v = f.v,
                                            .out = f.out,
                                            .lse = f.lse,
-                                           .kept = t->kept,
+                                           .kept = t->noted ? NULL : t->kept,
+                                           .notes = t->noted ? t->kept : NULL,
                                            .scale = f.scale,
                                            .diagonal = f.diagonal,
                                            .keys = p->length,
@@ -69,7 +68,8 @@ clsplat_status pass_trees_back(queue *q, const pass *p, size_t layer, const op_s
                                         .v = a->v,
                                         .out = a->out,
                                         .lse = a->lse,
-                                        .kept = t->kept,
+                                        .kept = t->noted ? NULL : t->kept,
+                                        .notes = t->noted ? t->kept : NULL,
                                         .dout = a->dout,
                                         .dq = a->dq,
                                         .dk = a->dk,

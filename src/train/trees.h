@@ -9,7 +9,9 @@
 
 typedef struct pass_trees {
     op_forest forest;
-    cl_mem kept; /* [batch,H,length,OP_KEPT] */
+    cl_mem kept; /* what its gradient goes by: */
+    bool noted;  /* notes of the forward pass, or what a row decided by */
+    size_t bytes;
 } pass_trees;
 
 /* Returns: INVALID (a chunk that does not fit), UNSUPPORTED (a device that cannot), MEMORY. Ownership: the

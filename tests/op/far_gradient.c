@@ -46,6 +46,16 @@ back_case back_create(const gradient_spec *spec, uint64_t seed) {
     return c;
 }
 
+static size_t notes_count(const back_case *c) {
+    return forest_case_count(&c->b.t[PROBLEM_LSE]) * c->b.forest.chunks;
+}
+
+static void notes_free(back_case *c) {
+    buffer_release(c->b.device, notes_count(c) * sizeof(uint32_t), &c->notes);
+    free(c->host_notes);
+    c->host_notes = NULL;
+}
+
 void back_free(back_case *c) {
     buffer_release(c->b.device, forest_case_count(&c->dout) * sizeof(float), &c->dout.mem);
     for (int i = 0; i < PARTS; i++) {
@@ -55,6 +65,7 @@ void back_free(back_case *c) {
     free(c->host_dout);
     free(c->kept);
     free(c->lse);
+    notes_free(c);
     forest_case_free(&c->b);
 }
 
@@ -84,6 +95,18 @@ void back_decide(back_case *c, const gradient_spec *spec) {
     c->lse = forest_case_floats(&c->b, args.lse.mem, count / OP_KEPT);
 }
 
+bool back_note(back_case *c, const gradient_spec *spec, size_t row) {
+    op_near_far_args args = forward_of(c, spec);
+    size_t bytes = notes_count(c) * sizeof(uint32_t);
+    notes_free(c);
+    suite_ok(c->b.p.lib, buffer_create(c->b.device, bytes, &c->notes));
+    args.notes = c->notes;
+    if (!forest_case_run(&c->b, &op_near_far_family, row, &args))
+        return false;
+    c->host_notes = forest_case_bytes(&c->b, c->notes, bytes);
+    return true;
+}
+
 bool back_run(back_case *c, const gradient_spec *spec, size_t row) {
     op_near_far_args f = forward_of(c, spec);
     op_near_far_backward_args args = {.forest = f.forest,
@@ -99,7 +122,10 @@ bool back_run(back_case *c, const gradient_spec *spec, size_t row) {
                                       .scale = f.scale,
                                       .diagonal = f.diagonal,
                                       .tolerance = f.tolerance,
-                                      .sparse_topk = f.sparse_topk};
+                                      .sparse_topk = f.sparse_topk,
+                                      .out = f.out,
+                                      .lse = f.lse,
+                                      .notes = c->notes};
     upload(&c->b, &c->dout, c->host_dout);
     for (int i = 0; i < PARTS; i++)
         upload(&c->b, &c->result[i], NULL);
@@ -239,6 +265,26 @@ size_t head_judge(head_view *h, back_case *c, float tolerance) {
                       "row %zu of head %zu: lse %g, expected %g", r, h->head, c->lse[at], far.lse);
         for (size_t e = 0; e < s->value_dim && close; e++)
             c->host_dout[at * s->value_dim + e] = 0;
+    }
+    return opened;
+}
+
+size_t head_take(head_view *h, const back_case *c) {
+    const size_t queries = c->b.p.spec.queries, rows = h->group * queries, chunks = c->b.forest.chunks;
+    enum { OPEN = 1 << 17, FAN = 16 };
+    size_t opened = 0;
+    memset(h->opened, 0, rows * h->nodes);
+    for (size_t r = 0; r < rows; r++) {
+        naive_far_row row = row_of(h, r);
+        unsigned char *of = h->opened + r * h->nodes;
+        for (size_t g = 0; g < row.past; g++) {
+            size_t at = ((h->head * h->group + r / queries) * chunks + g) * queries + r % queries;
+            uint32_t note = c->host_notes[at];
+            of[naive_far_index(&h->f, 1, g)] = (note & OPEN) != 0;
+            opened += (note & OPEN) != 0;
+            for (size_t leaf = 0; leaf < FAN && note & OPEN; leaf++)
+                of[naive_far_index(&h->f, 0, g * FAN + leaf)] = note >> leaf & 1;
+        }
     }
     return opened;
 }

@@ -19,12 +19,16 @@ typedef struct back_case {
     op_tensor dout, result[PARTS];
     double *host_dout, *got[PARTS];
     double *kept, *lse; /* of the forward pass */
+    cl_mem notes;       /* likewise, and those on the host */
+    uint32_t *host_notes;
 } back_case;
 
 back_case back_create(const gradient_spec *spec, uint64_t seed);
 void back_free(back_case *c);
 /* What the rows of the plain forward pass decide by. The forest has been gathered. */
 void back_decide(back_case *c, const gradient_spec *spec);
+/* What a row of op_near_far notes, by which back_run then goes; false: the row does not fit. */
+bool back_note(back_case *c, const gradient_spec *spec, size_t row);
 /* Runs a row of the table into results that are NaN before, unless it does not fit, and reads them. */
 bool back_run(back_case *c, const gradient_spec *spec, size_t row);
 
@@ -46,6 +50,8 @@ head_view head_create(const back_case *c, size_t head);
 void head_free(head_view *h);
 /* What the rows open; a row that was close to deciding otherwise gets no dout. Returns: how many nodes. */
 size_t head_judge(head_view *h, back_case *c, float tolerance);
+/* The same by notes. */
+size_t head_take(head_view *h, const back_case *c);
 /* The derivative of Σ dout·out of the head's rows along a direction of the numbers of one part. */
 double head_difference(head_view *h, int part, const double *direction);
 /* The head's part of a result, as the numbers of x[part] lie; to be freed. */

@@ -1,8 +1,8 @@
 /* Gradients of near-far attention, every row of the table, against differences of the float64 reference with
  * the same opened set: along random directions, and number by number where that is quick.
  *
- * The set is what a row of op_near_far says that it decided by. Rows in which a decision was close take no
- * part: their dout is 0. */
+ * The set is what a row of op_near_far says that it decided by, or notes. Of the former, rows in which a
+ * decision was close take no part: their dout is 0. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +95,8 @@ START_TEST(gradients) {
         opened += head_judge(&views[head], &c, spec->tolerance);
     }
     for (size_t row = 0; row < op_near_far_backward_family.count; row++) {
+        if (strcmp(op_near_far_backward_family.variants[row].name, "local") == 0)
+            continue; /* goes by notes */
         if (!back_run(&c, spec, row)) {
             ck_assert(!row_fits_surely(op_near_far_backward_family.variants[row].name, &c, spec));
             continue;
@@ -113,6 +115,40 @@ START_TEST(gradients) {
 }
 END_TEST
 
+/* The row in local memory, by what rows of op_near_far note. */
+START_TEST(noted) {
+    const gradient_spec *spec = &specs[_i];
+    back_case c = back_create(spec, (uint64_t)_i);
+    const problem_spec *s = &c.b.p.spec;
+    size_t row = 0;
+    char words[400];
+    ck_assert(forest_case_gather(&c.b, 0));
+    problem_describe(&c.b.p.spec, words, sizeof words);
+    while (strcmp(op_near_far_backward_family.variants[row].name, "local") != 0)
+        row++;
+    bool sure = row_fits_surely("local", &c, spec);
+    for (size_t forward = 0; forward < op_near_far_family.count; forward++) {
+        const char *name = op_near_far_family.variants[forward].name;
+        if (!sure || !back_note(&c, spec, forward)) {
+            ck_assert(!sure || strcmp(name, "plain") != 0);
+            ck_assert(!sure || spec->sparse_topk || c.b.forest.chunk < 32 || strcmp(name, "local") != 0);
+            continue;
+        }
+        ck_assert(back_run(&c, spec, row));
+        for (size_t head = 0; head < s->batch * s->kv_heads; head++) {
+            head_view view = head_create(&c, head);
+            size_t opened = head_take(&view, &c);
+            if (getenv("CLSPLAT_TEST_VERBOSE"))
+                fprintf(stderr, "notes of %s: %zu chunks open\n", name, opened);
+            for (int part = 0; part < PARTS; part++)
+                check_part(&view, part, view.count[part] < 200, words);
+            head_free(&view);
+        }
+    }
+    back_free(&c);
+}
+END_TEST
+
 /* Longer ones than the tier wants come last. */
 static void add_all(TCase *part) {
     int count = SPECS;
@@ -120,6 +156,7 @@ static void add_all(TCase *part) {
         count--;
     problem_add_stage(part);
     tcase_add_loop_test(part, gradients, 0, count);
+    tcase_add_loop_test(part, noted, 0, count);
 }
 
 int main(void) {

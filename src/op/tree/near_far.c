@@ -45,6 +45,11 @@ void options_near_far(kernel_options *o, const op_near_far_args *a) {
         options_number(o, "KEPT", 1);
         options_elements(o, (double)OP_KEPT * (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]));
     }
+    if (a->notes) {
+        options_number(o, "NOTED", 1);
+        options_elements(o,
+                         (double)a->forest->chunks * (double)(a->q.shape[0] * a->q.shape[1] * a->q.shape[2]));
+    }
     options_tensor(o, "Q", &a->q);
     if (own) {
         options_tensor(o, "K", &a->k);
@@ -90,6 +95,8 @@ void launch_near_far_results(launch *l, const kernel_options *o, const op_near_f
         launch_tensor(l, o, "error", &a->error_estimate);
     if (a->kept)
         launch_mem(l, "kept", a->kept);
+    if (a->notes)
+        launch_mem(l, "notes", a->notes);
 }
 
 void launch_near_far(launch *l, const kernel_options *o, const op_near_far_args *a) {

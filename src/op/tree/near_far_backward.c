@@ -27,6 +27,7 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
                                           [BACK_BELOW] = heads * below * f->dim,
                                           [BACK_NOTES] = notes,
                                           [BACK_SPREADS] = notes,
+                                          [BACK_SPREADS_BACK] = notes,
                                           [BACK_KEY_ROWS] = heads * slots * f->dim,
                                           [BACK_VALUE_LANES] = heads * slots * f->value_dim,
                                           [BACK_MEAN_ROWS] = heads * nodes * f->dim,
@@ -41,9 +42,10 @@ static bool is_sum(int buffer) {
 }
 
 static bool is_wanted(int buffer, bool turned, bool noted) {
-    return buffer == BACK_BELOW                             ? !turned && !noted
-           : buffer == BACK_NOTES || buffer == BACK_SPREADS ? noted
-                                                            : turned || buffer < BACK_KEY_ROWS;
+    return buffer == BACK_BELOW                                  ? !turned && !noted
+           : buffer == BACK_KEPT                                 ? !noted
+           : buffer >= BACK_NOTES && buffer <= BACK_SPREADS_BACK ? noted
+                                                                 : turned || buffer < BACK_KEY_ROWS;
 }
 
 void op_near_far_backward_bytes(const clsplat_limits *limits, const op_forest *f, size_t rows,
@@ -74,6 +76,11 @@ static op_tensor rows_of(const op_tensor *q, size_t columns, cl_mem mem) {
                        .stride = {q->shape[1] * head, head, columns}};
 }
 
+/* Whether the caller has what the forward pass left. */
+static bool is_given(const near_far_back *p) {
+    return p->noted ? p->a->notes : p->a->kept;
+}
+
 clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a, size_t ranges,
                                    near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
@@ -83,36 +90,40 @@ clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *a,
     near_far_back_sizes(a->forest, a->q.shape[0] * a->q.shape[1] * a->q.shape[2], bytes);
     for (int i = 0; i < BACK_BUFFERS; ++i) {
         bool sums = is_sum(i);
-        if ((a->kept && i <= BACK_KEPT) || !is_wanted(i, p->turned, p->noted))
+        if ((is_given(p) && (i <= BACK_KEPT || i == BACK_NOTES)) || !is_wanted(i, p->turned, p->noted))
             continue;
         TRY(workspace_take(q->device, (workspace_slot)(WORKSPACE_BACK + i), (sums ? ranges : 1) * bytes[i],
                            &p->mem[i]));
         if (sums)
             TRY(queue_fill(q, p->mem[i], 0, ranges * bytes[i], 0.0f));
     }
-    if (a->kept)
-        p->mem[BACK_KEPT] = a->kept;
-    p->forward =
-        (op_near_far_args){.forest = a->forest,
-                           .q = a->q,
-                           .k = a->k,
-                           .v = a->v,
-                           .key_bias = a->key_bias,
-                           .out = a->kept ? a->out : rows_of(&a->q, a->forest->value_dim, p->mem[BACK_OUT]),
-                           .lse = a->kept ? a->lse : rows_of(&a->q, 1, p->mem[BACK_LSE]),
-                           .kept = p->mem[BACK_KEPT],
-                           .scale = a->scale,
-                           .diagonal = a->diagonal,
-                           .keys = a->k.shape[2],
-                           .tolerance = a->tolerance,
-                           .sparse_topk = a->sparse_topk};
+    if (is_given(p))
+        p->mem[p->noted ? BACK_NOTES : BACK_KEPT] = p->noted ? a->notes : a->kept;
+    p->forward = (op_near_far_args){
+        .forest = a->forest,
+        .q = a->q,
+        .k = a->k,
+        .v = a->v,
+        .key_bias = a->key_bias,
+        .out = is_given(p) ? a->out : rows_of(&a->q, a->forest->value_dim, p->mem[BACK_OUT]),
+        .lse = is_given(p) ? a->lse : rows_of(&a->q, 1, p->mem[BACK_LSE]),
+        .kept = p->noted ? NULL : p->mem[BACK_KEPT],
+        .notes = p->noted ? p->mem[BACK_NOTES] : NULL,
+        .scale = a->scale,
+        .diagonal = a->diagonal,
+        .keys = a->k.shape[2],
+        .tolerance = a->tolerance,
+        .sparse_topk = a->sparse_topk};
 fail:
     return status;
 }
 
 clsplat_status near_far_back_again(near_far_back *p, const char *row) {
-    const op_variant *variant = op_row(&op_near_far_family, row, &p->q->device->info.limits, &p->forward);
-    return p->a->kept ? CLSPLAT_OK : op_run(p->q, variant, NULL, &p->forward);
+    const clsplat_limits *limits = &p->q->device->info.limits;
+    const op_variant *variant = op_row(&op_near_far_family, row, limits, &p->forward);
+    if (!variant)
+        variant = op_row(&op_near_far_family, "plain", limits, &p->forward);
+    return is_given(p) ? CLSPLAT_OK : op_run(p->q, variant, NULL, &p->forward);
 }
 
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone) {
@@ -129,7 +140,6 @@ void options_near_far_back_add(kernel_options *o, const near_far_back *p) {
     size_t bytes[BACK_BUFFERS];
     options_near_far(o, &p->forward);
     options_number(o, "ROW_SUMS", p->turned);
-    options_number(o, "NOTED", p->noted);
     options_tensor(o, "DOUT", &p->a->dout);
     options_tensor(o, "DQ", &p->a->dq);
     near_far_back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);
@@ -151,6 +161,17 @@ void launch_near_far_sums(launch *l, const near_far_back *p) {
     launch_mem(l, "variance_sums", p->mem[BACK_VARIANCES]);
 }
 
+void near_far_back_launch_rows(launch *l, const kernel_options *o, const near_far_back *p) {
+    launch_tensor(l, o, "out", &p->forward.out);
+    launch_tensor(l, o, "lse", &p->forward.lse);
+    if (!p->noted)
+        launch_mem(l, "kept", p->mem[BACK_KEPT]);
+    launch_tensor(l, o, "dout", &p->a->dout);
+    launch_tensor(l, o, "dq", &p->a->dq);
+    launch_mem(l, "row_numbers", p->mem[BACK_ROWS]);
+    launch_mem(l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
+}
+
 static clsplat_status by_rows(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_near_far_backward_args *a = p->a;
@@ -158,17 +179,7 @@ static clsplat_status by_rows(const near_far_back *p) {
     launch l;
     options_near_far_back(&o, p, false);
     TRY(near_far_back_open(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
-    launch_tensor(&l, &o, "out", &p->forward.out);
-    launch_tensor(&l, &o, "lse", &p->forward.lse);
-    launch_mem(&l, "kept", p->mem[BACK_KEPT]);
-    launch_tensor(&l, &o, "dout", &a->dout);
-    launch_tensor(&l, &o, "dq", &a->dq);
-    launch_mem(&l, "row_numbers", p->mem[BACK_ROWS]);
-    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
-    if (p->noted) {
-        launch_mem(&l, "notes", p->mem[BACK_NOTES]);
-        launch_mem(&l, "spreads", p->mem[BACK_SPREADS]);
-    }
+    near_far_back_launch_rows(&l, &o, p);
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
                    near_far_work(&p->forward)));
 fail:
@@ -333,9 +344,10 @@ static clsplat_status run(queue *q, const void *args, bool noted) {
     clsplat_status status = CLSPLAT_OK;
     near_far_back p = {.noted = noted};
     TRY(near_far_back_begin(q, args, 1, &p));
-    TRY(near_far_back_again(&p, "plain"));
-    TRY(by_rows(&p));
-    TRY(noted ? near_far_back_tiles(&p) : by_nodes(&p));
+    TRY(near_far_back_again(&p, noted ? "local" : "plain"));
+    TRY(noted ? near_far_back_tiles(&p) : by_rows(&p));
+    if (!noted)
+        TRY(by_nodes(&p));
     TRY(near_far_back_down(&p));
     TRY(near_far_back_keys(&p));
 fail:

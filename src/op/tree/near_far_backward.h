@@ -20,9 +20,10 @@ typedef enum near_far_back_buffer {
     BACK_RUN_SLOPES,
     BACK_HASHES,
     BACK_PLACES,
-    BACK_BELOW,    /* of the plain row alone */
-    BACK_NOTES,    /* of the row in local memory alone */
-    BACK_SPREADS,  /* likewise */
+    BACK_BELOW,   /* of the plain row alone */
+    BACK_NOTES,   /* of the row in local memory alone */
+    BACK_SPREADS, /* likewise, and the next one */
+    BACK_SPREADS_BACK,
     BACK_KEY_ROWS, /* turned for near_far_back_wide.cl, from here on */
     BACK_VALUE_LANES,
     BACK_MEAN_ROWS,
@@ -37,7 +38,7 @@ typedef struct near_far_back {
     const op_near_far_backward_args *a;
     op_near_far_args forward;
     bool turned; /* with turned trees, and sums in rows */
-    bool noted;  /* rows note what they opened */
+    bool noted;  /* by what rows noted */
     cl_mem mem[BACK_BUFFERS];
 } near_far_back;
 
@@ -46,8 +47,12 @@ void near_far_back_sizes(const op_forest *forest, size_t rows, size_t bytes[BACK
 /* Takes the buffers: sums for so many ranges of rows, all 0, and those that `p` says are wanted. */
 clsplat_status near_far_back_begin(queue *q, const op_near_far_backward_args *args, size_t ranges,
                                    near_far_back *p);
-/* The forward pass by the row of this name with what it decided by, unless the caller has it. */
+/* The forward pass by the row of this name, or the plain one, with what it decided, unless the caller has it.
+ */
 clsplat_status near_far_back_again(near_far_back *p, const char *row);
+/* Arguments of kernels that go by rows, from `out` to `covariance_terms`; with `kept` unless there are notes.
+ */
+void near_far_back_launch_rows(launch *l, const kernel_options *o, const near_far_back *p);
 /* From nodes down to slots, and which slot each key is in. */
 clsplat_status near_far_back_down(const near_far_back *p);
 
@@ -69,8 +74,8 @@ clsplat_status near_far_back_keys(const near_far_back *p);
 void options_near_far_keys(kernel_options *o, const op_near_far_backward_args *args);
 clsplat_status run_near_far_keys(launch *l, const kernel_options *o, const near_far_back *p);
 
-/* Tiles in local memory, by notes that rows make: whether these trees and so many rows may be noted; the
- * passes over nodes and slots. */
+/* Tiles in local memory, by notes that rows have made: whether these trees and so many rows may be noted; the
+ * passes over rows, nodes and slots. */
 bool near_far_back_notes(const clsplat_limits *limits, const op_forest *forest, size_t rows);
 clsplat_status near_far_back_tiles(const near_far_back *p);
 

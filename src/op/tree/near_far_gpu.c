@@ -23,7 +23,8 @@ bool near_far_mma_fits(const clsplat_limits *limits, const void *args) {
         half = half && a->k.dtype == a->q.dtype && a->v.dtype == a->q.dtype && is_aligned(&a->k) &&
                is_aligned(&a->v);
     return limits->nvidia_capability >= 80 && half && forest_fits(a->forest) && a->scale > 0 &&
-           a->sparse_topk == 0 && !a->kept && a->q.shape[2] >= 16 && is_aligned(&a->q) && is_aligned(&a->out);
+           a->sparse_topk == 0 && !a->kept && !a->notes && a->q.shape[2] >= 16 && is_aligned(&a->q) &&
+           is_aligned(&a->out);
 }
 
 /* What the packed nodes take. */

@@ -8,7 +8,7 @@ enum { ROWS_MOST = 32, QUERIES_MOST = 16, CHUNKS_LEAST = 64, BLOCK = 16 };
 bool near_far_split_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
     return limits_are_wide(limits) && a->forest->dim % BLOCK == 0 && a->forest->value_dim % BLOCK == 0 &&
-           near_far_group(a) <= ROWS_MOST && a->sparse_topk == 0 && !a->kept &&
+           near_far_group(a) <= ROWS_MOST && a->sparse_topk == 0 && !a->kept && !a->notes &&
            a->q.shape[2] <= QUERIES_MOST && a->keys / a->forest->chunk >= CHUNKS_LEAST;
 }
 

@@ -11,7 +11,7 @@ const tune_space near_far_wide_space = {1, {{"SPAN", {0, 8, 16, 32, 64}}}, NULL}
 bool near_far_wide_fits(const clsplat_limits *limits, const void *args) {
     const op_near_far_args *a = args;
     return limits_are_wide(limits) && a->forest->dim % BLOCK == 0 && a->forest->value_dim % BLOCK == 0 &&
-           near_far_group(a) <= ROWS && !(a->kept && a->sparse_topk > 0);
+           near_far_group(a) <= ROWS && !(a->kept && a->sparse_topk > 0) && !a->notes;
 }
 
 /* Blocks of 16 roots that a row may have, rounded up so that few programs are built. A row has 128 bytes
