@@ -30,6 +30,14 @@
 #include "tree/near_far_args.clh"
 #include "tree/near_far_notes.clh"
 
+/* Loops over columns: as the compiler sees fit, but with EAGER=0 8 at a time, since AMD's unrolls all of them, into
+ * four times the registers. */
+#if !defined(EAGER) || EAGER
+#define UNROLL_COLUMNS
+#else
+#define UNROLL_COLUMNS _Pragma("unroll 8")
+#endif
+
 /* Steps of 2^¼ of a path's least error, relative to the output. */
 #define STEPS 128
 #define STEP_LEAST -24.0f
@@ -55,6 +63,7 @@ typedef struct walker {
 
 static inline float dot_lanes(private const float *q, global const ELEMENT(FOREST_TYPE) *x) {
     float sum = 0.0f;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         sum = MAD(q[d], LOAD(FOREST_TYPE, x, d * 16), sum);
     return sum;
@@ -62,6 +71,7 @@ static inline float dot_lanes(private const float *q, global const ELEMENT(FORES
 
 static inline float logit_variance(private const float *q, global const float *x) {
     float sum = 0.0f;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         sum = MAD(q[d] * q[d], x[d * 16], sum);
     return sum;

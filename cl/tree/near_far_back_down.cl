@@ -111,16 +111,16 @@ static inline void node_look(private const trees *t, uint level, uint g, private
     }
 }
 
-/* The node's sums to its keys; `wide` [D]: what its variances receive, `spread`: its squared spread. */
+/* The node's sums to its keys; `wide`: what each of its variances receives, `spread`: its squared spread. */
 static inline void keys_back(private const trees *t, private const view *v, private const node_keys *n,
-                             global const float *from, float node_mass, private const float *wide, float spread) {
+                             global const float *from, float node_mass, float wide, float spread) {
     for (uint s = n->begin; s < n->begin + n->count; ++s) {
         float weight = exp(t->biases[s] - n->log_mass), mass = node_mass;
         global float *to = slot_row(&v->to, s);
         for (uint d = 0; d < D; ++d) {
             float x = key_at(t, s, d) - n->mean[d];
-            to[d * STEP] = MAD(weight, MAD(2.0f * wide[d], x, from[d * STEP]), to[d * STEP]);
-            mass = MAD(from[d * STEP], x, MAD(wide[d], MAD(x, x, -n->square[d]), mass));
+            to[d * STEP] = MAD(weight, MAD(2.0f * wide, x, from[d * STEP]), to[d * STEP]);
+            mass = MAD(from[d * STEP], x, MAD(wide, MAD(x, x, -n->square[d]), mass));
         }
         float square = -n->spread;
         for (uint e = 0; e < DV; ++e) {
@@ -134,29 +134,38 @@ static inline void keys_back(private const trees *t, private const view *v, priv
     }
 }
 
+/* What a leaf's key in slot s receives of its run in STRIP columns of values from e0 on. Returns: xᵀ G y of them. */
+static inline float leaf_key_back(private const trees *t, private const view *v, private const node_keys *n, uint s,
+                                  float many, uint e0) {
+    float along = 0.0f, y[STRIP], of_values[STRIP];
+    global float *to = slot_row(&v->to, s);
+    for (uint e = 0; e < STRIP; ++e) {
+        y[e] = value_at(t, s, e0 + e) - n->mean[D + e0 + e];
+        of_values[e] = 0.0f;
+    }
+    for (uint d = 0; d < D; ++d) {
+        float x = key_at(t, s, d) - n->mean[d], of_key = 0.0f;
+        for (uint e = 0; e < STRIP; ++e) {
+            of_key = MAD(v->run[d * DV + e0 + e], y[e], of_key);
+            of_values[e] = MAD(v->run[d * DV + e0 + e], x, of_values[e]);
+        }
+        along = MAD(x, of_key, along);
+        to[d * STEP] = MAD(many, of_key, to[d * STEP]);
+    }
+    for (uint e = 0; e < STRIP; ++e)
+        to[(D + e0 + e) * STEP] = MAD(many, of_values[e], to[(D + e0 + e) * STEP]);
+    return along;
+}
+
 /* What a leaf's keys receive of its run. */
 static inline void leaf_back(private const trees *t, private const view *v, private const node_keys *n) {
-    float along[LEAF], mean = 0.0f, y[DV], of_values[DV];
+    float along[LEAF], mean = 0.0f;
     for (uint i = 0; i < n->count; ++i) {
         uint s = n->begin + i;
-        float weight = exp(t->biases[s] - n->log_mass), many = weight * (float)n->count;
-        global float *to = slot_row(&v->to, s);
-        for (uint e = 0; e < DV; ++e) {
-            y[e] = value_at(t, s, e) - n->mean[D + e];
-            of_values[e] = 0.0f;
-        }
+        float weight = exp(t->biases[s] - n->log_mass);
         along[i] = 0.0f;
-        for (uint d = 0; d < D; ++d) {
-            float x = key_at(t, s, d) - n->mean[d], of_key = 0.0f;
-            for (uint e = 0; e < DV; ++e) {
-                of_key = MAD(v->run[d * DV + e], y[e], of_key);
-                of_values[e] = MAD(v->run[d * DV + e], x, of_values[e]);
-            }
-            along[i] = MAD(x, of_key, along[i]);
-            to[d * STEP] = MAD(many, of_key, to[d * STEP]);
-        }
-        for (uint e = 0; e < DV; ++e)
-            to[(D + e) * STEP] = MAD(many, of_values[e], to[(D + e) * STEP]);
+        for (uint e0 = 0; e0 < DV; e0 += STRIP)
+            along[i] += leaf_key_back(t, v, n, s, weight * (float)n->count, e0);
         mean = MAD(weight, along[i], mean);
     }
     for (uint i = 0; i < n->count; ++i) {
@@ -169,7 +178,6 @@ static inline void leaf_back(private const trees *t, private const view *v, priv
 /* A node below chunks; instead of what its share received is left what the chunk's variances receive by it. */
 static inline void node_back(private const trees *t, private view *v, uint level, uint g) {
     node_keys n;
-    float wide[D];
     node_look(t, level, g, &n);
     global float *left = node_more(&v->to, t->f, level, g, NODE_SHARE);
     global const float *from = node_row(&v->to, t->f, level, g),
@@ -186,9 +194,7 @@ static inline void node_back(private const trees *t, private view *v, uint level
     }
     share_back = v->whole > 0.0f ? share_back / v->whole : 0.0f;
     *left = -share_back * share;
-    for (uint d = 0; d < D; ++d)
-        wide[d] = share_back;
-    keys_back(t, v, &n, from, *node_more(&v->to, t->f, level, g, NODE_MASS), wide, spread_back);
+    keys_back(t, v, &n, from, *node_more(&v->to, t->f, level, g, NODE_MASS), share_back, spread_back);
     if (follows && v->run)
         leaf_back(t, v, &n);
 }

@@ -13,6 +13,7 @@ typedef struct receiver {
 } receiver;
 
 static inline void add_lanes(private float *x, float a, global const ELEMENT(FOREST_TYPE) *y) {
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         x[d] = MAD(a, LOAD(FOREST_TYPE, y, d * 16), x[d]);
 }
@@ -37,6 +38,7 @@ static inline void receive_slope(private receiver *r, private const walker *w, p
 static inline void receive_variance(private receiver *r, private const walker *w, private const trees *t, uint level,
                                     uint g, float lifted) {
     global const float *variance = t->variances + lane_of(first_block_of(t->f.first_block, level) - t->f.below, g, D);
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         r->dq[d] = MAD(2.0f * lifted * w->q[d], variance[d * 16], r->dq[d]);
 }
@@ -55,8 +57,10 @@ static inline void receive_chunk(private receiver *r, private const walker *w, p
 static inline float covariance_term_of(private const walker *w, private const trees *t,
                                        private float *covariance_term) {
     float square = 0.0f;
+    UNROLL_COLUMNS
     for (uint e = 0; e < DV; ++e) {
         covariance_term[e] = 0.0f;
+        UNROLL_COLUMNS
         for (uint d = 0; d < D && t->covariance; ++d)
             covariance_term[e] = MAD(w->q[d], t->covariance[d * DV + e], covariance_term[e]);
         square = MAD(covariance_term[e], covariance_term[e], square);
@@ -86,6 +90,7 @@ static inline void receive_all(private receiver *r, private const walker *w, pri
 /* What t receives: τ, which replaces it. */
 static inline void covariance_term_back(private const receiver *r, float share, private float *covariance_term) {
     float along = share < 1.0f ? share * r->moved : 0.0f; /* ρ² dout·t */
+    UNROLL_COLUMNS
     for (uint e = 0; e < DV; ++e)
         covariance_term[e] = r->slopes * share * MAD(-along, covariance_term[e], r->dout[e]);
 }
@@ -95,12 +100,15 @@ static inline void covariance_term_back(private const receiver *r, float share, 
 static inline void receive_own(private receiver *r, private const walker *w, float l, global const ELEMENT(K_TYPE) *key,
                                global const ELEMENT(V_TYPE) *value) {
     float gain = 0.0f;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         l = MAD(w->q[d], LOAD(K_TYPE, key, d), l);
+    UNROLL_COLUMNS
     for (uint d = 0; d < DV; ++d)
         gain = MAD(r->dout[d], LOAD(V_TYPE, value, d), gain);
     float p = exp(l - r->lse), lambda = p * (gain - r->delta);
     r->mass += p;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         r->dq[d] = MAD(lambda, LOAD(K_TYPE, key, d), r->dq[d]);
 }
@@ -125,8 +133,10 @@ static inline void receiver_begin(private receiver *r, global const ELEMENT(DOUT
                                   global const ELEMENT(OUT_TYPE) *out, float lse) {
     r->lse = lse;
     r->delta = r->moved = r->mass = r->slopes = 0.0f;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d)
         r->dq[d] = 0.0f;
+    UNROLL_COLUMNS
     for (uint e = 0; e < DV; ++e) {
         r->dout[e] = LOAD(DOUT_TYPE, dout, e);
         r->delta = MAD(r->dout[e], LOAD(OUT_TYPE, out, e), r->delta);
@@ -138,10 +148,13 @@ static inline void write_row(private const receiver *r, private const trees *t, 
                              private float *covariance_term, global float *covariance_terms,
                              global ELEMENT(DQ_TYPE) *dq) {
     float inverse = r->mass > 0.0f ? 1.0f / r->mass : 0.0f;
+    UNROLL_COLUMNS
     for (uint e = 0; e < DV; ++e)
         covariance_terms[e] = covariance_term[e] *= inverse;
+    UNROLL_COLUMNS
     for (uint d = 0; d < D; ++d) {
         float sum = r->dq[d] * inverse;
+        UNROLL_COLUMNS
         for (uint e = 0; e < DV && t->covariance; ++e)
             sum = MAD(t->covariance[d * DV + e], covariance_term[e], sum);
         STORE(DQ_TYPE, dq, d, scale * sum);
@@ -172,6 +185,7 @@ near_far_back_rows(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at, g
     if (run > 0)
         t.covariance = covariances + (head * (chunks / RUN) + run - 1) * D * DV;
     share = covariance_term_of(&w, &t, covariance_term);
+    UNROLL_COLUMNS
     for (uint e = 0; e < DV; ++e)
         r.moved = MAD(r.dout[e], share * covariance_term[e], r.moved);
     bool there = r.lse > -INFINITY || isnan(r.lse);

@@ -3,10 +3,11 @@
  *
  *     G_r = Σ_{r' ≥ r} Σ_i q'_i τ_iᵀ / M_r'         and m_r receives       Σ_{r' ≥ r} −Σ (Σ_i q'_i τ_iᵀ) W_r' / M_r'
  *
- * over the rows i of run r'. Shapes: masses M [B,Hk,runs], run_sums G [B,Hk,runs,D,DV], run_slopes [B,Hk,runs,D], of
- * m_r a part for each d; runs: chunks / RUN. Work: near_far_back_masses, one work-item a head, grid (1, Hk, B);
- * near_far_back_runs, one a row d of a matrix, grid (runs · D rounded up to WG, Hk, B); near_far_back_behind, one a row
- * d of all, grid (D rounded up to WG, Hk, B). No local memory, no barrier. */
+ * over the rows i of run r'. Shapes: masses M [B,Hk,runs], run_sums G [B,Hk,runs,D,DV], run_slopes
+ * [B,Hk,runs,STRIPS,D], of m_r a part for each d and strip of STRIP columns; runs: chunks / RUN. Work:
+ * near_far_back_masses, one work-item a head, grid (1, Hk, B); near_far_back_runs, one a strip of a row d of a matrix,
+ * grid (runs · STRIPS · D rounded up to WG, Hk, B); near_far_back_behind, one a strip of a row d of all, grid (STRIPS ·
+ * D rounded up to WG, Hk, B). No local memory, no barrier. */
 #define ROWS_ALONE
 #include "tree/near_far.cl"
 #include "tree/near_far_back.clh"
@@ -33,16 +34,17 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void near_far_back_masses(
     }
 }
 
-/* One row d of one run's matrix, of its own rows alone: Σ_i q'_i τ_iᵀ. */
+/* A strip of one row d of one run's matrix, of its own rows alone: Σ_i q'_i τ_iᵀ. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far_back_runs(INPUTS, global const float *covariance_terms, global float *run_sums) {
-    uint d = get_global_id(0) % D, run = get_global_id(0) / D, kv = get_global_id(1), b = get_global_id(2);
+    uint d = get_global_id(0) % D, e0 = get_global_id(0) / D % STRIPS * STRIP, run = get_global_id(0) / (STRIPS * D);
+    uint kv = get_global_id(1), b = get_global_id(2);
     if (run >= keys / CHUNK / RUN)
         return;
     INDEX head = (INDEX)b * get_global_size(1) + kv, at = (head * (chunks / RUN) + run) * D + d;
-    float sum[DV];
+    float sum[STRIP];
     UNROLL
-    for (uint e = 0; e < DV; ++e)
+    for (uint e = 0; e < STRIP; ++e)
         sum[e] = 0.0f;
     uint begin = OWN ? (uint)max((int)((run + 1) * RUN * CHUNK) - diagonal, 0) : 0;
     for (uint h = kv * group; h < (kv + 1) * group; ++h)
@@ -51,37 +53,37 @@ near_far_back_runs(INPUTS, global const float *covariance_terms, global float *r
             if (run_after(past_of(visible), visible) != run + 1)
                 break;
             global const float *covariance_term =
-                covariance_terms + (((INDEX)b * (get_global_size(1) * group) + h) * queries + i) * DV;
+                covariance_terms + (((INDEX)b * (get_global_size(1) * group) + h) * queries + i) * DV + e0;
             float x = scale * LOAD(Q_TYPE, q, q_at.s0 + b * q_at.s1 + h * q_at.s2 + i * q_at.s3 + d);
             UNROLL
-            for (uint e = 0; e < DV; ++e)
+            for (uint e = 0; e < STRIP; ++e)
                 sum[e] = MAD(x, covariance_term[e], sum[e]);
         }
     UNROLL
-    for (uint e = 0; e < DV; ++e)
-        run_sums[at * DV + e] = sum[e];
+    for (uint e = 0; e < STRIP; ++e)
+        run_sums[at * DV + e0 + e] = sum[e];
 }
 
 /* Those of the runs behind it, to each. */
 kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
 near_far_back_behind(INPUTS, global const float *masses, global float *run_sums, global float *run_slopes) {
-    uint d = get_global_id(0);
-    if (d >= D)
+    uint d = get_global_id(0) % D, strip = get_global_id(0) / D, e0 = strip * STRIP;
+    if (strip >= STRIPS)
         return;
     INDEX first = ((INDEX)get_global_id(2) * get_global_size(1) + get_global_id(1)) * (chunks / RUN);
-    float after[DV], slopes = 0.0f;
+    float after[STRIP], slopes = 0.0f;
     UNROLL
-    for (uint e = 0; e < DV; ++e)
+    for (uint e = 0; e < STRIP; ++e)
         after[e] = 0.0f;
     for (uint run = keys / CHUNK / RUN; run-- > 0;) {
-        INDEX at = (first + run) * D + d;
+        INDEX at = ((first + run) * D + d) * DV + e0;
         float inverse = masses[first + run] > 0.0f ? 1.0f / masses[first + run] : 0.0f;
         UNROLL
-        for (uint e = 0; e < DV; ++e) {
-            float sum = run_sums[at * DV + e];
-            slopes = MAD(-inverse * sum, covariances[at * DV + e], slopes);
-            run_sums[at * DV + e] = after[e] = MAD(sum, inverse, after[e]);
+        for (uint e = 0; e < STRIP; ++e) {
+            float sum = run_sums[at + e];
+            slopes = MAD(-inverse * sum, covariances[at + e], slopes);
+            run_sums[at + e] = after[e] = MAD(sum, inverse, after[e]);
         }
-        run_slopes[at] = slopes;
+        run_slopes[((first + run) * STRIPS + strip) * D + d] = slopes;
     }
 }

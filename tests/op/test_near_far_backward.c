@@ -31,6 +31,8 @@ static const gradient_spec specs[] = {
     {{{.queries = 40, .keys = 600, .dim = 20, .value_dim = 8}, 128, 0}, 0.1F, 0},
     /* Enough chunks to start above them. */
     {{{.queries = 3, .keys = 70000, .dim = 16, .value_dim = 16, .causal = true, .tier = SUITE_LONG}, 16, 0}, 0.2F, 0},
+    /* Columns of values in strips. */
+    {{{.queries = 40, .keys = 150, .dim = 8, .value_dim = 96, .causal = true}, 16, 0}, 0.3F, 0},
 };
 // clang-format on
 enum { SPECS = sizeof specs / sizeof *specs };

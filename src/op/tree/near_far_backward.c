@@ -21,7 +21,7 @@ void near_far_back_sizes(const op_forest *f, size_t rows, size_t bytes[BACK_BUFF
                                           [BACK_VARIANCES] = heads * (nodes - below) * f->dim,
                                           [BACK_RUN_MASSES] = runs,
                                           [BACK_RUN_SUMS] = runs * f->dim * f->value_dim,
-                                          [BACK_RUN_SLOPES] = runs * f->dim,
+                                          [BACK_RUN_SLOPES] = runs * f->dim * near_far_back_strips(f),
                                           [BACK_HASHES] = 2 * heads * f->chunks * f->chunk,
                                           [BACK_PLACES] = heads * f->chunks * f->chunk,
                                           [BACK_BELOW] = heads * below * f->dim,
@@ -140,6 +140,7 @@ void options_near_far_back_add(kernel_options *o, const near_far_back *p) {
     size_t bytes[BACK_BUFFERS];
     options_near_far(o, &p->forward);
     options_number(o, "ROW_SUMS", p->turned);
+    options_number(o, "STRIP", p->a->forest->value_dim / near_far_back_strips_of(p));
     options_tensor(o, "DOUT", &p->a->dout);
     options_tensor(o, "DQ", &p->a->dq);
     near_far_back_sizes(p->a->forest, p->a->q.shape[0] * p->a->q.shape[1] * p->a->q.shape[2], bytes);
@@ -178,6 +179,8 @@ static clsplat_status by_rows(const near_far_back *p) {
     kernel_options o;
     launch l;
     options_near_far_back(&o, p, false);
+    if (!limits_are_wide(&p->q->device->info.limits))
+        options_eager(&o, p->q->device);
     TRY(near_far_back_open(p, &o, "near_far_back_rows.cl", "near_far_back_rows", &l));
     near_far_back_launch_rows(&l, &o, p);
     TRY(launch_run(&l, p->q, grid_of(a->q.shape[2], a->q.shape[1], a->q.shape[0], o.group),
@@ -231,66 +234,6 @@ fail:
     return status;
 }
 
-/* Matrices of runs, each with those behind it: a core of a CPU has rows of all. */
-static clsplat_status sum_runs_wide(const near_far_back *p) {
-    enum { ROWS_EACH = 4 }; /* of a matrix, that it sums up at a time */
-    clsplat_status status = CLSPLAT_OK;
-    const op_forest *f = p->a->forest;
-    kernel_options o;
-    launch l;
-    options_near_far_back(&o, p, true);
-    options_number(&o, "ROWS_EACH", ROWS_EACH);
-    TRY(near_far_back_open(p, &o, "near_far_back_runs_wide.cl", "near_far_back_runs_wide", &l));
-    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
-    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
-    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
-    TRY(launch_run(&l, p->q, grid_of(f->dim / ROWS_EACH, f->heads, f->batch, o.group), (work){0}));
-fail:
-    return status;
-}
-
-/* Other devices have a row of one, and add them up later. */
-static clsplat_status sum_runs(const near_far_back *p, size_t runs) {
-    clsplat_status status = CLSPLAT_OK;
-    const op_forest *f = p->a->forest;
-    kernel_options o;
-    launch l;
-    options_near_far_back(&o, p, false);
-    TRY(near_far_back_open(p, &o, "near_far_back_runs.cl", "near_far_back_runs", &l));
-    launch_mem(&l, "covariance_terms", p->mem[BACK_COVARIANCE_TERMS]);
-    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    TRY(launch_run(&l, p->q, grid_of(runs * f->dim, f->heads, f->batch, o.group), (work){0}));
-    options_near_far_back(&o, p, false);
-    TRY(near_far_back_open(p, &o, "near_far_back_runs.cl", "near_far_back_behind", &l));
-    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
-    launch_mem(&l, "run_sums", p->mem[BACK_RUN_SUMS]);
-    launch_mem(&l, "run_slopes", p->mem[BACK_RUN_SLOPES]);
-    TRY(launch_run(&l, p->q, grid_of(f->dim, f->heads, f->batch, o.group), (work){0}));
-fail:
-    return status;
-}
-
-static clsplat_status by_runs(const near_far_back *p) {
-    clsplat_status status = CLSPLAT_OK;
-    const op_forest *f = p->a->forest;
-    size_t runs = p->forward.keys / f->chunk / OP_FOREST_RUN;
-    kernel_options o;
-    launch l;
-    if (runs == 0)
-        return CLSPLAT_OK;
-    options_near_far_back(&o, p, false);
-    TRY(options_launch(&o, p->q->device, "near_far_back_runs.cl", "near_far_back_masses", &l));
-    launch_uint(&l, "keys", (uint32_t)p->forward.keys);
-    launch_forest_shape(&l, f);
-    launch_mem(&l, "stats", f->stats);
-    launch_mem(&l, "masses", p->mem[BACK_RUN_MASSES]);
-    TRY(launch_run(&l, p->q, grid_of(1, f->heads, f->batch, 1), (work){0}));
-    TRY(p->turned ? sum_runs_wide(p) : sum_runs(p, runs));
-fail:
-    return status;
-}
-
 static clsplat_status down(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
     const op_forest *f = p->a->forest;
@@ -333,7 +276,7 @@ fail:
 
 clsplat_status near_far_back_down(const near_far_back *p) {
     clsplat_status status = CLSPLAT_OK;
-    TRY(by_runs(p));
+    TRY(near_far_back_runs(p));
     TRY(down(p));
     TRY(near_far_back_places(p));
 fail:

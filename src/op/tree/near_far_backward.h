@@ -65,6 +65,12 @@ void launch_near_far_sums(launch *l, const near_far_back *p);
 clsplat_status near_far_back_open(const near_far_back *p, kernel_options *o, const char *source,
                                   const char *kernel, launch *l);
 
+/* What the covariances of runs receive. Strips of value columns, equal parts, that kernels may take one at a
+ * time: the most of any device, and those of this one. */
+clsplat_status near_far_back_runs(const near_far_back *p);
+size_t near_far_back_strips(const op_forest *f);
+size_t near_far_back_strips_of(const near_far_back *p);
+
 /* Which slot each key is in; and what it gets of that, and of the rows of its own chunk. */
 clsplat_status near_far_back_places(const near_far_back *p);
 clsplat_status near_far_back_keys(const near_far_back *p);
