@@ -24,6 +24,9 @@
 #define ITERATIONS 4
 #define SPLITS (CHUNK / LEAF / 2) /* the most nodes that are halved together */
 #define LEAVES (CHUNK / LEAF)
+#ifndef HELD /* columns of its key that an item keeps in registers; it reads the others anew */
+#define HELD D
+#endif
 #define UNROLL _Pragma("unroll")
 
 typedef struct workplace {
@@ -40,15 +43,18 @@ typedef struct workplace {
 /* The key of an item, and the slot that it has among the chunk's: NOWHERE if it has none. */
 #define NOWHERE CHUNK
 typedef struct own_key {
-    float x[D];
+    float x[HELD];
+    global const ELEMENT(K_TYPE) *all;
     uint slot;
 } own_key;
 
 static inline float dot_own(private const own_key *own, local const float *x) {
     float sum = 0.0f;
     UNROLL
-    for (uint d = 0; d < D; ++d)
+    for (uint d = 0; d < HELD; ++d)
         sum = MAD(own->x[d], x[d], sum);
+    for (uint d = HELD; d < D; ++d)
+        sum = MAD(LOAD(K_TYPE, own->all, d), x[d], sum);
     return sum;
 }
 
@@ -166,8 +172,12 @@ static inline void write_stats(local workplace *place, private const own_key *ow
     float distance = 0.0f, far = 0.0f, of_keys = 0.0f, of_values = 0.0f;
     if (own->slot < NOWHERE) {
         UNROLL
-        for (uint d = 0; d < D; ++d) {
+        for (uint d = 0; d < HELD; ++d) {
             float x = own->x[d] - MEAN(own->slot / size)[d];
+            distance = MAD(x, x, distance);
+        }
+        for (uint d = HELD; d < D; ++d) {
+            float x = LOAD(K_TYPE, own->all, d) - MEAN(own->slot / size)[d];
             distance = MAD(x, x, distance);
         }
         place->along[own->slot] = distance;
@@ -295,8 +305,9 @@ gather_local(uint keys, uint first_chunk, uint levels, uint chunks, uint room, u
     there = log_weight != -INFINITY;
 #endif
     own_key own;
+    own.all = k + item * k_at.s3;
     UNROLL
-    for (uint d = 0; d < D; ++d)
+    for (uint d = 0; d < HELD; ++d)
         own.x[d] = there ? LOAD(K_TYPE, k, item * k_at.s3 + d) : 0.0f;
     own.slot = place_keys(&place, log_weight);
     measure_values(&place, there, v + item * v_at.s3);

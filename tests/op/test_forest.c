@@ -38,6 +38,8 @@ static const far_spec specs[] = {
     /* Enough chunks to start above them. */
     {{.heads = 2, .kv_heads = 1, .queries = 3, .keys = 70000, .dim = 16, .value_dim = 16, .causal = true,
       .tier = SUITE_NORMAL}, 16, 0},
+    /* More columns than an item keeps of its key. */
+    {{.queries = 9, .keys = 100, .dim = 80, .value_dim = 16, .causal = true}, 32, 0},
 };
 // clang-format on
 enum { SPECS = sizeof specs / sizeof *specs, FROM_A_CACHE = 8 };

@@ -54,12 +54,19 @@ static void options_inputs(kernel_options *o, const op_gather_args *a) {
         options_tensor(o, "BIAS", &a->key_bias);
 }
 
+/* Columns of its key that an item keeps in registers: with all of 128, AMD's 256 spilled 33 to 39. */
+static size_t held_columns(const clsplat_limits *limits, const op_forest *f) {
+    enum { MOST = 64 };
+    return limits->nvidia_capability > 0 || f->dim < MOST ? f->dim : MOST;
+}
+
 static void options_gather(kernel_options *o, const queue *q, const op_gather_args *a, worker who) {
     if (who == LOCAL) {
         *o = (kernel_options){.group = (uint32_t)a->forest->chunk};
         options_registers(o, q->device);
         options_narrow(o, q->device);
         options_number(o, "WG", a->forest->chunk);
+        options_number(o, "HELD", held_columns(&q->device->info.limits, a->forest));
     } else if (who == ALONE) {
         *o = (kernel_options){.group = 1, .vector = 16};
         options_number(o, "WG", 1);
