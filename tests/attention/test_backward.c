@@ -80,7 +80,7 @@ static const problem_spec gaussian[] = {
      .causal = true, .shared = true},
     {.heads = 2, .kv_heads = 1, .queries = 70, .keys = 90, .dim = 16, .value_dim = 16, .q = BF16, .k = F16, .v = BF16,
      .bias = BIAS_HOLES, .key_bias = BF16, .splats = 12, .causal = true, .tier = NORMAL},
-    {.heads = 2, .queries = 200, .keys = 200, .dim = 32, .value_dim = 32, .splats = 40, .tier = NORMAL},
+    {.heads = 2, .queries = 200, .keys = 200, .dim = 100, .value_dim = 32, .splats = 40, .tier = NORMAL},
     {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 70, .keys = 150, .dim = 64, .value_dim = 32, .bias = BIAS_HOLES,
      .splats = 80, .levels = 3},
     {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 150, .keys = 70, .dim = 16, .value_dim = 64, .bias = BIAS_RANDOM,
