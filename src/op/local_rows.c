@@ -31,7 +31,7 @@ rows_tile rows_tile_for(const clsplat_limits *limits, rows_shape shape) {
 
 void options_rows(kernel_options *o, const clsplat_device *device, rows_tile tile) {
     *o = (kernel_options){.group = (uint32_t)(ACROSS * tile.high)};
-    options_registers(o, device);
+    options_eager(o, device);
     options_narrow(o, device);
     options_number(o, "TY", tile.high);
     options_number(o, "CT", tile.sources_each);

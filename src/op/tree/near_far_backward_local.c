@@ -8,9 +8,7 @@ enum { LISTED = 24 };
 
 /* Six groups of 64 items at a time. */
 static void options_narrowed(kernel_options *o, const clsplat_device *device) {
-    bool nvidia = device->info.limits.nvidia_capability > 0;
-    options_number(o, "EAGER", nvidia);
-    if (nvidia)
+    if (device->info.limits.nvidia_capability > 0)
         text_add(&o->text, " -cl-nv-maxrregcount=168");
 }
 
