@@ -110,7 +110,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void KERNEL(softmax_backw
     float4 sum[RT][VECTORS(D)], value_sum[RT][VECTORS(DV)];
     SUMS_CLEAR(sum, D)
     SUMS_CLEAR(value_sum, DV)
-    products total = {{{0.0f}}};
+    products total;
+    products_clear(&total);
     uint2 seen = sources_of(first, min(first + ROWS, rows_all), diagonal, queries, keys);
     int reach = reach_of(diagonal, keys);
     for (uint head = 0; head < (OF_KEYS ? group : 1); ++head) {

@@ -185,7 +185,9 @@ gaussian_read(uint queries, uint segments, uint group, uint levels, uint per_lev
     state_value += (writer * segments + segment) * splats * DV;
 
     state row;
-    level_mix mixed = {.top = -INFINITY, .mass = 0.0f};
+    level_mix mixed;
+    mixed.top = -INFINITY;
+    mixed.mass = 0.0f;
     state_clear(&mixed.mean);
     for (uint l = 0; l < (per_level ? levels : 1); ++l) {
         level_range r = {l, per_level ? l + 1 : levels, !per_level};

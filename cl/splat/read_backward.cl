@@ -158,7 +158,12 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_read_backwa
         return;
     INDEX writer = (INDEX)b * (per_head ? heads : heads / group) + (per_head ? h : h / group), segment = 0;
     INDEX own = (((INDEX)b * heads + h) * queries + i) * splats;
-    row_view row = {.levels = levels, .per_level = per_level, .splats = splats, .ranges = per_level ? levels : 1};
+    row_view row;
+    row.levels = levels;
+    row.per_level = per_level;
+    row.splats = splats;
+    row.ranges = per_level ? levels : 1;
+    row.blind = false;
     row.log_weight = log_weight + (INDEX)(per_head ? first_head + h : 0) * splats;
     row.level_begin = level_begin;
     row.level_log_weight = level_log_weight;

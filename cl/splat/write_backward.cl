@@ -53,6 +53,18 @@ typedef struct key_view {
     global float *weights;
 } key_view;
 
+static inline void key_begin(private key_view *key, uint levels, uint per_level, uint splats,
+                             global const uint *level_begin, global const float *level_log_weight) {
+    key->levels = levels;
+    key->per_level = per_level;
+    key->splats = splats;
+    key->level_begin = level_begin;
+    key->level_log_weight = level_log_weight;
+    key->bias = key->dbias = 0.0f;
+    for (uint d = 0; d < DV; ++d)
+        key->dv[d] = 0.0f;
+}
+
 /* What rows of one head have for it: states of later chunks, and rows of its own chunk. */
 typedef struct head_view {
     global const float *log_weight, *state_lse, *state_value;
@@ -132,8 +144,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backw
     uint heads = kv_heads * group, writers = per_head ? heads : kv_heads, segment = 0;
     if (j >= keys)
         return;
-    key_view key = {.levels = levels, .per_level = per_level, .splats = splats, .level_begin = level_begin};
-    key.level_log_weight = level_log_weight;
+    key_view key;
+    key_begin(&key, levels, per_level, splats, level_begin, level_log_weight);
     key.v = v + v_at.s0 + b * v_at.s1 + kv * v_at.s2 + j * v_at.s3;
 #if BIAS
     key.bias = LOAD(BIAS_TYPE, bias, bias_at.s0 + b * bias_at.s1 + kv * bias_at.s2 + j * bias_at.s3);
@@ -148,7 +160,8 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void gaussian_write_backw
         key.fresh = per_head || h == kv * group;
         key.log_density = key_log_density + writer * splats;
         key.weights = weights + writer * splats;
-        head_view head = {.log_weight = log_weight + (INDEX)(per_head ? first_head + h : 0) * splats};
+        head_view head;
+        head.log_weight = log_weight + (INDEX)(per_head ? first_head + h : 0) * splats;
         head.state_lse = state_lse + (at * segments + segment) * splats;
         head.state_value = state_value + (at * segments + segment) * splats * (DV + 1);
 #if CAUSAL

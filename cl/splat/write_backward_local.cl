@@ -85,12 +85,12 @@ kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void write_backward_local
         offset[a] = BIAS_OF(min(first + y + TY * a, keys - 1));
     float4 sum[RT][VECTORS(DV)];
     SUMS_CLEAR(sum, DV)
-    products total = {{{0.0f}}};
+    products total, weight, gain;
+    products_clear(&total);
     for (uint h = kv * group; h < (kv + 1) * group; ++h) {
         INDEX writer = ((INDEX)b * writers + (per_head ? h : kv)) * keys * splats;
         INDEX state = ((INDEX)b * heads + h) * splats;
         for (uint begin = 0; begin < splats; begin += SOURCES) {
-            products weight, gain;
             barrier(CLK_LOCAL_MEM_FENCE);
             ROWS_LOAD(F32, values, state_value + state * (DV + 1), (INDEX)(DV + 1), DV, begin, SOURCES, splats)
             if (item < SOURCES)

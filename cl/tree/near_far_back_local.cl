@@ -114,6 +114,14 @@ typedef struct totals {
     float mass[RT], share[RT], slope[RT];
 } totals;
 
+INLINED totals totals_of_none(void) {
+    totals t;
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        t.mass[a] = t.share[a] = t.slope[a] = 0.0f;
+    return t;
+}
+
 /* Scores become p, and gains λ. */
 INLINED void weigh(private products *score, private products *gain, private totals *sum, local const source *own,
                    private const owned *o, private const taken *k, uint x, uint y, uint pitch, global const uint *notes,
@@ -283,7 +291,7 @@ kernel GROUP_SIZE void near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYP
     taken hand = {numbers, reaches, q_begins, dout_begins, note_begins};
     listing l = {list, words, 0};
     float4 sum[RT][VECTORS(D)], value_sum[RT][VECTORS(DV)];
-    totals total = {{0.0f}, {0.0f}, {0.0f}};
+    totals total = totals_of_none();
     OWN_LOAD(own, rows, row_gains, &o, &t)
     SUMS_CLEAR(sum, D)
     SUMS_CLEAR(value_sum, DV)

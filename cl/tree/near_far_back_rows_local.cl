@@ -95,7 +95,10 @@ INLINED void covariance_terms_add(private received *to, private const stage *s, 
 INLINED void rows_begin(private float share[RT], private const stage *s, float4 terms[RT][VECTORS(DV)],
                         global const ELEMENT(OUT_TYPE) *out, INDEX out_pitch, global const ELEMENT(LSE_TYPE) *lse,
                         INDEX lse_pitch, global float *covariance_terms, int diagonal, uint keys) {
-    float delta[RT] = {0.0f}, moved[RT] = {0.0f}, square[RT] = {0.0f};
+    float delta[RT], moved[RT], square[RT];
+    UNROLL
+    for (uint a = 0; a < RT; ++a)
+        delta[a] = moved[a] = square[a] = 0.0f;
     FOR_COLUMNS(a, c, i) {
         float four[4];
         uint e = COLUMN(s, c, i), query = (uint)(s->first + (int)(s->y + TY * a));
@@ -191,7 +194,7 @@ kernel GROUP_SIZE void near_far_back_rows_local(INPUTS, global const ELEMENT(OUT
     uint apart_keys = apart_before(t.f, apart, head, past), run = run_after(past, seen_last);
     float share[RT];
     float4 terms[RT][VECTORS(DV)];
-    received to = {.mass = {0.0f}, .slopes = {0.0f}};
+    received to;
     place p = {OWN_KEYS, (OWN ? past * CHUNK : 0) - SOURCES, 0, 0, 0};
     own_keys own;
     STAGE_BEGIN(s, get_local_id(0) % TX, get_local_id(0) / TX, row * chunks)
@@ -202,7 +205,7 @@ kernel GROUP_SIZE void near_far_back_rows_local(INPUTS, global const ELEMENT(OUT
     q += q_at.s0 + b * q_at.s1 + h * q_at.s2;
     dout += dout_at.s0 + b * dout_at.s1 + h * dout_at.s2;
     covariance_terms += row * DV;
-    SUMS_CLEAR(to.sum, D)
+    received_clear(&to);
     TILE_LOAD(Q_TYPE, rows, q, q_at.s3, D, scale, &s)
     TILE_LOAD(DOUT_TYPE, row_gains, dout, dout_at.s3, DV, 1.0f, &s)
     covariance_terms_make(terms, &s, t.covariance, t.covariance ? D : 0);
