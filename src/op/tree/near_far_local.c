@@ -3,12 +3,12 @@
 /* A step's sources, columns at most, and rows on matrix units: cl/tree/near_far_local.cl. */
 enum { SOURCES = 16, COLUMNS_MOST = 128, UNITS_ROWS = 64 };
 
-/* Bytes of the kernel's arrays, for groups of `high` times 8 items. */
+/* Bytes of the kernel's arrays, with room to align them, for groups of `high` times 8 items. */
 static size_t tile_bytes(const op_forest *f, size_t high) {
     size_t rows = OP_LOCAL_EACH * high, columns = (f->value_dim + 31) / 32 * 32,
            values = SOURCES * (rows + columns), keys = SOURCES * f->dim;
     return sizeof(float) *
-           (f->dim * rows + (keys > values ? keys : values) + SOURCES * (OP_NODE_STATS + 2) + rows + 3);
+           (f->dim * rows + (keys > values ? keys : values) + SOURCES * (OP_NODE_STATS + 2) + rows + 8);
 }
 
 /* Items of a group along the rows, as many as there is room for and a chunk has tokens; 0: none. */
@@ -81,7 +81,7 @@ static size_t units_rows(const op_forest *f) {
 static size_t units_bytes(const op_forest *f, size_t group) {
     size_t keys = SOURCES * (f->dim + 8) / 2, values = f->value_dim * (SOURCES + 8) / 2;
     return sizeof(float) * ((2 * group > keys ? 2 * group : keys) + values + SOURCES * (OP_NODE_STATS + 2) +
-                            units_rows(f) + 3);
+                            units_rows(f) + 8);
 }
 
 bool near_far_units_fits(const clsplat_limits *limits, const void *args) {
