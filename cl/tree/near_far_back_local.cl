@@ -14,6 +14,7 @@
 #include "tree/near_far_args.clh"
 #include "tree/near_far_back.clh"
 #include "tree/near_far_notes.clh"
+#include "tree/near_far_tiles.clh"
 
 #ifndef OF_NODES
 #define OF_NODES 1
@@ -265,12 +266,6 @@ INLINED void rows_take(private const taken *k, local const uint *list, uint coun
     k->notes[item] = (row - i) * r->chunks + i;
 }
 
-/* NVIDIA's compiler takes all 255 registers, and hears of -cl-nv-maxrregcount only without the attribute. */
-#if EAGER
-#define GROUP_SIZE
-#else
-#define GROUP_SIZE __attribute__((reqd_work_group_size(WG, 1, 1)))
-#endif
 kernel GROUP_SIZE void near_far_back_local(INPUTS, global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,
                                            global const float *row_numbers, global const uint *notes,
                                            global const float *spreads, SUMS) {

@@ -18,6 +18,7 @@
 #include "tree/near_far_args.clh"
 #include "tree/near_far_back.clh"
 #include "tree/near_far_notes.clh"
+#include "tree/near_far_tiles.clh"
 
 #include "tree/near_far_back_rows_local.clh"
 
@@ -167,12 +168,6 @@ INLINED void rows_finish(private received *to, private const stage *s, private c
     (s).x = across, (s).y = along, (s).first = first, (s).queries = queries;                                           \
     (s).noted = notes + (chunk), (s).spreads = spreads + (chunk), (s).spreads_back = spreads_back + (chunk);
 
-/* NVIDIA's compiler takes all 255 registers, and hears of -cl-nv-maxrregcount only without the attribute. */
-#if EAGER
-#define GROUP_SIZE
-#else
-#define GROUP_SIZE __attribute__((reqd_work_group_size(WG, 1, 1)))
-#endif
 kernel GROUP_SIZE void near_far_back_rows_local(INPUTS, global const ELEMENT(OUT_TYPE) *out, INDEX4 out_at,
                                                 global const ELEMENT(LSE_TYPE) *lse, INDEX4 lse_at,
                                                 global const ELEMENT(DOUT_TYPE) *dout, INDEX4 dout_at,

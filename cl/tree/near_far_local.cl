@@ -49,6 +49,7 @@
 #include "tree/near_far_together.clh"
 #include "tree/near_far_args.clh"
 #include "tree/near_far_notes.clh"
+#include "tree/near_far_tiles.clh"
 
 #include "tree/near_far_local.clh"
 
@@ -210,12 +211,6 @@ INLINED void rows_attend(private rows *r, private view *w, private float log_mas
 #endif
 }
 
-/* NVIDIA's compiler takes all 255 registers, and hears of -cl-nv-maxrregcount only without the attribute. */
-#if EAGER
-#define GROUP_SIZE
-#else
-#define GROUP_SIZE __attribute__((reqd_work_group_size(WG, 1, 1)))
-#endif
 kernel GROUP_SIZE ONE_WIDTH void near_far_local(INPUTS, RESULTS) {
     local float shared[SHARED] ALIGNED, stat_tile[STATS * KEYS] ALIGNED;
     local float whole[ROWS];
