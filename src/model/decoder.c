@@ -56,6 +56,8 @@ static clsplat_status take(const block *b, size_t layer) {
                          .k = op_slice(s->k[layer], 2, place, b->count),
                          .v = op_slice(s->v[layer], 2, place, b->count),
                          .epsilon = c->epsilon};
+    if (session_is_splatted(s, layer))
+        TRY(splat_store_shift(b, s->splats, layer, place));
     if (c->layer.qk == QK_HEAD_BY_HEAD && c->layer.offset == 0) {
         args.q_weight = l->q_norm;
         args.k_weight = l->k_norm;

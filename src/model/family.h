@@ -38,7 +38,7 @@ typedef struct model_names {
     const char *head, *head_dense, *head_norm, *head_bias;
     const char *attention_norm, *q, *k, *v, *q_norm, *k_norm, *out, *attention_result;
     const char *sinks; /* the whole name; layers may have it */
-    const char *splat_mean, *splat_precision, *splat_amplitude, *splat_strength,
+    const char *splat_shift, *splat_mean, *splat_precision, *splat_amplitude, *splat_strength,
         *splat_decay;                                     /* of splat layers */
     const char *mlp_norm, *gate, *up, *down, *mlp_result; /* gate NULL: there is none */
     const char *qkv, *gate_up; /* stand for q, k and v, for gate and up in one matrix */

@@ -95,6 +95,8 @@ static clsplat_status open_layer(const splat_store *s, size_t layer) {
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, c->head_dim, &l->mean));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &l->g));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &l->base));
+    if (w->splat_shift.mem)
+        TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, w->splat_shift.shape[3], &l->unshifted));
     TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads * 2 * c->head_dim, &l->keys));
     TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, 2 * c->kv_heads, &l->gates));
     TRY(tensor_create(device, CLSPLAT_F32, 1, s->room, c->kv_heads, &l->biases));
@@ -154,8 +156,9 @@ void splat_store_close(splat_store **store) {
         return;
     for (size_t i = 0; s->model && i < s->model->config.layers; ++i) {
         splat_layer *l = &s->layers[i];
-        op_tensor *all[] = {&l->mean, &l->g,     &l->base,  &l->keys,       &l->gates,  &l->biases,
-                            &l->lse,  &l->value, &l->falls, &l->prefix_lse, &l->prefix, &l->bias};
+        op_tensor *all[] = {&l->mean,   &l->g,    &l->base,     &l->keys,  &l->gates,
+                            &l->biases, &l->lse,  &l->value,    &l->falls, &l->prefix_lse,
+                            &l->prefix, &l->bias, &l->unshifted};
         for (size_t t = 0; t < sizeof all / sizeof *all; ++t)
             tensor_release(s->model->device, all[t]);
     }
@@ -190,9 +193,9 @@ clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t 
     size_t chunk = c->splat_chunk, base = (first / chunk - KEPT) * chunk, from = base - s->base;
     for (size_t i = 0; i < c->layers; ++i) {
         const splat_layer *l = &s->layers[i];
-        const op_tensor tokens[] = {s->k[i], s->v[i], l->keys, l->gates, l->biases};
+        const op_tensor tokens[] = {s->k[i], s->v[i], l->keys, l->gates, l->biases, l->unshifted};
         const op_tensor states[] = {l->lse, l->value, l->falls, l->prefix_lse, l->prefix, l->bias};
-        for (size_t t = 0; c->splatted[i] && t < sizeof tokens / sizeof *tokens; ++t)
+        for (size_t t = 0; c->splatted[i] && t < sizeof tokens / sizeof *tokens && tokens[t].mem; ++t)
             TRY(move(q, tokens[t], 2, from, first - base));
         for (size_t t = 0; c->splatted[i] && t < sizeof states / sizeof *states; ++t)
             TRY(move(q, states[t], 0, from / chunk, (first - base + chunk - 1) / chunk));
@@ -201,6 +204,23 @@ fail:
     s->base = base;
     if (status != CLSPLAT_OK) /* some has moved and some has not: whoever reads on begins anew */
         ++s->model->device->trail.failures;
+    return status;
+}
+
+clsplat_status splat_store_shift(const block *b, splat_store *s, size_t layer, size_t first) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *w = &s->model->weights.layers[layer];
+    op_tensor qkv = block_rows(b, s->model->scratch.qkv), own;
+    if (!w->splat_shift.mem)
+        return CLSPLAT_OK;
+    own = op_slice(s->layers[layer].unshifted, 2, first, b->count);
+    TRY(op_norm(b->q, &(op_norm_args){.x = qkv, .out = own}));
+    TRY(op_token_shift(b->q, &(op_token_shift_args){.x = own,
+                                                    .out = qkv,
+                                                    .mix = w->splat_shift.mem,
+                                                    .first = s->base + first,
+                                                    .length = s->base + first + b->count}));
+fail:
     return status;
 }
 

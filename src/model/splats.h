@@ -8,7 +8,8 @@
 #include "model/block.h"
 
 typedef struct splat_layer {
-    op_tensor mean, g, base;       /* [1,Hk,S,D], [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor mean, g, base; /* [1,Hk,S,D], [1,Hk,S,2·D], [1,Hk,S,1] */
+    op_tensor unshifted; /* q, k and v of each token for itself, [1,1,room,(H+2·Hk)·D], if layers shift */
     op_tensor keys, gates, biases; /* [1,1,room,Hk·2·D], [1,1,room,2·Hk], of whole chunks [1,1,room,Hk] */
     op_tensor lse, value, falls;   /* [room / chunk,Hk,S,…], [room / chunk,Hk,1,1]: of a chunk */
     op_tensor prefix_lse, prefix, bias; /* the same: of what came before */
@@ -61,7 +62,10 @@ clsplat_status splat_store_begin(queue *q, splat_store *s, size_t first, size_t 
 /* The least number of tokens that a session of `length` can go back to, beside 0. */
 size_t splat_store_reach(const splat_store *s);
 
-/* In these the first token of a session is the store's. Before the block's heads are turned: queries, keys'
+/* In these the first token of a session is the store's. First of all, once the rows' projections are in
+ * scratch.qkv: something of the token before each comes to them. */
+clsplat_status splat_store_shift(const block *b, splat_store *s, size_t layer, size_t first);
+/* Before the block's heads are turned: queries, keys'
  * features, and how strongly each is written. `first`: the first row's token. */
 clsplat_status splat_store_look(const block *b, splat_store *s, size_t layer, size_t first);
 /* Once v, which ends with the block's last token, is there: the states of chunks that are complete now. */

@@ -22,7 +22,8 @@ typedef struct model_layer {
     op_tensor qkv[MATRIX_PARTS], qkv_bias, q_norm, k_norm, out[MATRIX_PARTS], out_bias;
     /* qkv [(H+2·Hk)·D, hidden] */
     op_tensor splat_mean, splat_precision,
-        splat_amplitude;                     /* splat layers: [Hk·S,D], logarithms [Hk·S,D], [Hk·S] */
+        splat_amplitude;   /* splat layers: [Hk·S,D], logarithms [Hk·S,D], [Hk·S] */
+    op_tensor splat_shift; /* [(H+2·Hk)·D]: how much of the token before is in q, k and v; absent: nothing */
     op_tensor splat_gates, splat_gates_bias; /* strength and, but in encoders, decay: [2·Hk,hidden], [2·Hk] */
     op_tensor sinks;                         /* [1,H,1,1]; absent: heads have none */
     op_tensor gate_up[MATRIX_PARTS], gate_up_bias; /* [2·I, hidden], without gates [I, hidden] */

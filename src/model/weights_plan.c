@@ -215,12 +215,21 @@ fail:
     return status;
 }
 
+static bool has_vector(const search *s, const char *name) {
+    char whole[192];
+    snprintf(whole, sizeof whole, "%s%s.weight", s->prefix, name);
+    return model_folder_find(s->folder, whole).entry != NULL;
+}
+
+/* Models of before layers looked at the token before a token have nothing that says how much. */
 static clsplat_status plan_splats(search *s, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
     const model_names *n = c->names;
     const part_spec gates[] = {{n->splat_strength, c->kv_heads}, {n->splat_decay, c->kv_heads}};
     size_t count = c->kv_heads * c->splats, parts = c->layer.encoder ? 1 : 2;
+    if (has_vector(s, n->splat_shift))
+        TRY(plan_vector(s, &l->splat_shift, n->splat_shift, (c->heads + 2 * c->kv_heads) * c->head_dim));
     TRY(plan_matrix(s, &l->splat_mean, n->splat_mean, count, c->head_dim));
     TRY(plan_matrix(s, &l->splat_precision, n->splat_precision, count, c->head_dim));
     TRY(plan_vector(s, &l->splat_amplitude, n->splat_amplitude, count));

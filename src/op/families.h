@@ -12,7 +12,7 @@
     X(norm_backward) X(activate_backward) X(embed_backward) X(cross_entropy) X(turn_back) X(transpose) \
     X(column_sums) X(square_sums) X(clip_factor) X(adamw) X(token_features) X(token_features_backward) \
     X(splat_features) X(splat_features_backward) X(token_biases) X(token_biases_backward) X(splat_scan) \
-    X(splat_scan_backward) X(relative_error) X(divergence)
+    X(splat_scan_backward) X(token_shift) X(token_shift_backward) X(relative_error) X(divergence)
 /* clang-format on */
 
 #define X(name) extern const op_family op_##name##_family;

@@ -153,18 +153,21 @@ clsplat_status pass_attend_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_layer *l = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
     bool splatted = pass_is_splatted(p, layer);
+    op_tensor dqkv = p->dqkv;
     TRY(splatted ? pass_splats_back(q, p, layer) : heads_back(q, p, layer));
     if (g->qkv_bias.mem)
         TRY(op_column_sums(q, &(op_column_sums_args){.x = p->dqkv, .sums = g->qkv_bias.mem}));
-    TRY(product_to_rows(q, p, p->dqkv, l->qkv[0], p->dh));
     if (splatted) { /* which reads the norm, too */
         TRY(pass_norm(q, p, p->x[layer], &l->attention_norm, p->h));
-        TRY(gates_back(q, p, layer));
+        TRY(pass_splats_project_back(q, p, layer, &dqkv));
     }
+    TRY(product_to_rows(q, p, dqkv, l->qkv[0], p->dh));
+    if (splatted)
+        TRY(gates_back(q, p, layer));
     TRY(norm_back(q, p,
                   (norm_back_args){p->x[layer], &l->attention_norm, &g->attention_norm, true,
                                    splatted ? (op_tensor){0} : p->h}));
-    TRY(product_to_weight(q, p, p->dqkv, p->h, g->qkv[0]));
+    TRY(product_to_weight(q, p, dqkv, p->h, g->qkv[0]));
 fail:
     return status;
 }

@@ -117,6 +117,13 @@ static void add_linear(creation *c, const char *prefix, const char *name, size_t
         add(c, prefix, name, ".bias", rows, 0, 0);
 }
 
+/* Tokens begin with a quarter of the one before in them where all is drawn, and with nothing of it in a
+ * model that is taken over. */
+static void add_shift(creation *c, const model_config *m, const char *prefix) {
+    size_t all = (m->heads + 2 * m->kv_heads) * m->head_dim;
+    add(c, prefix, m->names->splat_shift, ".weight", all, 0, c->from ? 0 : 0.25f);
+}
+
 /* Splats begin anywhere, as wide as normalised tokens are apart, and a key far away with a sixteenth of the
  * weight that one near by has: a part in attention at first is what they learn by. What is written falls to
  * 1/e after 128 tokens in the first head and 8,192 in the last. */
@@ -124,6 +131,8 @@ static void add_splats(creation *c, const model_config *m, const char *prefix) {
     const model_names *n = m->names;
     const float near = 1.0f / 128, far = 1.0f / 8192;
     size_t count = m->kv_heads * m->splats;
+    if (!m->layer.encoder)
+        add_shift(c, m, prefix);
     add(c, prefix, n->splat_mean, ".weight", count, m->head_dim, 0);
     c->deviations[c->count - 1] = 1;
     add(c, prefix, n->splat_precision, ".weight", count, m->head_dim, -0.5f * logf((float)m->head_dim));

@@ -70,7 +70,8 @@ static clsplat_status project(queue *q, const pass *p, size_t layer) {
     const model_layer *l = &p->model->model->weights.layers[layer];
     op_tensor qkv = pass_layer_of(p, layer)->qkv, bias = l->qkv_bias;
     size_t all = c->heads + 2 * c->kv_heads;
-    TRY(product_run(q, p, p->h, l->qkv[0], qkv));
+    TRY(pass_is_splatted(p, layer) ? pass_splats_project(q, p, layer)
+                                   : product_run(q, p, p->h, l->qkv[0], qkv));
     if (bias.mem) { /* [1,heads,1,D] */
         bias.shape[1] = all;
         bias.shape[3] = bias.stride[1] = c->head_dim;

@@ -83,6 +83,7 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     clsplat_status status = CLSPLAT_OK;
     clsplat_device *device = p->model->device;
     const model_config *c = &p->model->model->config;
+    size_t all = (c->heads + 2 * c->kv_heads) * c->head_dim;
     pass_splats_scratch *s = *made = calloc(1, sizeof *s);
     if (!s)
         return no_memory(p);
@@ -92,7 +93,9 @@ clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **mad
     TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), 1, &s->dmixture));
     TRY(create_parts(p, CLSPLAT_F32, pass_splats_chunk(p), splat_share_columns(c), &s->shared));
     TRY(tensor_create_zeros(device, splat_share_columns(c), &s->none));
-    TRY(tensor_create(device, p->type, 1, p->rows, (c->heads + 2 * c->kv_heads) * c->head_dim, &s->dqkv));
+    TRY(tensor_create(device, p->type, 1, p->rows, all, &s->dqkv));
+    TRY(tensor_create(device, p->type, 1, p->rows, all, &s->unshifted));
+    TRY(tensor_create(device, CLSPLAT_F32, 1, p->rows / pass_splats_chunk(p), all, &s->mix_parts));
     TRY(create_states(p, 2 * c->head_dim, &s->dg_parts));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 2 * c->head_dim, &s->dg));
     TRY(tensor_create(device, CLSPLAT_F32, c->kv_heads, c->splats, 1, &s->dbase));
@@ -109,9 +112,9 @@ void pass_splats_scratch_close(const pass *p, pass_splats_scratch **made) {
     pass_splats_scratch *s = *made;
     if (!s)
         return;
-    op_tensor *const all[] = {&s->shared, &s->dfeatures, &s->more,   &s->dgates, &s->dmixture,
-                              &s->dqkv,   &s->dg_parts,  &s->dg,     &s->dbase,  &s->dprefix,
-                              &s->dbias,  &s->dlse,      &s->dvalue, &s->dfalls, &s->none};
+    op_tensor *const all[] = {&s->shared,   &s->dfeatures, &s->more,  &s->dgates,    &s->dmixture, &s->dqkv,
+                              &s->dg_parts, &s->dg,        &s->dbase, &s->dprefix,   &s->dbias,    &s->dlse,
+                              &s->dvalue,   &s->dfalls,    &s->none,  &s->unshifted, &s->mix_parts};
     release(p, all, sizeof all / sizeof *all);
     free(s);
     *made = NULL;
@@ -134,6 +137,20 @@ static op_tensor lse_of(const pass *p, size_t layer) {
                        .dtype = CLSPLAT_F32,
                        .shape = {p->rows / chunk, heads, chunk, 1},
                        .stride = {heads * chunk, chunk, 1}};
+}
+
+clsplat_status pass_splats_project(queue *q, const pass *p, size_t layer) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *w = &p->model->model->weights.layers[layer];
+    op_tensor qkv = pass_layer_of(p, layer)->qkv;
+    if (!w->splat_shift.mem)
+        return product_run(q, p, p->h, w->qkv[0], qkv);
+    TRY(product_run(q, p, p->h, w->qkv[0], p->splats->unshifted));
+    TRY(op_token_shift(
+        q, &(op_token_shift_args){
+               .x = p->splats->unshifted, .out = qkv, .mix = w->splat_shift.mem, .length = p->length}));
+fail:
+    return status;
 }
 
 clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer) {

@@ -21,7 +21,8 @@ typedef struct pass_splats_scratch {
     op_tensor shared; /* [n,Hk,chunk,…]: what keys are shared out for, unread */
     op_tensor dfeatures, more, dgates, dmixture, dqkv; /* more: as dfeatures */
     op_tensor dg_parts, dg, dbase, dprefix, dbias, dlse, dvalue, dfalls;
-    op_tensor none; /* zeros */
+    op_tensor unshifted, mix_parts; /* q, k and v of each token for itself; of splat_shift's gradient */
+    op_tensor none;                 /* zeros */
 } pass_splats_scratch;
 
 /* Returns: INVALID (a length that is no multiple of the chunk), MEMORY. Ownership: the caller's, also after a
@@ -31,6 +32,10 @@ void pass_splats_close(const pass *p, pass_splats **splats);
 clsplat_status pass_splats_scratch_open(const pass *p, pass_splats_scratch **scratch);
 void pass_splats_scratch_close(const pass *p, pass_splats_scratch **scratch);
 
+/* q, k and v of p->h, with something of the token before where a layer has a weight for that; and the
+ * gradient of those that `dqkv` is on entry becomes that of the tokens' own. It reads p->h, too. */
+clsplat_status pass_splats_project(queue *q, const pass *p, size_t layer);
+clsplat_status pass_splats_project_back(queue *q, const pass *p, size_t layer, op_tensor *dqkv);
 /* From the heads before they are turned and the rows in p->h: queries, features and gates. */
 clsplat_status pass_splats_look(queue *q, const pass *p, size_t layer);
 /* From the turned heads: attention, as op_softmax leaves it. */

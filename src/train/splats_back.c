@@ -204,6 +204,27 @@ fail:
     return status;
 }
 
+clsplat_status pass_splats_project_back(queue *q, const pass *p, size_t layer, op_tensor *dqkv) {
+    clsplat_status status = CLSPLAT_OK;
+    const model_layer *w = &p->model->model->weights.layers[layer], *g = &p->model->gradient.layers[layer];
+    const pass_splats_scratch *t = p->splats;
+    if (!w->splat_shift.mem)
+        return CLSPLAT_OK;
+    TRY(product_run(q, p, p->h, w->qkv[0], t->unshifted));
+    TRY(op_token_shift_backward(q, &(op_token_shift_backward_args){.x = t->unshifted,
+                                                                   .dout = *dqkv,
+                                                                   .dx = t->dqkv,
+                                                                   .mix = w->splat_shift.mem,
+                                                                   .parts = t->mix_parts.mem,
+                                                                   .length = p->length,
+                                                                   .runs = t->mix_parts.shape[2]}));
+    if (g->splat_shift.mem)
+        TRY(op_column_sums(q, &(op_column_sums_args){.x = t->mix_parts, .sums = g->splat_shift.mem}));
+    *dqkv = t->dqkv;
+fail:
+    return status;
+}
+
 clsplat_status pass_splats_back(queue *q, const pass *p, size_t layer) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = &p->model->model->config;

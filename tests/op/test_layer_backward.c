@@ -9,7 +9,6 @@
 #include "naive/naive.h"
 #include "op/families.h"
 #include "op/layer/layer_backward.h"
-#include "op/splat/splat_layer.h"
 
 #define F32 CLSPLAT_F32
 #define F16 CLSPLAT_F16
@@ -309,47 +308,6 @@ START_TEST(transpose_and_sums) {
 }
 END_TEST
 
-/* Features of normalised tokens, and what tokens receive from them, by differences of a sum over features. */
-START_TEST(token_features) {
-    enum { COLUMNS = 24, ROWS = 7, HEADS = 2 };
-    clsplat_dtype type = _i ? BF16 : F32;
-    random_state random = random_seed(7);
-    matrix x = matrix_random(type, HEADS, ROWS, COLUMNS, &random),
-           dx = matrix_random(type, HEADS, ROWS, COLUMNS, &random);
-    matrix f = matrix_random(F32, HEADS, ROWS, 2 * COLUMNS, NULL);
-    matrix df = matrix_random(F32, HEADS, ROWS, 2 * COLUMNS, &random);
-    double *features = calloc(2 * matrix_count(&x), sizeof(double)),
-           *received = calloc(matrix_count(&x), sizeof(double));
-    for (size_t i = 0; i < (size_t)HEADS * ROWS; i++) {
-        const double *row = x.values + i * COLUMNS, *d = df.values + i * 2 * COLUMNS;
-        double square = 0, along = 0, gain[COLUMNS];
-        for (size_t c = 0; c < COLUMNS; c++)
-            square += row[c] * row[c];
-        double inverse = 1 / sqrt(square / COLUMNS + 1e-5);
-        for (size_t c = 0; c < COLUMNS; c++) {
-            double y = row[c] * inverse;
-            features[i * 2 * COLUMNS + c] = y;
-            features[i * 2 * COLUMNS + COLUMNS + c] = y * y;
-            gain[c] = d[c] + 2 * y * d[COLUMNS + c];
-            along += gain[c] * y;
-        }
-        for (size_t c = 0; c < COLUMNS; c++)
-            received[i * COLUMNS + c] = dx.values[i * COLUMNS + c] +
-                                        inverse * (gain[c] - features[i * 2 * COLUMNS + c] * along / COLUMNS);
-    }
-    matrix_run_row(&op_token_features_family, &(op_token_features_args){.x = x.t, .f = f.t});
-    matrix_check(&f, problem_on_stage().device, features, 1e-6, "f");
-    matrix_run_row(&op_token_features_backward_family,
-                   &(op_token_features_backward_args){.x = x.t, .f = f.t, .df = df.t, .dx = dx.t});
-    matrix_check(&dx, problem_on_stage().device, received, 1e-5, "dx");
-    matrix *all[] = {&x, &dx, &f, &df};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        matrix_free(all[i]);
-    free(features);
-    free(received);
-}
-END_TEST
-
 static void add_tests(TCase *part) {
     tcase_add_loop_test(part, norm, 0, 2 * SHAPES);
     tcase_add_loop_test(part, activate, 0, 14);
@@ -357,7 +315,6 @@ static void add_tests(TCase *part) {
     tcase_add_test(part, cross_entropy);
     tcase_add_test(part, turn_back);
     tcase_add_loop_test(part, transpose_and_sums, 0, SHAPES);
-    tcase_add_loop_test(part, token_features, 0, 2);
 }
 
 static void add_plain(TCase *part) {

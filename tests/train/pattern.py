@@ -40,6 +40,10 @@ class Model:
         split = lambda x, n: x.view(B, T, n, self.dim).transpose(1, 2)
         spread = lambda x: x.repeat_interleave(self.heads // self.kv, 1)
         q, k, v = split(h @ w["q_proj"].T, self.heads), split(h @ w["k_proj"].T, self.kv), split(h @ w["v_proj"].T, self.kv)
+        if "splat_shift" in w:  # something of the token before; the first has none
+            before = lambda x: torch.cat([x[:, :, :1], x[:, :, :-1]], 2)
+            mixes = w["splat_shift"].split([q.shape[1] * self.dim, k.shape[1] * self.dim, v.shape[1] * self.dim])
+            q, k, v = (x + mix.view(-1, 1, self.dim) * (before(x) - x) for x, mix in zip((q, k, v), mixes))
         i, j = torch.arange(T)[:, None], torch.arange(T)[None]
         theta, C = self.c["rope_theta"], self.c["splat_chunk"]
         logits = turned(q, theta) @ spread(turned(k, theta)).transpose(-1, -2) / math.sqrt(self.dim)

@@ -157,7 +157,7 @@ def learning(t):
         may = {n for n in before if any(part in n for part in learned) and (learn == "all" or ".1." in n)}
         t.bench.check(f"{name}: frozen", moved <= may and bool(moved) == (learn != "splats"), moved - may)
         new = {n for n in after if n not in before}
-        t.bench.check(f"{name}: new", len(new) == 7 and all(n.startswith("model.layers.1.self_attn.splat_") for n in new), new)
+        t.bench.check(f"{name}: new", len(new) == 8 and all(n.startswith("model.layers.1.self_attn.splat_") for n in new), new)
     report = t.fit("heads", "--attention", "splat", "--layers", "1", "--chunk", "4", "--splats", "16", "--heads", "1", "--rate", "0.01", budget=200)
     t.bench.check("heads alone", report and report["layers"][0]["error"] < min(0.25, 0.75 * report["layers"][0]["error_before"]), report)
     config = json.loads((t.bench.path("learn-all") / "config.json").read_text())

@@ -2,9 +2,10 @@
  * for x and dx, which may be of any storage type.
  *
  * A splat layer attends to the keys of a query's own chunk and of the one before, and through splats to all
- * before those, under one normaliser. Each key is shared out among the splats by their densities of it, φ_s
- * of the normalised key, a product of features; a query meets a splat as it meets a key, by the product with
- * its mean. So all of it is softmax attention:
+ * before those, under one normaliser; queries, keys and values of a decoder have something of the token
+ * before in them (op_token_shift). Each key is shared out among the splats by their densities of it, φ_s of
+ * the normalised key, a product of features; a query meets a splat as it meets a key, by the product with its
+ * mean. So all of it is softmax attention:
  *
  *     share   the densities of a key together: the lse of its features over those of all splats
  *     write   a splat's state of a chunk: softmax of its features over those of the chunk's keys, a bias each
@@ -19,6 +20,25 @@
 #include "op/op.h"
 
 enum { OP_SPLAT_LAG = 2 }; /* chunks that a query sees key by key */
+
+/* out_i = x_i + mix ⊙ (x_(i−1) − x_i), but where i is the first of a text of `length` tokens: what a layer
+ * sees of a token has something of the one before it. x's first row is token `first` of its text; unless that
+ * is 0, the row in front of x is there. Shapes: x, out [1,1,N,C], mix [C]. */
+typedef struct op_token_shift_args {
+    op_tensor x, out;
+    cl_mem mix;
+    size_t first, length;
+} op_token_shift_args;
+clsplat_status op_token_shift(queue *q, const op_token_shift_args *args);
+
+/* Of whole texts. dmix is the column sums of parts [runs,C]; x, dout and dx are of one type, in different
+ * places. */
+typedef struct op_token_shift_backward_args {
+    op_tensor x, dout, dx;
+    cl_mem mix, parts;
+    size_t length, runs;
+} op_token_shift_backward_args;
+clsplat_status op_token_shift_backward(queue *q, const op_token_shift_backward_args *args);
 
 /* f_i = [y, y²], y = x_i / √(mean x_i² + 1e-5). Shapes: x [B,H,N,D], f [B,H,N,2·D]. */
 typedef struct op_token_features_args {
