@@ -159,17 +159,16 @@ clsplat_status checkpoint_save_model(const trainee *t, const char *folder) {
 clsplat_status checkpoint_save(const trainee *t, const char *folder, const train_settings *settings,
                                train_progress progress, const train_adapting *adapting) {
     clsplat_status status = CLSPLAT_OK;
-    char step[32], seconds[64], cycle[32];
+    char step[32], seconds[64], read[32], cycle[32];
     json_t *object = train_settings_write(settings);
     char *words = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     snprintf(step, sizeof step, "%" PRIu64, progress.step);
     snprintf(seconds, sizeof seconds, "%.17g", progress.seconds);
+    snprintf(read, sizeof read, "%016" PRIx64, progress.text);
     snprintf(cycle, sizeof cycle, "%u", adapting->cycle);
-    const char *const metadata[][2] = {{"version", version},
-                                       {"step", step},
-                                       {"seconds", seconds},
-                                       {"settings", words ? words : ""},
-                                       {"cycle", cycle}};
+    const char *const metadata[][2] = {{"version", version}, {"step", step},
+                                       {"seconds", seconds}, {"settings", words ? words : ""},
+                                       {"text", read},       {"cycle", cycle}};
     if (!words)
         TRY(log_error(t->device->lib, CLSPLAT_MEMORY, "%s: no memory for its settings", folder));
     TRY(save(t, folder, adapting, metadata, sizeof metadata / sizeof *metadata));
@@ -206,7 +205,7 @@ clsplat_status checkpoint_look(clsplat *lib, const char *folder, train_settings 
     clsplat_status status = CLSPLAT_OK;
     safetensors *file = NULL;
     json_t *object = NULL;
-    const char *found, *step, *seconds, *words;
+    const char *found, *step, *seconds, *words, *read;
     char *end;
     TRY(open_state(lib, folder, &file));
     TRY(value_of(lib, file, "version", &found));
@@ -218,6 +217,8 @@ clsplat_status checkpoint_look(clsplat *lib, const char *folder, train_settings 
                       safetensors_path(file), text_show(found).bytes, version));
     progress->step = strtoull(step, &end, 10);
     bool whole = *step && !*end;
+    read = safetensors_metadata(file, "text"); /* files of before have none */
+    progress->text = read ? strtoull(read, NULL, 16) : 0;
     progress->seconds = strtod(seconds, &end);
     if (!whole || !*seconds || *end || !(progress->seconds >= 0))
         TRY(log_error(lib, CLSPLAT_FORMAT, "%s: its step or its seconds are no number",

@@ -14,6 +14,7 @@
 typedef struct train_progress {
     uint64_t step;  /* done so far */
     double seconds; /* that they took */
+    uint64_t text;  /* what they learned from: corpus_digest; 0: not known */
 } train_progress;
 
 /* Whether the folder has a training to go on from; and whether it has a model at all. */

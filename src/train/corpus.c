@@ -134,6 +134,10 @@ fail:
     return status;
 }
 
+uint64_t corpus_digest(const corpus *c) {
+    return XXH3_64bits(c->bytes, c->count);
+}
+
 void corpus_free(corpus *c) {
     free(c->bytes);
     free(c->tokens);

@@ -32,6 +32,8 @@ clsplat_status corpus_encode(corpus *c, clsplat_model *model);
 /* Tokens in all, and one of them. */
 size_t corpus_length(const corpus *c);
 int32_t corpus_token(const corpus *c, size_t at);
+/* Of its bytes: another text has another one. */
+uint64_t corpus_digest(const corpus *c);
 
 /* Whether a folder has a tokeniser that can be read, for a vocabulary of so many. Returns: IO, FORMAT,
  * UNSUPPORTED, MEMORY. And its files, to another folder. Returns: IO, MEMORY. */

@@ -349,11 +349,23 @@ fail:
     return status;
 }
 
+/* Resuming goes on to the bits of a training that was never stopped only with its text. */
+static void compare_text(run *r) {
+    uint64_t digest = corpus_digest(r->r->text);
+    if (r->progress.text && r->progress.text != digest && speaks(r))
+        log_warning(r->t->device->lib,
+                    "%s: learned from another text up to here, and goes on with this one; to go on as if it "
+                    "had not stopped, name the same files, and --validation or --match as before",
+                    r->r->folder);
+    r->progress.text = digest;
+}
+
 clsplat_status train_run(const trainee *t, const train_request *request, train_report *last) {
     clsplat_status status = CLSPLAT_OK;
     train_report report = {0};
     run r = {.t = t, .r = request, .progress = request->progress, .validation = (double)NAN};
     TRY(train_check(t->device->lib, request));
+    compare_text(&r);
     queue_begin(t->device, 0, NULL, &r.q);
     TRY(agree(&r, begin(&r)));
     TRY(steps(&r, &report));

@@ -138,6 +138,14 @@ def interruptions(t, moments):
     resumed(t, "Ctrl-C", "stopped")
 
 
+def other_text(t):
+    """Going on is told from going on with another text, as without --validation part of the text is held out."""
+    t.bench.works("begun", *t.command("begun", "--config", t.config, "--budget", "3"), limit=LIMIT)
+    for steps, options in [("4", []), ("5", ["--validation", t.text])]:
+        status, _, error = t.bench.run(*t.command("begun", "--resume", "--budget", steps, *options), limit=LIMIT)
+        t.bench.check(f"text: {options}", status == 0 and ("another text" in error) == bool(options), lines(error))
+
+
 def kept(t):
     """Models of the last saved steps, each as it would have been at the end of so many."""
     t.bench.works("kept", *t.command("kept", "--config", t.config, "--save", "7", "--keep", "3"), limit=LIMIT)
@@ -271,6 +279,7 @@ def main():
         bench = Bench(Path(sys.argv[1]).resolve(), Path(folder))
         training = Training(bench)
         losses(training)
+        other_text(training)
         narrow(training)
         near_far(training)
         interruptions(training, [1, 2, 4, 5, 7, 11, 13, 17, 23, 28] if "--long" in sys.argv else [2, 8])
