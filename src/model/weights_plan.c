@@ -228,7 +228,7 @@ static clsplat_status plan_splats(search *s, model_layer *l) {
     const model_names *n = c->names;
     const part_spec gates[] = {{n->splat_strength, c->kv_heads}, {n->splat_decay, c->kv_heads}};
     size_t count = c->kv_heads * c->splats, parts = c->layer.encoder ? 1 : 2;
-    if (has_vector(s, n->splat_shift))
+    if (!c->layer.encoder && has_vector(s, n->splat_shift))
         TRY(plan_vector(s, &l->splat_shift, n->splat_shift, (c->heads + 2 * c->kv_heads) * c->head_dim));
     TRY(plan_matrix(s, &l->splat_mean, n->splat_mean, count, c->head_dim));
     TRY(plan_matrix(s, &l->splat_precision, n->splat_precision, count, c->head_dim));

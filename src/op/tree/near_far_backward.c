@@ -128,6 +128,7 @@ clsplat_status near_far_back_again(near_far_back *p, const char *row) {
 
 void options_near_far_back(kernel_options *o, const near_far_back *p, bool alone) {
     options_plain(o, p->q);
+    options_narrow(o, p->q->device);
     if (alone && limits_are_wide(&p->q->device->info.limits)) {
         text_free(&o->text);
         *o = (kernel_options){.group = 1};

@@ -66,7 +66,7 @@ static size_t sharers_of(const clsplat_limits *limits, const op_forest *f) {
     case CLSPLAT_UNITS_MFMA:
         return 4;
     case CLSPLAT_UNITS_DPAS:
-        return limits->subgroup == 16 || (limits->subgroup == 8 && small);
+        return small && (limits->subgroup == 16 || limits->subgroup == 8);
     case CLSPLAT_UNITS_NONE:
         break;
     }
