@@ -32,8 +32,8 @@
 typedef struct workplace {
     float along[CHUNK], bias[CHUNK];
     ushort order[CHUNK];
-    float columns[3][SPLITS *
-                     D]; /* of nodes that are halved: means, directions, the next ones. Then of all nodes: means */
+    /* Of nodes that are halved: means, directions, the next ones. Then of all nodes: means. */
+    float columns[3 * SPLITS * D];
     float of_mean[SPLITS], length[SPLITS];
     float top[LEAVES], mass[LEAVES], square[LEAVES][D + DV];
     float whole, value_unit; /* the largest of the values: squares are of shares of it */
@@ -65,9 +65,9 @@ static inline float dot_local(local const float *x, local const float *y) {
     return sum;
 }
 
-#define MEAN(n) (place->columns[0] + (n)*D)
-#define DIRECTION(n) (place->columns[1] + (n)*D)
-#define NEXT(n) (place->columns[2] + (n)*D)
+#define MEAN(n) (place->columns + (n)*D)
+#define DIRECTION(n) MEAN(SPLITS + (n))
+#define NEXT(n) MEAN(2 * SPLITS + (n))
 
 /* place->along of every slot: where its key lies in the principal direction of its node, by power iterations. */
 static inline void project(local workplace *place, private const own_key *own, global const ELEMENT(K_TYPE) *k,

@@ -61,9 +61,27 @@ static const problem_spec gradients[] = {
     {.queries = 70, .keys = 70, .dim = 64, .value_dim = 64, .q = CLSPLAT_F16, .k = CLSPLAT_F16,
      .v = CLSPLAT_F16, .out = CLSPLAT_F16, .bias = BIAS_HOLES, .variant = "wgmma"},
 };
+/* Near and far, in tiles of local memory. */
+static const problem_spec trees[] = {
+    {.heads = 2, .kv_heads = 1, .queries = 20, .keys = 70, .dim = 4, .value_dim = 8, .causal = true, .bias = BIAS_HOLES,
+     .near_far = true, .chunk = 32},
+    {.queries = 5, .keys = 70, .dim = 6, .value_dim = 4, .q = CLSPLAT_F16, .k = CLSPLAT_F16, .v = CLSPLAT_F16,
+     .out = CLSPLAT_F16, .near_far = true, .chunk = 32},
+};
 // clang-format on
+enum { TREES = sizeof trees / sizeof *trees };
 enum { GRADIENTS = sizeof gradients / sizeof *gradients };
 enum { SPECS = sizeof specs / sizeof *specs, FORMS = 3 };
+
+static void differentiate(const problem_spec *spec, uint64_t seed) {
+    problem_stage s = problem_on_stage();
+    problem p = problem_create(s.lib, spec, seed);
+    gradient g = gradient_create(&p, seed + 10);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    gradient_check(&g);
+    gradient_free(&g);
+    problem_free(&p);
+}
 
 static void solve(const problem_spec *spec, uint64_t seed) {
     problem_stage s = problem_on_stage();
@@ -89,14 +107,14 @@ START_TEST(half) {
 }
 END_TEST
 
+START_TEST(near_far) {
+    solve(&trees[_i], 80 + (uint64_t)_i);
+    differentiate(&trees[_i], 80 + (uint64_t)_i);
+}
+END_TEST
+
 START_TEST(backward) {
-    problem_stage s = problem_on_stage();
-    problem p = problem_create(s.lib, &gradients[_i], 60 + (uint64_t)_i);
-    gradient g = gradient_create(&p, 70 + (uint64_t)_i);
-    suite_ok(s.lib, gradient_attend(&g, s.device));
-    gradient_check(&g);
-    gradient_free(&g);
-    problem_free(&p);
+    differentiate(&gradients[_i], 60 + (uint64_t)_i);
 }
 END_TEST
 
@@ -134,7 +152,7 @@ static void add_rows(TCase *part, const TTest *test, int first, int count) {
 }
 
 enum { INITIALISATIONS = 3 * FORMS, FIRST_HALF = FORMS * SPECS + INITIALISATIONS };
-enum { FIRST_GRADIENT = FIRST_HALF + HALVES };
+enum { FIRST_GRADIENT = FIRST_HALF + HALVES, FIRST_TREE = FIRST_GRADIENT + GRADIENTS };
 
 /* The rows for tests/run.sh, a line each: number, the GPU to look like (- for none), and what Oclgrind can
  * judge of it: `all`, `races` alone, or `optimised`, races in kernels that have been through the optimiser,
@@ -162,6 +180,8 @@ static void print_rows(void) {
         printf("%d %d %s\n", FIRST_GRADIENT + i, gradients[i].q ? gpu : 0,
                gradients[i].q ? "optimised" : "races");
     }
+    for (int i = 0; i < TREES; i++)
+        printf("%d 0 optimised\n", FIRST_TREE + i);
 }
 
 static void add_all(TCase *part) {
@@ -170,6 +190,7 @@ static void add_all(TCase *part) {
     add_rows(part, initialisation, FORMS * SPECS, INITIALISATIONS);
     add_rows(part, half, FIRST_HALF, HALVES);
     add_rows(part, backward, FIRST_GRADIENT, GRADIENTS);
+    add_rows(part, near_far, FIRST_TREE, TREES);
 }
 
 int main(int count, char **arguments) {
