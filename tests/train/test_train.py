@@ -8,6 +8,7 @@ a model that generate and eval run; what must be refused. --long kills at ten mo
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,19 @@ def constant_memory(t):
     t.bench.check("memory: bytes", len(set(bytes_of.values())) == 1, str(bytes_of))
 
 
+def unshifted(t):
+    """A model from before layers of splats had something of the token before in them runs as one that has nothing of it."""
+    weights, bits = tensors.load(t.bench.path("pattern") / "model.safetensors"), []
+    is_shift = lambda name: name.endswith("splat_shift.weight")
+    for name, made in [("shifted", weights), ("shifted-by-0", {n: 0 * x if is_shift(n) else x for n, x in weights.items()}),
+                       ("unshifted", {n: x for n, x in weights.items() if not is_shift(n)})]:
+        shutil.copytree(t.bench.path("pattern"), t.bench.path(name))
+        (t.bench.path(name) / "model.safetensors").write_bytes(tensors.file_of({n: ("F32", x) for n, x in made.items()}))
+        out = t.bench.works(f"shift: {name}", "eval", t.bench.path(name), t.text, "--context", "48", "--json", limit=LIMIT)
+        bits.append(json.loads(out)["bits_per_byte"] if out else math.nan)
+    t.bench.check("shift: bits", bits[1] == bits[2] and abs(bits[0] - bits[1]) > 1e-3, str(bits))
+
+
 def beginning(t):
     """Before anything is learned, a pair far away has a sixteenth of the weight of one near by, through all splats together."""
     shape = {**SMALL, "attention": "splat", "splats": 128, "splat_chunk": 16, "num_attention_heads": 1}
@@ -286,6 +300,7 @@ def main():
         kept(training)
         use(training)
         constant_memory(training)
+        unshifted(training)
         beginning(training)
         schedules(training)
         tokens(training)
