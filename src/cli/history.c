@@ -17,7 +17,7 @@ clsplat_status history_open(clsplat *lib, const char *path, const char *const *l
 
 static void write_line(history *h, json_t *line) {
     bool written = line && json_dumpf(line, h->file, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
-                   fputc('\n', h->file) != EOF && fflush(h->file) == 0;
+                   fputc('\n', h->file) != EOF && fflush(h->file) == 0 && !ferror(h->file);
     h->failed |= !written;
     json_decref(line);
 }

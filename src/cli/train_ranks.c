@@ -5,6 +5,7 @@
 
 #include "cli/ranks_device.h"
 #include "cli/train.h"
+#include "format/json.h"
 #include "parallel/launch.h"
 
 static clsplat_status sum(void *user, float *numbers, size_t count) {
@@ -48,7 +49,7 @@ clsplat_status train_team_device(cli *c, const train_team *team, clsplat_device 
 clsplat_status train_team_compare(const train_team *team, const train_request *r) {
     char words[160];
     json_t *settings = train_settings_write(&r->settings);
-    char *all = settings ? json_dumps(settings, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    char *all = json_write(settings, JSON_COMPACT | JSON_REAL_PRECISION(17));
     snprintf(words, sizeof words, "version %s, settings %016llx, texts %016llx and %016llx, step %llu",
              clsplat_version(), all ? (unsigned long long)XXH3_64bits(all, strlen(all)) : 0ull,
              (unsigned long long)XXH3_64bits(r->text->bytes, r->text->count),

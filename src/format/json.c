@@ -113,3 +113,14 @@ json_t *json_push(json_t *list, json_t *value) {
 json_t *json_put(json_t *object, const char *key, json_t *value) {
     return kept(object, json_object_set_new(object, key, value) == 0);
 }
+
+char *json_write(const json_t *value, size_t flags) {
+    size_t bytes = value ? json_dumpb(value, NULL, 0, flags) : 0;
+    char *words = bytes > 0 ? malloc(bytes + 1) : NULL;
+    if (!words || json_dumpb(value, words, bytes, flags) != bytes) {
+        free(words);
+        return NULL;
+    }
+    words[bytes] = '\0';
+    return words;
+}

@@ -36,6 +36,10 @@ clsplat_status json_word(const json_place *at, const char *key, json_need need, 
 json_t *json_push(json_t *list, json_t *value);
 json_t *json_put(json_t *object, const char *key, json_t *value);
 
+/* The value as text, as json_dumps writes it; NULL if there is no memory, or no value. json_dumps itself goes
+ * on without a key that it had no room for (Jansson 2.14). Ownership: the caller's, for free. */
+char *json_write(const json_t *value, size_t flags);
+
 /* "FILE: key PREFIXKEY …": FORMAT or UNSUPPORTED. */
 clsplat_status json_refuse(const json_place *at, clsplat_status status, const char *key, const char *format,
                            ...) __attribute__((format(printf, 4, 5)));

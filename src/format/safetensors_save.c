@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "format/json.h"
 #include "format/safetensors.h"
 
 static uint64_t bytes_of(const safetensors_output *t) {
@@ -48,7 +49,7 @@ static clsplat_status write_header(clsplat *lib, file_writer *file, const json_t
     clsplat_status status = CLSPLAT_OK;
     unsigned char prefix[8];
     text padded = {0};
-    char *compact = json_dumps(header, JSON_COMPACT);
+    char *compact = json_write(header, JSON_COMPACT);
     if (compact)
         text_add(&padded, "%s%*s", compact, (int)(-strlen(compact) % 8), "");
     if (!compact || !text_ok(&padded)) {

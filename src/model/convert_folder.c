@@ -95,7 +95,7 @@ fail:
 }
 
 static clsplat_status save_json(const conversion *c, const char *name, const json_t *root, size_t flags) {
-    char *words = json_dumps(root, flags);
+    char *words = json_write(root, flags);
     clsplat_status status = save_beside(c, name, words);
     free(words);
     return status;

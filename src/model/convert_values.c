@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json.h"
 #include "model/convert_parts.h"
 
 enum {
@@ -213,7 +214,7 @@ static void put_whole_tokenizer(const conversion *c, gguf_values *v) {
     around(json_object_get(c->tokenizer, "post_processor"), &begins, &ends);
     gguf_put_flag(v, "tokenizer.ggml.add_bos_token", begins);
     gguf_put_flag(v, "tokenizer.ggml.add_eos_token", ends);
-    char *whole = json_dumps(c->tokenizer, JSON_COMPACT);
+    char *whole = json_write(c->tokenizer, JSON_COMPACT);
     if (whole)
         gguf_put_words(v, "tokenizer.huggingface.json", whole, strlen(whole));
     v->bytes.failed = v->bytes.failed || !whole;

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "format/json.h"
 #include "picture/chart.h"
 
 enum { LOG_LIMIT = 1 << 28, DRAWN = 512, TOLD = 400 };
@@ -274,8 +275,7 @@ static void add_value(const json_t *value, text *to) {
     } else if (json_is_boolean(value)) {
         page_cell(to, "%s", json_is_true(value) ? "yes" : "no");
     } else {
-        char *words =
-            value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(4)) : NULL;
+        char *words = json_write(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(4));
         to->failed = to->failed || (value && !words);
         page_cell(to, "%.200s", words ? words : "–");
         free(words);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "format/json.h"
 #include "format/json_text.h"
 #include "runtime/queue.h"
 
@@ -161,7 +162,7 @@ clsplat_status checkpoint_save(const trainee *t, const char *folder, const train
     clsplat_status status = CLSPLAT_OK;
     char step[32], seconds[64], read[32], cycle[32];
     json_t *object = train_settings_write(settings);
-    char *words = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    char *words = json_write(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
     snprintf(step, sizeof step, "%" PRIu64, progress.step);
     snprintf(seconds, sizeof seconds, "%.17g", progress.seconds);
     snprintf(read, sizeof read, "%016" PRIx64, progress.text);

@@ -20,7 +20,7 @@ clsplat_status train_save_json(clsplat *lib, const char *folder, const char *nam
     clsplat_status status = CLSPLAT_OK;
     text path = {0};
     file_writer file = {.descriptor = -1};
-    char *words = json_dumps(object, JSON_INDENT(2));
+    char *words = json_write(object, JSON_INDENT(2));
     text_add(&path, "%s/%s", folder, name);
     if (!words || !text_ok(&path))
         TRY(log_error(lib, CLSPLAT_MEMORY, "%s: no memory to write %s", folder, name));
