@@ -42,8 +42,8 @@ token_shift_backward(uint rows, uint columns, uint run, uint length, global cons
     x += x_at.s0 + c;
     dout += dout_at.s0 + c;
     dx += dx_at.s0 + c;
-    float m = mix[c], total = 0.0f, d = LOAD(X_TYPE, dout, begin * dout_at.s3);
-    float before = begin > 0 ? LOAD(X_TYPE, x, (begin - 1) * x_at.s3) : 0.0f;
+    float m = mix[c], total = 0.0f, d = begin < end ? LOAD(X_TYPE, dout, begin * dout_at.s3) : 0.0f;
+    float before = begin > 0 && begin < end ? LOAD(X_TYPE, x, (begin - 1) * x_at.s3) : 0.0f;
     for (uint i = begin; i < end; ++i) {
         float own = LOAD(X_TYPE, x, i * x_at.s3), received = d;
         if (i % length != 0) {
