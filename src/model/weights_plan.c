@@ -201,10 +201,7 @@ static clsplat_status plan_sinks(search *s, model_weights *w, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
     const model_config *c = s->config;
     char name[192];
-    if (!c->names->sinks)
-        return CLSPLAT_OK;
-    snprintf(name, sizeof name, "%s%s", s->prefix, c->names->sinks);
-    if (!model_folder_find(s->folder, name).entry)
+    if (!c->names->sinks || !find_named(s, c->names->sinks, "", name, sizeof name).entry)
         return CLSPLAT_OK;
     TRY(plan(s, (weight_place){&l->sinks, 1}, (part_kind){"", 0}, &(part_spec){c->names->sinks, c->heads},
              1));
@@ -215,12 +212,6 @@ fail:
     return status;
 }
 
-static bool has_vector(const search *s, const char *name) {
-    char whole[192];
-    snprintf(whole, sizeof whole, "%s%s.weight", s->prefix, name);
-    return model_folder_find(s->folder, whole).entry != NULL;
-}
-
 /* Models of before layers looked at the token before a token have nothing that says how much. */
 static clsplat_status plan_splats(search *s, model_layer *l) {
     clsplat_status status = CLSPLAT_OK;
@@ -228,7 +219,8 @@ static clsplat_status plan_splats(search *s, model_layer *l) {
     const model_names *n = c->names;
     const part_spec gates[] = {{n->splat_strength, c->kv_heads}, {n->splat_decay, c->kv_heads}};
     size_t count = c->kv_heads * c->splats, parts = c->layer.encoder ? 1 : 2;
-    if (!c->layer.encoder && has_vector(s, n->splat_shift))
+    char name[192];
+    if (!c->layer.encoder && find_named(s, n->splat_shift, ".weight", name, sizeof name).entry)
         TRY(plan_vector(s, &l->splat_shift, n->splat_shift, (c->heads + 2 * c->kv_heads) * c->head_dim));
     TRY(plan_matrix(s, &l->splat_mean, n->splat_mean, count, c->head_dim));
     TRY(plan_matrix(s, &l->splat_precision, n->splat_precision, count, c->head_dim));

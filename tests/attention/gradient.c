@@ -189,6 +189,16 @@ void gradient_check(gradient *g) {
         check_amplitudes(g);
 }
 
+void gradient_solve(const problem_spec *spec, uint64_t seed) {
+    problem_stage s = problem_on_stage();
+    problem p = problem_create(s.lib, spec, seed);
+    gradient g = gradient_create(&p, seed + 1);
+    suite_ok(s.lib, gradient_attend(&g, s.device));
+    gradient_check(&g);
+    gradient_free(&g);
+    problem_free(&p);
+}
+
 unsigned char *gradient_bytes(const gradient *g, size_t *count) {
     *count = 0;
     for (size_t i = 0; i < GRADIENT_TENSORS; i++)

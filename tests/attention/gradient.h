@@ -24,6 +24,9 @@ clsplat_status gradient_attend(gradient *g, clsplat_device *device);
 /* Fails unless every result is the reference's, and nothing around them was written. */
 void gradient_check(gradient *g);
 
+/* All of it, of a problem that is made on the stage. */
+void gradient_solve(const problem_spec *spec, uint64_t seed);
+
 /* All results as bytes, to compare runs; to be freed. */
 unsigned char *gradient_bytes(const gradient *g, size_t *count);
 

@@ -132,37 +132,27 @@ static const problem_spec far[] = {
 };
 // clang-format on
 
-static void solve(const problem_spec *spec, uint64_t seed) {
-    problem_stage s = problem_on_stage();
-    problem p = problem_create(s.lib, spec, seed);
-    gradient g = gradient_create(&p, seed + 1);
-    suite_ok(s.lib, gradient_attend(&g, s.device));
-    gradient_check(&g);
-    gradient_free(&g);
-    problem_free(&p);
-}
-
 /* By the row that the device chooses, by those of matrix units, and by the plain one. */
 START_TEST(exact) {
     problem_spec spec = softmax[_i];
-    solve(&spec, 100 + (uint64_t)_i);
+    gradient_solve(&spec, 100 + (uint64_t)_i);
     if (clsplat_device_describe(problem_on_stage().device)->limits.nvidia_capability && spec.q)
         for (size_t row = 0; row < sizeof matrix_rows / sizeof *matrix_rows; row++) {
             spec.variant = matrix_rows[row];
-            solve(&spec, 100 + (uint64_t)_i);
+            gradient_solve(&spec, 100 + (uint64_t)_i);
         }
     spec.variant = "plain";
-    solve(&spec, 100 + (uint64_t)_i);
+    gradient_solve(&spec, 100 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(near_and_far) {
     problem_spec spec = far[_i];
     spec.near_far = true;
-    solve(&spec, 300 + (uint64_t)_i);
+    gradient_solve(&spec, 300 + (uint64_t)_i);
     spec.variant = "plain";
     if (spec.q || suite_tier_wanted() == LONG)
-        solve(&spec, 300 + (uint64_t)_i);
+        gradient_solve(&spec, 300 + (uint64_t)_i);
 }
 END_TEST
 
@@ -173,7 +163,7 @@ START_TEST(through_splats) {
         problem_spec spec = gaussian[_i];
         spec.covariance = forms[form];
         if (suite_tier_wanted() == LONG || form == _i % FORMS)
-            solve(&spec, 200 + (uint64_t)_i);
+            gradient_solve(&spec, 200 + (uint64_t)_i);
     }
 }
 END_TEST
@@ -197,7 +187,7 @@ START_TEST(cut_into_blocks) {
                          .mixing = _i / 2 ? PER_LEVEL : CLSPLAT_JOINT};
     limits.max_allocation = 40 << 10;
     clsplat_device_set_limits(s.device, limits);
-    solve(&spec, 7);
+    gradient_solve(&spec, 7);
     clsplat_device_set_limits(s.device, whole);
 }
 END_TEST
@@ -349,7 +339,7 @@ START_TEST(tiles_ran) {
     if (limits.local_memory < 32 << 10 || limits.max_work_group < 128)
         return;
     clsplat_profile_set(s.device, true);
-    solve(&spec, 21);
+    gradient_solve(&spec, 21);
     clsplat_profile_set(s.device, false);
     suite_ok(s.lib, clsplat_profile_read(s.device, &ran, &count));
     for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++) {

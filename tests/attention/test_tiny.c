@@ -73,16 +73,6 @@ enum { TREES = sizeof trees / sizeof *trees };
 enum { GRADIENTS = sizeof gradients / sizeof *gradients };
 enum { SPECS = sizeof specs / sizeof *specs, FORMS = 3 };
 
-static void differentiate(const problem_spec *spec, uint64_t seed) {
-    problem_stage s = problem_on_stage();
-    problem p = problem_create(s.lib, spec, seed);
-    gradient g = gradient_create(&p, seed + 10);
-    suite_ok(s.lib, gradient_attend(&g, s.device));
-    gradient_check(&g);
-    gradient_free(&g);
-    problem_free(&p);
-}
-
 static void solve(const problem_spec *spec, uint64_t seed) {
     problem_stage s = problem_on_stage();
     problem p = problem_create(s.lib, spec, seed);
@@ -109,12 +99,12 @@ END_TEST
 
 START_TEST(near_far) {
     solve(&trees[_i], 80 + (uint64_t)_i);
-    differentiate(&trees[_i], 80 + (uint64_t)_i);
+    gradient_solve(&trees[_i], 80 + (uint64_t)_i);
 }
 END_TEST
 
 START_TEST(backward) {
-    differentiate(&gradients[_i], 60 + (uint64_t)_i);
+    gradient_solve(&gradients[_i], 60 + (uint64_t)_i);
 }
 END_TEST
 
